@@ -1,0 +1,66 @@
+# make demo | make test | make check | make setup: each sets up what it needs, on a machine with git, make and python3.
+# Variables: PYTHON=python3.12 (another interpreter), UV_SYSTEM_CERTS=0 (uv's own certificates).
+
+PYTHON ?= python3
+UV_SYSTEM_CERTS ?= 1
+export UV_SYSTEM_CERTS
+
+BIN := .venv/bin
+UV := $(shell command -v uv || echo .uv/bin/uv)
+EXTRAS := demo,shards,log,test
+READY := .venv/.ready
+
+.PHONY: help setup demo test check wheel clean
+.DEFAULT_GOAL := help
+
+help:
+	@echo "make demo    train a small BoTNet on handwritten digits, evaluate it, write runs/demo/report.html (minutes, CPU)"
+	@echo "make test    run the tests"
+	@echo "make check   style, types, layers, the wheel"
+	@echo "make setup   install everything into .venv (the others do it by themselves)"
+	@echo "make clean   remove what setup and the tests left behind (not runs/)"
+
+setup: $(READY)
+
+demo: $(READY)
+	$(BIN)/botformer demo
+
+test: $(READY)
+	$(BIN)/python -m pytest $(TESTS)
+
+check: $(READY)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	$(BIN)/lint-imports
+	$(BIN)/pyright
+	$(MAKE) --no-print-directory wheel
+
+# The wheel in an empty environment with the base dependencies alone.
+wheel: $(READY) $(UV)
+	rm -rf build/wheel && mkdir -p build
+	$(UV) build --quiet --wheel --out-dir build/wheel
+	$(UV) venv --quiet --clear --python $(BIN)/python build/wheel/venv
+	$(UV) pip install --quiet --python build/wheel/venv/bin/python --constraint constraints.txt build/wheel/*.whl
+	cd build/wheel && env -u PYTHONPATH venv/bin/python -c "import botformer; print('wheel: botformer', botformer.__version__, 'with', len(botformer.list_models()), 'models')"
+	cd build/wheel && venv/bin/botformer models > /dev/null && venv/bin/botformer --help > /dev/null
+	rm -rf build/wheel
+
+clean:
+	rm -rf .venv .uv build dist .pytest_cache .ruff_cache .import_linter_cache
+
+.uv/bin/uv: | check-python
+	@echo "setup: uv is not on this machine; putting it into .uv with pip"
+	@$(PYTHON) -m venv .uv && .uv/bin/python -m pip install --quiet --disable-pip-version-check uv
+
+$(READY): pyproject.toml constraints.txt | check-python $(UV)
+	@echo "setup: installing botformer with every extra and the test tools into .venv (about 6 GB with PyTorch)"
+	@$(UV) venv --quiet --clear --python $(PYTHON) .venv
+	@$(UV) pip install --quiet --python $(BIN)/python --constraint constraints.txt --editable ".[$(EXTRAS)]"
+	@touch $(READY)
+	@echo "setup: done; activate with: . $(BIN)/activate"
+
+.PHONY: check-python
+check-python:
+	@command -v $(PYTHON) >/dev/null 2>&1 || { echo "setup: there is no '$(PYTHON)' on this machine; install Python 3.11 or newer, or say make PYTHON=/path/to/python3.11"; exit 1; }
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { echo "setup: $$($(PYTHON) --version 2>&1) is too old; botformer needs Python 3.11 or newer (make PYTHON=python3.11)"; exit 1; }
+	@$(PYTHON) -c 'import venv, ensurepip' 2>/dev/null || { echo "setup: this python3 cannot make virtual environments; on Debian and Ubuntu: apt-get install python3-venv"; exit 1; }

@@ -1,0 +1,36 @@
+"""Bottleneck Transformers (BoTNet) for PyTorch. Nothing heavy is imported before it is used."""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+__version__ = "0.1.0"
+
+# Public name -> the module it lives in; imported when it is first asked for (PEP 562).
+_DOOR = {
+    "MHSA2d": "botformer.backbone.mhsa",
+    "create_backbone": "botformer.create",
+    "create_model": "botformer.create",
+    "list_models": "botformer.create",
+    "load": "botformer.create",
+    "load_weights": "botformer.weights",
+    "relative_attention_2d": "botformer.attention",
+}
+__all__ = ["MHSA2d", "create_backbone", "create_model", "list_models", "load", "load_weights", "relative_attention_2d"]
+
+if TYPE_CHECKING:
+    from botformer.attention import relative_attention_2d
+    from botformer.backbone.mhsa import MHSA2d
+    from botformer.create import create_backbone, create_model, list_models, load
+    from botformer.weights import load_weights
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _DOOR:
+        raise AttributeError(f"module 'botformer' has no attribute {name!r}")
+    value = getattr(import_module(_DOOR[name]), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *_DOOR})

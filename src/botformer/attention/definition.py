@@ -1,0 +1,39 @@
+"""The obvious version: it defines the answer and every other backend is held to it.
+
+Letters: B batch, N heads, H x W map, D query and key width, Dv value width, i = (y, x) the query, j = (y', x') the key.
+"""
+
+import torch
+from torch import Tensor
+
+
+def by_offset(table: Tensor) -> Tensor:
+    """A table over offsets (2L-1, D) laid out by position: (L, L, D), entry [i, j] for query i and key j."""
+    L = (table.shape[0] + 1) // 2
+    i = torch.arange(L, device=table.device)
+    return table[i[None, :] - i[:, None] + L - 1]
+
+
+def logits_by_definition(q: Tensor, k: Tensor, rel_height: Tensor, rel_width: Tensor) -> Tensor:
+    """q~[y,x] . (k[y',x'] + R_h[y'-y+H-1] + R_w[x'-x+W-1]) with q~ = q * D**-0.5: (B, N, H, W, H, W).
+
+    The scale is applied once, before both terms (paper Fig. 4 and the authors' reference code).
+    """
+    q = q * q.shape[-1] ** -0.5
+    content = torch.einsum("bnyxd,bnuvd->bnyxuv", q, k)
+    position_height = torch.einsum("bnyxd,yud->bnyxu", q, by_offset(rel_height))
+    position_width = torch.einsum("bnyxd,xvd->bnyxv", q, by_offset(rel_width))
+    return content + position_height[..., :, None] + position_width[..., None, :]
+
+
+def attention_by_definition(
+    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, key_padding: Tensor | None = None
+) -> Tensor:
+    """softmax over all keys of the logits, times v: (B, N, H, W, Dv). Holds the (HW)^2 matrix."""
+    logits = logits_by_definition(q, k, rel_height, rel_width)
+    if key_padding is not None:
+        logits = logits.masked_fill(key_padding[:, None, None, None], -torch.inf)
+    weights = logits.flatten(-2).softmax(-1).unflatten(-1, logits.shape[-2:])
+    if key_padding is not None:  # no key at all: 0 / 0 above, nothing to attend to
+        weights = weights.masked_fill(key_padding.flatten(1).all(1)[:, None, None, None, None, None], 0)
+    return torch.einsum("bnyxuv,bnuvd->bnyxd", weights, v)

@@ -1,0 +1,75 @@
+"""The operation of the paper's Fig. 4: multi-head self-attention with relative positions in two dimensions."""
+
+from contextlib import nullcontext
+
+import torch
+from torch import Tensor
+
+from botformer.attention.backends import choose
+from botformer.errors import InputError
+
+
+def relative_attention_2d(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rel_height: Tensor,
+    rel_width: Tensor,
+    *,
+    key_padding: Tensor | None = None,
+    backend: str = "auto",
+) -> Tensor:
+    """Attend from every position of a map to every other (paper Fig. 4, equation in docs/attention.md).
+
+        logit[(y,x),(y',x')] = D**-0.5 q[y,x] . (k[y',x'] + rel_height[y'-y+H-1] + rel_width[x'-x+W-1])
+        out[y,x] = softmax over all H*W keys (logit) @ v
+
+    Args:
+        q: (B, N, H, W, D) queries of N heads, unscaled; they are scaled by D**-0.5 once, before both terms.
+        k: (B, N, H, W, D) keys.
+        v: (B, N, H, W, Dv) values; Dv may differ from D.
+        rel_height: (2H-1, D), the entry of offset y'-y in row y'-y+H-1; shared by all heads.
+        rel_width: (2W-1, D), likewise over columns.
+        key_padding: (B, H, W) bool, True where a key is padding: it gets no attention. An image with every key
+            padded gives zeros.
+        backend: "auto" chooses and says so once in the log; a named one ("augmented", "definition") runs or raises.
+
+    Returns:
+        (B, N, H, W, Dv), in the dtype of the inputs. Inside autocast nothing is cast either.
+
+    Raises:
+        InputError: shapes, dtypes or devices that do not fit together.
+        RuntimeError: a named backend that cannot run this input, with the reason.
+    """
+    _check(q, k, v, rel_height, rel_width, key_padding)
+    run = choose(backend, q, v).run
+    device = q.device.type
+    with torch.autocast(device, enabled=False) if torch.amp.is_autocast_available(device) else nullcontext():
+        return run(q, k, v, rel_height, rel_width, key_padding)
+
+
+def _check(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, key_padding: Tensor | None) -> None:
+    if q.ndim != 5:
+        raise InputError(f"q must be (batch, heads, height, width, dim), got shape {tuple(q.shape)}")
+    B, N, H, W, D = q.shape
+    expected = {
+        "k": (k, (B, N, H, W, D)),
+        "v": (v, (B, N, H, W, v.shape[-1])),
+        "rel_height": (rel_height, (2 * H - 1, D)),
+        "rel_width": (rel_width, (2 * W - 1, D)),
+    }
+    for name, (tensor, shape) in expected.items():
+        if tuple(tensor.shape) != shape:
+            raise InputError(
+                f"{name} has shape {tuple(tensor.shape)}, expected {shape} for q of shape {(B, N, H, W, D)}; "
+                "attention.tables.fit_table takes a position table to another size"
+            )
+        if tensor.dtype != q.dtype or tensor.device != q.device:
+            raise InputError(
+                f"{name} is {tensor.dtype} on {tensor.device}, q is {q.dtype} on {q.device}; cast or move one of them"
+            )
+    if key_padding is not None and (tuple(key_padding.shape) != (B, H, W) or key_padding.dtype != torch.bool):
+        raise InputError(
+            f"key_padding must be bool of shape {(B, H, W)} with True for padding, "
+            f"got {key_padding.dtype} of shape {tuple(key_padding.shape)}"
+        )

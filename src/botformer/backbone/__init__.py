@@ -1,0 +1,1 @@
+"""Images -> {"c2": ..., "c5": ...}: ResNets and BoTNets from rows of data."""

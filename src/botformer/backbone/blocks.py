@@ -1,0 +1,122 @@
+"""The parts of a stage: normalisation, squeeze-and-excitation, the bottleneck block and the Non-Local block."""
+
+from collections.abc import Callable
+
+from torch import Tensor, nn
+from torchvision.ops import FrozenBatchNorm2d, StochasticDepth
+
+from botformer.attention import dot_attention
+from botformer.backbone.mhsa import MHSA2d
+from botformer.backbone.options import Options
+
+EXPANSION = 4
+ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
+    "relu": lambda: nn.ReLU(inplace=True),
+    "silu": lambda: nn.SiLU(inplace=True),
+}
+
+
+def make_norm(channels: int, options: Options, gamma: float = 1.0) -> nn.Module:
+    """BatchNorm over `channels` in the chosen mode, its scale starting at `gamma`."""
+    if options.normalization == "frozen":
+        norm = FrozenBatchNorm2d(channels, eps=options.norm_epsilon)
+    else:
+        kind = nn.SyncBatchNorm if options.normalization == "sync" else nn.BatchNorm2d
+        norm = kind(channels, eps=options.norm_epsilon, momentum=options.norm_momentum)
+    norm.weight.data.fill_(gamma)
+    return norm
+
+
+class SqueezeExcite(nn.Module):
+    """Scale channels by a gate computed from their means: (B, C, H, W) -> the same; reduced to C/16, with biases."""
+
+    def __init__(self, channels: int) -> None:
+        super().__init__()
+        self.reduce = nn.Conv2d(channels, channels // 16, 1)
+        self.expand = nn.Conv2d(channels // 16, channels, 1)
+        self.act = nn.ReLU(inplace=True)
+        self.gate = nn.Sigmoid()
+
+    def forward(self, x: Tensor) -> Tensor:
+        return x * self.gate(self.expand(self.act(self.reduce(x.mean((2, 3), keepdim=True)))))
+
+
+class Bottleneck(nn.Module):
+    """1x1, spatial operation, 1x1, each with BatchNorm, and a shortcut: (B, inputs, H, W) -> (B, 4 mid, H/s, W/s).
+
+    The spatial operation is a 3x3 convolution of stride s, or, in a BoT block, attention followed by a 2x2 average
+    pool where s = 2 (attention has no stride). `key_stride` is the distance in pixels of neighbouring cells of the
+    map that is attended to.
+    """
+
+    def __init__(
+        self,
+        inputs: int,
+        mid: int,
+        stride: int,
+        attention: MHSA2d | None,
+        options: Options,
+        *,
+        activation: str,
+        squeeze_excite: bool,
+        drop_path: float,
+        key_stride: int,
+    ) -> None:
+        super().__init__()
+        outputs = mid * EXPANSION
+        self.key_stride = key_stride
+        self.conv1 = nn.Conv2d(inputs, mid, 1, bias=False)
+        self.bn1 = make_norm(mid, options)
+        self.conv2 = attention or nn.Conv2d(mid, mid, 3, stride, padding=1, bias=False)
+        # On odd maps the windows at the edge average the cells inside, so that sizes match the stride-2 shortcut.
+        self.pool = nn.AvgPool2d(2, 2, ceil_mode=True) if attention and stride == 2 else nn.Identity()
+        self.bn2 = make_norm(mid, options)
+        self.conv3 = nn.Conv2d(mid, outputs, 1, bias=False)
+        self.bn3 = make_norm(outputs, options, gamma=0.0 if options.zero_gamma else 1.0)
+        self.se = SqueezeExcite(outputs) if squeeze_excite and not attention else nn.Identity()
+        self.act = ACTIVATIONS[activation]()
+        self.downsample: nn.Module | None = None
+        if stride != 1 or inputs != outputs:
+            projection = [nn.Conv2d(inputs, outputs, 1, stride, bias=False), make_norm(outputs, options)]
+            self.downsample = nn.Sequential(*projection, *([self.act] if options.shortcut_activation else []))
+        self.drop_path = StochasticDepth(drop_path, "row")
+
+    def forward(self, x: Tensor, padding: Tensor | None = None) -> Tensor:
+        shortcut = x if self.downsample is None else self.downsample(x)
+        out = self.act(self.bn1(self.conv1(x)))
+        if isinstance(self.conv2, MHSA2d):
+            out = self.conv2(out, cells_of_padding(padding, self.key_stride))
+        else:
+            out = self.conv2(out)
+        out = self.act(self.bn2(self.pool(out)))
+        out = self.se(self.bn3(self.conv3(out)))
+        return self.act(shortcut + self.drop_path(out))
+
+
+class NonLocal(nn.Module):
+    """The Non-Local block the paper compares with: one head, no positions, channels halved, inserted as a residual.
+
+    Embedded Gaussian, (B, C, H, W) -> the same. Where it sits in the stage, and that its last BatchNorm starts at 0,
+    is ours where the paper is silent.
+    """
+
+    def __init__(self, channels: int, options: Options, *, key_stride: int) -> None:
+        super().__init__()
+        self.key_stride = key_stride
+        self.qkv = nn.Conv2d(channels, 3 * (channels // 2), 1)
+        self.out = nn.Conv2d(channels // 2, channels, 1)
+        self.bn = make_norm(channels, options, gamma=0.0)
+
+    def forward(self, x: Tensor, padding: Tensor | None = None) -> Tensor:
+        # (B, 1, H, W, C/2) each; the embedded Gaussian has no scale.
+        q, k, v = self.qkv(x).permute(0, 2, 3, 1).unsqueeze(1).chunk(3, -1)
+        out = dot_attention([q], [k], v, cells_of_padding(padding, self.key_stride))
+        return x + self.bn(self.out(out[:, 0].permute(0, 3, 1, 2)))
+
+
+def cells_of_padding(padding: Tensor | None, stride: int) -> Tensor | None:
+    """Padding of pixels (B, h, w) taken to cells (B, ceil(h/stride), ceil(w/stride)).
+
+    Padding lies right of and below the picture, so a cell is padding where its first pixel is.
+    """
+    return None if padding is None else padding[:, ::stride, ::stride]

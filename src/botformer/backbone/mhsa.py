@@ -1,0 +1,170 @@
+"""MHSA2d: the layer that takes the place of a 3x3 convolution (paper Fig. 4)."""
+
+import logging
+from typing import Literal, get_args
+
+import torch
+from torch import Tensor, nn
+
+from botformer.attention import (
+    TablePolicy,
+    attention_of_query,
+    dot_attention,
+    fit_absolute_table,
+    fit_table,
+    relative_attention_2d,
+    relative_parts,
+)
+from botformer.errors import InputError, unknown
+
+logger = logging.getLogger(__name__)
+Position = Literal["relative", "absolute", "none", "position_only", "blog"]
+
+
+class MHSA2d(nn.Module):
+    """Multi-head self-attention over a feature map: (B, C, H, W) -> (B, C, H, W), any H and W.
+
+    Position kinds:
+        relative: content and relative position, q.k + q.r (the paper's layer, the default).
+        absolute: content and the absolute position of the key, q.(k + E_h[y'] + E_w[x']) (paper's ablation).
+        none: content alone, q.k.
+        position_only: relative position alone, q.r; has no key projection.
+        blog: the widely copied listing, kept so that its weights load and the difference can be shown: biased
+            projections, no scaling, and q_i.k_j + r_i.q_j with r absolute, the transpose of what it should be. With
+            heads=1 it is the listing to the letter.
+
+    Args:
+        channels: C, in and out; a multiple of `heads`. There is no output projection.
+        heads: N; the head width is D = C / N.
+        size: (H, W) the position tables are made for. Other sizes run too: `tables` says by which rule.
+        tables: "interpolate" or "offset", see `attention.tables`.
+        backend: of the attention, see `relative_attention_2d`.
+    """
+
+    def __init__(
+        self,
+        channels: int,
+        heads: int = 4,
+        size: tuple[int, int] = (14, 14),
+        position: Position = "relative",
+        *,
+        tables: TablePolicy = "interpolate",
+        backend: str = "auto",
+    ) -> None:
+        super().__init__()
+        if position not in get_args(Position):
+            raise unknown("position kind", position, get_args(Position))
+        if tables not in get_args(TablePolicy):
+            raise unknown("table policy", tables, get_args(TablePolicy))
+        if channels % heads:
+            raise InputError(f"{channels} channels do not divide into {heads} heads; choose a divisor of {channels}")
+        if min(size) < 1:
+            raise InputError(f"the map size must be at least 1x1, got {size[0]}x{size[1]}")
+        self.heads, self.size, self.backend = heads, tuple(size), backend
+        self.position: Position = position
+        self.tables: TablePolicy = tables
+        self.qkv = nn.Conv2d(channels, (2 if position == "position_only" else 3) * channels, 1, bias=position == "blog")
+        D = channels // heads
+        if position in ("relative", "position_only"):
+            self.rel_height = nn.Parameter(torch.empty(2 * size[0] - 1, D))
+            self.rel_width = nn.Parameter(torch.empty(2 * size[1] - 1, D))
+        elif position in ("absolute", "blog"):  # the listing has a table for each head
+            width = channels if position == "blog" else D
+            self.abs_height = nn.Parameter(torch.empty(size[0], width))
+            self.abs_width = nn.Parameter(torch.empty(size[1], width))
+        self.reset_parameters()
+        self.register_load_state_dict_pre_hook(_adapt_state)
+
+    def reset_parameters(self) -> None:
+        """q, k, v: normal, std 0.01; tables: normal, std D**-0.5, what the authors' code intends (not the mean)."""
+        nn.init.normal_(self.qkv.weight, std=0.01)
+        if self.qkv.bias is not None:
+            nn.init.zeros_(self.qkv.bias)
+        for table in self.position_tables().values():
+            nn.init.normal_(table, std=(self.qkv.in_channels // self.heads) ** -0.5)
+
+    def position_tables(self) -> dict[str, nn.Parameter]:
+        """The position tables by name; empty for "none"."""
+        return dict(self.named_parameters(recurse=False))
+
+    def forward(self, x: Tensor, key_padding: Tensor | None = None) -> Tensor:
+        """(B, C, H, W) -> (B, C, H, W); `key_padding` (B, H, W) bool, True = padding that gets no attention."""
+        q, k, v = self._project(x)
+        if self.position in ("relative", "position_only"):
+            height, width = self._tables_for(q)
+            out = relative_attention_2d(q, k, v, height, width, key_padding=key_padding, backend=self.backend)
+        else:
+            out = dot_attention(*self._dot_products(q, k), v, key_padding)
+        return out.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)  # a view of a channels_last map
+
+    def attention_from(self, x: Tensor, query_yx: tuple[int, int]) -> Tensor:
+        """Where position (y, x) of the map looks: (B, N, H, W), each head summing to 1."""
+        q, k, _ = self._project(x)
+        return attention_of_query(*self._dot_products(q, k), query_yx)
+
+    def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Queries, keys, values, each (B, N, H, W, D): views of one channels_last projection."""
+        parts = self.qkv(x).permute(0, 2, 3, 1).unflatten(3, (-1, self.heads, x.shape[1] // self.heads))
+        parts = parts.permute(3, 0, 4, 1, 2, 5)
+        if self.position == "position_only":
+            return parts[0], torch.zeros_like(parts[0]), parts[1]
+        return parts[0], parts[1], parts[2]
+
+    def _tables_for(self, q: Tensor) -> tuple[Tensor, Tensor]:
+        """The relative tables at the size and in the dtype of the map at hand."""
+        H, W = q.shape[2:4]
+        height, width = fit_table(self.rel_height, H, self.tables), fit_table(self.rel_width, W, self.tables)
+        return height.to(q.dtype), width.to(q.dtype)
+
+    def _dot_products(self, q: Tensor, k: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+        """The logits of this position kind as sums of dot products of (B, N, H, W, any)."""
+        if self.position in ("relative", "position_only"):
+            return relative_parts(q, k, *self._tables_for(q))
+        if self.position == "none":
+            return (q * q.shape[-1] ** -0.5,), (k,)
+        H, W = q.shape[2:4]
+        height = fit_absolute_table(self.abs_height, H, self.tables).to(q.dtype)
+        width = fit_absolute_table(self.abs_width, W, self.tables).to(q.dtype)
+        embedding = height[:, None] + width[None]  # (H, W, D), or (H, W, C) in the listing
+        if self.position == "absolute":
+            return (q * q.shape[-1] ** -0.5,), (k + embedding,)
+        per_head = embedding.unflatten(2, (self.heads, -1)).permute(2, 0, 1, 3).expand_as(q)
+        return (q, per_head), (k, q)
+
+    def extra_repr(self) -> str:
+        H, W = self.size
+        return f"heads={self.heads}, size={H}x{W}, position={self.position}, tables={self.tables}"
+
+
+def _adapt_state(module: MHSA2d, state: dict[str, Tensor], prefix: str, *_: object) -> None:
+    """Before loading: the blog listing's names, and tables made for another size by the module's own rule."""
+    if module.position == "blog":
+        _translate_listing(state, prefix)
+    for name, table in module.position_tables().items():
+        loaded = state.get(prefix + name)
+        if loaded is None or loaded.shape == table.shape or loaded.shape[1:] != table.shape[1:]:
+            continue
+        if name.startswith("rel_"):
+            fitted = fit_table(loaded, (len(table) + 1) // 2, module.tables)
+        else:
+            fitted = fit_absolute_table(loaded, len(table), module.tables)
+        state[prefix + name] = fitted
+        logger.info(
+            "%s%s: %d entries in the file, %d here; taken over by %r",
+            prefix,
+            name,
+            len(loaded),
+            len(table),
+            module.tables,
+        )
+
+
+def _translate_listing(state: dict[str, Tensor], prefix: str) -> None:
+    if prefix + "query.weight" not in state:
+        return
+    for kind in ("weight", "bias"):
+        parts = [state.pop(f"{prefix}{part}.{kind}") for part in ("query", "key", "value")]
+        state[f"{prefix}qkv.{kind}"] = torch.cat(parts)
+    # The listing calls dimension 2 (our rows) "width": rel_w is [1, C, rows, 1], rel_h is [1, C, 1, columns].
+    for theirs, ours in (("rel_w", "abs_height"), ("rel_h", "abs_width")):
+        state[prefix + ours] = state.pop(prefix + theirs).reshape(state[f"{prefix}qkv.bias"].numel() // 3, -1).T

@@ -1,0 +1,165 @@
+"""Stages put together from a row. State-dict names are torchvision's, so that ResNet weights load as they are."""
+
+from collections import OrderedDict
+
+import torch
+from torch import Tensor, nn
+from torch.utils.checkpoint import checkpoint
+
+from botformer.backbone.blocks import ACTIVATIONS, EXPANSION, Bottleneck, NonLocal, make_norm
+from botformer.backbone.mhsa import MHSA2d
+from botformer.backbone.options import Options
+from botformer.backbone.variants import Row
+from botformer.errors import InputError
+
+STAGES = ("c2", "c3", "c4", "c5")
+
+
+class Stages(nn.Module):
+    """conv1, bn1, layer1 to layer4: what `Backbone` and `Classifier` share. Has no forward of its own."""
+
+    def __init__(self, row: Row, image_size: tuple[int, int], options: Options) -> None:
+        super().__init__()
+        self.options = options
+        kernel, stride = {"7x7": (7, 2), "3x3": (3, 1), "3x3/2": (3, 2)}[row.stem]
+        self.conv1 = nn.Conv2d(3, row.width, kernel, stride, padding=kernel // 2, bias=False)
+        self.bn1 = make_norm(row.width, options)
+        self.act = ACTIVATIONS[row.activation]()
+        self.maxpool = nn.MaxPool2d(3, 2, padding=1) if row.stem == "7x7" else nn.Identity()
+        stride_px = stride * (2 if row.stem == "7x7" else 1)
+        builder = _StageBuilder(row, image_size, options, stride_px)
+        self.layer1, self.layer2, self.layer3, self.layer4 = (builder.stage(index) for index in range(4))
+        self.channels = {name: row.width * 2**index * EXPANSION for index, name in enumerate(STAGES)}
+        """Channels of each map."""
+        self.strides = builder.strides
+        """Pixels of the image between neighbouring cells of each map."""
+        _initialise(self)
+        _freeze(self._frozen_parts())
+
+    def stages(self, images: Tensor, padding: Tensor | None = None) -> dict[str, Tensor]:
+        """(B, 3, h, w), padding (B, h, w) bool -> {"c2": (B, channels, ceil(h/stride), ceil(w/stride)), ...}."""
+        if images.ndim != 4 or images.shape[1] != 3:
+            raise InputError(f"images must be (batch, 3, height, width), got shape {tuple(images.shape)}")
+        if padding is not None and padding.shape != (images.shape[0], *images.shape[2:]):
+            raise InputError(f"padding has shape {tuple(padding.shape)} for images of shape {tuple(images.shape)}")
+        recompute = self.options.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        x = self.maxpool(self.act(self.bn1(self.conv1(images))))
+        maps = {}
+        for name, stage in zip(STAGES, (self.layer1, self.layer2, self.layer3, self.layer4), strict=True):
+            for block in stage:
+                x = checkpoint(block, x, padding, use_reentrant=False) if recompute else block(x, padding)
+            maps[name] = x
+        return maps
+
+    def train(self, mode: bool = True) -> "Stages":
+        """As usual, but frozen parts stay in evaluation mode: their BatchNorm statistics do not move."""
+        super().train(mode)
+        for part in self._frozen_parts():
+            part.eval()
+        return self
+
+    def _frozen_parts(self) -> list[nn.Module]:
+        stem = nn.ModuleList([self.conv1, self.bn1])
+        return [stem, self.layer1, self.layer2, self.layer3, self.layer4][: self.options.frozen_stages]
+
+    def position_table_names(self) -> set[str]:
+        """Parameter names of the position tables; weight decay leaves them alone."""
+        return {
+            f"{name}.{table}"
+            for name, module in self.named_modules()
+            if isinstance(module, MHSA2d)
+            for table in module.position_tables()
+        }
+
+
+class Backbone(Stages):
+    """Images to feature maps.
+
+    `forward(images, padding=None)`: (B, 3, h, w) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}; `padding` (B, h, w)
+    bool marks pixels that only fill the canvas (right and below): the attention does not look at them. `.channels`
+    and `.strides` say the width of each map and the pixels between its cells.
+    """
+
+    def forward(self, images: Tensor, padding: Tensor | None = None) -> dict[str, Tensor]:
+        return self.stages(images, padding)
+
+
+class Classifier(Stages):
+    """Images (B, 3, h, w) to logits (B, num_classes)."""
+
+    def __init__(self, row: Row, image_size: tuple[int, int], options: Options, num_classes: int) -> None:
+        super().__init__(row, image_size, options)
+        self.avgpool = nn.AdaptiveAvgPool2d(1)
+        self.dropout = nn.Dropout(options.dropout)
+        self.fc = nn.Linear(self.channels["c5"], num_classes)
+        nn.init.normal_(self.fc.weight, std=0.01)
+        nn.init.zeros_(self.fc.bias)
+
+    def forward(self, images: Tensor) -> Tensor:
+        return self.fc(self.dropout(self.avgpool(self.stages(images)["c5"]).flatten(1)))
+
+
+class _StageBuilder:
+    """Builds one stage after the other and keeps track of channels, stride and depth on the way."""
+
+    def __init__(self, row: Row, image_size: tuple[int, int], options: Options, stride_px: int) -> None:
+        self.row, self.image_size, self.options = row, image_size, options
+        self.channels, self.stride_px, self.depth = row.width, stride_px, 0
+        self.total_depth = sum(row.blocks) + len(row.inserted)
+        self.strides: dict[str, int] = {}
+
+    def stage(self, index: int) -> nn.Sequential:
+        row, name, mid = self.row, STAGES[index], self.row.width * 2**index
+        blocks: OrderedDict[str, nn.Module] = OrderedDict()
+        for block in range(row.blocks[index]):
+            if block == row.blocks[index] - 1:
+                for place, kind in row.inserted:  # by name, so that the others keep torchvision's numbers
+                    if place == name:
+                        blocks[f"inserted_{kind}"] = self._inserted(kind, mid)
+            stride = (1 if index == 0 else row.c5_stride if name == "c5" else 2) if block == 0 else 1
+            blocks[str(block)] = self._bottleneck(mid, stride, name == "c5" and row.c5 == "attention")
+        self.strides[name] = self.stride_px
+        return nn.Sequential(blocks)
+
+    def _inserted(self, kind: str, mid: int) -> nn.Module:
+        if kind == "attention":
+            return self._bottleneck(mid, 1, True)
+        self.depth += 1
+        return NonLocal(self.channels, self.options, key_stride=self.stride_px)
+
+    def _bottleneck(self, mid: int, stride: int, attends: bool) -> Bottleneck:
+        options, (height, width) = self.options, self.image_size
+        attention = None
+        if attends:
+            map_size = (-(-height // self.stride_px), -(-width // self.stride_px))
+            attention = MHSA2d(
+                mid, options.heads, map_size, options.position, tables=options.tables, backend=options.backend
+            )
+        block = Bottleneck(
+            self.channels,
+            mid,
+            stride,
+            attention,
+            options,
+            activation=self.row.activation,
+            squeeze_excite=self.row.squeeze_excite,
+            drop_path=options.drop_path * self.depth / max(self.total_depth - 1, 1),
+            key_stride=self.stride_px,
+        )
+        self.channels, self.stride_px, self.depth = mid * EXPANSION, self.stride_px * stride, self.depth + 1
+        return block
+
+
+def _initialise(stages: Stages) -> None:
+    """He normal, fan-in, for convolutions; attention and BatchNorm initialise themselves."""
+    attention_projections = {module.qkv for module in stages.modules() if isinstance(module, MHSA2d)}
+    for module in stages.modules():
+        if isinstance(module, nn.Conv2d) and module not in attention_projections:
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
+def _freeze(parts: list[nn.Module]) -> None:
+    for part in parts:
+        part.requires_grad_(False)

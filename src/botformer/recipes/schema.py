@@ -1,0 +1,133 @@
+"""What a recipe may say. Standard library only: a recipe is data, and reading it must cost nothing."""
+
+from dataclasses import dataclass, field
+from typing import Literal
+
+
+@dataclass(frozen=True)
+class Model:
+    """The network."""
+
+    name: str = "botnet50"
+    """A row of `botformer models`."""
+    position: Literal["relative", "absolute", "none", "position_only", "blog"] = "relative"
+    """What the attention knows about positions (the paper: relative)."""
+    drop_path: float = 0.0
+    """Stochastic depth at the last block, growing linearly from 0 at the first."""
+    dropout: float = 0.0
+    """Dropout before the final linear layer."""
+    zero_gamma: bool = True
+    """Start every block as the identity: gamma 0 in its last BatchNorm (the paper: yes)."""
+    shortcut_activation: bool = False
+    """Activation on the projection shortcut, as in the authors' reference code."""
+    frozen_stages: int = 0
+    """Stages that do not train, counted from the stem (1 = stem, 2 = stem and c2, ...)."""
+    normalization: Literal["batch", "frozen", "sync"] = "batch"
+    """BatchNorm: live, frozen at its loaded statistics, or synchronised over processes."""
+    gradient_checkpointing: bool = False
+    """Recompute each block in the backward pass: less memory, about a third more time."""
+    weights: str = ""
+    """Weights to start from: a .safetensors or .pth file, a run's folder, or hf://owner/name."""
+
+
+@dataclass(frozen=True)
+class Images:
+    """What happens to a picture before the network sees it."""
+
+    size: int = 224
+    """Side of the square the network sees, in pixels."""
+    augmentation: Literal["standard", "crop", "none"] = "standard"
+    """standard: random resized crop (8 to 100 % of the area) and flip; crop: pad 4 px and crop, and flip; none."""
+    flip: bool = True
+    """Mirror half of the training pictures (digits and text must not be)."""
+    rand_augment_layers: int = 0
+    """RandAugment operations a picture; 0 is off (the paper: 2)."""
+    rand_augment_magnitude: int = 10
+    """RandAugment magnitude of 0 to 30 (the paper: 10)."""
+    mixup: float = 0.0
+    """Alpha of mixup; 0 is off."""
+    cutmix: float = 0.0
+    """Alpha of cutmix; 0 is off."""
+    evaluation_crop: float = 0.875
+    """Side of the centre crop in evaluation, as a share of the resized shorter side."""
+    max_bad_files: int = 20
+    """Stop when more pictures than this cannot be read; fewer are skipped, counted and listed."""
+    max_megapixels: float = 100.0
+    """A picture larger than this counts as unreadable (it may be a decompression bomb)."""
+
+
+@dataclass(frozen=True)
+class Optimizer:
+    """How weights move."""
+
+    name: Literal["sgd", "adamw"] = "sgd"
+    """sgd is Nesterov with momentum 0.9."""
+    learning_rate: float = 0.4
+    """Peak learning rate, for the batch size of the recipe."""
+    weight_decay: float = 1e-4
+    """On kernels only: not on biases, BatchNorm or position tables."""
+    label_smoothing: float = 0.0
+    clip_norm: float = 0.0
+    """Largest norm of the gradient; 0 is off."""
+    ema: float = 0.0
+    """Decay of the moving average of the weights that is evaluated and saved as well; 0 is off."""
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """How long, and the learning rate over time."""
+
+    epochs: int = 100
+    kind: Literal["cosine", "step"] = "cosine"
+    warmup_epochs: float = 5.0
+    """Linear warm-up, in epochs."""
+    warmup_start: float = 0.0
+    """Learning rate of the first step, as a share of the peak."""
+    milestones: tuple[float, ...] = (0.67, 0.89)
+    """step: where the learning rate falls, as shares of the whole run."""
+    milestone_factor: float = 0.1
+    """step: by how much it falls."""
+
+
+@dataclass(frozen=True)
+class Run:
+    """The machine's side of it. Only batch size, precision and seed change the result."""
+
+    batch_size: int = 1024
+    """Pictures an optimiser step, over all processes and accumulated parts together."""
+    accumulation: int = 1
+    """Parts a batch is computed in, one after the other, when it does not fit into memory."""
+    precision: Literal["float32", "bf16"] = "bf16"
+    seed: int = 0
+    workers: int = -1
+    """Processes that read pictures; -1: one a core, at most 8; 0: none."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    evaluate_every: int = 1
+    """Epochs between evaluations."""
+    checkpoint_every: int = 1
+    """Epochs between checkpoints."""
+    keep: int = 2
+    """Latest checkpoints to keep, besides the best."""
+    max_steps: int = 0
+    """Stop after so many steps (the schedule keeps its length); 0: run to the end."""
+    tensorboard: bool = False
+    """Also write TensorBoard files (needs `botformer[log]`)."""
+
+
+@dataclass(frozen=True)
+class Recipe:
+    """One experiment. `ours` names the fields that no source gives: they are our choice."""
+
+    task: Literal["classification"] = "classification"
+    source: str = ""
+    """Where the settings come from."""
+    expect: str = ""
+    """What the source reports; never what we measured."""
+    cost: str = ""
+    """What it takes."""
+    ours: tuple[str, ...] = ()
+    model: Model = field(default_factory=Model)
+    images: Images = field(default_factory=Images)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    run: Run = field(default_factory=Run)

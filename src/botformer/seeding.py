@@ -1,0 +1,46 @@
+"""Random state as a function of what is being done, so that none of it has to be saved.
+
+A sample is seeded from (seed, epoch, sample) and a step from (seed, step, rank). A run therefore depends neither on
+the number of workers nor on where it was interrupted.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import numpy as np
+import torch
+
+
+def seed_all(*key: int) -> None:
+    """Seed Python, NumPy and torch (every device) from a tuple of non-negative integers."""
+    torch.manual_seed(_seed_python_and_numpy(key))
+
+
+def seed_host(*key: int) -> None:
+    """As `seed_all`, for work on the CPU: the generators of other devices stay as they are.
+
+    For single samples: going through every device costs ten times more than the rest (100 against 11 microseconds),
+    and reading a sample in the process that trains must not disturb the network's dropout.
+    """
+    torch.default_generator.manual_seed(_seed_python_and_numpy(key))
+
+
+@contextmanager
+def host_state_kept() -> Iterator[None]:
+    """Give Python's, NumPy's and torch's CPU generators back as they were on entry."""
+    python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
+    try:
+        yield
+    finally:
+        random.setstate(python)
+        np.random.set_state(numpy)
+        torch.set_rng_state(cpu)
+
+
+def _seed_python_and_numpy(key: tuple[int, ...]) -> int:
+    """Returns the seed that is left for torch."""
+    words = np.random.SeedSequence(key).generate_state(4)
+    random.seed(int(words[0]))
+    np.random.seed(int(words[1]))
+    return (int(words[2]) << 32) | int(words[3])

@@ -1,0 +1,208 @@
+import pytest
+import torch
+from botformer.attention import relative_attention_2d
+from botformer.attention.backends import BACKENDS
+from botformer.attention.definition import logits_by_definition
+from botformer.errors import InputError
+
+from tests.attention.brute_force import attention_by_double_loop, random_inputs
+
+SHAPES = [  # B, N, H, W, D, Dv
+    (2, 2, 3, 5, 4, 4),
+    (1, 3, 5, 3, 8, 8),
+    (1, 2, 1, 7, 4, 4),
+    (1, 1, 7, 1, 4, 12),
+    (1, 1, 1, 1, 4, 4),
+    (2, 1, 4, 4, 8, 3),
+    (1, 2, 3, 4, 4, 40),
+]
+
+
+def padding_for(shape, kind):
+    B, _, H, W, *_ = shape
+    if kind == "none":
+        return None
+    padding = torch.zeros(B, H, W, dtype=torch.bool)
+    if kind == "bottom right":
+        padding[:, H // 2 + 1 :] = True
+        padding[0, :, W // 2 + 1 :] = True
+    if kind == "everything":
+        padding[-1] = True
+    return padding
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("padding", ["none", "bottom right", "everything"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+def test_every_backend_equals_the_double_loop(shape, padding, backend):
+    torch.manual_seed(0)
+    inputs, key_padding = random_inputs(*shape), padding_for(shape, padding)
+    out = relative_attention_2d(*inputs, key_padding=key_padding, backend=backend)
+    torch.testing.assert_close(out, attention_by_double_loop(*inputs, key_padding), rtol=1e-12, atol=1e-12)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("padding", ["none", "bottom right", "everything"])
+def test_gradients_of_all_five_inputs_equal_finite_differences(backend, padding):
+    torch.manual_seed(1)
+    shape = (2, 2, 2, 3, 3, 2)
+    key_padding = padding_for(shape, padding)
+
+    def operation(*inputs):
+        return relative_attention_2d(*inputs, key_padding=key_padding, backend=backend)
+
+    assert torch.autograd.gradcheck(operation, random_inputs(*shape))
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_empty_batch_gives_an_empty_result_with_gradients(backend):
+    inputs = random_inputs(0, 2, 3, 4, 4, 6)
+    out = relative_attention_2d(*inputs, backend=backend)
+    assert out.shape == (0, 2, 3, 4, 6)
+    out.sum().backward()
+    assert all(not tensor.grad.any() for tensor in inputs)
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+def test_an_image_with_every_key_padded_gives_zeros_and_finite_gradients(backend):
+    inputs = random_inputs(2, 1, 3, 3, 4, 4, torch.float32)
+    padding = torch.tensor([False, True])[:, None, None].expand(2, 3, 3)
+    out = relative_attention_2d(*inputs, key_padding=padding, backend=backend)
+    out.square().sum().backward()
+    assert not out[1].any()
+    assert out[0].any()
+    assert all(tensor.grad.isfinite().all() for tensor in inputs)
+    assert not any(tensor.grad[1].any() for tensor in inputs[:3])
+
+
+@pytest.mark.parametrize("backend", BACKENDS)
+@pytest.mark.parametrize("scale", [1, 100])
+def test_what_stands_in_padded_keys_changes_nothing(backend, scale):
+    torch.manual_seed(2)
+    q, k, v, rel_height, rel_width = random_inputs(1, 2, 4, 4, 8, 8, torch.float32)
+    padding = torch.zeros(1, 4, 4, dtype=torch.bool)
+    padding[:, 2:] = True
+    first = relative_attention_2d(q, k, v, rel_height, rel_width, key_padding=padding, backend=backend)
+    k, v = k.detach().clone(), v.detach().clone()
+    k[:, :, 2:] = scale * torch.randn_like(k[:, :, 2:])
+    v[:, :, 2:] = scale * torch.randn_like(v[:, :, 2:])
+    second = relative_attention_2d(q, k, v, rel_height, rel_width, key_padding=padding, backend=backend)
+    assert torch.equal(first, second)
+
+
+def test_relative_logits_depend_only_on_the_offset():
+    torch.manual_seed(3)
+    H, W, D = 4, 5, 6
+    query = torch.randn(D, dtype=torch.float64)
+    q = query.expand(1, 1, H, W, D)
+    k = torch.zeros_like(q)
+    tables = [torch.randn(2 * n - 1, D, dtype=torch.float64) for n in (H, W)]
+    logits = logits_by_definition(q, k, *tables)[0, 0]
+    seen = {}
+    for y, x, u, w in ((y, x, u, w) for y in range(H) for x in range(W) for u in range(H) for w in range(W)):
+        seen.setdefault((u - y, w - x), []).append(logits[y, x, u, w])
+    assert len(seen) == (2 * H - 1) * (2 * W - 1)
+    assert all(torch.stack(values).std(correction=0) < 1e-14 for values in seen.values())
+    assert torch.stack([values[0] for values in seen.values()]).std() > 0.1
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
+@pytest.mark.parametrize("shape", [(2, 2, 7, 9, 16, 16), (1, 2, 12, 5, 32, 8)], ids=str)
+def test_augmented_stays_within_twice_the_error_of_the_definition(shape, dtype):
+    torch.manual_seed(4)
+    inputs = [tensor.detach().to(dtype) for tensor in random_inputs(*shape)]
+    upstream = torch.randn(*shape[:4], shape[-1]).to(dtype)
+
+    def run(backend, dtype):
+        leaves = [tensor.to(dtype).requires_grad_() for tensor in inputs]
+        out = relative_attention_2d(*leaves, backend=backend)
+        return [out, *torch.autograd.grad(out, leaves, upstream.to(dtype))]
+
+    exact = run("definition", torch.float64)
+    for judge, slow, fast in zip(exact, run("definition", dtype), run("augmented", dtype), strict=True):
+        # In the Euclidean norm: one wrong entry would dominate it, while the largest rounding error is a matter of luck.
+        assert (fast - judge).norm() <= 2 * (slow - judge).norm() + torch.finfo(dtype).tiny
+
+
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.parametrize("Dv", [16, 8, 128])
+def test_augmented_never_holds_an_n_by_n_tensor(Dv, padded):
+    """The largest tensor that any operator of the forward and backward pass returns stays far below N x N."""
+    H, W = 24, 20
+
+    class Largest(torch.utils._python_dispatch.TorchDispatchMode):
+        numel = 0
+        seen: frozenset = frozenset()
+
+        def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+            result = function(*args, **(kwargs or {}))
+            self.seen |= {str(function)}
+            for tensor in result if isinstance(result, (tuple, list)) else [result]:
+                if isinstance(tensor, torch.Tensor):
+                    self.numel = max(self.numel, tensor.numel())
+            return result
+
+    inputs = random_inputs(1, 1, H, W, 16, Dv, torch.float32)
+    padding = torch.zeros(1, H, W, dtype=torch.bool) if padded else None
+    with Largest() as largest:
+        relative_attention_2d(*inputs, key_padding=padding, backend="augmented").sum().backward()
+    assert largest.numel <= H * W * (16 + H + W + Dv + 8)
+    assert any("flash_attention_for_cpu_backward" in name for name in largest.seen)
+    with Largest() as largest:
+        relative_attention_2d(*inputs, key_padding=padding, backend="definition")
+    assert largest.numel >= (H * W) ** 2  # the probe does see such tensors
+
+
+def test_it_compiles_without_a_graph_break_with_dynamic_sizes():
+    torch._dynamo.reset()
+    graphs = []
+
+    def record(graph, example_inputs):
+        graphs.append(graph)
+        return graph.forward
+
+    compiled = torch.compile(relative_attention_2d, fullgraph=True, dynamic=True, backend=record)
+    for H, W in [(5, 6), (7, 4), (9, 9)]:
+        inputs = random_inputs(2, 2, H, W, 8, 8)
+        torch.testing.assert_close(compiled(*inputs), relative_attention_2d(*inputs))
+    assert len(graphs) == 1
+
+
+def test_it_runs_on_the_meta_device():
+    inputs = [tensor.to("meta") for tensor in random_inputs(2, 3, 4, 5, 8, 6)]
+    padding = torch.zeros(2, 4, 5, dtype=torch.bool, device="meta")
+    assert relative_attention_2d(*inputs, key_padding=padding).shape == (2, 3, 4, 5, 6)
+
+
+def test_autocast_does_not_change_the_precision_of_its_inputs():
+    torch.manual_seed(5)
+    inputs = random_inputs(1, 2, 4, 4, 8, 8, torch.float32)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        inside = relative_attention_2d(*inputs)
+    assert torch.equal(inside, relative_attention_2d(*inputs))
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda a: a | {"q": a["q"][0]}, "q must be"),
+        (lambda a: a | {"k": a["k"][..., :-1]}, r"k has shape \(1, 2, 3, 4, 7\), expected \(1, 2, 3, 4, 8\)"),
+        (lambda a: a | {"rel_height": a["rel_width"]}, r"rel_height has shape \(7, 8\), expected \(5, 8\).*fit_table"),
+        (lambda a: a | {"v": a["v"].float()}, "v is torch.float32"),
+        (lambda a: a | {"key_padding": torch.zeros(1, 3, 4)}, "key_padding must be bool"),
+        (lambda a: a | {"backend": "augmentd"}, "did you mean augmented"),
+    ],
+)
+def test_what_does_not_fit_is_named_with_what_was_expected(change, words):
+    names = ("q", "k", "v", "rel_height", "rel_width")
+    arguments = dict(zip(names, random_inputs(1, 2, 3, 4, 8, 8), strict=True))
+    with pytest.raises(InputError, match=words):
+        relative_attention_2d(**change(arguments))
+
+
+def test_auto_says_once_what_it_chose(caplog, monkeypatch):
+    monkeypatch.setattr("botformer.attention.backends._announced", set())
+    with caplog.at_level("INFO"):
+        for _ in range(3):
+            relative_attention_2d(*random_inputs(1, 1, 2, 2, 4, 4))
+    assert [record.getMessage() for record in caplog.records] == ["attention on cpu: backend 'augmented'"]

@@ -1,0 +1,181 @@
+import pytest
+import torch
+from botformer import create_backbone, create_model, list_models
+from botformer.backbone.blocks import Bottleneck
+from botformer.backbone.mhsa import MHSA2d
+from botformer.errors import InputError
+from torch import nn
+
+
+def sizes_into_attention(name, size):
+    seen = []
+    with torch.device("meta"):
+        model = create_backbone(name, image_size=size).eval()
+        for module in model.modules():
+            if isinstance(module, MHSA2d):
+                module.register_forward_pre_hook(lambda _, inputs: seen.append(tuple(inputs[0].shape[2:])))
+        model(torch.empty(1, 3, size, size))
+    return seen
+
+
+def test_the_three_attentions_at_1024_px_see_64_32_and_32_cells():
+    assert sizes_into_attention("botnet50", 1024) == [(64, 64), (32, 32), (32, 32)]
+
+
+def test_all_three_attentions_of_s1_at_224_px_see_14_cells():
+    assert sizes_into_attention("botnet_s1_50", 224) == [(14, 14)] * 3
+
+
+@pytest.mark.parametrize("name", list_models())
+def test_every_row_builds_and_runs_on_meta(name):
+    with torch.device("meta"):
+        model, backbone = create_model(name, num_classes=5), create_backbone(name)
+        assert model(torch.empty(2, 3, 64, 96)).shape == (2, 5)
+        maps = backbone(torch.empty(2, 3, 193, 97), torch.zeros(2, 193, 97, dtype=torch.bool))
+    assert set(model.state_dict()) - set(backbone.state_dict()) == {"fc.weight", "fc.bias"}
+    for stage, feature_map in maps.items():
+        stride = backbone.strides[stage]
+        assert feature_map.shape == (2, backbone.channels[stage], -(-193 // stride), -(-97 // stride))
+
+
+def test_odd_maps_are_pooled_to_the_size_of_the_shortcut():
+    backbone = create_backbone("botnet50").eval()
+    assert backbone(torch.randn(1, 3, 193, 97))["c5"].shape == (1, 2048, 7, 4)
+
+
+@pytest.mark.parametrize("name", ["resnet_mini", "botnet_mini", "botnet_t3"])
+def test_blocks_start_as_the_identity_on_non_negative_inputs(name):
+    torch.manual_seed(0)
+    model = create_model(name)
+    blocks = [m for m in model.modules() if isinstance(m, Bottleneck) and m.downsample is None]
+    for block in blocks[:2]:
+        x = torch.rand(2, block.conv1.in_channels, 6, 6)
+        expected = x if isinstance(block.act, nn.ReLU) else nn.functional.silu(x)
+        torch.testing.assert_close(block(x), expected)
+
+
+def test_padding_changes_nothing_inside_the_picture():
+    """c5 of a padded canvas equals c5 of the picture alone where the convolutions cannot see the canvas either."""
+    torch.manual_seed(0)
+    layer_input = {}
+    backbone = create_backbone("botnet_mini", image_size=64, tables="offset", zero_gamma=False).eval()
+    for module in backbone.modules():
+        if isinstance(module, MHSA2d):
+            nn.init.normal_(module.qkv.weight, std=0.5)
+            module.register_forward_hook(lambda m, inputs, out: layer_input.update(x=inputs, out=out))
+    canvas = torch.zeros(1, 3, 64, 64)
+    canvas[..., :40, :24] = torch.randn(1, 3, 40, 24)
+    padding = torch.ones(1, 64, 64, dtype=torch.bool)
+    padding[:, :40, :24] = False
+    backbone(canvas, padding)
+    (x, key_padding), out = layer_input["x"], layer_input["out"]
+    assert key_padding.shape == (1, 8, 8)
+    assert (~key_padding).nonzero()[:, 1:].max(0).values.tolist() == [4, 2]
+    attention = next(m for m in backbone.modules() if isinstance(m, MHSA2d))
+    torch.testing.assert_close(attention(x[:, :, :5, :3]), out[:, :, :5, :3])
+
+
+def test_frozen_stages_neither_learn_nor_move_their_statistics():
+    model = create_model("botnet_mini", frozen_stages=3).train()
+    before = {key: value.clone() for key, value in model.state_dict().items()}
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], 0.1)
+    model(torch.randn(4, 3, 32, 32)).sum().backward()
+    optimizer.step()
+    changed = {key.split(".")[0] for key, value in model.state_dict().items() if not torch.equal(value, before[key])}
+    assert changed == {"layer3", "layer4", "fc"}
+
+
+def test_gradient_checkpointing_gives_the_same_gradients():
+    torch.manual_seed(0)
+    plain = create_model("botnet_mini", zero_gamma=False)
+    recomputing = create_model("botnet_mini", zero_gamma=False, gradient_checkpointing=True)
+    recomputing.load_state_dict(plain.state_dict())
+    images = torch.randn(4, 3, 48, 48)
+    for model in (plain, recomputing):
+        model.train()(images).square().sum().backward()
+    for (name, mine), other in zip(plain.named_parameters(), recomputing.parameters(), strict=True):
+        assert torch.equal(mine.grad, other.grad), name
+
+
+def test_drop_path_grows_linearly_to_the_last_block():
+    with torch.device("meta"):
+        model = create_model("botnet50", drop_path=0.15)
+    rates = [block.drop_path.p for block in model.modules() if isinstance(block, Bottleneck)]
+    assert rates == pytest.approx([0.15 * i / 15 for i in range(16)])
+
+
+def test_the_shortcut_activation_is_an_option():
+    options = dict(zero_gamma=False)
+    plain, activated = create_model("botnet_mini", **options), create_model("botnet_mini", shortcut_activation=True, **options)
+    activated.load_state_dict(plain.state_dict(), strict=True)
+    images = torch.randn(2, 3, 48, 48)
+    assert not torch.allclose(plain.eval()(images), activated.eval()(images))
+
+
+def test_frozen_batch_norm_takes_the_same_state_dict():
+    live, frozen = create_model("botnet_mini"), create_model("botnet_mini", normalization="frozen")
+    frozen.load_state_dict(live.state_dict(), strict=True)
+    images = torch.randn(2, 3, 48, 48)
+    torch.testing.assert_close(frozen.train()(images), live.eval()(images), rtol=1e-4, atol=1e-4)
+    assert not any(".bn" in name or "bn1" in name for name, _ in frozen.named_parameters())
+
+
+def test_the_whole_model_compiles_without_a_graph_break():
+    torch._dynamo.reset()
+    model = create_model("botnet_mini").eval()
+    compiled = torch.compile(model, fullgraph=True, dynamic=True, backend="eager")
+    with torch.no_grad():
+        for size in ((48, 48), (40, 56)):
+            images = torch.randn(2, 3, *size)
+            torch.testing.assert_close(compiled(images), model(images))
+
+
+def test_it_exports_with_dynamic_height_and_width():
+    model = create_backbone("botnet_mini").eval()
+    height, width = torch.export.Dim("h", min=2, max=64), torch.export.Dim("w", min=2, max=64)
+    dynamic = ({2: 8 * height, 3: 8 * width}, None)
+    program = torch.export.export(model, (torch.randn(1, 3, 48, 64), None), dynamic_shapes=dynamic)
+    for size in ((48, 64), (32, 96), (80, 40)):
+        images = torch.randn(1, 3, *size)
+        torch.testing.assert_close(program.module()(images, None)["c5"], model(images)["c5"], rtol=1e-4, atol=1e-4)
+
+
+def test_bf16_autocast_trains_and_stays_close():
+    torch.manual_seed(0)
+    model = create_model("botnet_mini", zero_gamma=False).eval()
+    images = torch.randn(4, 3, 48, 48)
+    exact = model(images)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        logits = model(images)
+        assert logits.dtype == torch.bfloat16
+        logits.float().square().sum().backward()
+    assert (logits - exact).norm() < 0.03 * exact.norm()
+    assert all(parameter.grad.isfinite().all() for parameter in model.parameters())
+
+
+def test_channels_last_gives_the_same():
+    torch.manual_seed(0)
+    model, images = create_model("botnet_mini", zero_gamma=False).eval(), torch.randn(2, 3, 48, 48)
+    expected = model(images)
+    out = model.to(memory_format=torch.channels_last)(images.to(memory_format=torch.channels_last))
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize(
+    ("call", "words"),
+    [
+        (lambda: create_model("botnet55"), "unknown model 'botnet55'; did you mean botnet50"),
+        (lambda: create_model("botnet50", drop_pth=0.1), "unknown option 'drop_pth'; did you mean drop_path"),
+        (lambda: create_model("botnet50", num_classes=0), "num_classes must be at least 1"),
+        (lambda: create_model("botnet50", image_size=0), "image_size must be at least 1"),
+        (lambda: create_model("botnet50", drop_path=1.5), "drop_path is a probability"),
+        (lambda: create_model("botnet50", frozen_stages=6), "frozen_stages counts from 0"),
+        (lambda: create_model("botnet50", normalization="bach"), "did you mean batch"),
+        (lambda: create_backbone("botnet50", dropout=0.1), "a backbone does not have"),
+        (lambda: create_model("botnet_mini")(torch.zeros(3, 48, 48)), "images must be"),
+        (lambda: create_backbone("botnet_mini")(torch.zeros(1, 3, 8, 8), torch.zeros(1, 4, 4)), "padding has shape"),
+    ],
+)
+def test_bad_arguments_are_named_with_what_to_do(call, words):
+    with torch.device("meta"), pytest.raises(InputError, match=words):
+        call()
