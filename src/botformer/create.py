@@ -1,11 +1,19 @@
-"""Where the parts meet: networks by name."""
+"""Where the parts meet: networks by name, tasks from recipes, trained networks from checkpoints."""
 
-from typing import Any
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from pathlib import Path
+from typing import Any, NamedTuple
 
-from botformer.backbone.options import make_options
+from botformer.backbone.options import Options, make_options
 from botformer.backbone.resnet import Backbone, Classifier
 from botformer.backbone.variants import ROWS, Row, find_row
+from botformer.classification.task import ClassificationTask
 from botformer.errors import InputError
+from botformer.recipes.schema import Recipe
+from botformer.training.checkpoint import read_state
+from botformer.training.checkpoints import checkpoint_folder
+from botformer.weights import initialise, load_weights, read_state_dict
 
 ImageSize = int | tuple[int, int] | None
 
@@ -40,6 +48,77 @@ def create_backbone(name: str, image_size: ImageSize = None, **options: Any) -> 
     if "dropout" in options:
         raise InputError("dropout stands before the final linear layer, which a backbone does not have; leave it out")
     return Backbone(row, _height_and_width(image_size, row), make_options(options))
+
+
+def create_classification_task(recipe: Recipe, class_names: Sequence[str]) -> ClassificationTask:
+    """What `training.fit` trains for a recipe on pictures of these classes, with the recipe's first weights loaded."""
+    known = {field.name for field in fields(Options)}
+    options = {name: value for name, value in asdict(recipe.model).items() if name in known}
+    model = create_model(recipe.model.name, len(class_names), recipe.images.size, **options)
+    if recipe.model.weights:
+        load_weights(model, _weights_file(recipe.model.weights))
+    card = {
+        "task": "classification",
+        "model": recipe.model.name,
+        "image_size": recipe.images.size,
+        "options": options,
+        "class_names": list(class_names),
+        "images": asdict(recipe.images),
+    }
+    return ClassificationTask(
+        model,
+        card,
+        model.position_table_names(),
+        label_smoothing=recipe.optimizer.label_smoothing,
+        mixup=recipe.images.mixup,
+        cutmix=recipe.images.cutmix,
+    )
+
+
+class Loaded(NamedTuple):
+    """A trained network: `model` in evaluation mode, on the CPU, and what its checkpoint says of it."""
+
+    model: Classifier
+    card: dict[str, Any]
+    """Row ("model"), "options", "class_names", "images" (how pictures are prepared), "image_size"."""
+
+
+def load(checkpoint: str | Path) -> Loaded:
+    """The network of a run's folder (its best checkpoint) or of one checkpoint's folder; averaged weights if it has.
+
+    Raises:
+        InputError: no checkpoint there, or a broken or foreign one.
+    """
+    folder = _checkpoint(Path(checkpoint))
+    state = read_state(folder)
+    card = state.card
+    try:
+        names = card["class_names"]
+        model = create_model(card["model"], len(names), card["image_size"], **card["options"])
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{folder} does not say which network it holds ({error!r}); was it written by botformer?"
+        ) from error
+    file = folder / f"{'ema' if 'ema' in state.sets else 'model'}.safetensors"
+    match = initialise(model, read_state_dict(file))
+    if match.missing or match.unused or match.other_shape:
+        raise InputError(f"{file} does not fit {card['model']} with {len(names)} classes: {match}")
+    return Loaded(model.eval(), card)
+
+
+def _checkpoint(path: Path) -> Path:
+    if (path / "state.json").is_file():
+        return path
+    folder = checkpoint_folder(path, "best") or checkpoint_folder(path, "last")
+    if folder is None:
+        what = "has no checkpoint yet" if path.is_dir() else "is not a folder"
+        raise InputError(f"{path} {what}; expected the --out folder of a training run, or one of its checkpoints")
+    return folder
+
+
+def _weights_file(source: str) -> str | Path:
+    """A run's or a checkpoint's folder stands for the weights in it; anything else for itself."""
+    return _checkpoint(Path(source)) / "model.safetensors" if Path(source).is_dir() else source
 
 
 def _height_and_width(image_size: ImageSize, row: Row) -> tuple[int, int]:

@@ -32,6 +32,6 @@ def attention_by_double_loop(
 
 
 def random_inputs(B: int, N: int, H: int, W: int, D: int, Dv: int, dtype: torch.dtype = torch.float64) -> list[Tensor]:
-    """q, k, v, rel_height, rel_width with gradients; logits of a spread that makes the softmax neither flat nor hard."""
+    """q, k, v, rel_height, rel_width with gradients."""
     shapes = [(B, N, H, W, D), (B, N, H, W, D), (B, N, H, W, Dv), (2 * H - 1, D), (2 * W - 1, D)]
     return [torch.randn(shape, dtype=dtype).requires_grad_() for shape in shapes]

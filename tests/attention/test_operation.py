@@ -1,10 +1,10 @@
 import pytest
 import torch
+
 from botformer.attention import relative_attention_2d
 from botformer.attention.backends import BACKENDS
 from botformer.attention.definition import logits_by_definition
 from botformer.errors import InputError
-
 from tests.attention.brute_force import attention_by_double_loop, random_inputs
 
 SHAPES = [  # B, N, H, W, D, Dv
@@ -120,7 +120,7 @@ def test_augmented_stays_within_twice_the_error_of_the_definition(shape, dtype):
 
     exact = run("definition", torch.float64)
     for judge, slow, fast in zip(exact, run("definition", dtype), run("augmented", dtype), strict=True):
-        # In the Euclidean norm: one wrong entry would dominate it, while the largest rounding error is a matter of luck.
+        # In the Euclidean norm: one wrong entry dominates it, the largest rounding error is luck.
         assert (fast - judge).norm() <= 2 * (slow - judge).norm() + torch.finfo(dtype).tiny
 
 

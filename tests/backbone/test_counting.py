@@ -2,11 +2,12 @@
 
 import pytest
 import torch
+from torch import nn
+
 from botformer import create_backbone, create_model
 from botformer.backbone.counting import count
 from botformer.backbone.mhsa import MHSA2d
 from botformer.backbone.variants import PUBLISHED, ROWS
-from torch import nn
 
 PARAMETERS = {  # without tables, at 224, 256 and 1024 px
     "resnet50": (25_557_032,) * 4,
@@ -64,16 +65,12 @@ def test_multiply_adds_of_the_scaled_family(name, size, expected):
     assert round(count(ROWS[name], size).multiply_adds / 1e9, 2) == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "expected"), [("t3", 30.5), ("t4", 51.7), ("t5", 69.1), ("t6", 47.9), ("t7", 69.2)]
-)
+@pytest.mark.parametrize(("name", "expected"), [("t3", 30.5), ("t4", 51.7), ("t5", 69.1), ("t6", 47.9), ("t7", 69.2)])
 def test_parameters_of_the_scaled_family_with_se_on_convolution_blocks_only(name, expected):
     assert round(count(ROWS[f"botnet_{name}"]).parameters / 1e6, 1) == expected
 
 
-@pytest.mark.parametrize(
-    ("name", "tolerance"), [(name, 0.001) for name in PUBLISHED if name not in ("botnet_s1_50",)]
-)
+@pytest.mark.parametrize(("name", "tolerance"), [(name, 0.001) for name in PUBLISHED if name not in ("botnet_s1_50",)])
 def test_published_multiply_adds_agree_to_what_is_printed(name, tolerance):
     """Within one unit of the last printed digit; S1-50's 4.27e9 is the one figure nobody reproduces."""
     for published in PUBLISHED[name]:
@@ -106,7 +103,9 @@ def observed_multiply_adds(model, size):
     return total
 
 
-@pytest.mark.parametrize(("name", "size"), [("resnet50", 224), ("botnet50", 193), ("botnet_t3", 224), ("botnet_mini", 48)])
+@pytest.mark.parametrize(
+    ("name", "size"), [("resnet50", 224), ("botnet50", 193), ("botnet_t3", 224), ("botnet_mini", 48)]
+)
 def test_multiply_adds_are_those_of_the_layers_that_run(name, size):
     with torch.device("meta"):
         model = create_model(name, image_size=size).eval()

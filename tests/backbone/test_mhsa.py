@@ -2,10 +2,11 @@ import logging
 
 import pytest
 import torch
+from torch import nn
+
 from botformer.attention import relative_attention_2d
 from botformer.backbone.mhsa import MHSA2d
 from botformer.errors import InputError
-from torch import nn
 
 KINDS = ["relative", "absolute", "none", "position_only", "blog"]
 

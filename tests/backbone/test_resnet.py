@@ -1,10 +1,11 @@
 import pytest
 import torch
+from torch import nn
+
 from botformer import create_backbone, create_model, list_models
 from botformer.backbone.blocks import Bottleneck
 from botformer.backbone.mhsa import MHSA2d
 from botformer.errors import InputError
-from torch import nn
 
 
 def sizes_into_attention(name, size):
@@ -106,7 +107,10 @@ def test_drop_path_grows_linearly_to_the_last_block():
 
 def test_the_shortcut_activation_is_an_option():
     options = dict(zero_gamma=False)
-    plain, activated = create_model("botnet_mini", **options), create_model("botnet_mini", shortcut_activation=True, **options)
+    plain, activated = (
+        create_model("botnet_mini", **options),
+        create_model("botnet_mini", shortcut_activation=True, **options),
+    )
     activated.load_state_dict(plain.state_dict(), strict=True)
     images = torch.randn(2, 3, 48, 48)
     assert not torch.allclose(plain.eval()(images), activated.eval()(images))

@@ -2,9 +2,10 @@
 
 import pytest
 import torch
-from botformer import MHSA2d
 from bottleneck_transformer_pytorch.bottleneck_transformer_pytorch import Attention
 from timm.layers.bottleneck_attn import BottleneckAttn
+
+from botformer import MHSA2d
 
 SIZES = [(4, 6), (6, 4), (8, 8)]  # lucidrains takes even sizes only
 

@@ -4,6 +4,7 @@ import pytest
 import timm
 import torch
 import torchvision
+
 from botformer import create_backbone, create_model
 
 

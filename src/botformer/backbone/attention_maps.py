@@ -1,0 +1,32 @@
+"""Where every attention layer of a network looks from one place of the picture."""
+
+import torch
+from torch import Tensor, nn
+
+from botformer.backbone.mhsa import MHSA2d
+
+
+@torch.no_grad()
+def attention_maps(model: nn.Module, images: Tensor, query: tuple[float, float]) -> list[tuple[str, Tensor]]:
+    """Name and attention (B, heads, H, W) of each `MHSA2d`, in the order they run.
+
+    Args:
+        model: anything that holds such layers and takes `images`, (B, 3, h, w).
+        query: (y, x) of the place that looks, as shares of the picture: (0.5, 0.5) is its centre.
+    """
+    maps: list[tuple[str, Tensor]] = []
+    names = {module: name for name, module in model.named_modules() if isinstance(module, MHSA2d)}
+
+    def look(layer: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+        assert isinstance(layer, MHSA2d)
+        height, width = inputs[0].shape[2:]
+        cell = (min(int(query[0] * height), height - 1), min(int(query[1] * width), width - 1))
+        maps.append((names[layer], layer.attention_from(inputs[0], cell)))
+
+    hooks = [layer.register_forward_pre_hook(look) for layer in names]
+    try:
+        model(images)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return maps

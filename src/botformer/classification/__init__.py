@@ -1,0 +1,1 @@
+"""Logits -> loss, accuracy: what training sees of a classifier."""

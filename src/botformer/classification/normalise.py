@@ -1,0 +1,14 @@
+"""uint8 pictures to what the network sees. ImageNet's statistics, which torchvision's and timm's weights expect."""
+
+import torch
+from torch import Tensor
+
+MEAN = (0.485, 0.456, 0.406)
+STD = (0.229, 0.224, 0.225)
+
+
+def normalise(images: Tensor) -> Tensor:
+    """(B, 3, H, W) uint8 -> float32, per channel (value / 255 - mean) / std; on the device of the input."""
+    mean = torch.tensor(MEAN, device=images.device)[:, None, None] * 255
+    scale = 1 / (torch.tensor(STD, device=images.device)[:, None, None] * 255)
+    return (images - mean) * scale

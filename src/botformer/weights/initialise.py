@@ -1,0 +1,74 @@
+"""Weights into a model that need not be the one they came from."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from botformer.errors import InputError
+from botformer.weights.files import read_state_dict
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Match:
+    """What of a file went into a model. Names are parameter and buffer names, sorted."""
+
+    loaded: list[str]
+    """In both, and taken over."""
+    missing: list[str]
+    """In the model alone: they keep the values they had."""
+    unused: list[str]
+    """In the file alone."""
+    other_shape: list[str]
+    """In both with shapes that do not fit: they keep the values they had."""
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.loaded)} tensors loaded"]
+        for names, what in (
+            (self.missing, "not in the file, left as initialised"),
+            (self.other_shape, "of another shape, left as initialised"),
+            (self.unused, "in the file but not in the model"),
+        ):
+            if names:
+                parts.append(f"{len(names)} {what}: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}")
+        return "; ".join(parts)
+
+
+def load_weights(model: nn.Module, source: str | Path) -> Match:
+    """Load what fits from a file into `model`, log what did and what did not, and return it.
+
+    A ResNet's file initialises any BoT row of the same depth this way: all but c5's `conv2`. Position tables made for
+    another map size are taken over by the layer's own rule.
+
+    Args:
+        source: see `read_state_dict`.
+
+    Raises:
+        InputError: the file cannot be read, or nothing in it fits the model.
+    """
+    match = initialise(model, read_state_dict(source))
+    logger.info("weights from %s: %s", source, match)
+    if not match.loaded:
+        raise InputError(f"nothing in {source} fits this model ({match}); is it a ResNet or BoTNet of the same depth?")
+    return match
+
+
+def initialise(model: nn.Module, state: dict[str, Tensor]) -> Match:
+    """Copy every tensor of `state` whose name and shape fit; position tables are resized by the module's own hook."""
+    own = model.state_dict()
+    counters = {name for name in own if name.endswith("num_batches_tracked")}  # files of old versions lack them
+    fitting = {name: t for name, t in state.items() if name in own and (t.shape == own[name].shape or _is_table(name))}
+    result = model.load_state_dict(fitting, strict=False)
+    return Match(
+        loaded=sorted(fitting),
+        missing=sorted(name for name in result.missing_keys if name not in state and name not in counters),
+        unused=sorted(name for name in state if name not in own and not name.endswith("num_batches_tracked")),
+        other_shape=sorted(name for name in state if name in own and name not in fitting),
+    )
+
+
+def _is_table(name: str) -> bool:
+    return name.rpartition(".")[2] in ("rel_height", "rel_width", "abs_height", "abs_width")
