@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d, StochasticDepth
 
@@ -23,7 +24,8 @@ def make_norm(channels: int, options: Options, gamma: float = 1.0) -> nn.Module:
     else:
         kind = nn.SyncBatchNorm if options.normalization == "sync" else nn.BatchNorm2d
         norm = kind(channels, eps=options.norm_epsilon, momentum=options.norm_momentum)
-    norm.weight.data.fill_(gamma)
+    with torch.no_grad():
+        norm.weight.fill_(gamma)
     return norm
 
 

@@ -1,5 +1,6 @@
 """What evaluation counts: exact over any number of processes, because only counts travel."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch
@@ -14,7 +15,7 @@ class Accuracy:
         self.in_top5 = 0
         self.loss_sum = 0.0
 
-    def update(self, predictions: Tensor, batch: dict[str, Any]) -> None:
+    def update(self, predictions: Tensor, batch: Mapping[str, Any]) -> None:
         """`predictions` are logits (B, num_classes); `batch["labels"]` (B,) int64."""
         logits, labels = predictions.float(), batch["labels"]
         self.loss_sum += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))

@@ -1,5 +1,6 @@
 """Classification as the training loop sees it: batch -> losses, batch -> logits, logits -> metrics."""
 
+from collections.abc import Mapping
 from typing import Any
 
 import torch.nn.functional as F
@@ -43,7 +44,7 @@ class ClassificationTask(nn.Module):
 
             self.mix = Mixup(mixup, cutmix, label_smoothing=label_smoothing, num_classes=self.num_classes)
 
-    def forward(self, batch: dict[str, Any]) -> dict[str, Tensor]:
+    def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """`images` uint8 (B, 3, H, W), `labels` int64 (B,) -> {"loss_class": mean over the batch}."""
         images, labels = normalise(batch["images"]), batch["labels"]
         if self.mix is None:
@@ -54,7 +55,7 @@ class ClassificationTask(nn.Module):
         images, soft_labels = self.mix(images, labels)
         return {"loss_class": F.cross_entropy(self.model(images).float(), soft_labels)}
 
-    def predict(self, batch: dict[str, Any]) -> Tensor:
+    def predict(self, batch: Mapping[str, Any]) -> Tensor:
         """Logits (B, K)."""
         return self.model(normalise(batch["images"]))
 

@@ -6,6 +6,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+Device = Literal["auto", "cuda", "mps", "cpu"]
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -19,7 +21,7 @@ class Arguments:
     """Where results.json and confusion.png go; evaluation/ in the run by default."""
     batch_size: int = 64
     workers: int = -1
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    device: Device = "auto"
 
 
 def main(arguments: list[str]) -> None:
@@ -46,23 +48,24 @@ def main(arguments: list[str]) -> None:
 
 
 def evaluate_checkpoint(
-    checkpoint: Path, data: str, split: str, out: Path, batch_size: int, workers: int, device: str
+    checkpoint: Path, data: str, split: str, out: Path, batch_size: int, workers: int, device: Device
 ) -> dict[str, Any]:
     """Evaluate, write OUT/results.json and OUT/confusion.png, and return what results.json holds."""
     import json
 
     import numpy as np
-    from accelerate import Accelerator
     from rich.console import Console
     from rich.progress import track
 
+    from botformer.classification.metrics import Accuracy
     from botformer.classification.task import ClassificationTask
     from botformer.create import load
     from botformer.data.batches import evaluation_batches
     from botformer.data.sources import open_source
     from botformer.errors import InputError
     from botformer.pictures.confusion import draw_confusion
-    from botformer.recipes.schema import Images
+    from botformer.recipes.schema import Images, Run
+    from botformer.training.devices import open_accelerator
     from botformer.training.evaluation import evaluate
 
     model, card = load(checkpoint)
@@ -74,11 +77,10 @@ def evaluate_checkpoint(
         )
     batches = evaluation_batches(source, Images(**card["images"]), batch_size, workers)
     task = ClassificationTask(model, card, set())
-    accelerator = Accelerator(cpu=device == "cpu")
-    if device not in ("auto", accelerator.device.type):
-        raise InputError(f"--device {device} is not there; this torch found {accelerator.device.type}")
+    accelerator = open_accelerator(Run(device=device, precision="float32"))
     task.to(accelerator.device)
     accuracy = evaluate(task, track(batches, "evaluating", console=Console(stderr=True), transient=True), accelerator)
+    assert isinstance(accuracy, Accuracy)
     confusion = accuracy.confusion.numpy()
     names = card["class_names"]
     shares = confusion.diagonal() / np.maximum(confusion.sum(1), 1)

@@ -9,6 +9,8 @@ import tyro
 
 from botformer.errors import InputError
 
+Device = Literal["auto", "cuda", "mps", "cpu"]
+
 
 @dataclass(frozen=True)
 class Arguments:
@@ -20,7 +22,7 @@ class Arguments:
     """Where the drawings and predictions.json go; predictions/ in the run by default."""
     query: tuple[float, float] = (0.5, 0.5)
     """The place that looks, as shares of the picture: 0.5 0.5 is its centre, 0 0 its upper left corner."""
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    device: Device = "auto"
 
 
 def main(arguments: list[str]) -> None:
@@ -50,7 +52,7 @@ def main(arguments: list[str]) -> None:
 
 
 def predict_files(
-    checkpoint: Path, files: Sequence[Path], out: Path, query: tuple[float, float], device: str = "auto"
+    checkpoint: Path, files: Sequence[Path], out: Path, query: tuple[float, float], device: Device = "auto"
 ) -> tuple[list[dict[str, Any]], dict[str, str]]:
     """Predict every file, draw it to OUT and write OUT/predictions.json.
 
@@ -59,16 +61,17 @@ def predict_files(
     """
     import json
 
-    from accelerate import Accelerator
     from rich.console import Console
     from rich.progress import track
 
     from botformer.create import load
     from botformer.data.decoding import BadImage
     from botformer.pictures.predictions import draw_prediction
+    from botformer.recipes.schema import Run
+    from botformer.training.devices import open_accelerator
 
     model, card = load(checkpoint)
-    model.to(Accelerator(cpu=device == "cpu").device)
+    model.to(open_accelerator(Run(device=device, precision="float32")).device)
     out.mkdir(parents=True, exist_ok=True)
     results, bad = [], {}
     for file, drawing in track(

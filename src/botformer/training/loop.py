@@ -1,0 +1,199 @@
+"""Training: batch -> losses -> step -> journal, and now and then evaluation -> checkpoint."""
+
+import math
+import signal
+import time
+from collections import deque
+from collections.abc import Iterable
+from pathlib import Path
+
+from accelerate import Accelerator
+
+from botformer.recipes.schema import Recipe
+from botformer.seeding import seed_all
+from botformer.training.checkpoint import State
+from botformer.training.checkpoints import Checkpoints
+from botformer.training.devices import memory_mb, open_accelerator
+from botformer.training.evaluation import evaluate
+from botformer.training.interruption import Interrupted, StopRequest, stop_request
+from botformer.training.journal import Journal, RunJournal, SilentJournal
+from botformer.training.learner import Learner, batch_length
+from botformer.training.metrics_file import finite_or_none
+from botformer.training.non_finite import loss_error, weights_error
+from botformer.training.plan import Plan, make_plan
+from botformer.training.resume import Resume, as_json, find_start, restore
+from botformer.training.schedule import learning_rate
+from botformer.training.step_report import StepFacts, StepReport, StepResult
+from botformer.training.task import Batch, Task, TrainBatches
+from botformer.training.versions import versions
+
+STEPS_LATE = {"cuda": 1}
+"""How many steps later losses are read: a GPU is still busy with a step when the next one is launched."""
+
+
+def fit(
+    task: Task,
+    train: TrainBatches,
+    evaluation: Iterable[Batch],
+    recipe: Recipe,
+    out: Path,
+    resume: Resume = "auto",
+) -> dict[str, float | None]:
+    """Train `task` as `recipe` says and return the metrics of the last evaluation.
+
+    Everything is written to the folder `out`; with "auto" a run that is there already continues from its last
+    checkpoint. Under torchrun every process calls this and brings its own share of the batches; `out` is one folder
+    that all of them see.
+
+    Raises `InputError` for settings that make no run, a folder that holds another run, a broken checkpoint, and a loss
+    that is not finite; `Interrupted` when a signal stopped the run, after it has saved a checkpoint.
+    """
+    accelerator = open_accelerator(recipe.run)
+    plan = make_plan(recipe, train.steps_per_epoch)
+    start = find_start(out, recipe, resume)
+    learner = Learner(task, recipe, accelerator)
+    if start:
+        restore(learner, out, start)
+    accelerator.wait_for_everyone()  # all have looked at the folder before the first process changes it
+    run = _Run(learner, plan, recipe, out, start[1] if start else None)
+    try:
+        return run.train(train, evaluation)
+    finally:
+        run.journal.close()
+        learner.close()
+
+
+class _Run:
+    """One run and where it stands."""
+
+    def __init__(self, learner: Learner, plan: Plan, recipe: Recipe, out: Path, resumed: State | None):
+        self.learner, self.plan, self.recipe, self.out = learner, plan, recipe, out
+        self.accelerator: Accelerator = learner.accelerator
+        made_with = versions(self.accelerator.device)
+        self.state = State(
+            step=resumed.step if resumed else 0,
+            metrics=resumed.metrics if resumed else {},
+            metrics_step=resumed.metrics_step if resumed else 0,
+            best_step=resumed.best_step if resumed else 0,
+            best_value=resumed.best_value if resumed else None,
+            sets=list(learner.set_names),
+            recipe=as_json(recipe),
+            versions=made_with,
+            card=learner.task.card(),
+        )
+        self.journal: Journal = SilentJournal()
+        if self.accelerator.is_main_process:
+            out.mkdir(parents=True, exist_ok=True)
+            self.checkpoints = Checkpoints(out, recipe.run.keep, resumed)
+            self.journal = RunJournal(out, recipe, made_with, plan, self.state.step)
+        if resumed:
+            self.journal.note(f"continuing after step {resumed.step} of {plan.last} from {out}")
+            for name in sorted(made_with.keys() & resumed.versions.keys()):
+                if made_with[name] != resumed.versions[name]:
+                    self.journal.note(f"{name} was {resumed.versions[name]}, is now {made_with[name]}")
+
+    def train(self, train: TrainBatches, evaluation: Iterable[Batch]) -> dict[str, float | None]:
+        state, plan = self.state, self.plan
+        if state.step and plan.evaluates(state.step) and state.metrics_step != state.step:
+            self.evaluate(evaluation)  # the run was stopped between this step and its evaluation
+            self.save()
+            self.journal.draw()
+        running: deque[StepReport] = deque()
+        late = STEPS_LATE.get(self.accelerator.device.type, 0)
+        with stop_request() as request:
+            batches = train.starting_at(state.step)
+            self.clock = time.perf_counter()
+            while state.step < plan.last:
+                running.append(self.launch(next(batches), request))
+                evaluates, saves = plan.evaluates(state.step), plan.saves(state.step)
+                stop = False
+                while len(running) > (0 if evaluates or saves or stop else late):
+                    stop |= self.settle(running.popleft().read())
+                if stop:
+                    self.save()
+                    self.leave(request.signal or signal.SIGTERM)
+                is_best = evaluates and self.evaluate(evaluation)
+                if saves or is_best:
+                    self.save()
+                if evaluates:
+                    self.journal.draw()
+                if evaluates or saves:
+                    self.clock = time.perf_counter()
+        return state.metrics
+
+    def launch(self, batch: Batch, request: StopRequest) -> StepReport:
+        """One step on a batch. A GPU may still be computing it afterwards."""
+        step, recipe, plan = self.state.step, self.recipe, self.plan
+        # The first thing done with the batch: fetching it may have left a random state that depends on the workers.
+        seed_all(recipe.run.seed, step, self.accelerator.process_index)
+        rate = learning_rate(step, plan.steps, recipe.schedule, plan.steps_per_epoch, recipe.optimizer.learning_rate)
+        losses = self.learner.step(batch, rate)
+        self.state.step = step + 1
+        facts = StepFacts(
+            step=step + 1,
+            learning_rate=rate,
+            images=batch_length(batch) * self.accelerator.num_processes,
+            files=[str(file) for file in batch.get("files", [])],
+        )
+        return StepReport(self.accelerator, facts, losses, stop=request.signal != 0)
+
+    def settle(self, result: StepResult) -> bool:
+        """Write a step down once its losses are known. True: somebody asked to stop."""
+        if not result.finite:
+            raise loss_error(result, self.plan, self.out, self.accelerator)
+        now = time.perf_counter()
+        seconds, self.clock = now - self.clock, now
+        facts = result.facts
+        record = {
+            "kind": "train",
+            "step": facts.step,
+            "epoch": self.plan.epoch(facts.step),
+            "loss": result.loss,
+            "lr": facts.learning_rate,
+            "images_per_s": round(facts.images / seconds, 2),
+            "memory_mb": memory_mb(self.accelerator.device),
+        }
+        if len(result.losses) > 1:
+            assert not result.losses.keys() & record.keys(), f"a loss cannot be called {sorted(result.losses)}"
+            record |= result.losses
+        self.journal.train(record)
+        return result.stop
+
+    def evaluate(self, evaluation: Iterable[Batch]) -> bool:
+        """Evaluate the weights, and their average if there is one. True: the best so far."""
+        self.check_weights()
+        learner, state = self.learner, self.state
+        metrics = evaluate(learner.task, evaluation, self.accelerator).compute()
+        headline = metrics[learner.task.headline]
+        if learner.averaged_task:
+            averaged = evaluate(learner.averaged_task, evaluation, self.accelerator).compute()
+            headline = averaged[learner.task.headline]
+            metrics |= {f"ema_{name}": value for name, value in averaged.items()}
+        state.metrics, state.metrics_step = finite_or_none(metrics), state.step
+        self.journal.evaluation(
+            {"kind": "evaluation", "step": state.step, "epoch": self.plan.epoch(state.step)} | state.metrics
+        )
+        is_best = math.isfinite(headline) and (state.best_value is None or headline > state.best_value)
+        if is_best:
+            state.best_step, state.best_value = state.step, headline
+        return is_best
+
+    def save(self) -> None:
+        self.check_weights()
+        if self.accelerator.is_main_process:
+            self.journal.sync()
+            self.checkpoints.save(self.state, self.learner.tensors())
+        self.accelerator.wait_for_everyone()
+
+    def check_weights(self) -> None:
+        """A gradient can be infinite while the loss is not: such weights are neither evaluated nor saved."""
+        if not self.learner.weights_are_finite():
+            raise weights_error(self.state.step, self.plan, self.out)
+
+    def leave(self, number: int) -> None:
+        name = signal.Signals(number).name
+        self.journal.note(
+            f"stopped by {name} after step {self.state.step} of {self.plan.last}, checkpoint saved; "
+            "the same command continues"
+        )
+        raise Interrupted(128 + number)

@@ -1,0 +1,104 @@
+"""Whether a run starts or continues, and whether it may."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any, Literal
+
+from botformer.errors import InputError
+from botformer.recipes.schema import Recipe
+from botformer.training.checkpoint import State, folder_name, read_state, read_tensors
+from botformer.training.checkpoints import LAST, checkpoint_folder, older_checkpoints
+from botformer.training.learner import Learner
+
+Resume = Literal["auto", "never"]
+
+MAY_DIFFER = {
+    "source",
+    "expect",
+    "cost",
+    "ours",
+    "model.gradient_checkpointing",
+    "images.max_bad_files",
+    "images.max_megapixels",
+    "run.accumulation",
+    "run.workers",
+    "run.device",
+    "run.evaluate_every",
+    "run.checkpoint_every",
+    "run.keep",
+    "run.max_steps",
+    "run.tensorboard",
+}
+"""Fields a continued run may change: they are of the machine, of the record or of how often, not of the result."""
+
+TRACES = (LAST, "checkpoints", "recipe.json", "metrics.jsonl")
+"""Names that show that a folder holds a run."""
+
+
+def find_start(out: Path, recipe: Recipe, resume: Resume) -> tuple[Path, State] | None:
+    """The checkpoint to continue from; None to start. Writes nothing.
+
+    Raises `InputError` when `out` holds a run that must not be touched: any run for "never", one of another recipe or
+    a broken one for "auto".
+    """
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; the output of a run needs a folder")
+    if resume == "never":
+        traces = [name for name in TRACES if (out / name).exists()]
+        if traces:
+            raise InputError(
+                f"{out} holds a run already ({', '.join(traces)}); choose another --out, or continue with --resume auto"
+            )
+        return None
+    folder = checkpoint_folder(out)
+    if folder is None:
+        return None
+    try:
+        state = read_state(folder)
+    except InputError as error:
+        raise InputError(f"{error}. {older_checkpoints(out, than=folder)}") from error
+    _check_same_recipe(out, state.recipe, recipe)
+    best = out / "checkpoints" / folder_name(state.best_step)
+    if state.best_step and not best.is_dir():  # somebody went back to a checkpoint whose best is gone
+        state.best_step, state.best_value = 0, None
+    return folder, state
+
+
+def restore(learner: Learner, out: Path, start: tuple[Path, State]) -> None:
+    """Put a checkpoint's weights and optimiser state into `learner`; `InputError` when a file is broken or foreign."""
+    folder, state = start
+    try:
+        learner.load(read_tensors(folder, state))
+    except InputError as error:
+        raise InputError(f"cannot resume from {folder}: {error}. {older_checkpoints(out, than=folder)}") from error
+
+
+def _check_same_recipe(out: Path, saved: dict[str, Any], recipe: Recipe) -> None:
+    now = flat(as_json(recipe))
+    before = flat(as_json(type(recipe)())) | flat(saved)  # a field that is newer than the run had its default value
+    names = sorted((now.keys() | before.keys()) - MAY_DIFFER)
+    gone = "no such field"
+    differences = [
+        f"{name}: {before.get(name, gone)} there, {now.get(name, gone)} now"
+        for name in names
+        if now.get(name, gone) != before.get(name, gone)
+    ]
+    if differences:
+        raise InputError(
+            f"{out} holds a run of a different recipe ({'; '.join(differences)}); choose another --out, "
+            "or give the same settings to continue it"
+        )
+
+
+def as_json(recipe: Recipe) -> dict[str, Any]:
+    """A recipe as it reads after a trip through JSON (tuples are lists)."""
+    return json.loads(json.dumps(asdict(recipe)))
+
+
+def flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"run": {"seed": 0}} as {"run.seed": 0}."""
+    items: dict[str, Any] = {}
+    for name, value in content.items():
+        items |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return items

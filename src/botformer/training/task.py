@@ -1,0 +1,63 @@
+"""What the loop asks of those it works with. Nobody has to import this: having the members is enough."""
+
+from collections.abc import Iterator, Mapping
+from typing import Any, Protocol
+
+from torch import Tensor, nn
+
+Batch = Mapping[str, Any]
+"""One process's share of an optimiser step. Every value is a tensor or a list with one entry a picture; `files`, when
+there, names the pictures."""
+
+
+class Evaluator(Protocol):
+    """Collects predictions into metrics. One is made for each evaluation."""
+
+    def update(self, predictions: Any, batch: Batch) -> None: ...
+
+    def state(self) -> Any:
+        """What this process saw: plain data and tensors, which can be sent to other processes."""
+        ...
+
+    def merge(self, states: list[Any]) -> None:
+        """Take over the states of all processes (called on a fresh evaluator)."""
+        ...
+
+    def compute(self) -> dict[str, float]: ...
+
+
+class Task(Protocol):
+    """A model with its losses and metrics. It must be an `nn.Module` too, with `model` a child of it."""
+
+    model: nn.Module
+    """Its `state_dict` is what a checkpoint's `model.safetensors` holds."""
+
+    headline: str
+    """The metric, higher is better, that decides which checkpoint is best."""
+
+    def forward(self, batch: Batch) -> dict[str, Tensor]:
+        """Losses, each a mean over the pictures of the batch; their sum is minimised."""
+        ...
+
+    def predict(self, batch: Batch) -> Any: ...
+
+    def evaluator(self) -> Evaluator: ...
+
+    def no_weight_decay(self) -> set[str]:
+        """Names of parameters, relative to the task, that do not decay although they have two dimensions or more."""
+        ...
+
+    def card(self) -> dict[str, Any]:
+        """What somebody needs to build the model again, as JSON: row, options, class names."""
+        ...
+
+
+class TrainBatches(Protocol):
+    """An endless source of batches that can start anywhere."""
+
+    @property
+    def steps_per_epoch(self) -> int: ...
+
+    def starting_at(self, step: int) -> Iterator[Batch]:
+        """The batches of step, step + 1, ...: the same ones, wherever the run was interrupted."""
+        ...

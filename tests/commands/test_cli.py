@@ -1,0 +1,87 @@
+import subprocess
+import sys
+
+import pytest
+
+from botformer import cli
+from botformer.backbone.variants import ROWS
+from botformer.recipes import RECIPES
+
+
+def python(code):
+    return subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True).stdout
+
+
+def test_importing_the_package_imports_nothing_heavy():
+    code = "import sys, botformer; print([m for m in ('torch', 'numpy', 'timm', 'rich', 'tyro') if m in sys.modules])"
+    assert python(code) == "[]\n"
+
+
+@pytest.mark.parametrize(
+    "arguments", [["--help"], ["--version"], ["models"], ["train", "--help"], ["train", "digits", "--help"]]
+)
+def test_help_and_tables_come_without_waiting_for_torch(arguments):
+    call = f"from botformer import cli\ntry: cli.main({arguments})\nexcept SystemExit: pass\n"
+    code = f"import sys\n{call}print('torch' in sys.modules)"
+    assert python(code).endswith("False\n")
+
+
+def test_every_public_name_resolves():
+    code = "import botformer as b; print([n for n in b.__all__ if not hasattr(b, n)], set(b.__all__) ^ set(b._DOOR))"
+    assert python(code) == "[] set()\n"
+
+
+def test_help_names_every_command(capsys):
+    assert cli.main([]) == 0
+    printed = capsys.readouterr().out
+    assert all(verb in printed for verb in cli.COMMANDS)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["trian"], "unknown command 'trian'; did you mean train?"),
+        (["train", "digit"], "unknown recipe 'digit'; did you mean digits?"),
+        (["train", "digits", "--data", "nowhere"], "data folder nowhere does not exist; expected one of"),
+        (
+            ["evaluate", "nowhere", "--data", "x"],
+            "nowhere is not a folder; expected the --out folder of a training run",
+        ),
+        (["predict", "a.jpg", "--checkpoint", "nowhere"], "a.jpg does not exist; expected a picture"),
+        (["models", "--image-size", "-3"], "--image-size must be positive"),
+    ],
+)
+def test_bad_input_gets_a_message_and_status_2(arguments, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(arguments) == 2
+    printed = capsys.readouterr().err
+    assert words in printed
+    assert "Traceback" not in printed
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_an_unknown_field_suggests_the_nearest(capsys):
+    with pytest.raises(SystemExit) as stop:
+        cli.main(["train", "digits", "--data", "x", "--optimzer.learning-rate", "3"])
+    assert stop.value.code == 2
+    assert "--optimizer.learning-rate" in capsys.readouterr().err
+
+
+def test_train_without_a_recipe_lists_them(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train"])
+    printed = capsys.readouterr().out
+    assert all(name in printed for name in RECIPES)
+
+
+@pytest.mark.parametrize("size", [[], ["--image-size", "224"]])
+def test_models_prints_every_row_with_the_paper_s_numbers_in_their_own_column(size, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "120")
+    assert cli.main(["models", *size]) == 0
+    printed = capsys.readouterr().out
+    lines = {line.split()[0].rstrip("*"): line.split() for line in printed.splitlines() if line.split()[:1]}
+    assert set(ROWS) <= set(lines)
+    if not size:
+        assert lines["botnet50"] == ["botnet50", "1024", "20,903,208", "20.8e6", "102.989e9", "102.98e9"]
+    else:
+        assert lines["botnet50"] == ["botnet50", "224", "20,852,008", "4.023e9"]

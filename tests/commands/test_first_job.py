@@ -1,0 +1,187 @@
+"""Train, evaluate, predict from the command line on pictures that anybody could learn."""
+
+import json
+import shutil
+from pathlib import Path
+
+import pytest
+import torch
+from PIL import Image
+from safetensors.torch import load_file
+
+import botformer
+from botformer import cli
+
+QUICK = [
+    "--images.size=32", "--schedule.epochs=12", "--schedule.warmup-epochs=1", "--run.batch-size=10", "--run.workers=0",
+    "--images.augmentation=none", "--run.evaluate-every=4", "--optimizer.learning-rate=0.002",
+]  # fmt: skip
+
+
+def train(data, out, *more):
+    return cli.main(["train", "digits", "--data", str(data), "--out", str(out), *QUICK, *more])
+
+
+@pytest.fixture(scope="module")
+def run(colours, tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("first_job") / "run"
+    assert train(colours, out) == 0
+    return out
+
+
+def test_training_learns_and_leaves_everything_beside_the_checkpoint(run):
+    records = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
+    evaluations = [record for record in records if record["kind"] == "evaluation"]
+    assert len(evaluations) == 3
+    assert evaluations[-1]["top1"] > 0.8
+    assert evaluations[-1]["pictures"] == 9
+    assert json.loads((run / "recipe.json").read_text())["schedule"]["epochs"] == 12
+    assert "torch" in json.loads((run / "versions.json").read_text())
+    assert Image.open(run / "curves.png").size[0] > 600
+
+
+def test_evaluate_says_what_training_said(run, colours, tmp_path, capsys):
+    assert cli.main(["evaluate", str(run), "--data", str(colours), "--out", str(tmp_path), "--workers", "0"]) == 0
+    results = json.loads((tmp_path / "results.json").read_text())
+    best = (run / "best").read_text().strip()
+    saved = json.loads((run / "checkpoints" / best / "state.json").read_text())
+    assert results["top1"] == saved["metrics"]["top1"]
+    assert results["loss"] == pytest.approx(saved["metrics"]["loss"], rel=1e-5)
+    assert sum(map(sum, results["confusion"])) == 9
+    assert f"top1 {results['top1']:.4f}" in capsys.readouterr().out
+    assert (tmp_path / "confusion.png").stat().st_size > 5000
+
+
+def test_predict_writes_the_top_classes_and_a_drawing_for_files_and_folders(run, colours, tmp_path):
+    odd = tmp_path / "größe.jpg"  # another size, another format, a name outside ASCII
+    Image.new("L", (70, 41), 200).save(odd)
+    arguments = [
+        str(colours / "validation" / "red"),
+        str(odd),
+        "--checkpoint",
+        str(run),
+        "--out",
+        str(tmp_path / "out"),
+    ]
+    assert cli.main(["predict", *arguments]) == 0
+    predictions = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert len(predictions) == 4
+    assert [p["top5"][0][0] for p in predictions[:3]] == ["red"] * 3
+    assert all(sum(p for _, p in entry["top5"]) == pytest.approx(1, abs=1e-4) for entry in predictions)
+    assert all((tmp_path / "out" / entry["drawing"]).stat().st_size > 5000 for entry in predictions)
+
+
+def test_the_checkpoint_loads_as_a_network_in_a_program(run, colours):
+    model, card = botformer.load(run)
+    assert card["class_names"] == ["blue", "green", "red"]
+    assert not model.training
+    assert model(torch.zeros(1, 3, 48, 40)).shape == (1, 3)
+    folder = run / "checkpoints" / (run / "last").read_text().strip()
+    same, _ = botformer.load(folder)
+    assert torch.equal(same.fc.weight, load_file(folder / "model.safetensors")["fc.weight"])
+
+
+def test_the_same_command_continues_a_run_and_another_recipe_is_refused(run, colours, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train(colours, out, "--run.max-steps=4") == 0
+    assert (out / "last").read_text() == "step-00000004\n"
+    assert train(colours, out) == 0
+    ours, whole = botformer.load(out).model.state_dict(), botformer.load(run).model.state_dict()
+    assert all(torch.equal(ours[name], whole[name]) for name in whole)  # as if it had never stopped
+    assert train(colours, out, "--optimizer.learning-rate=0.1") == 2
+    assert "optimizer.learning_rate: 0.002 there, 0.1 now" in capsys.readouterr().err
+    assert train(colours, out, "--resume=never") == 2
+
+
+def test_a_run_s_folder_gives_first_weights_to_another(run, colours, tmp_path, caplog):
+    with caplog.at_level("INFO"):
+        assert train(colours, tmp_path / "run", "--model.weights", str(run), "--run.max-steps=1") == 0
+    assert "tensors loaded" in caplog.text
+
+
+def test_classes_that_are_not_the_checkpoint_s_are_named(run, colours, tmp_path, capsys):
+    shutil.copytree(colours / "validation", tmp_path / "data")
+    (tmp_path / "data" / "red").rename(tmp_path / "data" / "yellow")
+    arguments = [str(run), "--data", str(tmp_path / "data"), "--split", "", "--out", str(tmp_path / "out")]
+    assert cli.main(["evaluate", *arguments]) == 2
+    printed = capsys.readouterr().err
+    assert "knows 3 classes (blue, green, red)" in printed
+    assert "yellow" in printed
+
+
+def broken(run, tmp_path, damage):
+    copy = tmp_path / "broken"
+    shutil.copytree(run, copy)
+    for folder in (copy / "checkpoints").iterdir():
+        damage(folder)
+    return copy
+
+
+@pytest.mark.parametrize(
+    ("damage", "words"),
+    [
+        (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]), "truncated"),
+        (lambda f: (f / "model.safetensors").unlink(), "not a file"),
+        (lambda f: (f / "state.json").write_text("{"), "cannot be read"),
+        (lambda f: (f / "state.json").write_text('{"epoch": 3}'), "is not a checkpoint's state"),
+    ],
+)
+def test_a_broken_checkpoint_is_named(run, colours, tmp_path, damage, words, capsys):
+    copy = broken(run, tmp_path, damage)
+    picture = str(colours / "validation" / "red" / "0.png")
+    assert cli.main(["predict", picture, "--checkpoint", str(copy), "--out", str(tmp_path / "out")]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_a_checkpoint_with_another_number_of_classes_is_named(run, colours, tmp_path, capsys):
+    def another_class(folder):
+        state = json.loads((folder / "state.json").read_text())
+        state["card"]["class_names"].append("yellow")
+        (folder / "state.json").write_text(json.dumps(state))
+
+    copy = broken(run, tmp_path, another_class)
+    picture = str(colours / "validation" / "red" / "0.png")
+    assert cli.main(["predict", picture, "--checkpoint", str(copy), "--out", str(tmp_path / "out")]) == 2
+    assert "does not fit botnet_mini with 4 classes" in capsys.readouterr().err
+
+
+def test_an_unreadable_picture_is_named_and_the_others_are_predicted(run, colours, tmp_path, capsys):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
+    good = colours / "validation" / "blue" / "0.png"
+    arguments = [str(tmp_path / "broken.jpg"), str(good), "--checkpoint", str(run), "--out", str(tmp_path / "out")]
+    assert cli.main(["predict", *arguments]) == 2
+    assert "1 of 2 pictures could not be read" in capsys.readouterr().err
+    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) == 1
+
+
+def test_bad_files_in_training_are_skipped_listed_and_limited(colours, tmp_path, caplog, capsys):
+    shutil.copytree(colours, tmp_path / "data")
+    for number in range(3):
+        (tmp_path / "data" / "train" / "red" / f"bad{number}.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    with caplog.at_level("WARNING"):
+        assert train(tmp_path / "data", tmp_path / "run", "--schedule.epochs=4") == 0
+    assert sum("skipped" in record.getMessage() for record in caplog.records) == 3
+    assert train(tmp_path / "data", tmp_path / "other", "--images.max-bad-files=1") == 2
+    printed = capsys.readouterr().err
+    assert "1 are tolerated (images.max_bad_files)" in printed
+    assert "bad" in printed
+
+
+@pytest.mark.parametrize("recipe", ["cifar10_mini"])
+def test_cifar_trains_evaluates_and_predicts(recipe, real_data, tmp_path):
+    """A few real pictures of every class, unpacked as the whole archive would be."""
+    import zipfile
+
+    archive = real_data / "cifar10_jpeg.zip"
+    if not archive.is_file():
+        pytest.skip(f"needs {archive}")
+    with zipfile.ZipFile(archive) as zipped:
+        wanted = [n for n in zipped.namelist() if n.endswith(".jpg") and int(Path(n).stem) % 250 == 0]
+        zipped.extractall(tmp_path / "data", wanted)
+    out = tmp_path / "run"
+    quick = ["--schedule.epochs=2", "--run.batch-size=50", "--run.workers=0"]
+    assert cli.main(["train", recipe, "--data", str(tmp_path / "data"), "--out", str(out), *quick]) == 0
+    assert cli.main(["evaluate", str(out), "--data", str(tmp_path / "data"), "--workers=0"]) == 0
+    assert json.loads((out / "evaluation" / "results.json").read_text())["pictures"] == 40
+    picture = next((tmp_path / "data" / "test" / "frog").iterdir())
+    assert cli.main(["predict", str(picture), "--checkpoint", str(out)]) == 0

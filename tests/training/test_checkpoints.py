@@ -1,0 +1,190 @@
+import json
+import pickletools
+from pathlib import Path
+
+import pytest
+import torch
+
+from botformer.errors import InputError
+from botformer.training import checkpoint as checkpoint_module
+from botformer.training.checkpoint import State, read_state, read_tensors, write_checkpoint
+from botformer.training.checkpoints import BEST, LAST, Checkpoints, checkpoint_folder, older_checkpoints
+
+
+def state(step: int, best_step: int = 0) -> State:
+    return State(
+        step=step,
+        metrics={"accuracy": step / 100, "ap": None},
+        metrics_step=step,
+        best_step=best_step,
+        best_value=None,
+        sets=["model", "optimizer"],
+        recipe={"run": {"seed": 0}},
+        versions={"torch": torch.__version__},
+        card={"classes": ["Käfer", "猫"]},
+    )
+
+
+def tensors(step: int) -> dict[str, dict[str, torch.Tensor]]:
+    kernel = torch.full((4, 3, 3, 3), float(step)).to(memory_format=torch.channels_last)
+    return {"model": {"kernel": kernel, "count": torch.tensor(step)}, "optimizer": {"0.momentum_buffer": kernel[0]}}
+
+
+def saved(out: Path, *steps: int, keep: int = 10, best: int = 0) -> Checkpoints:
+    checkpoints = Checkpoints(out, keep, None)
+    for step in steps:
+        checkpoints.save(state(step, best_step=min(best, step)), tensors(step))
+    return checkpoints
+
+
+def names(out: Path) -> list[str]:
+    return sorted(path.name for path in (out / "checkpoints").iterdir())
+
+
+def test_what_is_written_is_read_back(tmp_path: Path) -> None:
+    saved(tmp_path, 7)
+    folder = checkpoint_folder(tmp_path)
+    assert folder is not None
+    assert folder == tmp_path / "checkpoints" / "step-00000007"
+    assert read_state(folder) == state(7)
+    back = read_tensors(folder, read_state(folder))
+    for name, content in tensors(7).items():
+        assert back[name].keys() == content.keys()
+        for key, tensor in content.items():
+            assert torch.equal(back[name][key], tensor)
+
+
+def test_tied_weights_are_saved_twice_rather_than_refused(tmp_path: Path) -> None:
+    shared = torch.randn(3)
+    sets = {"model": {"a": shared, "b": shared}, "optimizer": {"0.x": shared}}
+    write_checkpoint(tmp_path / "step-00000001", state(1), sets)
+    assert torch.equal(read_tensors(tmp_path / "step-00000001", state(1))["model"]["b"], shared)
+
+
+def test_last_k_and_the_best_are_kept(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2, 3, 4, 5, keep=2, best=2)
+    assert names(tmp_path) == ["step-00000002", "step-00000004", "step-00000005"]
+    assert checkpoint_folder(tmp_path, LAST) == tmp_path / "checkpoints" / "step-00000005"
+    assert checkpoint_folder(tmp_path, BEST) == tmp_path / "checkpoints" / "step-00000002"
+
+
+def test_crash_while_writing_leaves_the_checkpoint_before(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    checkpoints = saved(tmp_path, 1)
+
+    def crash(*_: object) -> None:
+        raise OSError("No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(checkpoint_module, "write_state", crash)
+        with pytest.raises(OSError, match="No space"):
+            checkpoints.save(state(2), tensors(2))
+    folder = checkpoint_folder(tmp_path)
+    assert folder is not None
+    assert read_state(folder).step == 1
+    assert ".step-00000002.partial" in names(tmp_path)
+    Checkpoints(tmp_path, 2, read_state(folder)).save(state(2), tensors(2))
+    assert names(tmp_path) == ["step-00000001", "step-00000002"]
+
+
+def test_complete_folder_that_no_pointer_had_reached_is_written_again(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    write_checkpoint(tmp_path / "checkpoints" / "step-00000002", state(2), tensors(99))
+    Checkpoints(tmp_path, 2, state(1)).save(state(2), tensors(2))
+    back = read_tensors(tmp_path / "checkpoints" / "step-00000002", state(2))
+    assert back["model"]["count"] == 2
+
+
+def test_first_checkpoint_counts_also_when_a_kill_came_before_its_pointer(tmp_path: Path) -> None:
+    assert checkpoint_folder(tmp_path) is None
+    write_checkpoint(tmp_path / "checkpoints" / "step-00000002", state(2), tensors(2))
+    assert checkpoint_folder(tmp_path, BEST) is None
+    folder = checkpoint_folder(tmp_path)
+    assert folder is not None
+    Checkpoints(tmp_path, 2, read_state(folder))
+    assert (tmp_path / LAST).read_text() == "step-00000002\n"
+
+
+def test_resuming_mends_a_best_pointer_that_had_not_moved(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2, best=1)
+    Checkpoints(tmp_path, 2, state(2, best_step=2))
+    assert checkpoint_folder(tmp_path, BEST) == tmp_path / "checkpoints" / "step-00000002"
+
+
+def test_saving_where_it_was_resumed_only_adds_what_is_known(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    later = state(1)
+    later.metrics = {"accuracy": 0.9}
+    Checkpoints(tmp_path, 2, state(1)).save(later, tensors(1))
+    assert read_state(tmp_path / "checkpoints" / "step-00000001").metrics == {"accuracy": 0.9}
+
+
+def test_no_file_of_a_checkpoint_is_a_pickle(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    for path in (tmp_path / "checkpoints" / "step-00000001").iterdir():
+        assert path.suffix in (".json", ".safetensors")
+        with pytest.raises(ValueError):  # noqa: PT011  # whatever pickletools says, it is no pickle
+            list(pickletools.genops(path.read_bytes()))
+
+
+def break_file(path: Path, how: str) -> None:
+    content = path.read_bytes()
+    if how == "missing":
+        path.unlink()
+    elif how == "empty":
+        path.write_bytes(b"")
+    elif how == "half":
+        path.write_bytes(content[: len(content) // 2])
+    elif how == "one byte short":
+        path.write_bytes(content[:-1])
+    else:
+        path.write_bytes(b"\x80\x04 not what it should be" * 20)
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "half", "one byte short", "foreign"])
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors"])
+def test_broken_tensor_file_is_named(tmp_path: Path, file: str, how: str) -> None:
+    saved(tmp_path, 1, 2)
+    folder = tmp_path / "checkpoints" / "step-00000002"
+    break_file(folder / file, how)
+    with pytest.raises(InputError, match=rf"{file} is (missing|truncated)"):
+        read_tensors(folder, read_state(folder))
+    assert "Intact older checkpoints: step-00000001." in older_checkpoints(tmp_path, than=folder)
+
+
+@pytest.mark.parametrize("how", ["missing", "empty", "half", "foreign"])
+def test_broken_state_is_named(tmp_path: Path, how: str) -> None:
+    saved(tmp_path, 1)
+    break_file(tmp_path / "checkpoints" / "step-00000001" / "state.json", how)
+    with pytest.raises(InputError, match=r"state\.json"):
+        read_state(tmp_path / "checkpoints" / "step-00000001")
+
+
+@pytest.mark.parametrize("content", ["[]", "{}", '{"step": 1}'])
+def test_json_that_is_no_state_is_refused(tmp_path: Path, content: str) -> None:
+    saved(tmp_path, 1)
+    (tmp_path / "checkpoints" / "step-00000001" / "state.json").write_text(content)
+    with pytest.raises(InputError, match="not a checkpoint's state"):
+        read_state(tmp_path / "checkpoints" / "step-00000001")
+
+
+def test_tensors_of_another_step_are_refused(tmp_path: Path) -> None:
+    saved(tmp_path, 1, 2)
+    one, two = (tmp_path / "checkpoints" / f"step-0000000{step}" for step in (1, 2))
+    (two / "optimizer.safetensors").write_bytes((one / "optimizer.safetensors").read_bytes())
+    with pytest.raises(InputError, match=r"optimizer\.safetensors was not written with this checkpoint"):
+        read_tensors(two, read_state(two))
+
+
+@pytest.mark.parametrize("content", ["step-00000009", "../../elsewhere", "", "\x00\x01", "checkpoints/step-00000001"])
+def test_pointer_to_nothing_says_what_can_be_resumed(tmp_path: Path, content: str) -> None:
+    saved(tmp_path, 1)
+    (tmp_path / LAST).write_text(content)
+    with pytest.raises(InputError, match=r"not there\. Intact older checkpoints: step-00000001"):
+        checkpoint_folder(tmp_path)
+
+
+def test_state_is_json_that_people_can_read(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    text = (tmp_path / "checkpoints" / "step-00000001" / "state.json").read_text(encoding="utf-8")
+    assert json.loads(text)["card"] == {"classes": ["Käfer", "猫"]}
+    assert "猫" in text

@@ -1,0 +1,57 @@
+import pytest
+import torch
+from timm.scheduler.cosine_lr import CosineLRScheduler
+from torch.optim.lr_scheduler import LinearLR, MultiStepLR, SequentialLR
+
+from botformer.recipes.schema import Schedule
+from botformer.training.schedule import learning_rate
+
+STEPS_PER_EPOCH = 10
+STEPS = 120
+PEAK = 0.4
+
+
+def optimizer() -> torch.optim.Optimizer:
+    return torch.optim.SGD([torch.nn.Parameter(torch.zeros(1))], lr=PEAK)
+
+
+def ours(schedule: Schedule) -> list[float]:
+    return [learning_rate(step, STEPS, schedule, STEPS_PER_EPOCH, PEAK) for step in range(STEPS)]
+
+
+@pytest.mark.parametrize("warmup_start", [0.0, 0.1])
+@pytest.mark.parametrize("warmup_epochs", [0, 2.5])
+def test_cosine_equals_timm(warmup_epochs: float, warmup_start: float) -> None:
+    schedule = Schedule(epochs=12, kind="cosine", warmup_epochs=warmup_epochs, warmup_start=warmup_start)
+    warmup = int(warmup_epochs * STEPS_PER_EPOCH)
+    timm = CosineLRScheduler(
+        optimizer(),
+        t_initial=STEPS - warmup,
+        warmup_t=warmup,
+        warmup_lr_init=warmup_start * PEAK,
+        warmup_prefix=True,
+        t_in_epochs=False,
+    )
+    assert ours(schedule) == pytest.approx([timm._get_lr(step)[0] for step in range(STEPS)], abs=1e-12)
+
+
+def test_cosine_peaks_after_the_warm_up_and_would_end_at_zero() -> None:
+    schedule = Schedule(kind="cosine", warmup_epochs=2)
+    rates = ours(schedule)
+    assert max(rates) == rates[20] == PEAK
+    assert learning_rate(STEPS, STEPS, schedule, STEPS_PER_EPOCH, PEAK) == pytest.approx(0, abs=1e-15)
+
+
+def test_step_equals_torch_with_a_warm_up_from_a_share_of_the_peak() -> None:
+    share = 0.0067 / 0.08
+    schedule = Schedule(kind="step", warmup_epochs=0.5, warmup_start=share, milestones=(2 / 3, 8 / 9))
+    theirs = optimizer()
+    warm_up = LinearLR(theirs, start_factor=share, total_iters=5)
+    falls = MultiStepLR(theirs, milestones=[80 - 5, 107 - 5], gamma=0.1)  # counted from the end of the warm-up
+    scheduler = SequentialLR(theirs, [warm_up, falls], milestones=[5])
+    expected = []
+    for _ in range(STEPS):
+        expected.append(theirs.param_groups[0]["lr"])
+        theirs.step()
+        scheduler.step()
+    assert ours(schedule) == pytest.approx(expected, rel=1e-9)
