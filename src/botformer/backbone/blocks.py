@@ -2,7 +2,6 @@
 
 from collections.abc import Callable
 
-import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d, StochasticDepth
 
@@ -24,8 +23,8 @@ def make_norm(channels: int, options: Options, gamma: float = 1.0) -> nn.Module:
     else:
         kind = nn.SyncBatchNorm if options.normalization == "sync" else nn.BatchNorm2d
         norm = kind(channels, eps=options.norm_epsilon, momentum=options.norm_momentum)
-    with torch.no_grad():
-        norm.weight.fill_(gamma)
+    assert isinstance(norm.weight, Tensor)
+    nn.init.constant_(norm.weight, gamma)
     return norm
 
 

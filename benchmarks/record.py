@@ -1,0 +1,43 @@
+"""Run a command of botformer, time it, and keep a receipt of the figures it leaves in a JSON file.
+
+python benchmarks/record.py demo --title "The demo" --figures runs/demo/evaluation/results.json:top1,pictures \
+    -- botformer demo
+"""
+
+import argparse
+import json
+import resource
+import shlex
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+from receipt import write_receipt
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("name", help="the receipt is results/NAME.json")
+    parser.add_argument("--title", required=True)
+    parser.add_argument("--figures", required=True, help="FILE.json:key,key,...")
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--notes", default="")
+    parser.add_argument("command", nargs=argparse.REMAINDER, help="after --")
+    given = parser.parse_args()
+    command = given.command[1:] if given.command[:1] == ["--"] else given.command
+    started = time.perf_counter()
+    subprocess.run(command, check=True)
+    seconds = time.perf_counter() - started
+    file, _, keys = given.figures.partition(":")
+    measured = json.loads(Path(file).read_text(encoding="utf-8"))
+    figures = {key: measured[key] for key in keys.split(",")} | {
+        "wall_seconds": round(seconds, 1),
+        "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3),
+    }
+    path = write_receipt(given.name, given.title, shlex.join(command), figures, given.seed, given.notes)
+    print(f"{path.name}: {figures}", file=sys.stderr)
+
+
+if __name__ == "__main__":
+    main()

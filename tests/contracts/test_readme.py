@@ -1,0 +1,67 @@
+"""The README promises nothing that does not run."""
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+
+from botformer import cli
+from botformer.backbone.counting import count
+from botformer.backbone.variants import PUBLISHED, ROWS
+from botformer.commands import train
+from botformer.recipes import RECIPES
+
+ROOT = Path(__file__).parents[2]
+README = (ROOT / "README.md").read_text(encoding="utf-8")
+PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+def test_the_python_runs_and_gives_the_shapes_it_says():
+    block = re.search(r"```python\n(.*?)```", README, re.DOTALL)
+    names: dict = {}
+    exec(block[1], names)
+    assert names["logits"].shape == (2, 10)
+    assert list(names["maps"]) == ["c2", "c3", "c4", "c5"]
+    assert len(block[1].strip().splitlines()) == 6
+
+
+def test_the_table_of_models_is_what_is_counted_and_what_the_paper_prints():
+    lines = re.findall(r"^\| (\w+) \| (\d+) \| ([\d,]+) \| (.*?) ?\| ([\d.]+e9) \| (.*?) ?\|$", README, re.MULTILINE)
+    assert len(lines) == 8
+    for name, size, parameters, paper_parameters, multiply_adds, paper_multiply_adds in lines:
+        counts = count(ROWS[name], int(size))
+        published = next(p for p in PUBLISHED[name] if p.image_size == int(size))
+        assert f"{counts.parameters:,}" == parameters
+        assert f"{counts.multiply_adds / 1e9:.3f}e9" == multiply_adds
+        assert paper_parameters.split(" ")[0] == published.parameters
+        assert paper_multiply_adds.split(" ")[0] == published.multiply_adds
+
+
+def test_every_command_line_is_one_that_the_program_takes(monkeypatch):
+    """Verbs, recipes and fields exist; nothing is trained."""
+    called = []
+    monkeypatch.setattr(train, "train", lambda recipe, data, out, resume: called.append((recipe, data, out)) or {})
+    commands = re.findall(r"^    (botformer .*?)(?: {2,}#.*)?$", README, re.MULTILINE)
+    assert len(commands) >= 4
+    for command in commands:
+        verb, *arguments = shlex.split(command)[1:]
+        assert verb in cli.COMMANDS
+        if verb == "train":
+            assert cli.main([verb, *arguments]) == 0
+            assert arguments[0] in RECIPES
+    assert len(called) == 2
+    assert called[0][0].run.batch_size == 64
+
+
+def test_make_targets_exist():
+    targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
+    for page in PAGES:
+        assert set(re.findall(r"^ {4}make (\w+)", page.read_text(encoding="utf-8"), re.MULTILINE)) <= targets
+
+
+@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
+def test_links_lead_somewhere(page):
+    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
+        if not target.startswith("http"):
+            assert (page.parent / target).exists(), target
