@@ -1,8 +1,9 @@
 import pytest
 import torch
+from torch.nn.functional import interpolate
+
 from botformer.attention import fit_absolute_table, fit_table
 from botformer.errors import InputError
-from torch.nn.functional import interpolate
 
 
 @pytest.mark.parametrize("policy", ["interpolate", "offset"])
