@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 # Public name -> the module it lives in; imported when it is first asked for (PEP 562).
 _DOOR = {
     "MHSA2d": "botformer.backbone.mhsa",
+    "adopt": "botformer.weights.adopt",
     "create_backbone": "botformer.create",
     "create_model": "botformer.create",
     "list_models": "botformer.create",
@@ -15,16 +16,31 @@ _DOOR = {
     "load_weights": "botformer.weights",
     "relative_attention_2d": "botformer.attention",
 }
-__all__ = ["MHSA2d", "create_backbone", "create_model", "list_models", "load", "load_weights", "relative_attention_2d"]
+_ROOMS = ("deploy",)
+__all__ = [
+    "MHSA2d",
+    "adopt",
+    "create_backbone",
+    "create_model",
+    "deploy",
+    "list_models",
+    "load",
+    "load_weights",
+    "relative_attention_2d",
+]
 
 if TYPE_CHECKING:
+    from botformer import deploy
     from botformer.attention import relative_attention_2d
     from botformer.backbone.mhsa import MHSA2d
     from botformer.create import create_backbone, create_model, list_models, load
     from botformer.weights import load_weights
+    from botformer.weights.adopt import adopt
 
 
 def __getattr__(name: str) -> Any:
+    if name in _ROOMS:
+        return import_module(f"botformer.{name}")
     if name not in _DOOR:
         raise AttributeError(f"module 'botformer' has no attribute {name!r}")
     value = getattr(import_module(_DOOR[name]), name)
@@ -33,4 +49,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_DOOR})
+    return sorted({*globals(), *_DOOR, *_ROOMS})

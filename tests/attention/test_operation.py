@@ -153,6 +153,15 @@ def test_augmented_never_holds_an_n_by_n_tensor(Dv, padded):
     assert largest.numel >= (H * W) ** 2  # the probe does see such tensors
 
 
+def test_views_of_nchw_maps_are_taken_as_they_come():
+    """Heads as the last stride, as they come out of a convolution that is not channels_last."""
+    torch.manual_seed(6)
+    inputs = random_inputs(2, 2, 4, 4, 8, 24)  # as wide as the augmented keys, so that nothing is padded
+    views = [t.transpose(2, 4).contiguous().transpose(2, 4) if t.ndim == 5 else t for t in inputs]
+    assert views[2].stride(-1) != 1
+    torch.testing.assert_close(relative_attention_2d(*views), relative_attention_2d(*inputs))
+
+
 def test_it_compiles_without_a_graph_break_with_dynamic_sizes():
     torch._dynamo.reset()
     graphs = []

@@ -73,6 +73,8 @@ def dot_attention(
     width = -(-max(query.shape[-1], Dv) // 8) * 8
     query, key = F.pad(query, (0, width - query.shape[-1])), F.pad(key, (0, width - key.shape[-1]))
     value = F.pad(v.flatten(2, 3), (0, width - Dv))
+    if value.stride(-1) != 1:  # a view of an NCHW map that needed no padding
+        value = value.contiguous()
     with sdpa_kernel(FUSED) if v.device.type in ("cpu", "cuda") else nullcontext():
         out = F.scaled_dot_product_attention(query, key, value, scale=1.0)
     out = out[..., :Dv].unflatten(2, (H, W))

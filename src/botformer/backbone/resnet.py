@@ -58,6 +58,12 @@ class Stages(nn.Module):
             part.eval()
         return self
 
+    def fold(self) -> None:
+        """Fold every BatchNorm into the layer before it, in place; for inference only. See `backbone.folding`."""
+        from botformer.backbone.folding import fold  # it knows the blocks and this class
+
+        fold(self)
+
     def _frozen_parts(self) -> list[nn.Module]:
         stem = nn.ModuleList([self.conv1, self.bn1])
         return [stem, self.layer1, self.layer2, self.layer3, self.layer4][: self.options.frozen_stages]

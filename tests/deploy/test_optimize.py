@@ -1,0 +1,60 @@
+import pytest
+import torch
+from torch import nn
+
+import botformer
+from botformer.errors import InputError
+
+
+def trained(name, position="relative", **options):
+    """A network whose BatchNorms have seen something: random affine maps and statistics."""
+    torch.manual_seed(0)
+    create = botformer.create_backbone if options.pop("backbone", False) else botformer.create_model
+    model = create(name, position=position, **options).double()
+    for module in model.modules():
+        if hasattr(module, "running_var"):
+            nn.init.uniform_(module.weight, 0.5, 1.5)
+            nn.init.normal_(module.bias)
+            nn.init.normal_(module.running_mean)
+            nn.init.uniform_(module.running_var, 0.5, 2.0)
+    return model.eval()
+
+
+@pytest.mark.parametrize("position", ["relative", "absolute", "none", "position_only", "blog"])
+def test_no_batch_norm_is_left_and_the_function_is_the_same(position):
+    model = trained("botnet_mini", position)
+    optimized = botformer.deploy.optimize(model)
+    assert not any("norm" in type(module).__name__.lower() for module in optimized.modules())
+    images = torch.randn(2, 3, 45, 37, dtype=torch.float64)
+    torch.testing.assert_close(optimized(images), model(images))
+    assert not any(parameter.requires_grad for parameter in optimized.parameters())
+
+
+@pytest.mark.parametrize("name", ["botnet50", "botnet_t3", "resnet50_nl", "resnet50_bot_c4c5"])
+def test_every_kind_of_block_folds_odd_maps_and_the_pool_too(name):
+    model = trained(name, backbone=True)
+    optimized = botformer.deploy.optimize(model)
+    images = torch.randn(1, 3, 97, 65, dtype=torch.float64)
+    for mine, theirs in zip(optimized(images).values(), model(images).values(), strict=True):
+        torch.testing.assert_close(mine, theirs)
+
+
+@pytest.mark.parametrize("normalization", ["batch", "frozen"])
+def test_every_kind_of_normalisation_folds(normalization):
+    model = trained("botnet_mini", normalization=normalization)
+    images = torch.randn(2, 3, 48, 48, dtype=torch.float64)
+    torch.testing.assert_close(botformer.deploy.optimize(model)(images), model(images))
+
+
+def test_the_model_that_was_given_is_left_alone():
+    model = trained("botnet_mini").train()
+    before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    botformer.deploy.optimize(model)
+    assert model.training
+    assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
+    assert all(parameter.requires_grad for parameter in model.parameters())
+
+
+def test_other_models_are_refused():
+    with pytest.raises(InputError, match="got Linear"):
+        botformer.deploy.optimize(nn.Linear(2, 2))
