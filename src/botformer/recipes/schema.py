@@ -91,7 +91,7 @@ class Schedule:
 
 @dataclass(frozen=True)
 class Run:
-    """The machine's side of it. Only batch size, precision and seed change the result."""
+    """The machine's side of it. Batch size, accumulation (through BatchNorm), precision and seed change the result."""
 
     batch_size: int = 1024
     """Pictures an optimiser step, over all processes and accumulated parts together."""
