@@ -7,7 +7,7 @@ export UV_SYSTEM_CERTS
 
 BIN := .venv/bin
 UV := $(shell command -v uv || echo .uv/bin/uv)
-EXTRAS := demo,shards,log,test
+EXTRAS := demo,detection,shards,log,test
 READY := .venv/.ready
 
 .PHONY: help setup demo test check wheel clean

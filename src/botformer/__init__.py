@@ -10,6 +10,7 @@ _DOOR = {
     "MHSA2d": "botformer.backbone.mhsa",
     "adopt": "botformer.weights.adopt",
     "create_backbone": "botformer.create",
+    "create_detector": "botformer.create",
     "create_model": "botformer.create",
     "list_models": "botformer.create",
     "load": "botformer.create",
@@ -21,6 +22,7 @@ __all__ = [
     "MHSA2d",
     "adopt",
     "create_backbone",
+    "create_detector",
     "create_model",
     "deploy",
     "list_models",
@@ -33,7 +35,7 @@ if TYPE_CHECKING:
     from botformer import deploy
     from botformer.attention import relative_attention_2d
     from botformer.backbone.mhsa import MHSA2d
-    from botformer.create import create_backbone, create_model, list_models, load
+    from botformer.create import create_backbone, create_detector, create_model, list_models, load
     from botformer.weights import load_weights
     from botformer.weights.adopt import adopt
 

@@ -5,10 +5,14 @@ from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any, NamedTuple
 
+from torch import nn
+
 from botformer.backbone.options import Options, make_options
 from botformer.backbone.resnet import Backbone, Classifier
 from botformer.backbone.variants import ROWS, Row, find_row
 from botformer.classification.task import ClassificationTask
+from botformer.detection import Detector, build_detector, make_settings
+from botformer.detection.settings import Kind
 from botformer.errors import InputError
 from botformer.recipes.schema import Recipe
 from botformer.training.checkpoint import read_state
@@ -48,6 +52,44 @@ def create_backbone(name: str, image_size: ImageSize = None, **options: Any) -> 
     if "dropout" in options:
         raise InputError("dropout stands before the final linear layer, which a backbone does not have; leave it out")
     return Backbone(row, _height_and_width(image_size, row), make_options(options))
+
+
+def create_detector(
+    kind: Kind,
+    backbone: str | nn.Module,
+    num_classes: int,
+    image_size: int | tuple[int, int] = 1024,
+    *,
+    backbone_options: dict[str, Any] | None = None,
+    **settings: Any,
+) -> Detector:
+    """A detector around a backbone, with the paper's settings (docs/detection.md says which those are).
+
+    Args:
+        kind: "mask_rcnn", "faster_rcnn" or "keypoint_rcnn".
+        backbone: a row of `list_models()`, or any module that gives {"c2": ..., "c5": ...} and says its `channels` and
+            `strides`, such as timm's `features_only` networks.
+        num_classes: kinds of objects, without the background; labels are 1 to num_classes.
+        image_size: side of the canvas, or (height, width), in pixels; position tables of a row are made for it.
+        backbone_options: options of `create_backbone` for a row, such as `frozen_stages` or `gradient_checkpointing`.
+            BatchNorm follows the detector's settings unless it is named here.
+        settings: fields of `botformer.detection.Settings`.
+
+    Raises:
+        InputError: an unknown name or option (the nearest is suggested), or a value out of range.
+    """
+    chosen = make_settings(settings)
+    if isinstance(backbone, str):
+        norm = {
+            "normalization": chosen.normalization,
+            "norm_epsilon": chosen.norm_epsilon,
+            "norm_momentum": chosen.norm_momentum,
+        }
+        backbone = create_backbone(backbone, image_size, **(norm | (backbone_options or {})))
+    elif backbone_options:
+        raise InputError("backbone_options are for a row's name; a module comes as it is")
+    size = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+    return build_detector(kind, backbone, num_classes, size, chosen)
 
 
 def create_classification_task(recipe: Recipe, class_names: Sequence[str]) -> ClassificationTask:

@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from botformer.data.decoding import BadImage, decode
+from botformer.data.decoding import BadImage, decode, upright_size
 from botformer.errors import InputError
 from tests.data.png import write_png
 
@@ -150,6 +150,22 @@ def test_exif_orientation_is_applied(format: str, orientation: int) -> None:
     np.testing.assert_array_equal(pixels(stream), expected)
 
 
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_the_size_by_the_header_is_that_of_the_decoded_picture(tmp_path: Path, orientation: int) -> None:
+    exif = Image.Exif()
+    exif[0x0112] = orientation
+    path = tmp_path / "a.jpg"
+    path.write_bytes(encoded(Image.fromarray(COLOURS), "JPEG", exif=exif.tobytes()).read())
+    assert upright_size(path) == decode(path, "a").size
+
+
+def test_a_size_that_cannot_be_read_is_bad(tmp_path: Path) -> None:
+    (tmp_path / "a.png").write_bytes(b"none")
+    for name, what in (("a.png", "not a picture"), ("b.png", "No such file")):
+        with pytest.raises(BadImage, match=f"{name}: {what}"):
+            upright_size(tmp_path / name)
+
+
 def test_exif_orientation_of_16_bit_grey_is_applied() -> None:
     exif = Image.Exif()
     exif[0x0112] = 6  # what was the left edge is the top
@@ -223,7 +239,7 @@ def test_a_bomb_is_refused_before_its_pixels_are_decoded(tmp_path: Path) -> None
     program = """
 import resource, sys, time
 from pathlib import Path
-from botformer.data.decoding import BadImage, decode
+from botformer.data.decoding import BadImage, decode, upright_size
 before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
 try:
     decode(Path(sys.argv[1]), "bomb.png")

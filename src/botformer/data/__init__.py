@@ -1,4 +1,8 @@
-"""Files -> samples -> batches: `sources` lists pictures, `decoding` reads one, `transforms` sizes it, `batches` deals.
+"""Files -> samples -> batches, for classifiers and for detectors.
 
-Nothing is imported here: the workers of `batches` start faster for every module they do not need.
+`sources` lists labelled pictures and `detection_sources` annotated ones (read by `coco` and `yolo`), `decoding` reads
+one, `transforms` and `detection_transforms` size it, `dealing` says which batch it is in, `batches` and
+`detection_batches` make that batch.
+
+Nothing is imported here: the workers of `dealing` start faster for every module they do not need.
 """

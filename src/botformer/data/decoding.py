@@ -67,6 +67,20 @@ def decode(file: BinaryIO | Path, name: str, max_megapixels: float = 100.0) -> I
         raise BadImage(name, f"damaged ({type(error).__name__}: {error})") from error
 
 
+def upright_size(path: Path) -> tuple[int, int]:
+    """(width, height) of the picture that `decode` would give, from the file's header alone. Raises `BadImage`."""
+    try:
+        with _pillow_kept_quiet(), Image.open(path, formats=FORMATS) as image:
+            lies = _orientation(image) >= 5
+            return (image.height, image.width) if lies else (image.width, image.height)
+    except UnidentifiedImageError:
+        raise BadImage(path.name, f"not a picture that can be read ({', '.join(FORMATS)})") from None
+    except OSError as error:
+        raise BadImage(path.name, error.strerror or str(error)) from error
+    except Exception as error:  # Pillow's decoders raise nearly anything when fed with garbage
+        raise BadImage(path.name, f"damaged ({type(error).__name__}: {error})") from error
+
+
 def _decode(stream: BinaryIO, name: str, max_megapixels: float) -> Image.Image:
     image = Image.open(stream, formats=FORMATS)
     if image.width * image.height > max_megapixels * 1e6:

@@ -14,7 +14,7 @@ import math
 import os
 import shutil
 import zlib
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import asdict, dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
@@ -184,12 +184,19 @@ def draw_digit(parts: Parts, label: int, size: int, rng: np.random.Generator) ->
             return painted
 
 
-def write_digits(folder: Path, train: int = 20000, validation: int = 2000, size: int = 48, seed: int = 0) -> bool:
+def write_digits(
+    folder: Path,
+    train: int = 40_000,
+    validation: int = 2_000,
+    size: int = 48,
+    seed: int = 0,
+    on_picture: Callable[[], object] = lambda: None,
+) -> bool:
     """Write FOLDER/train/0..9/*.png and FOLDER/validation/0..9/*.png, and say in FOLDER/digits.json what they are.
 
     `train` and `validation` count pictures, classes taking turns; `size` is their side in pixels. A picture depends
     on the seed, its split and its number alone. The folder appears finished or not at all; a finished one of the
-    same parameters is used as it is. Returns whether it was written now.
+    same parameters is used as it is. `on_picture` is called after each picture. Returns whether it was written now.
 
     Raises `InputError` for impossible numbers, a missing extra, or a folder that holds something else.
     """
@@ -203,8 +210,8 @@ def write_digits(folder: Path, train: int = 20000, validation: int = 2000, size:
     unfinished = folder.parent / f".{folder.name}.{os.getpid()}"
     unfinished.mkdir()
     try:
-        _write_split(unfinished / "train", read_parts("train"), train, size, (seed, 0))
-        _write_split(unfinished / "validation", read_parts("validation"), validation, size, (seed, 1))
+        _write_split(unfinished / "train", read_parts("train"), train, size, (seed, 0), on_picture)
+        _write_split(unfinished / "validation", read_parts("validation"), validation, size, (seed, 1), on_picture)
         record = {"parameters": parameters, "about": _ABOUT, "sources": [_provenance(source) for source in _sources()]}
         (unfinished / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
         if folder.exists():
@@ -275,7 +282,9 @@ def _colour_of_grey(level: int, rng: np.random.Generator) -> np.ndarray:
     return 255 - (255 - free) * np.float32((255 - level) / (255 - its_level))
 
 
-def _write_split(folder: Path, parts: Parts, count: int, size: int, key: tuple[int, int]) -> None:
+def _write_split(
+    folder: Path, parts: Parts, count: int, size: int, key: tuple[int, int], on_picture: Callable[[], object]
+) -> None:
     for digit in range(10):
         (folder / str(digit)).mkdir(parents=True)
     for number in range(count):
@@ -283,6 +292,7 @@ def _write_split(folder: Path, parts: Parts, count: int, size: int, key: tuple[i
         file = folder / str(number % 10) / f"{number:05d}.png"
         # Photographs hardly repeat: without the search for repetitions files are as small and written in half the time.
         Image.fromarray(picture).save(file, compress_level=1, compress_type=zlib.Z_HUFFMAN_ONLY)
+        on_picture()
 
 
 def _check(parameters: dict[str, int]) -> None:
