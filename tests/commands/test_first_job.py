@@ -142,7 +142,7 @@ def test_a_checkpoint_with_another_number_of_classes_is_named(run, colours, tmp_
     copy = broken(run, tmp_path, another_class)
     picture = str(colours / "validation" / "red" / "0.png")
     assert cli.main(["predict", picture, "--checkpoint", str(copy), "--out", str(tmp_path / "out")]) == 2
-    assert "does not fit botnet_mini with 4 classes" in capsys.readouterr().err
+    assert "does not fit botnet_nano with 4 classes" in capsys.readouterr().err
 
 
 def test_an_unreadable_picture_is_named_and_the_others_are_predicted(run, colours, tmp_path, capsys):

@@ -5,6 +5,8 @@ weights. After attention it is the same map of the values, because the weights o
 pool in between changes nothing about that.
 """
 
+import copy
+
 import torch
 from torch import Tensor, nn
 from torchvision.ops import FrozenBatchNorm2d
@@ -42,11 +44,13 @@ def _fold_pair(parent: nn.Module, layer_name: str, norm_name: str) -> None:
 def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
     """Scale and shift (C,) of a normalisation in evaluation mode."""
     assert isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)), type(norm)
-    mean, variance = norm.running_mean, norm.running_var
-    assert mean is not None
-    assert variance is not None
-    scale = norm.weight * (variance + norm.eps).rsqrt()
-    return scale, norm.bias - mean * scale
+    mean, variance, weight, bias = norm.running_mean, norm.running_var, norm.weight, norm.bias
+    assert isinstance(mean, Tensor)
+    assert isinstance(variance, Tensor)
+    assert isinstance(weight, Tensor)
+    assert isinstance(bias, Tensor)
+    scale = weight * (variance + float(norm.eps)).rsqrt()
+    return scale, bias - mean * scale
 
 
 def _on_values(layer: MHSA2d, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
@@ -57,11 +61,8 @@ def _on_values(layer: MHSA2d, scale: Tensor, shift: Tensor) -> tuple[Tensor, Ten
 
 def _scaled(layer: nn.Conv2d, scale: Tensor, shift: Tensor) -> nn.Conv2d:
     """A convolution followed by scale and shift as one convolution with a bias."""
-    folded = nn.Conv2d(
-        layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, layer.padding,
-        device=layer.weight.device, dtype=layer.weight.dtype,
-    )  # fmt: skip
-    assert folded.bias is not None
+    folded = copy.deepcopy(layer)
+    folded.bias = nn.Parameter(torch.empty_like(shift))
     folded.weight.copy_(layer.weight * scale[:, None, None, None])
     folded.bias.copy_(shift if layer.bias is None else layer.bias * scale + shift)
     return folded.requires_grad_(False)

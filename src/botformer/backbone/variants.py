@@ -63,12 +63,14 @@ ROWS: dict[str, Row] = {
     "resnet50_nl":       Row((3, 4, 6, 3), inserted=(("c4", "non_local"),)),
     "resnet50_bot_c4":   Row((3, 4, 6, 3), inserted=(("c4", "attention"),)),
     "resnet50_bot_c4c5": Row((3, 4, 6, 3), inserted=(("c4", "attention"), ("c5", "attention"))),
-    # Ours, for small pictures: CIFAR's 32 px with the full network, and a small one for the demo and the tests.
+    # Ours, for small pictures: CIFAR's 32 px with the full network, and small ones for the demo and the tests.
     "resnet50_cifar":    Row((3, 4, 6, 3), "convolution", 2, image_size=32, stem="3x3"),
     "botnet50_cifar":    Row((3, 4, 6, 3), "attention",   2, image_size=32, stem="3x3"),
     "botnet_s1_50_cifar": Row((3, 4, 6, 3), "attention",  1, image_size=32, stem="3x3"),
     "resnet_mini":       Row((1, 1, 2, 1), "convolution", 1, image_size=48, width=16, stem="3x3/2"),
     "botnet_mini":       Row((1, 1, 2, 1), "attention",   1, image_size=48, width=16, stem="3x3/2"),
+    "resnet_nano":       Row((1, 1, 2, 1), "convolution", 1, image_size=48, width=8, stem="3x3/2"),
+    "botnet_nano":       Row((1, 1, 2, 1), "attention",   1, image_size=48, width=8, stem="3x3/2"),
 }
 # fmt: on
 

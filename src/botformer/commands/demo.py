@@ -19,8 +19,8 @@ SHOWN = 8
 class Arguments:
     out: Path = Path("runs/demo")
     """Where data, checkpoints and report.html go. A run that is there is continued."""
-    pictures: int = 20_000
-    """Training pictures to write; a tenth as many are kept for the evaluation."""
+    pictures: int = 40_000
+    """Training pictures to write; a twentieth as many are made of other digits and photographs for the evaluation."""
     epochs: int = 0
     """Passes over them; 0: as many as the recipe says."""
 
@@ -37,6 +37,9 @@ def main(arguments: list[str]) -> None:
 
 def demo(out: Path, pictures: int, epochs: int = 0) -> tuple[Path, dict[str, Any]]:
     """Data, training, evaluation, predictions and report, in OUT. Returns the report's path and the evaluation."""
+    from rich.console import Console
+    from rich.progress import Progress
+
     from botformer.commands.evaluate import evaluate_checkpoint
     from botformer.commands.train import train
     from botformer.data.digits import write_digits
@@ -48,7 +51,10 @@ def demo(out: Path, pictures: int, epochs: int = 0) -> tuple[Path, dict[str, Any
     if epochs:
         recipe = replace(recipe, schedule=replace(recipe.schedule, epochs=epochs))
     with clock.part("writing the pictures"):
-        write_digits(data, train=pictures, validation=max(pictures // 10, 10))
+        validation = max(pictures // 20, 10)
+        with Progress(console=Console(stderr=True), transient=True) as progress:
+            bar = progress.add_task("", total=pictures + validation)
+            write_digits(data, pictures, validation, on_picture=lambda: progress.advance(bar))
     with clock.part("training"):
         train(recipe, str(data), run, "auto")
     with clock.part("evaluating"):

@@ -28,7 +28,7 @@ RECIPES = {
         model=Model("botnet_mini", zero_gamma=False),
         images=Images(size=32, augmentation="crop", evaluation_crop=1.0),
         optimizer=Optimizer("adamw", learning_rate=4e-3, weight_decay=0.05),
-        schedule=Schedule(epochs=10, warmup_epochs=0.5),
-        run=Run(batch_size=128, precision="float32"),
+        schedule=Schedule(epochs=6, warmup_epochs=0.5),
+        run=Run(batch_size=128, precision="float32", workers=1, threads=1),
     ),
 }

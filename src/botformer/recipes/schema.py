@@ -101,6 +101,8 @@ class Run:
     seed: int = 0
     workers: int = -1
     """Processes that read pictures; -1: one a core, at most 8; 0: none."""
+    threads: int = 0
+    """Threads of the network on a CPU; 0: PyTorch's choice, one a core. Small networks are fastest with 1."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     evaluate_every: int = 1
     """Epochs between evaluations."""

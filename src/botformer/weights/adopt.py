@@ -23,7 +23,8 @@ class AdoptedAttention(nn.Module):
 
     def __init__(self, theirs: "BottleneckAttn", tables: TablePolicy, backend: str) -> None:
         super().__init__()
-        self.heads, self.tables, self.backend = theirs.num_heads, tables, backend
+        self.heads, self.backend = theirs.num_heads, backend
+        self.tables: TablePolicy = tables
         self.widths = [theirs.dim_out_qk, theirs.dim_out_qk, theirs.dim_out_v]
         # By default timm scales q.k and not q.r; our operation scales both, so the tables make up for it.
         self.table_scale = 1.0 if theirs.scale_pos_embed else theirs.dim_head_qk**0.5
