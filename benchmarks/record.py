@@ -23,9 +23,12 @@ def main() -> None:
     parser.add_argument("--figures", required=True, help="FILE.json:key,key,...")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--notes", default="")
-    parser.add_argument("command", nargs=argparse.REMAINDER, help="after --")
-    given = parser.parse_args()
-    command = given.command[1:] if given.command[:1] == ["--"] else given.command
+    own, command = sys.argv[1:], []
+    if "--" in own:
+        own, command = own[: own.index("--")], own[own.index("--") + 1 :]
+    given = parser.parse_args(own)
+    if not command:
+        parser.error("the command to run comes after --")
     started = time.perf_counter()
     subprocess.run(command, check=True)
     seconds = time.perf_counter() - started
