@@ -10,6 +10,7 @@ from typing import Any
 import tyro
 
 from botformer.recipes import find_recipe
+from botformer.recipes.schema import Recipe
 
 CENTRE = (0.5, 0.5)
 SHOWN = 8
@@ -70,6 +71,12 @@ def demo(out: Path, pictures: int, epochs: int = 0) -> tuple[Path, dict[str, Any
     return report, results
 
 
+def _changed(recipe: Recipe) -> str:
+    """What the command line needs to say besides the recipe's name."""
+    epochs = recipe.schedule.epochs
+    return "" if recipe == find_recipe("digits") else f" --schedule.epochs {epochs}"
+
+
 class Clock:
     """How long each part took."""
 
@@ -103,7 +110,7 @@ def _predictions(run: Path, data: Path) -> tuple[list[Any], list[Any]]:
 
 
 def _write_report(
-    report: Path, recipe: Any, run: Path, results: dict[str, Any], clock: Clock, gallery: Path, close_up: Path
+    report: Path, recipe: Recipe, run: Path, results: dict[str, Any], clock: Clock, gallery: Path, close_up: Path
 ) -> None:
     import json
     import os
@@ -155,7 +162,7 @@ def _write_report(
             [
                 "The demo is these commands, one after the other:",
                 Preformatted(
-                    f"botformer train digits --data {out / 'data'} --out {run}\n"
+                    f"botformer train digits --data {out / 'data'} --out {run}{_changed(recipe)}\n"
                     f"botformer evaluate {run} --data {out / 'data'}\n"
                     f"botformer predict PICTURE... --checkpoint {run}"
                 ),
@@ -171,8 +178,8 @@ def _write_report(
                         *((name, str(version)) for name, version in versions.items()),
                     ],
                 ),
-                "The same on your own pictures, in folders named after their classes: "
-                "botformer train digits --data DIR --out runs/mine --images.size 96 --images.flip",
+                "The same on your own pictures, in folders named after their classes:",
+                Preformatted("botformer train digits --data DIR --out runs/mine --images.size 96 --images.flip"),
             ],
         ),
     ]

@@ -136,7 +136,8 @@ def _draw_learning_rate(axes: Axes, train: Records) -> None:
 
 def _metric_panels(evaluation: Records) -> list[list[str]]:
     """Metrics that are shares (0 to 1) stand in one panel, every other one in its own; at least one panel."""
-    names = [name for name in _names(evaluation) if name not in _evaluation_losses(evaluation)]
+    no_curve = {"pictures", *_evaluation_losses(evaluation)}  # how many were counted is no metric
+    names = [name for name in _names(evaluation) if name not in no_curve]
     shares = [name for name in names if _within_0_and_1(_series(evaluation, name)[1])]
     panels = [shares] if shares or not names else []
     return panels + [[name] for name in names if name not in shares]
