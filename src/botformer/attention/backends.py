@@ -1,6 +1,8 @@
 """Which backends there are, which of them can run an input and, if one cannot, the reason in words."""
 
+import importlib.util
 import logging
+import os
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -9,6 +11,8 @@ from torch import Tensor
 
 from botformer.attention.augmented import augmented_attention
 from botformer.attention.definition import attention_by_definition
+from botformer.attention.tiled import tiled_attention
+from botformer.attention.triton_op import WIDEST_HEAD, triton_attention
 from botformer.errors import unknown
 
 logger = logging.getLogger(__name__)
@@ -16,35 +20,75 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Backend:
-    """`run` takes the arguments of `relative_attention_2d`; `obstacle(q, v)` says why it cannot, or nothing."""
+    """`run` takes the arguments of `relative_attention_2d`; `obstacle(q, v)` says why it cannot, or nothing.
+
+    `portable` backends consist of PyTorch's own operators, so that an exported graph runs where botformer is not.
+    """
 
     name: str
     run: Callable[..., Tensor]
     obstacle: Callable[[Tensor, Tensor], str] = lambda q, v: ""
+    portable: bool = False
 
 
-def _augmented_obstacle(q: Tensor, v: Tensor) -> str:
-    H, W, D = q.shape[-3:]
-    if q.is_cuda and q.dtype == torch.float64:
-        return "no fused CUDA kernel takes float64; use backend='definition' or float32"
-    if q.is_cuda and max(D + H + W + 1, v.shape[-1]) > 65536:
-        return f"a head of {D} + {H} + {W} numbers is wider than any fused CUDA kernel takes"
+TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
+TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
+
+
+def _triton_obstacle(q: Tensor, v: Tensor) -> str:
+    if not TRITON_INSTALLED:
+        return "Triton is not installed (it comes with PyTorch for CUDA)"
+    if not q.is_cuda and not (TRITON_INTERPRETED and q.device.type == "cpu"):
+        return f"the fused kernels run on CUDA devices, the input is on {q.device.type}"
+    if torch.version.hip:
+        return "the fused kernels are made for NVIDIA's devices and were never tried on others"
+    if q.is_cuda and _compute_capability(q.device.index) < 8:
+        return "the fused kernels need a device of compute capability 8.0 or later"
+    if q.dtype not in (torch.float32, torch.bfloat16, torch.float16):
+        return f"the fused kernels take float32, bfloat16 and float16, not {q.dtype}"
+    if max(q.shape[-1], v.shape[-1]) > WIDEST_HEAD:
+        return f"a head of {max(q.shape[-1], v.shape[-1])} is wider than the fused kernels' {WIDEST_HEAD}"
     return ""
 
 
-# In order of preference: `auto` takes the first that can run the input.
+@torch.compiler.assume_constant_result
+def _compute_capability(index: int) -> int:
+    return torch.cuda.get_device_capability(index)[0]
+
+
+def _tiled_obstacle(q: Tensor, v: Tensor) -> str:
+    if q.device.type != "cpu":
+        return f"it is made for the CPU, the input is on {q.device.type}"
+    if q.dtype not in (torch.float32, torch.float64):
+        return f"it rounds every step to the input's dtype and takes float32 and float64, not {q.dtype}"
+    return ""
+
+
+def _augmented_obstacle(q: Tensor, v: Tensor) -> str:
+    if q.is_cuda and q.dtype == torch.float64:
+        return "no fused CUDA kernel takes float64; use backend='definition' or float32"
+    return ""
+
+
+# In order of preference: `auto` takes the first that can run the input. On the CPU "tiled" was measured the fastest of
+# those that build no N x N matrix, at every size, forward and backward (results/attention_cpu.json). On CUDA nothing
+# was measured yet: until the fused kernels have run on a GPU, PyTorch's stand before them.
 BACKENDS = {
     backend.name: backend
     for backend in (
-        Backend("augmented", augmented_attention, _augmented_obstacle),
-        Backend("definition", attention_by_definition),
+        Backend("tiled", tiled_attention, _tiled_obstacle),
+        Backend("augmented", augmented_attention, _augmented_obstacle, portable=True),
+        Backend("triton", triton_attention, _triton_obstacle),
+        Backend("definition", attention_by_definition, portable=True),
     )
 }
 _announced: set[tuple[str, str]] = set()
 
 
 def choose(name: str, q: Tensor, v: Tensor) -> Backend:
-    """The backend called `name`, or for "auto" the first that can run this input (said once per device in the log).
+    """The backend called `name`, or for "auto" the first that can run this input (said once a device in the log).
+
+    While a model is being exported "auto" keeps to the portable ones.
 
     Raises `InputError` for a name that does not exist and `RuntimeError` for a named backend that cannot run.
     """
@@ -54,7 +98,9 @@ def choose(name: str, q: Tensor, v: Tensor) -> Backend:
         if reason := BACKENDS[name].obstacle(q, v):
             raise RuntimeError(f"attention backend {name!r} cannot run this input: {reason}")
         return BACKENDS[name]
-    backend = next(candidate for candidate in BACKENDS.values() if not candidate.obstacle(q, v))
+    exporting = torch.compiler.is_exporting()
+    able = (one for one in BACKENDS.values() if (one.portable or not exporting) and not one.obstacle(q, v))
+    backend = next(able)
     if not torch.compiler.is_compiling() and (key := (backend.name, q.device.type)) not in _announced:
         _announced.add(key)
         logger.info("attention on %s: backend %r", q.device.type, backend.name)

@@ -1,0 +1,214 @@
+"""Launches of the fused kernels: block sizes, grids and scratch memory.
+
+Letters as in `triton_kernels`. A `Launch` is data until it is called, so that tests can compile for a GPU that is not
+there exactly what would run on it.
+"""
+
+from collections.abc import Mapping
+from contextlib import nullcontext
+from dataclasses import dataclass
+from typing import Any
+
+import torch
+import triton
+from torch import Tensor
+
+from botformer.attention import triton_kernels as kernels
+
+
+@dataclass(frozen=True)
+class Blocks:
+    """Queries and keys of a tile, warps of a program and stages of its software pipeline."""
+
+    queries: int
+    keys: int
+    warps: int
+    stages: int
+
+
+# Compute capability (major), bytes of a number, widest head that the row serves: forward, gradient of the queries,
+# gradients of keys and values. Chosen so that no register spills on 64x64 and 32x32 maps
+# (tests/attention/test_triton_compilation.py) and, for 8.x, so that shared memory stays under the 99 KiB of 8.6, 8.9.
+# float32 products run on the ordinary units out of registers, hence the small tiles.
+ROWS = {
+    (8, 2, 32): (Blocks(128, 64, 8, 3), Blocks(128, 64, 8, 2), Blocks(64, 64, 4, 2)),
+    (8, 2, 64): (Blocks(128, 64, 8, 3), Blocks(128, 32, 8, 2), Blocks(64, 32, 4, 2)),
+    (8, 2, 128): (Blocks(128, 32, 8, 3), Blocks(64, 32, 8, 2), Blocks(64, 64, 8, 2)),
+    (9, 2, 32): (Blocks(128, 64, 8, 3), Blocks(128, 64, 8, 2), Blocks(64, 64, 4, 2)),
+    (9, 2, 64): (Blocks(128, 64, 8, 3), Blocks(128, 32, 8, 2), Blocks(64, 128, 8, 2)),
+    (9, 2, 128): (Blocks(128, 64, 8, 3), Blocks(128, 32, 8, 2), Blocks(32, 128, 8, 2)),
+    (8, 4, 64): (Blocks(32, 32, 8, 1), Blocks(32, 32, 8, 1), Blocks(32, 32, 8, 1)),
+    (8, 4, 128): (Blocks(16, 32, 8, 2), Blocks(16, 16, 8, 2), Blocks(32, 32, 8, 1)),
+    (9, 4, 64): (Blocks(32, 32, 8, 1), Blocks(32, 32, 8, 1), Blocks(32, 32, 8, 1)),
+    (9, 4, 128): (Blocks(16, 32, 8, 2), Blocks(32, 16, 8, 2), Blocks(32, 32, 8, 1)),
+}
+TABLE_SPLITS = 64  # partial sums of the tables' gradients: enough programs to fill a GPU, memory that does not grow
+
+
+@dataclass(frozen=True)
+class Launch:
+    """A kernel (`function`) with its grid and arguments; calling it runs it on the device of its tensors."""
+
+    function: Any
+    grid: tuple[int, ...]
+    arguments: Mapping[str, Any]
+    blocks: Blocks
+
+    def __call__(self) -> None:
+        device = self.arguments["q"].device
+        with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
+            options = dict(num_warps=self.blocks.warps, num_stages=self.blocks.stages, enable_fp_fusion=True)
+            self.function[self.grid](**self.arguments, **options)
+
+
+def forward_launch(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rel_height: Tensor,
+    rel_width: Tensor,
+    key_padding: Tensor | None,
+    major: int,
+    out: Tensor,
+    largest: Tensor,
+    normalizer: Tensor,
+) -> Launch:
+    """Fills out, (B, N, H, W, DV) lying as (B, H, W, N, DV), and largest and normalizer (B, N, H * W), float32."""
+    B, N, H, W, _ = q.shape
+    blocks = _rows(q, v, major)[0]
+    arguments = {
+        **dict(q=q, k=k, v=v, rel_height=rel_height, rel_width=rel_width, key_padding=_bytes(key_padding)),
+        **dict(out=out, largest_logit=largest, normalizer=normalizer),
+        **dict(row_terms=q.new_empty(B, N, H, H * W), column_terms=q.new_empty(B, N, H * W, W)),
+        **_strides(q=q, k=k, v=v),
+        **_sizes(q, v, blocks),
+        "BLOCK_L": _table_block(q),
+    }
+    grid = (triton.cdiv(H * W, blocks.queries) * B * N,)
+    return Launch(kernels.forward_kernel, grid, arguments, blocks)
+
+
+def backward_launches(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rel_height: Tensor,
+    rel_width: Tensor,
+    key_padding: Tensor | None,
+    major: int,
+    out: Tensor,
+    largest: Tensor,
+    normalizer: Tensor,
+    d_out: Tensor,
+    d_q: Tensor,
+    d_k: Tensor,
+    d_v: Tensor,
+) -> tuple[list[Launch], Tensor]:
+    """To be run in order. They fill d_q, d_k and d_v, each lying as (B, H, W, N, D), and the tables' gradients in parts
+    (splits, 2H-1 + 2W-1, D), float32, to be summed; the height table comes first."""
+    B, N, H, W, D = q.shape
+    _, query_blocks, key_blocks = _rows(q, v, major)
+    saved = dict(d_out=d_out, largest_logit=largest, normalizer=normalizer, delta=torch.empty_like(largest))
+    terms = dict(row_terms=q.new_empty(B, N, H, H * W), column_terms=q.new_empty(B, N, H * W, W))
+    _, block_x = key_tile(H, W, query_blocks.keys)
+    # Over several blocks of columns the row terms' gradients add up in memory: in float32.
+    d_row_terms = terms["row_terms"].new_empty(B, N, H, H * W, dtype=torch.float32 if block_x < W else q.dtype)
+    d_terms = dict(d_row_terms=d_row_terms, d_column_terms=torch.empty_like(terms["column_terms"]))
+    padding = _bytes(key_padding)
+
+    of_queries = Launch(
+        kernels.query_gradient_kernel,
+        (triton.cdiv(H * W, query_blocks.queries) * B * N,),
+        {
+            **dict(q=q, k=k, v=v, rel_height=rel_height, rel_width=rel_width, key_padding=padding, out=out, d_q=d_q),
+            **saved,
+            **terms,
+            **d_terms,
+            **_strides(q=q, k=k, v=v, out=out, d_out=d_out),
+            **_sizes(q, v, query_blocks),
+            "BLOCK_L": _table_block(q),
+        },
+        query_blocks,
+    )
+    block_y, block_x = key_tile(H, W, key_blocks.keys)
+    of_keys = Launch(
+        kernels.key_gradient_kernel,
+        (triton.cdiv(H, block_y) * triton.cdiv(W, block_x) * B * N,),
+        {
+            **dict(q=q, k=k, v=v, key_padding=padding, d_k=d_k, d_v=d_v),
+            **saved,
+            **terms,
+            **_strides(q=q, k=k, v=v, d_out=d_out),
+            **_sizes(q, v, key_blocks),
+        },
+        key_blocks,
+    )
+    block_l = _table_block(q)
+    table_blocks = Blocks(64, block_l, 4, 2) if q.dtype.itemsize == 2 else Blocks(16, block_l, 4, 2)
+    splits = min(TABLE_SPLITS, triton.cdiv(H * W, table_blocks.queries) * B * N)
+    partial = q.new_empty(splits, 2 * H - 1 + 2 * W - 1, D, dtype=torch.float32)
+    of_tables = Launch(
+        kernels.table_gradient_kernel,
+        (triton.cdiv(2 * H - 1, block_l) + triton.cdiv(2 * W - 1, block_l), splits),
+        {
+            **dict(q=q, partial=partial, B=B, N=N, H=H, W=W, splits=splits),
+            **d_terms,
+            **_strides(q=q),
+            **dict(D=D, BLOCK_D=_block(D), BLOCK_M=table_blocks.queries, BLOCK_L=block_l),
+            "PRECISION": _precision(q),
+        },
+        table_blocks,
+    )
+    return [of_queries, of_keys, of_tables], partial
+
+
+def key_tile(H: int, W: int, keys: int) -> tuple[int, int]:
+    """Rows and columns of a tile of that many keys: the pair, at least eight columns wide, that reaches least beyond
+    the map, and of those the widest."""
+    widths = [2**power for power in range(3, keys.bit_length())]
+    x = min(reversed(widths), key=lambda x: triton.cdiv(W, x) * x * triton.cdiv(H, keys // x) * (keys // x))
+    return keys // x, x
+
+
+def capability(device: torch.device) -> int:
+    """The compute capability whose rows serve this device: 8 or 9 (for newer ones and the interpreter's CPU too)."""
+    return min(9, torch.cuda.get_device_capability(device)[0]) if device.type == "cuda" else 9
+
+
+def _rows(q: Tensor, v: Tensor, major: int) -> tuple[Blocks, Blocks, Blocks]:
+    """The narrowest row that is wide enough; `backends` turns heads away that are wider than any."""
+    served = [width for row, size, width in ROWS if (row, size) == (major, q.dtype.itemsize)]
+    return ROWS[major, q.dtype.itemsize, min(width for width in served if width >= max(q.shape[-1], v.shape[-1]))]
+
+
+def _table_block(q: Tensor) -> int:
+    """Entries of a position table that are taken at once."""
+    return 32 if q.dtype.itemsize == 2 else 16
+
+
+def _block(dim: int) -> int:
+    return max(16, triton.next_power_of_2(dim))
+
+
+def _precision(q: Tensor) -> str:
+    wanted = q.dtype == torch.float32 and torch.backends.cuda.matmul.fp32_precision == "tf32"
+    return "tf32" if wanted else "ieee"
+
+
+def _bytes(key_padding: Tensor | None) -> Tensor | None:
+    return None if key_padding is None else key_padding.contiguous().view(torch.uint8)
+
+
+def _strides(**tensors: Tensor) -> dict[str, tuple[int, ...]]:
+    for name, tensor in tensors.items():
+        assert tensor.stride(-1) == 1, name
+    return {f"{name}_strides": tensor.stride()[:4] for name, tensor in tensors.items()}
+
+
+def _sizes(q: Tensor, v: Tensor, blocks: Blocks) -> dict[str, Any]:
+    _, N, H, W, D = q.shape
+    block_y, block_x = key_tile(H, W, blocks.keys)
+    return {
+        **dict(N=N, H=H, W=W, D=D, DV=v.shape[-1], BLOCK_D=_block(D), BLOCK_DV=_block(v.shape[-1])),
+        **dict(BLOCK_M=blocks.queries, BLOCK_Y=block_y, BLOCK_X=block_x, PRECISION=_precision(q)),
+    }

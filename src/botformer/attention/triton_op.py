@@ -1,0 +1,131 @@
+"""The fused kernels as an operator that PyTorch knows: compiled graphs, gradients, FLOP counts.
+
+Importing this needs no Triton and no GPU; the kernels are loaded when the operator first runs.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.utils.flop_counter import register_flop_formula
+
+# Of queries, keys or values. `triton_launch` has rows up to here.
+WIDEST_HEAD = 128
+
+
+def triton_attention(
+    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, key_padding: Tensor | None = None
+) -> Tensor:
+    """Exact relative attention in O(HW) memory by the fused kernels: (B, N, H, W, Dv), a view of (B, H, W, N, Dv).
+
+    Arguments as in `relative_attention_2d`. q, k and v are read as they lie wherever their last dimension is dense (so
+    from a channels_last projection without a copy), and copied otherwise.
+    """
+    return relative_attention(q, k, v, rel_height, rel_width, key_padding)[0]
+
+
+def map_of_heads(like: Tensor) -> Tensor:
+    """An empty (B, N, H, W, D) tensor that lies in memory as (B, H, W, N, D): the heads of a channels_last map."""
+    B, N, H, W, D = like.shape
+    return like.new_empty(B, H, W, N, D).permute(0, 3, 1, 2, 4)
+
+
+@torch.library.custom_op("botformer::relative_attention", mutates_args=())
+def relative_attention(
+    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, key_padding: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    """The result (B, N, H, W, Dv) and what the backward pass makes the softmax from, see `forward_kernel`."""
+    out, largest, normalizer = _outputs(q, k, v, rel_height, rel_width, key_padding)
+    if out.numel():
+        from botformer.attention.triton_launch import capability, forward_launch
+
+        tables = rel_height.contiguous(), rel_width.contiguous()
+        forward_launch(
+            _readable(q),
+            _readable(k),
+            _readable(v),
+            *tables,
+            key_padding,
+            capability(q.device),
+            out,
+            largest,
+            normalizer,
+        )()
+    return out, largest, normalizer
+
+
+@relative_attention.register_fake
+def _outputs(
+    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, key_padding: Tensor | None
+) -> tuple[Tensor, Tensor, Tensor]:
+    B, N, H, W, _ = q.shape
+    largest = q.new_empty(B, N, H * W, dtype=torch.float32)
+    return map_of_heads(v), largest, torch.empty_like(largest)
+
+
+@torch.library.custom_op("botformer::relative_attention_backward", mutates_args=())
+def relative_attention_backward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rel_height: Tensor,
+    rel_width: Tensor,
+    key_padding: Tensor | None,
+    out: Tensor,
+    largest: Tensor,
+    normalizer: Tensor,
+    d_out: Tensor,
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    """The gradients of q, k, v and of both tables, in their shapes."""
+    d_q, d_k, d_v, d_height, d_width = _gradients(q, k, v, rel_height, rel_width)
+    if not out.numel():
+        return d_q, d_k, d_v, d_height.zero_(), d_width.zero_()
+    from botformer.attention.triton_launch import backward_launches, capability
+
+    tables = rel_height.contiguous(), rel_width.contiguous()
+    maps = _readable(q), _readable(k), _readable(v)
+    saved = _readable(out), largest, normalizer, _readable(d_out)
+    settings = key_padding, capability(q.device)
+    launches, table_parts = backward_launches(*maps, *tables, *settings, *saved, d_q, d_k, d_v)
+    for launch in launches:
+        launch()
+    d_tables = table_parts.sum(0).to(q.dtype)
+    return d_q, d_k, d_v, d_height.copy_(d_tables[: len(d_height)]), d_width.copy_(d_tables[len(d_height) :])
+
+
+@relative_attention_backward.register_fake
+def _gradients(
+    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, *_: Any
+) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
+    tables = rel_height.new_empty(rel_height.shape), rel_width.new_empty(rel_width.shape)
+    return map_of_heads(q), map_of_heads(k), map_of_heads(v), *tables
+
+
+def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
+    ctx.save_for_backward(*inputs, *output)
+
+
+def _backward(ctx: Any, d_out: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
+    return *relative_attention_backward(*ctx.saved_tensors, d_out), None
+
+
+relative_attention.register_autograd(_backward, setup_context=_save)
+
+
+# Multiply-adds times two, the paper's way of counting: a query meets every entry of both tables (docs/attention.md).
+@register_flop_formula(torch.ops.botformer.relative_attention)
+def forward_flops(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any) -> int:
+    """Of the forward pass: q.k, weights times v, and the position terms."""
+    B, N, H, W, D = q
+    return 2 * B * N * H * W * (H * W * (D + v[-1]) + D * (2 * H - 1 + 2 * W - 1))
+
+
+@register_flop_formula(torch.ops.botformer.relative_attention_backward)
+def backward_flops(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any) -> int:
+    """Of the backward pass: logits once more, gradients of weights, v, q and k; position terms, their q and tables."""
+    B, N, H, W, D = q
+    return 2 * B * N * H * W * (H * W * (3 * D + 2 * v[-1]) + 3 * D * (2 * H - 1 + 2 * W - 1))
+
+
+def _readable(x: Tensor) -> Tensor:
+    return x if x.stride(-1) == 1 else x.contiguous()

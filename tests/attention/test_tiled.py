@@ -1,0 +1,136 @@
+import pytest
+import torch
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils.checkpoint import checkpoint
+from torch.utils.flop_counter import FlopCounterMode
+
+from botformer.attention import relative_attention_2d, tiled
+from botformer.attention.tiled import attend, attend_backward, tiled_attention
+from tests.attention.brute_force import random_inputs
+from tests.attention.error_budget import assert_within_budget, channels_last, corner_padding
+
+SHAPES = [(2, 2, 7, 9, 16, 16), (1, 2, 12, 5, 32, 8), (1, 1, 1, 30, 8, 24), (3, 2, 8, 8, 16, 16)]
+
+
+@pytest.fixture(params=[2**20, 2**10], ids=["one tile", "many tiles"])
+def tile_logits(request, monkeypatch):
+    """A map in one tile, or cut into tiles of a few queries with a rest that is smaller."""
+    monkeypatch.setattr(tiled, "TILE_LOGITS", request.param)
+    monkeypatch.setattr(tiled, "FEWEST_QUERIES", 5)
+
+
+@pytest.mark.parametrize("padding", ["none", "corner", "nothing left"])
+@pytest.mark.parametrize("shape", SHAPES, ids=str)
+@pytest.mark.usefixtures("tile_logits")
+def test_outputs_and_all_gradients_stay_within_the_error_budget(shape, padding):
+    torch.manual_seed(0)
+    key_padding = None if padding == "none" else corner_padding(shape[0], *shape[2:4], padding == "nothing left")
+    assert_within_budget(tiled_attention, shape, torch.float32, key_padding, layout=channels_last)
+
+
+@pytest.mark.usefixtures("tile_logits")
+def test_gradients_of_all_five_inputs_equal_finite_differences():
+    torch.manual_seed(1)
+    assert torch.autograd.gradcheck(tiled_attention, random_inputs(2, 2, 3, 4, 3, 2))
+
+
+def test_the_tiles_cover_every_query_of_every_head_once(monkeypatch):
+    monkeypatch.setattr(tiled, "TILE_LOGITS", 1000)
+    monkeypatch.setattr(tiled, "FEWEST_QUERIES", 4)
+    for G, P in [(1, 1), (7, 5), (3, 40), (2, 300), (5, 1001)]:
+        covered = torch.zeros(G, P)
+        for heads, rows in tiled._tiles(torch.empty(G, P, 1)):
+            covered[heads, rows] += 1
+        assert (covered == 1).all()
+
+
+class Largest(TorchDispatchMode):
+    """The most numbers that any tensor holds which an operator returns."""
+
+    def __init__(self):
+        super().__init__()
+        self.numel = 0
+
+    def __torch_dispatch__(self, function, types, args=(), kwargs=None):
+        result = function(*args, **(kwargs or {}))
+        for tensor in result if isinstance(result, (tuple, list)) else [result]:
+            if isinstance(tensor, torch.Tensor):
+                self.numel = max(self.numel, tensor.untyped_storage().size() // tensor.element_size())
+        return result
+
+
+def test_memory_grows_with_the_number_of_positions_and_not_with_its_square(monkeypatch):
+    monkeypatch.setattr(tiled, "TILE_LOGITS", 2**12)
+    monkeypatch.setattr(tiled, "FEWEST_QUERIES", 8)
+
+    def largest(size):
+        with Largest() as probe:
+            # The operators are opaque to the probe from outside: call what they are made of.
+            q, k, v, row_terms, column_terms = (torch.randn(1, 2, size, size, d) for d in (8, 8, 8, size, size))
+            inputs = (q, k, v, row_terms, column_terms, None)
+            out = attend._init_fn(*inputs)
+            attend_backward._init_fn(*inputs, out, torch.ones_like(out))
+        return probe.numel
+
+    assert largest(32) <= 2 * 32 * 32 * 32  # the position terms: G P sqrt(P)
+    assert largest(32) < (32 * 32) ** 2 / 8
+
+
+def test_it_calls_no_attention_of_pytorchs_that_could_build_the_matrix(monkeypatch):
+    monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", None)
+    inputs = random_inputs(1, 2, 6, 6, 8, 8, torch.float32)
+    relative_attention_2d(*inputs, backend="tiled").sum().backward()
+
+
+@pytest.mark.parametrize("padded", [False, True])
+def test_the_operators_describe_themselves_truly(padded):
+    shape = (2, 2, 3, 4)
+    inputs = [torch.randn(*shape, d, requires_grad=True) for d in (8, 8, 6, 3, 4)]
+    padding = corner_padding(2, 3, 4) if padded else None
+    torch.library.opcheck(attend, (*inputs, padding))
+    out = attend(*inputs, padding).detach()
+    arguments = [tensor.detach() for tensor in inputs]
+    torch.library.opcheck(attend_backward, (*arguments, padding, out, torch.randn_like(out)))
+
+
+def test_gradients_survive_compilation_and_checkpointing():
+    torch.manual_seed(2)
+    inputs = random_inputs(1, 2, 5, 6, 16, 16, torch.float32)
+    expected = torch.autograd.grad(tiled_attention(*inputs).square().sum(), inputs)
+    compiled = torch.compile(tiled_attention, fullgraph=True, backend="aot_eager")
+    for variant in (compiled(*inputs), checkpoint(tiled_attention, *inputs, use_reentrant=False)):
+        for gradient, judge in zip(torch.autograd.grad(variant.square().sum(), inputs), expected, strict=True):
+            torch.testing.assert_close(gradient, judge)
+
+
+def test_flops_are_those_of_the_definition_and_two_and_a_half_times_as_many_backwards():
+    B, N, H, W, D, _ = shape = (2, 3, 4, 5, 8, 8)
+    inputs = random_inputs(*shape)
+    with FlopCounterMode(display=False) as fast:
+        out = tiled_attention(*inputs)
+    with FlopCounterMode(display=False) as plain:
+        relative_attention_2d(*inputs, backend="definition")
+    assert fast.get_total_flops() == plain.get_total_flops()
+    with FlopCounterMode(display=False) as backward:
+        out.sum().backward()
+    content, terms = 4 * B * N * (H * W) ** 2 * D, 2 * B * N * H * W * D * (H + W)
+    assert backward.get_total_flops() == 2.5 * content + 2 * terms
+
+
+def test_sixteen_bit_inputs_are_refused_with_the_reason_and_auto_goes_elsewhere():
+    inputs = [tensor.detach().bfloat16() for tensor in random_inputs(1, 1, 17, 17, 8, 8)]
+    with pytest.raises(RuntimeError, match=r"'tiled' cannot run.*float32 and float64"):
+        relative_attention_2d(*inputs, backend="tiled")
+    assert torch.equal(relative_attention_2d(*inputs), relative_attention_2d(*inputs, backend="augmented"))
+
+
+def test_an_exported_graph_holds_pytorchs_own_operators_only():
+    class Attention(torch.nn.Module):
+        def forward(self, *inputs):
+            return relative_attention_2d(*inputs)
+
+    inputs = tuple(tensor.detach() for tensor in random_inputs(1, 2, 4, 5, 8, 8, torch.float32))
+    program = torch.export.export(Attention(), inputs)
+    names = {str(node.target) for node in program.graph.nodes if node.op == "call_function"}
+    assert not [name for name in names if "botformer" in name]
+    torch.testing.assert_close(program.module()(*inputs), relative_attention_2d(*inputs, backend="definition"))

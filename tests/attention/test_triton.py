@@ -1,0 +1,66 @@
+"""The fused kernels in Triton's interpreter, and what of them needs neither it nor a GPU."""
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+import torch
+
+from botformer.attention import relative_attention_2d
+from botformer.attention.triton_op import WIDEST_HEAD, triton_attention
+from tests.attention.brute_force import random_inputs
+
+HERE = Path(__file__).parent
+
+
+def run_behaviour(**environment):
+    """`fused_behaviour.py` in a process of its own: Triton chooses its interpreter when it is imported."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "fused_behaviour.py"]
+    return subprocess.run(
+        command, cwd=HERE.parents[1], env=os.environ | environment, capture_output=True, text=True, check=False
+    )
+
+
+def test_the_kernels_behave_in_the_interpreter():
+    pytest.importorskip("triton")
+    done = run_behaviour(TRITON_INTERPRET="1", OMP_NUM_THREADS="1")
+    assert done.returncode == 0, done.stdout[-8000:] + done.stderr[-2000:]
+
+
+def test_on_a_cpu_it_is_refused_with_the_reason():
+    with pytest.raises(RuntimeError, match=r"'triton' cannot run.*(CUDA devices, the input is on cpu|not installed)"):
+        relative_attention_2d(*random_inputs(1, 1, 2, 2, 16, 16, torch.float32), backend="triton")
+
+
+def test_it_runs_on_the_meta_device_without_triton():
+    inputs = [
+        tensor.detach().to("meta").requires_grad_() for tensor in random_inputs(2, 3, 4, 5, 16, 24, torch.float32)
+    ]
+    out = triton_attention(*inputs)
+    out.sum().backward()
+    assert out.shape == (2, 3, 4, 5, 24)
+    assert out.permute(0, 2, 3, 1, 4).is_contiguous()
+    assert all(tensor.grad.shape == tensor.shape for tensor in inputs)
+
+
+def test_importing_the_operator_does_not_import_triton():
+    code = "import sys, botformer.attention.triton_op; sys.exit('botformer.attention.triton_kernels' in sys.modules)"
+    assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
+
+
+@pytest.mark.parametrize(
+    ("H", "W", "keys", "expected"),
+    [(64, 64, 64, (1, 64)), (32, 32, 64, (2, 32)), (7, 7, 64, (8, 8)), (14, 14, 64, (4, 16)), (1, 100, 64, (1, 64))],
+)
+def test_a_key_tile_reaches_as_little_beyond_the_map_as_it_can(H, W, keys, expected):
+    launch = pytest.importorskip("botformer.attention.triton_launch")
+    assert launch.key_tile(H, W, keys) == expected
+
+
+def test_there_is_a_row_of_block_sizes_for_every_head_that_is_let_in():
+    launch = pytest.importorskip("botformer.attention.triton_launch")
+    for major in (8, 9):
+        for size in (2, 4):
+            assert max(width for row, bytes_, width in launch.ROWS if (row, bytes_) == (major, size)) == WIDEST_HEAD
