@@ -69,7 +69,12 @@ class Detector(nn.Module):
         self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
 
     def forward(
-        self, images: Sequence[Tensor], *, masks: MaskForm = "rle", tight: bool = False
+        self,
+        images: Sequence[Tensor],
+        *,
+        masks: MaskForm = "rle",
+        tight: bool = False,
+        sizes: Sequence[tuple[int, int]] | None = None,
     ) -> list[dict[str, Any]]:
         """What is in each image, best first.
 
@@ -82,6 +87,8 @@ class Detector(nn.Module):
                 hundred kilobytes); "dense": a bool tensor (n, h, w).
             tight: give each image the smallest canvas it fits on (a multiple of the coarsest stride) and run images of
                 equal canvas together. Faster for small images; borders see less padding, so figures change a little.
+            sizes: (height, width) of each image's file, where it was scaled on the way here: what is found then comes
+                in pixels of the file.
 
         Returns:
             A dict an image: `boxes` (n, 4) xyxy, `labels` (n,), `scores` (n,), and, by kind, `masks`, or `keypoints`
@@ -93,9 +100,11 @@ class Detector(nn.Module):
         if masks not in get_args(MaskForm):
             raise unknown("form of masks", masks, get_args(MaskForm))
         images = list(images)
-        results = self._results(images, tight)
-        sizes = [(image.shape[1], image.shape[2]) for image in images]
-        return [_as_dict(result, size, masks) for result, size in zip(results, sizes, strict=True)]
+        if sizes is not None and len(sizes) != len(images):
+            raise InputError(f"{len(sizes)} sizes for {len(images)} images; give one each")
+        wanted = list(sizes) if sizes is not None else _sizes(images)
+        results = self._results(images, wanted, tight)
+        return [_as_dict(result, size, masks) for result, size in zip(results, wanted, strict=True)]
 
     def losses(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]]) -> dict[str, Tensor]:
         """Losses under torchvision's names; their sum is to be minimised.
@@ -140,7 +149,7 @@ class Detector(nn.Module):
         return TorchvisionCall(self).train(self.training)
 
     @torch.no_grad()
-    def _results(self, images: list[Tensor], tight: bool) -> list[_Result]:
+    def _results(self, images: list[Tensor], wanted: list[tuple[int, int]], tight: bool) -> list[_Result]:
         if self.training:
             raise InputError("detecting in training mode would use this batch's statistics; call .eval() first")
         inputs = check_images(images, self._device())
@@ -153,7 +162,7 @@ class Detector(nn.Module):
         for size, members in groups.items():
             found = self._detect(place([fitted[index] for index in members], size))
             for index, result in zip(members, found, strict=True):
-                results[index] = _scaled(result, fitted[index].shape, inputs[index].shape)
+                results[index] = _scaled(result, fitted[index].shape, wanted[index])
         return [results[index] for index in range(len(fitted))]
 
     def _detect(self, canvas: Canvas) -> list[_Result]:
@@ -198,8 +207,8 @@ class TorchvisionCall(nn.Module):
                 raise InputError("in training mode targets are needed too; call .eval() to detect")
             return self.detector.losses(images, targets)
         images = list(images)
-        results = self.detector._results(images, tight=False)
-        sizes = [(image.shape[1], image.shape[2]) for image in images]
+        sizes = _sizes(images)
+        results = self.detector._results(images, sizes, tight=False)
         return [_as_dict(result, size, "probabilities") for result, size in zip(results, sizes, strict=True)]
 
 
@@ -236,11 +245,16 @@ def build_detector(
     return Detector(known, backbone, num_classes, (height, width), settings or Settings())
 
 
-def _scaled(result: _Result, seen: torch.Size, wanted: torch.Size) -> _Result:
-    """From pixels of the picture as the network saw it, (3, h, w), to those of the input."""
-    if seen == wanted:
+def _sizes(images: list[Tensor]) -> list[tuple[int, int]]:
+    """(height, width) of each; what is not an image is refused later, with its number."""
+    return [(image.shape[-2], image.shape[-1]) if image.ndim >= 2 else (0, 0) for image in images]
+
+
+def _scaled(result: _Result, seen: torch.Size, wanted: tuple[int, int]) -> _Result:
+    """From pixels of the picture as the network saw it, (3, h, w), to those of a picture (height, width)."""
+    if tuple(seen[1:]) == wanted:
         return result
-    factor = torch.tensor([wanted[2] / seen[2], wanted[1] / seen[1]], device=result.found.boxes_xyxy.device)
+    factor = torch.tensor([wanted[1] / seen[2], wanted[0] / seen[1]], device=result.found.boxes_xyxy.device)
     found = replace(result.found, boxes_xyxy=result.found.boxes_xyxy * factor.repeat(2))
     keypoints = result.keypoints
     if keypoints is not None:
