@@ -1,4 +1,4 @@
-# make demo | make test | make check | make setup: each sets up what it needs, on a machine with git, make and python3.
+# make demo | make test | make check | make gpu | make setup: each sets up what it needs, on a machine with git, make and python3.
 # Variables: PYTHON=python3.12 (another interpreter), UV_SYSTEM_CERTS=0 (uv's own certificates).
 
 PYTHON ?= python3
@@ -10,13 +10,14 @@ UV := $(shell command -v uv || echo .uv/bin/uv)
 EXTRAS := demo,detection,shards,log,test
 READY := .venv/.ready
 
-.PHONY: help setup demo test check wheel clean
+.PHONY: help setup demo test check gpu wheel clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train a small BoTNet on handwritten digits, evaluate it, write runs/demo/report.html (minutes, CPU)"
 	@echo "make test    run the tests"
 	@echo "make check   style, types, layers, the wheel"
+	@echo "make gpu     on a machine with CUDA: GPU tests and benchmarks with the python3 that is there, installing nothing"
 	@echo "make setup   install everything into .venv (the others do it by themselves)"
 	@echo "make clean   remove what setup and the tests left behind (not runs/)"
 
@@ -34,6 +35,21 @@ check: $(READY)
 	$(BIN)/lint-imports
 	$(BIN)/pyright
 	$(MAKE) --no-print-directory wheel
+
+# Under nine minutes: a suite that runs out of its own leaves cases out and says so in its receipt, results/*_gpu.json.
+gpu: export PYTHONPATH := src:.
+gpu: | check-gpu
+	timeout 150 $(PYTHON) -m pytest -p no:cacheprovider -m gpu tests/attention -x
+	$(PYTHON) -m botformer.cli benchmark attention --device cuda --minutes 1.2
+	$(PYTHON) -m botformer.cli benchmark model --device cuda --minutes 1.6
+	$(PYTHON) -m botformer.cli benchmark headline --device cuda --minutes 0.8
+	$(PYTHON) -m botformer.cli benchmark detection --device cuda --minutes 0.5
+
+.PHONY: check-gpu
+check-gpu:
+	@$(PYTHON) -c 'import torch' 2>/dev/null || { echo "make gpu: '$(PYTHON)' has no PyTorch, and make gpu installs nothing; say make gpu PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -c 'import torch; exit(not torch.cuda.is_available())' 2>/dev/null || { echo "make gpu: PyTorch finds no CUDA device here; the same benchmarks run on a CPU: botformer benchmark attention"; exit 1; }
+	@$(PYTHON) -c 'import torch; exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11))' || { echo "make gpu: needs PyTorch 2.11 or newer"; exit 1; }
 
 # The wheel in an empty environment with the base dependencies alone.
 wheel: $(READY) $(UV)

@@ -13,7 +13,9 @@ import sys
 import time
 from pathlib import Path
 
-from receipt import write_receipt
+from botformer.benchmark.receipt import write_receipt
+
+RESULTS = Path(__file__).parents[1] / "results"
 
 
 def main() -> None:
@@ -38,7 +40,9 @@ def main() -> None:
         "wall_seconds": round(seconds, 1),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3),
     }
-    path = write_receipt(given.name, given.title, shlex.join(command), figures, given.seed, given.notes)
+    path = write_receipt(
+        RESULTS / f"{given.name}.json", given.title, shlex.join(command), figures, given.seed, given.notes
+    )
     print(f"{path.name}: {figures}", file=sys.stderr)
 
 

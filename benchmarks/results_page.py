@@ -5,7 +5,7 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from receipt import RESULTS
+RESULTS = Path(__file__).parents[1] / "results"
 
 HEAD = """# Results
 

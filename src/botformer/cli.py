@@ -13,6 +13,7 @@ COMMANDS = {
     "train": "train a recipe on your pictures",
     "evaluate": "measure a trained network on pictures with labels",
     "predict": "say what is on a picture, and show where the attention looks",
+    "benchmark": "measure speed and memory side by side with other implementations",
     "models": "list the networks with their parameters and multiply-adds, ours and the paper's",
 }
 
@@ -41,9 +42,15 @@ def main(arguments: list[str] | None = None) -> int:
     except InputError as error:
         print(f"botformer {verb}: {error}", file=sys.stderr)
         return 2
+    except KeyboardInterrupt:
+        print(f"botformer {verb}: interrupted", file=sys.stderr)
+        return 130
     except BrokenPipeError:  # the reader of our output went away, as `| head` does
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
+    except OSError as error:  # no room, no permission, no such place: it names the file
+        print(f"botformer {verb}: {error}", file=sys.stderr)
+        return 2
     return 0
 
 

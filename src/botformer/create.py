@@ -40,8 +40,8 @@ def create_model(name: str, num_classes: int = 1000, image_size: ImageSize = Non
     Raises:
         InputError: an unknown name or option (the nearest is suggested), or a value out of range.
     """
-    if num_classes < 1:
-        raise InputError(f"num_classes must be at least 1, got {num_classes}")
+    if not isinstance(num_classes, int) or num_classes < 1:
+        raise InputError(f"num_classes must be at least 1 and whole, got {num_classes!r}")
     row = find_row(name)
     return Classifier(row, _height_and_width(image_size, row), make_options(options), num_classes)
 
@@ -141,7 +141,7 @@ def load(checkpoint: str | Path) -> Loaded:
         raise InputError(
             f"{folder} does not say which network it holds ({error!r}); was it written by botformer?"
         ) from error
-    file = folder / f"{'ema' if 'ema' in state.sets else 'model'}.safetensors"
+    file = _weights_of(folder)
     match = initialise(model, read_state_dict(file))
     if match.missing or match.unused or match.other_shape:
         raise InputError(f"{file} does not fit {card['model']} with {len(names)} classes: {match}")
@@ -160,12 +160,18 @@ def _checkpoint(path: Path) -> Path:
 
 def _weights_file(source: str) -> str | Path:
     """A run's or a checkpoint's folder stands for the weights in it; anything else for itself."""
-    return _checkpoint(Path(source)) / "model.safetensors" if Path(source).is_dir() else source
+    return _weights_of(_checkpoint(Path(source))) if Path(source).is_dir() else source
+
+
+def _weights_of(checkpoint: Path) -> Path:
+    """The averaged weights where there are any."""
+    averaged = checkpoint / "ema.safetensors"
+    return averaged if averaged.is_file() else checkpoint / "model.safetensors"
 
 
 def _height_and_width(image_size: ImageSize, row: Row) -> tuple[int, int]:
     size = row.image_size if image_size is None else image_size
-    height, width = size if isinstance(size, tuple) else (size, size)
-    if min(height, width) < 1:
-        raise InputError(f"image_size must be at least 1 pixel, got {height}x{width}")
-    return height, width
+    sides = size if isinstance(size, tuple) else (size, size)
+    if len(sides) != 2 or not all(isinstance(side, int) and side >= 1 for side in sides):
+        raise InputError(f"image_size must be at least 1 pixel, one number or (height, width), got {size!r}")
+    return sides

@@ -96,6 +96,8 @@ def test_gradient_checkpointing_gives_the_same_gradients():
         model.train()(images).square().sum().backward()
     for (name, mine), other in zip(plain.named_parameters(), recomputing.parameters(), strict=True):
         assert torch.equal(mine.grad, other.grad), name
+    for (name, mine), other in zip(plain.named_buffers(), recomputing.buffers(), strict=True):
+        assert torch.equal(mine, other), name  # BatchNorm counts a batch once
 
 
 def test_drop_path_grows_linearly_to_the_last_block():
@@ -178,6 +180,13 @@ def test_channels_last_gives_the_same():
         (lambda: create_backbone("botnet50", dropout=0.1), "a backbone does not have"),
         (lambda: create_model("botnet_mini")(torch.zeros(3, 48, 48)), "images must be"),
         (lambda: create_backbone("botnet_mini")(torch.zeros(1, 3, 8, 8), torch.zeros(1, 4, 4)), "padding has shape"),
+        (lambda: create_backbone("botnet_mini")(torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8)), "expected bool"),
+        (lambda: create_model("botnet50", image_size=[48, 48]), "image_size must be"),
+        (lambda: create_model("botnet50", image_size=48.0), "image_size must be"),
+        (lambda: create_model("botnet50", num_classes=2.5), "whole"),
+        (lambda: create_model("resnet50", position="relativ"), "did you mean relative"),
+        (lambda: create_model("botnet50", backend="augmentd"), "did you mean augmented"),
+        (lambda: create_model("botnet50", position="none", backend="tiled"), "runs as 'augmented'"),
     ],
 )
 def test_bad_arguments_are_named_with_what_to_do(call, words):

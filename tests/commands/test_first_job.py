@@ -1,7 +1,11 @@
 """Train, evaluate, predict from the command line on pictures that anybody could learn."""
 
 import json
+import os
 import shutil
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -71,6 +75,54 @@ def test_predict_writes_the_top_classes_and_a_drawing_for_files_and_folders(run,
     assert all((tmp_path / "out" / entry["drawing"]).stat().st_size > 5000 for entry in predictions)
 
 
+def test_predictions_never_overwrite_a_picture_or_each_other(run, colours, tmp_path):
+    for folder in ("x", "y"):
+        (tmp_path / folder).mkdir()
+        shutil.copy(colours / "validation" / "red" / "0.png", tmp_path / folder / "a.png")
+    shutil.copy(colours / "validation" / "red" / "1.png", tmp_path / "x" / "a.prediction.png")
+    files = [tmp_path / "x" / "a.png", tmp_path / "y" / "a.png", tmp_path / "x" / "a.prediction.png"]
+    before = [file.read_bytes() for file in files]
+    arguments = [*map(str, files), "--checkpoint", str(run), "--out", str(tmp_path / "x")]
+    assert cli.main(["predict", *arguments]) == 0
+    assert [file.read_bytes() for file in files] == before
+    drawings = [entry["drawing"] for entry in json.loads((tmp_path / "x" / "predictions.json").read_text())]
+    assert len(set(drawings)) == 3
+    assert all((tmp_path / "x" / drawing).is_file() for drawing in drawings)
+
+
+@pytest.mark.parametrize(
+    "field",
+    ["run.accumulation=0", "run.seed=-1", "optimizer.learning-rate=nan", "images.rand-augment-layers=-1",
+     "images.rand-augment-magnitude=99", "images.mixup=-1", "optimizer.ema=2", "run.batch-size=0"],
+)  # fmt: skip
+def test_a_field_out_of_range_is_named(field, colours, tmp_path, capsys):
+    assert train(colours, tmp_path / "run", f"--{field}") == 2
+    assert field.split("=")[0].replace("-", "_") in capsys.readouterr().err
+    assert not (tmp_path / "run").exists()
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="needs process groups")
+def test_an_interrupt_while_workers_start_stops_the_run_with_a_checkpoint(colours, tmp_path):
+    """Ctrl-C reaches every process of the terminal; small data sets start workers all the time."""
+    quick = [part for part in QUICK if "workers" not in part and "evaluate" not in part]
+    command = ["train", "digits", "--data", str(colours), "--out", str(tmp_path / "run"), *quick, "--run.workers=2"]
+    process = subprocess.Popen(
+        [sys.executable, "-m", "botformer.cli", *command, "--schedule.epochs=400"],
+        stderr=subprocess.PIPE, text=True, start_new_session=True,
+    )  # fmt: skip
+    assert process.stderr is not None
+    printed = ""
+    for line in process.stderr:
+        printed += line
+        if line.startswith("evaluation after"):  # the next epoch's workers are on their way
+            os.killpg(process.pid, signal.SIGINT)
+            break
+    printed += process.communicate(timeout=120)[1]
+    assert process.returncode == 130, printed
+    assert "stopped by SIGINT" in printed
+    assert (tmp_path / "run" / "last").is_file()
+
+
 def test_the_checkpoint_loads_as_a_network_in_a_program(run, colours):
     model, card = botformer.load(run)
     assert card["class_names"] == ["blue", "green", "red"]
@@ -91,6 +143,21 @@ def test_the_same_command_continues_a_run_and_another_recipe_is_refused(run, col
     assert train(colours, out, "--optimizer.learning-rate=0.1") == 2
     assert "optimizer.learning_rate: 0.002 there, 0.1 now" in capsys.readouterr().err
     assert train(colours, out, "--resume=never") == 2
+
+
+@pytest.mark.slow
+def test_two_processes_are_one_run(colours, tmp_path):
+    """Under torchrun, on CPUs, without a word about devices: one journal, every picture evaluated once."""
+    launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
+    command = ["train", "digits", "--data", str(colours), "--out", str(tmp_path / "run"), *QUICK, "--run.max-steps=3"]
+    done = subprocess.run(
+        [*launcher, "-m", "botformer.cli", *command], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("Everything is in") == 1
+    records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
+    assert [record["step"] for record in records if record["kind"] == "train"] == [1, 2, 3]
+    assert [record["pictures"] for record in records if record["kind"] == "evaluation"] == [9]
 
 
 def test_a_run_s_folder_gives_first_weights_to_another(run, colours, tmp_path, caplog):

@@ -1,5 +1,6 @@
 import pickle
 
+import numpy as np
 import pytest
 import torch
 from safetensors.torch import save_file
@@ -68,6 +69,40 @@ def test_files_without_a_state_dict_are_named(tmp_path, content, words):
     torch.save(content, tmp_path / "a.pth")
     with pytest.raises(InputError, match=words):
         read_state_dict(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize(
+    ("content", "words"),
+    [
+        (b"", "is empty"),
+        (b"\n<!DOCTYPE html><html>not found</html>", "is a web page"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:0", "git-lfs"),
+        (b"\xff\xd8\xff\xe0 picture", "a JPEG picture"),
+        (b"these are just words", "not a PyTorch file"),
+    ],
+)
+def test_what_is_no_weights_file_is_called_what_it_is(tmp_path, content, words):
+    (tmp_path / "a.pth").write_bytes(content)
+    with pytest.raises(InputError, match=words):
+        read_state_dict(tmp_path / "a.pth")
+
+
+@pytest.mark.parametrize("zipped", [True, False])
+def test_no_damage_ends_in_anything_but_a_message(tmp_path, zipped):
+    torch.save(TENSORS, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
+    whole = (tmp_path / "a.pth").read_bytes()
+    random = np.random.default_rng(0)
+    refused = 0
+    for _ in range(150):
+        damaged = bytearray(whole[: random.integers(1, len(whole) + 1)])
+        for place in random.integers(0, len(damaged), 3):
+            damaged[place] = random.integers(256)
+        (tmp_path / "b.pth").write_bytes(damaged)
+        try:
+            read_state_dict(tmp_path / "b.pth")
+        except InputError:
+            refused += 1
+    assert refused > 100
 
 
 def test_a_file_that_is_not_there(tmp_path):

@@ -4,7 +4,7 @@ import torch
 import torchvision
 from safetensors.torch import save_file
 
-from botformer import create_backbone, create_model, load_weights
+from botformer import MHSA2d, create_backbone, create_model, load_weights
 from botformer.errors import InputError
 from botformer.weights import initialise
 
@@ -53,6 +53,23 @@ def test_tables_of_another_image_size_are_taken_over(tmp_path):
     match = load_weights(model, tmp_path / "a.safetensors")
     assert match.missing == match.unused == match.other_shape == []
     assert model.layer4[0].conv2.rel_height.shape == (23, 32)
+
+
+def test_tables_of_another_head_width_keep_their_own(tmp_path):
+    save_file(create_model("botnet_mini", heads=4).state_dict(), tmp_path / "a.safetensors")
+    match = load_weights(create_model("botnet_mini", heads=2), tmp_path / "a.safetensors")
+    assert match.other_shape == ["layer4.0.conv2.rel_height", "layer4.0.conv2.rel_width"]
+
+
+def test_the_blog_listing_s_names_are_translated_on_the_way(tmp_path):
+    layer = MHSA2d(8, heads=1, size=(3, 5), position="blog")
+    q, k, v = layer.qkv.weight.chunk(3)
+    state = {"query.weight": q, "key.weight": k, "value.weight": v}
+    state |= {f"{name}.bias": torch.ones(8) for name in ("query", "key", "value")}
+    state |= {"rel_w": torch.randn(1, 8, 3, 1), "rel_h": torch.randn(1, 8, 1, 5)}
+    save_file({name: tensor.detach().clone() for name, tensor in state.items()}, tmp_path / "blog.safetensors")
+    match = load_weights(MHSA2d(8, heads=1, size=(3, 5), position="blog"), tmp_path / "blog.safetensors")
+    assert match.missing == match.unused == match.other_shape == []
 
 
 def test_a_foreign_file_is_refused(tmp_path):

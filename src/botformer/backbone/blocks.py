@@ -8,8 +8,8 @@ from torchvision.ops import FrozenBatchNorm2d, StochasticDepth
 from botformer.attention import dot_attention
 from botformer.backbone.mhsa import MHSA2d
 from botformer.backbone.options import Options
+from botformer.backbone.variants import EXPANSION
 
-EXPANSION = 4
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
     "silu": lambda: nn.SiLU(inplace=True),

@@ -7,9 +7,7 @@ N H W D (2H-1 + 2W-1) a layer. A counter that watches tensors would see the work
 from collections.abc import Iterator
 from dataclasses import dataclass
 
-from botformer.backbone.variants import Row
-
-EXPANSION = 4
+from botformer.backbone.variants import EXPANSION, STEMS, Row
 
 
 @dataclass(frozen=True)
@@ -35,7 +33,7 @@ def count(
 
 
 def _layers(row: Row, image: tuple[int, int], tables: bool) -> Iterator[Counts]:
-    kernel, stride = {"7x7": (7, 2), "3x3": (3, 1), "3x3/2": (3, 2)}[row.stem]
+    kernel, stride = STEMS[row.stem]
     size = _down(image, stride)
     yield _convolution(3, row.width, kernel, size) + _norm(row.width)
     if row.stem == "7x7":

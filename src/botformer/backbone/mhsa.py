@@ -15,6 +15,7 @@ from botformer.attention import (
     relative_attention_2d,
     relative_parts,
 )
+from botformer.attention.backends import BACKENDS
 from botformer.errors import InputError, unknown
 
 logger = logging.getLogger(__name__)
@@ -56,7 +57,13 @@ class MHSA2d(nn.Module):
             raise unknown("position kind", position, get_args(Position))
         if tables not in get_args(TablePolicy):
             raise unknown("table policy", tables, get_args(TablePolicy))
-        if channels % heads:
+        if backend not in ("auto", *BACKENDS):
+            raise unknown("attention backend", backend, ["auto", *BACKENDS])
+        if position not in ("relative", "position_only") and backend not in ("auto", "augmented"):
+            raise InputError(
+                f"backend {backend!r} computes relative positions; position {position!r} runs as 'augmented'"
+            )
+        if heads < 1 or channels % heads:
             raise InputError(f"{channels} channels do not divide into {heads} heads; choose a divisor of {channels}")
         if min(size) < 1:
             raise InputError(f"the map size must be at least 1x1, got {size[0]}x{size[1]}")

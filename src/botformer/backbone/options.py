@@ -44,8 +44,9 @@ class Options:
                 raise InputError(f"{name} is a probability of at least 0 and below 1, got {getattr(self, name)}")
         if not 0 <= self.frozen_stages <= 5:
             raise InputError(f"frozen_stages counts from 0 (none) to 5 (all), got {self.frozen_stages}")
-        if self.normalization not in get_args(Normalization):
-            raise unknown("normalization", self.normalization, get_args(Normalization))
+        for name, kind in (("normalization", Normalization), ("position", Position), ("tables", TablePolicy)):
+            if getattr(self, name) not in get_args(kind):
+                raise unknown(name, getattr(self, name), get_args(kind))
 
 
 def make_options(options: dict[str, Any]) -> Options:

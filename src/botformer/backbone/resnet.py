@@ -1,15 +1,17 @@
 """Stages put together from a row. State-dict names are torchvision's, so that ResNet weights load as they are."""
 
 from collections import OrderedDict
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 
 import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from botformer.backbone.blocks import ACTIVATIONS, EXPANSION, Bottleneck, NonLocal, make_norm
+from botformer.backbone.blocks import ACTIVATIONS, Bottleneck, NonLocal, make_norm
 from botformer.backbone.mhsa import MHSA2d
 from botformer.backbone.options import Options
-from botformer.backbone.variants import Row
+from botformer.backbone.variants import EXPANSION, STEMS, Row
 from botformer.errors import InputError
 
 STAGES = ("c2", "c3", "c4", "c5")
@@ -21,7 +23,7 @@ class Stages(nn.Module):
     def __init__(self, row: Row, image_size: tuple[int, int], options: Options) -> None:
         super().__init__()
         self.options = options
-        kernel, stride = {"7x7": (7, 2), "3x3": (3, 1), "3x3/2": (3, 2)}[row.stem]
+        kernel, stride = STEMS[row.stem]
         self.conv1 = nn.Conv2d(3, row.width, kernel, stride, padding=kernel // 2, bias=False)
         self.bn1 = make_norm(row.width, options)
         self.act = ACTIVATIONS[row.activation]()
@@ -40,14 +42,19 @@ class Stages(nn.Module):
         """(B, 3, h, w), padding (B, h, w) bool -> {"c2": (B, channels, ceil(h/stride), ceil(w/stride)), ...}."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise InputError(f"images must be (batch, 3, height, width), got shape {tuple(images.shape)}")
-        if padding is not None and padding.shape != (images.shape[0], *images.shape[2:]):
-            raise InputError(f"padding has shape {tuple(padding.shape)} for images of shape {tuple(images.shape)}")
+        if padding is not None and (
+            padding.shape != (images.shape[0], *images.shape[2:]) or padding.dtype != torch.bool
+        ):
+            raise InputError(
+                f"padding has shape {tuple(padding.shape)} and is {padding.dtype} for images of shape "
+                f"{tuple(images.shape)}; expected bool (batch, height, width), True beside the picture"
+            )
         recompute = self.options.gradient_checkpointing and self.training and torch.is_grad_enabled()
         x = self.maxpool(self.act(self.bn1(self.conv1(images))))
         maps = {}
         for name, stage in zip(STAGES, (self.layer1, self.layer2, self.layer3, self.layer4), strict=True):
             for block in stage:
-                x = checkpoint(block, x, padding, use_reentrant=False) if recompute else block(x, padding)
+                x = _recomputed(block, x, padding) if recompute else block(x, padding)
             maps[name] = x
         return maps
 
@@ -154,6 +161,26 @@ class _StageBuilder:
         )
         self.channels, self.stride_px, self.depth = mid * EXPANSION, self.stride_px * stride, self.depth + 1
         return block
+
+
+def _recomputed(block: nn.Module, x: Tensor, padding: Tensor | None) -> Tensor:
+    """The block, computed again in the backward pass; its BatchNorms count the batch once."""
+    return checkpoint(
+        block, x, padding, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(block))
+    )
+
+
+@contextmanager
+def _statistics_kept(block: nn.Module) -> Iterator[None]:
+    norms = [module for module in block.modules() if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm))]
+    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
+    for norm in norms:
+        norm.momentum, norm.num_batches_tracked = 0.0, None
+    try:
+        yield
+    finally:
+        for norm, (momentum, batches) in zip(norms, before, strict=True):
+            norm.momentum, norm.num_batches_tracked = momentum, batches
 
 
 def _initialise(stages: Stages) -> None:

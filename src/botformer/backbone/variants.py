@@ -10,6 +10,10 @@ from botformer.errors import unknown
 
 Operation = Literal["convolution", "attention"]
 Stem = Literal["7x7", "3x3", "3x3/2"]
+STEMS: dict[Stem, tuple[int, int]] = {"7x7": (7, 2), "3x3": (3, 1), "3x3/2": (3, 2)}
+"""Kernel and stride; a 3x3 max-pool of stride 2 follows the first."""
+EXPANSION = 4
+"""Channels of a block's output for each of its bottleneck."""
 
 
 @dataclass(frozen=True)

@@ -9,11 +9,13 @@ from typing import Any
 
 import tyro
 
+from botformer.errors import InputError
 from botformer.recipes import find_recipe
 from botformer.recipes.schema import Recipe
 
 CENTRE = (0.5, 0.5)
 SHOWN = 8
+FEWEST = 640
 
 
 @dataclass(frozen=True)
@@ -46,6 +48,8 @@ def demo(out: Path, pictures: int, epochs: int = 0) -> tuple[Path, dict[str, Any
     from botformer.data.digits import write_digits
     from botformer.pictures.predictions import draw_gallery, draw_prediction
 
+    if pictures < FEWEST:
+        raise InputError(f"--pictures {pictures} are too few to learn from; expected {FEWEST} or more")
     clock = Clock()
     data, run = out / "data", out / "run"
     recipe = find_recipe("digits")
@@ -56,7 +60,7 @@ def demo(out: Path, pictures: int, epochs: int = 0) -> tuple[Path, dict[str, Any
         with Progress(console=Console(stderr=True), transient=True) as progress:
             bar = progress.add_task("", total=pictures + validation)
             write_digits(data, pictures, validation, on_picture=lambda: progress.advance(bar))
-    with clock.part("training"):
+    with clock.part("training, continued from an earlier run" if (run / "last").exists() else "training"):
         train(recipe, str(data), run, "auto")
     with clock.part("evaluating"):
         results = evaluate_checkpoint(run, str(data), "validation", out / "evaluation", 64, 0, recipe.run.device)
@@ -123,6 +127,7 @@ def _write_report(
     versions = json.loads((run / "versions.json").read_text(encoding="utf-8"))
     counts = count(find_row(recipe.model.name), recipe.images.size, num_classes=10)
     seconds = clock.seconds
+    continued = any("continued" in part for part in seconds)
     out = report.parent
     sections = [
         Section(
@@ -130,7 +135,8 @@ def _write_report(
             [
                 f"A {recipe.model.name} with {counts.parameters:,} parameters learned to read handwritten digits on "
                 f"photographs: {results['top1']:.1%} of {results['pictures']:,} pictures of digits and photographs it "
-                f"had never seen are right. Everything took {sum(seconds.values()):.0f} seconds.",
+                f"had never seen are right. {'This time it' if continued else 'Everything'} took "
+                f"{sum(seconds.values()):.0f} seconds.",
                 "The pictures are synthetic scenes from real parts: digits that people wrote (MNIST), pasted on crops "
                 "of photographs. Training and evaluation share neither digits nor photographs. It is a demonstration, "
                 "not a benchmark.",

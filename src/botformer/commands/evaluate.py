@@ -1,5 +1,7 @@
 """Measure a trained network on pictures with labels: botformer evaluate RUN --data DIR."""
 
+import logging
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -32,7 +34,7 @@ def main(arguments: list[str]) -> None:
     results = evaluate_checkpoint(
         given.checkpoint, given.data, given.split, out, given.batch_size, given.workers, given.device
     )
-    console = Console()
+    console = Console(soft_wrap=True, quiet=int(os.environ.get("RANK", "0")) > 0)
     console.print(
         f"{given.split} of {given.data}: "
         + ", ".join(f"{name} {results[name]:.4f}" for name in ("top1", "top5", "loss") if name in results)
@@ -68,6 +70,9 @@ def evaluate_checkpoint(
     from botformer.training.devices import open_accelerator
     from botformer.training.evaluation import evaluate
 
+    accelerator = open_accelerator(Run(device=device, precision="float32"))
+    if not accelerator.is_main_process:
+        logging.disable(logging.INFO)
     model, card = load(checkpoint)
     source = open_source(data, split)
     if list(source.class_names) != card["class_names"]:
@@ -75,11 +80,11 @@ def evaluate_checkpoint(
             f"{checkpoint} knows {len(card['class_names'])} classes ({_some(card['class_names'])}), {source.where} has "
             f"{len(source.class_names)} ({_some(list(source.class_names))}); they must be the same ones"
         )
-    batches = evaluation_batches(source, Images(**card["images"]), batch_size, workers)
-    task = ClassificationTask(model, card, set())
-    accelerator = open_accelerator(Run(device=device, precision="float32"))
-    task.to(accelerator.device)
-    accuracy = evaluate(task, track(batches, "evaluating", console=Console(stderr=True), transient=True), accelerator)
+    share = dict(rank=accelerator.process_index, world=accelerator.num_processes)
+    batches = evaluation_batches(source, Images(**card["images"]), batch_size, workers, **share)
+    task = ClassificationTask(model, card, set()).to(accelerator.device)
+    console = Console(stderr=True, quiet=not accelerator.is_main_process)
+    accuracy = evaluate(task, track(batches, "evaluating", console=console, transient=True), accelerator)
     assert isinstance(accuracy, Accuracy)
     confusion = accuracy.confusion.numpy()
     names = card["class_names"]
@@ -92,6 +97,8 @@ def evaluate_checkpoint(
         "confusion": confusion.tolist(),
         "skipped": batches.bad,
     }
+    if not accelerator.is_main_process:
+        return results
     out.mkdir(parents=True, exist_ok=True)
     (out / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     draw_confusion(confusion, names, out / "confusion.png")

@@ -135,10 +135,12 @@ def _files(given: Sequence[Path]) -> list[Path]:
 
 
 def _drawings(files: Sequence[Path], out: Path) -> list[Path]:
-    """A PNG for each file, numbered where several have the same name."""
-    seen: dict[str, int] = {}
+    """A PNG for each file, numbered where several have the same name; never one of the pictures themselves."""
+    taken = {file.resolve() for file in files}
     drawings = []
     for file in files:
-        seen[file.stem] = seen.get(file.stem, 0) + 1
-        drawings.append(out / (f"{file.stem}.png" if seen[file.stem] == 1 else f"{file.stem}-{seen[file.stem]}.png"))
+        names = (f"{file.stem}.prediction{number}.png" for number in ("", *(f"-{n}" for n in range(2, len(files) + 2))))
+        drawing = next(out / name for name in names if (out / name).resolve() not in taken)
+        taken.add(drawing.resolve())
+        drawings.append(drawing)
     return drawings

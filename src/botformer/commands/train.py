@@ -1,5 +1,7 @@
 """Train a recipe on your pictures: botformer train RECIPE --data DIR --out DIR [--any.field value]."""
 
+import logging
+import os
 import sys
 from dataclasses import dataclass, field, replace
 from pathlib import Path
@@ -11,6 +13,7 @@ from rich.console import Console
 from rich.table import Table
 
 from botformer.recipes import RECIPES, find_recipe
+from botformer.recipes.check import check
 from botformer.recipes.schema import Images, Model, Optimizer, Recipe, Run, Schedule
 
 
@@ -50,7 +53,8 @@ def main(arguments: list[str]) -> None:
         ),
         args=arguments[1:],
         prog=f"botformer train {name}",
-        description=f"Source: {recipe.source}. Expect: {recipe.expect}. Cost: {recipe.cost}.",
+        description=f"Source: {recipe.source}. Expect: {recipe.expect}. Cost: {recipe.cost}. "
+        f"Ours, because no source gives it: {', '.join(recipe.ours)}.",
     )
     recipe = replace(
         recipe,
@@ -61,25 +65,30 @@ def main(arguments: list[str]) -> None:
         run=given.run,
     )
     metrics = train(recipe, given.data, given.out, given.resume)
-    Console().print("  ".join(f"{metric} {value:.4g}" for metric, value in metrics.items() if value is not None))
-    Console().print(f"Everything is in {given.out}. Next: botformer evaluate {given.out} --data {given.data}")
+    if int(os.environ.get("RANK", "0")) == 0:  # under torchrun the first process speaks for all
+        console = Console(soft_wrap=True)
+        console.print("  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, float)))
+        console.print(f"Everything is in {given.out}. Next: botformer evaluate {given.out} --data {given.data}")
 
 
 def train(recipe: Recipe, data: str, out: Path, resume: Literal["auto", "never"]) -> dict[str, float | None]:
     """Pictures, network and loop of a recipe put together; the metrics of the last evaluation."""
-    from accelerate import PartialState  # heavy, and --help should not wait for it
-
+    # Heavy, and --help should not wait for it.
     from botformer.create import create_classification_task
     from botformer.data.batches import evaluation_batches, training_batches
     from botformer.data.sources import open_sources
     from botformer.seeding import seed_all
+    from botformer.training.devices import open_accelerator
     from botformer.training.loop import fit
 
-    train_source, validation_source = open_sources(data)
+    check(recipe)
     run = recipe.run
+    process = open_accelerator(run)
+    if not process.is_main_process:
+        logging.disable(logging.INFO)  # one of several processes speaks for all
+    train_source, validation_source = open_sources(data)
     seed_all(run.seed)  # the initial weights, the same in every process
     task = create_classification_task(recipe, train_source.class_names)
-    process = PartialState(cpu=run.device == "cpu")
     share = dict(workers=run.workers, rank=process.process_index, world=process.num_processes)
     batches = training_batches(train_source, recipe.images, run.batch_size, run.seed, **share)
     per_process = max(1, run.batch_size // (process.num_processes * run.accumulation))

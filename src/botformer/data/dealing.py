@@ -7,11 +7,14 @@ worker, from its epoch and its indices.
 import logging
 import multiprocessing
 import os
+import signal
 import sys
 import threading
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
+from multiprocessing import resource_tracker
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
@@ -260,7 +263,7 @@ def _read(pictures: Pictures, index: int, bad: dict[str, str]) -> Any:
 def _loader(parts: "_TrainingParts | _EvaluationParts", keys: Iterable[Any], workers: int) -> Iterable[_Part]:
     if workers:
         _prepare_fork_server(parts.pictures)
-    return DataLoader(
+    loader = DataLoader(
         parts,
         batch_size=None,  # a key is a whole batch
         sampler=keys,
@@ -271,6 +274,23 @@ def _loader(parts: "_TrainingParts | _EvaluationParts", keys: Iterable[Any], wor
         worker_init_fn=_end_with_main_process,
         generator=torch.Generator(),  # the loader draws a number from it; from the global one, if there is none
     )
+    with _interrupts_held():
+        return iter(loader)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C goes to every process of a terminal. What starts in here never hears it, so that the main process can
+    finish its step; the main process hears it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # when it has to start it lets the signal through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
 def _as_it_is(part: Any) -> Any:

@@ -2,7 +2,13 @@
 
 from botformer.recipes.schema import Images, Model, Optimizer, Recipe, Run, Schedule
 
-_STEPS_OURS = ("optimizer.learning_rate", "schedule.warmup_epochs", "run.precision", "images.evaluation_crop")
+_STEPS_OURS = (
+    "optimizer.name",
+    "optimizer.learning_rate",
+    "schedule.warmup_epochs",
+    "run.precision",
+    "images.evaluation_crop",
+)
 _SCALED_OURS = (
     *_STEPS_OURS,
     "optimizer.weight_decay",

@@ -23,7 +23,9 @@ def open_accelerator(run: Run) -> Accelerator:
     if run.threads:
         torch.set_num_threads(run.threads)
     precision = {"float32": "no", "bf16": "bf16"}[run.precision]
-    accelerator = Accelerator(mixed_precision=precision, cpu=run.device == "cpu")
+    # Without being told so, accelerate would leave several processes on CPUs alone, each with a run of its own.
+    on_cpu = run.device == "cpu" or (run.device == "auto" and not torch.accelerator.is_available())
+    accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu)
     if run.device not in ("auto", accelerator.device.type):
         raise InputError(
             f"run.device {run.device} is not there: torch {torch.__version__} found {accelerator.device.type}; "

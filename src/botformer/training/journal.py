@@ -73,9 +73,7 @@ class RunJournal:
     def evaluation(self, record: Record) -> None:
         self._write(record)
         numbers = {name: value for name, value in record.items() if name not in ("kind", "step", "epoch")}
-        text = "  ".join(
-            f"{name} {'not finite' if value is None else f'{value:.4f}'}" for name, value in numbers.items()
-        )
+        text = "  ".join(f"{name} {_readable(value)}" for name, value in numbers.items())
         self.note(f"evaluation after step {record['step']} (epoch {record['epoch']:.2f}): {text}")
 
     def note(self, text: str) -> None:
@@ -101,6 +99,13 @@ class RunJournal:
             for name, value in record.items():
                 if name not in ("kind", "step") and value is not None:
                     self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+
+
+def _readable(value: float | str | None) -> str:
+    """Counts are whole; null stands for a number that is not finite."""
+    if value is None:
+        return "not finite"
+    return f"{value:.4f}" if isinstance(value, float) else f"{value}"
 
 
 def _tensorboard(out: Path, step: int) -> SummaryWriter:

@@ -21,7 +21,6 @@ MAY_DIFFER = {
     "model.gradient_checkpointing",
     "images.max_bad_files",
     "images.max_megapixels",
-    "run.accumulation",
     "run.workers",
     "run.device",
     "run.evaluate_every",

@@ -1,6 +1,8 @@
 """Tensors out of a file, wherever it is, without ever running what a file contains."""
 
 import pickle
+import re
+import warnings
 from pathlib import Path
 
 import torch
@@ -12,6 +14,13 @@ from botformer.errors import InputError
 
 HUB = "hf://"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+NOT_WEIGHTS = {
+    b"<!doctype": "a web page",
+    b"<html": "a web page",
+    b"version https://git-lfs": "the pointer that git-lfs leaves in place of a file",
+    b"\xff\xd8\xff": "a JPEG picture",
+    b"\x89png": "a PNG picture",
+}
 
 
 def read_state_dict(source: str | Path) -> dict[str, Tensor]:
@@ -43,19 +52,25 @@ def _read_safetensors(path: Path) -> dict[str, Tensor]:
 
 
 def _read_torch(path: Path) -> object:
+    with path.open("rb") as file:
+        start = file.read(64)
+    for beginning, what in NOT_WEIGHTS.items():
+        if start.lstrip().lower().startswith(beginning):
+            raise InputError(f"{path} is {what}, not weights; download it again")
+    if not start:
+        raise InputError(f"{path} is empty; download or save it again")
     try:
-        return torch.load(path, map_location="cpu", weights_only=True)
-    except pickle.UnpicklingError as error:
-        first_line = str(error).splitlines()[0]
-        raise InputError(
-            f"{path} holds Python objects besides tensors, and loading them would run code from the file, so it was "
-            f"not loaded ({first_line}). If you trust it, load it yourself with torch.load(weights_only=False) and "
-            "save its state_dict with safetensors"
-        ) from error
-    except (RuntimeError, EOFError, OSError, ValueError) as error:
-        raise InputError(
-            f"{path} is truncated or not a PyTorch file ({str(error).splitlines()[0]}); download or save it again"
-        ) from error
+        with warnings.catch_warnings(action="ignore"):  # of odd pickles: they load or they are refused
+            return torch.load(path, map_location="cpu", weights_only=True)
+    except Exception as error:  # a damaged pickle can fail in any way, and PyTorch passes most of them on
+        refused = re.search(r"(?:GLOBAL|Unsupported (?:global|class|operand)|type:?) .*", str(error))
+        if isinstance(error, pickle.UnpicklingError) and refused:
+            raise InputError(
+                f"{path} holds Python objects besides tensors, and loading them would run code from the file, so it "
+                f"was not loaded ({refused[0].splitlines()[0][:120]}). If you trust it, load it yourself with "
+                "torch.load(weights_only=False) and save its state_dict with safetensors"
+            ) from error
+        raise InputError(f"{path} is truncated or not a PyTorch file; download or save it again") from error
 
 
 def _unwrap(content: object, path: Path) -> dict[str, Tensor]:

@@ -57,18 +57,23 @@ def load_weights(model: nn.Module, source: str | Path) -> Match:
 
 
 def initialise(model: nn.Module, state: dict[str, Tensor]) -> Match:
-    """Copy every tensor of `state` whose name and shape fit; position tables are resized by the module's own hook."""
+    """Copy every tensor of `state` whose name and shape fit.
+
+    The modules' own hooks see all of it first: they take position tables to their size, and translate other names.
+    """
     own = model.state_dict()
+    other_shape = {name for name, tensor in state.items() if name in own and not _fits(name, tensor, own[name])}
+    result = model.load_state_dict({n: t for n, t in state.items() if n not in other_shape}, strict=False)
+    missing = set(result.missing_keys) - other_shape
     counters = {name for name in own if name.endswith("num_batches_tracked")}  # files of old versions lack them
-    fitting = {name: t for name, t in state.items() if name in own and (t.shape == own[name].shape or _is_table(name))}
-    result = model.load_state_dict(fitting, strict=False)
     return Match(
-        loaded=sorted(fitting),
-        missing=sorted(name for name in result.missing_keys if name not in state and name not in counters),
-        unused=sorted(name for name in state if name not in own and not name.endswith("num_batches_tracked")),
-        other_shape=sorted(name for name in state if name in own and name not in fitting),
+        loaded=sorted(own.keys() - missing - other_shape - (counters - state.keys())),
+        missing=sorted(missing - counters),
+        unused=sorted(name for name in result.unexpected_keys if not name.endswith("num_batches_tracked")),
+        other_shape=sorted(other_shape),
     )
 
 
-def _is_table(name: str) -> bool:
-    return name.rpartition(".")[2] in ("rel_height", "rel_width", "abs_height", "abs_width")
+def _fits(name: str, theirs: Tensor, own: Tensor) -> bool:
+    is_table = name.rpartition(".")[2] in ("rel_height", "rel_width", "abs_height", "abs_width")
+    return theirs.shape == own.shape or (is_table and theirs.shape[1:] == own.shape[1:])

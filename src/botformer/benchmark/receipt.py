@@ -9,34 +9,47 @@ from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-RESULTS = Path(__file__).parents[1] / "results"
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "triton", "bottleneck-transformer-pytorch")
+_ROOT = Path(__file__).resolve().parents[3]  # of the repository, where the package lies in one
 
 
-def write_receipt(name: str, title: str, command: str, figures: Any, seed: int | None = None, notes: str = "") -> Path:
-    """Write results/NAME.json. `figures` is whatever was measured, as JSON; `notes` says what to beware of."""
+def write_receipt(
+    path: Path,
+    title: str,
+    command: str,
+    figures: Any,
+    seed: int | None = None,
+    notes: str = "",
+    measured: dict[str, Any] | None = None,
+) -> Path:
+    """Write the receipt `path` (NAME.json) and return the path.
+
+    Args:
+        figures: whatever was measured, as JSON: a row, or a list of rows with the same meaning.
+        notes: what to beware of.
+        measured: what else is known of the hardware, such as its measured peaks.
+    """
     receipt = {
-        "name": name,
+        "name": path.stem,
         "title": title,
         "command": command,
-        "commit": _git("rev-parse", "HEAD"),
+        "commit": _commit(),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "src")),
         "date": datetime.now(UTC).date().isoformat(),
         "seed": seed,
-        "hardware": hardware(),
+        "hardware": hardware() | (measured or {}),
         "versions": {"python": platform.python_version()} | _versions(),
         "notes": notes,
         "figures": figures,
     }
-    RESULTS.mkdir(exist_ok=True)
-    path = RESULTS / f"{name}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps(receipt, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     return path
 
 
 def hardware() -> dict[str, Any]:
     """Processor, cores this process may use, memory, and the GPU if there is one."""
-    found: dict[str, Any] = {"processor": _processor(), "cores": _cores()}
+    found: dict[str, Any] = {"processor": _processor(), "cores": cores()}
     if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
         found["memory_gb"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9)
     import torch
@@ -45,7 +58,8 @@ def hardware() -> dict[str, Any]:
     return found
 
 
-def _cores() -> int:
+def cores() -> int:
+    """Cores that this process may use."""
     return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
 
 
@@ -67,6 +81,17 @@ def _versions() -> dict[str, str]:
     return found
 
 
+def _commit() -> str:
+    """Of the repository; a copy of it without its history is told by BOTFORMER_COMMIT. Empty if nobody knows."""
+    return _git("rev-parse", "HEAD") or os.environ.get("BOTFORMER_COMMIT", "")
+
+
 def _git(*arguments: str) -> str:
-    done = subprocess.run(["git", *arguments], cwd=RESULTS.parent, capture_output=True, text=True, check=False)
+    """What git says in the repository, or nothing where there is none of ours or no git."""
+    if not (_ROOT / ".git").exists():
+        return ""
+    try:
+        done = subprocess.run(["git", *arguments], cwd=_ROOT, capture_output=True, text=True, check=False)
+    except FileNotFoundError:
+        return ""
     return done.stdout.strip()

@@ -1,0 +1,140 @@
+"""The operation alone: our backends, timm, lucidrains, FlexAttention, the definition and, as the floor, no position.
+
+Everybody gets what a channels_last 1x1 convolution gives, (B, 3C, H, W), and returns (B, C, H, W): what each does to
+get from the one to the other is part of it.
+"""
+
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+
+from botformer.attention.backends import BACKENDS
+from botformer.benchmark.contest import Case, Contestant
+from botformer.benchmark.peers import (
+    LUCIDRAINS_MISSING,
+    AttentionWithoutPosition,
+    FlexAttention,
+    OurAttention,
+    lucidrains_attention,
+    timm_attention,
+)
+from botformer.benchmark.timing import Call, rotations
+
+Tables = tuple[Tensor, Tensor]
+# Name -> what builds it from the position tables (2H-1, D), (2W-1, D) and the number of heads.
+PEERS: dict[str, Callable[[Tensor, Tensor, int], nn.Module]] = {
+    "no position": lambda height, width, heads: AttentionWithoutPosition(heads),
+    **{
+        f"ours, {name}": lambda height, width, heads, name=name: OurAttention(height, width, heads, name)
+        for name in BACKENDS
+        if name != "definition"
+    },
+    "definition": lambda height, width, heads: OurAttention(height, width, heads, "definition"),
+    "timm": timm_attention,
+    "lucidrains": lucidrains_attention,
+    "FlexAttention": FlexAttention,
+}
+
+
+@dataclass(frozen=True)
+class Shape:
+    height: int
+    width: int
+    batch: int = 1
+    heads: int = 4
+    dim: int = 128
+
+    def gflop(self, backward: bool, position: bool) -> float:
+        """Products of the forward pass, or of both, with the backward pass making the logits once more."""
+        B, N, H, W, D = self.batch, self.heads, self.height, self.width, self.dim
+        entries = 2 * H - 1 + 2 * W - 1 if position else 0
+        forward, again = 2 * H * W * D + D * entries, 5 * H * W * D + 3 * D * entries
+        return 2 * B * N * H * W * (forward + (again if backward else 0)) / 1e9
+
+
+# What matters most comes first: minutes may run out.
+CPU = (Shape(64, 64), Shape(14, 14), Shape(14, 14, batch=8), Shape(32, 32))
+CUDA = (
+    Shape(64, 64),
+    Shape(14, 14, batch=64),
+    Shape(64, 64, batch=8),
+    Shape(32, 32, batch=8),
+    Shape(84, 84),
+    Shape(32, 32),
+    Shape(50, 84),
+    Shape(64, 64, batch=2),
+    Shape(14, 14, batch=8),
+)
+TINY = (Shape(3, 4, batch=2, heads=2, dim=16),)
+
+
+def cases(device: torch.device, quick: bool) -> Iterator[Case]:
+    """Forward in inference, and both passes, for each shape; bfloat16 on a GPU and float32 on a CPU."""
+    shapes = TINY if quick else CUDA if device.type == "cuda" else CPU
+    dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
+    for shape in shapes:
+        for backward in (False, True):
+            yield attention_case(shape, backward, device, dtype)
+
+
+def attention_case(shape: Shape, backward: bool, device: torch.device, dtype: torch.dtype) -> Case:
+    return Case(
+        {"map": f"{shape.height}x{shape.width}", "batch": shape.batch, "pass": "both" if backward else "forward"},
+        [
+            Contestant(
+                name,
+                lambda build=build: _prepare(build, shape, backward, device, dtype),
+                answer="" if name == "no position" else "relative attention",
+                obstacle=_obstacle(name, shape, backward, device, dtype),
+                theirs=name in ("timm", "lucidrains", "FlexAttention"),
+                gflop=shape.gflop(backward, position=name != "no position"),
+            )
+            for name, build in PEERS.items()
+        ],
+        tolerance=0.001 if dtype == torch.float32 else 0.1,
+    )
+
+
+def _prepare(
+    build: Callable[[Tensor, Tensor, int], nn.Module],
+    shape: Shape,
+    backward: bool,
+    device: torch.device,
+    dtype: torch.dtype,
+) -> Call:
+    B, H, W, C = shape.batch, shape.height, shape.width, shape.heads * shape.dim
+    height, width = (torch.randn(2 * size - 1, shape.dim) * shape.dim**-0.5 for size in (H, W))
+    sets = rotations(B * 4 * C * H * W * dtype.itemsize, device)
+    maps = [_map(B, 3 * C, H, W, device, dtype).requires_grad_(backward) for _ in range(sets)]
+    upstream = [_map(B, C, H, W, device, dtype) for _ in range(sets)] if backward else []
+    # After the inputs, which then are the same for all: building may draw random numbers too.
+    attention = build(height.to(device, dtype), width.to(device, dtype), shape.heads).to(device, dtype)
+    parameters = list(attention.parameters())
+
+    def forward_call(number: int) -> Tensor:
+        with torch.no_grad():
+            return attention(maps[number % sets])
+
+    def both_call(number: int) -> tuple[Tensor, ...]:
+        projected = maps[number % sets]
+        out = attention(projected)
+        return out, *torch.autograd.grad(out, [projected, *parameters], upstream[number % sets])
+
+    return both_call if backward else forward_call
+
+
+def _map(B: int, C: int, H: int, W: int, device: torch.device, dtype: torch.dtype) -> Tensor:
+    return torch.randn(B, C, H, W).to(device, dtype).to(memory_format=torch.channels_last)
+
+
+def _obstacle(name: str, shape: Shape, backward: bool, device: torch.device, dtype: torch.dtype) -> str:
+    if name.startswith("ours, "):
+        sample = torch.empty(1, 1, shape.height, shape.width, shape.dim, device=device, dtype=dtype)
+        return BACKENDS[name.removeprefix("ours, ")].obstacle(sample, sample)
+    if name == "lucidrains":
+        return LUCIDRAINS_MISSING or ("odd sizes are beyond it" if shape.height % 2 or shape.width % 2 else "")
+    if name == "FlexAttention" and device.type == "cpu":
+        return "it has no backward pass on the CPU" if backward else ""
+    return ""

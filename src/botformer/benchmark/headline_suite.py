@@ -1,0 +1,52 @@
+"""The paper's headline: a training step of T3 to T7 against EfficientNets, SE-ResNets and ResNeSts, same batch.
+
+Each at its own image size, all from timm but ours. They are not to give the same answer; what they reach on ImageNet
+is in the papers.
+"""
+
+from collections.abc import Iterator
+
+import torch
+from torch import nn
+
+from botformer.backbone.counting import count
+from botformer.backbone.variants import ROWS, find_row
+from botformer.benchmark.contest import Case, Contestant
+from botformer.benchmark.networks import our_model, training_step
+
+# (name, image px); a group: ours first, then networks whose accuracy the paper sets beside it.
+GROUPS = (
+    (("botnet_t7", 384), ("efficientnet_b7", 600), ("resnest269e", 416)),
+    (("botnet_t3", 224), ("efficientnet_b4", 380), ("seresnet50", 224), ("resnest50d", 224)),
+    (("botnet_t5", 256), ("efficientnet_b6", 528), ("seresnet152", 288), ("resnest200e", 320)),
+    (("botnet_t4", 224), ("efficientnet_b5", 456), ("resnest101e", 256)),
+    (("botnet_t6", 320), ("efficientnet_b7", 600), ("seresnet152", 320)),
+)
+CPU_GROUPS = tuple(group[:2] for group in (GROUPS[1], GROUPS[3], GROUPS[2], GROUPS[0]))
+BATCH = {"cpu": 1, "cuda": 16}
+TINY = ((("botnet_nano", 48), ("efficientnet_b0", 48)),)
+
+
+def cases(device: torch.device, quick: bool) -> Iterator[Case]:
+    """A case a group. On a CPU the nearest rival alone, the cheapest group first."""
+    groups = TINY if quick else GROUPS if device.type == "cuda" else CPU_GROUPS
+    batch = 2 if quick else BATCH[device.type]
+    for group in groups:
+        yield Case({"group": group[0][0], "batch": batch}, [_contestant(*one, batch, device) for one in group])
+
+
+def _contestant(name: str, image_px: int, batch: int, device: torch.device) -> Contestant:
+    ours = name in ROWS
+    return Contestant(
+        f"{name}, {image_px} px",
+        lambda: training_step(lambda: _model(name, image_px), image_px, batch, device),
+        gflop=6 * batch * count(find_row(name), image_px).multiply_adds / 1e9 if ours else None,
+    )
+
+
+def _model(name: str, image_px: int) -> nn.Module:
+    if name in ROWS:
+        return our_model(name, image_px)
+    import timm
+
+    return timm.create_model(name)

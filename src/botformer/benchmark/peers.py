@@ -1,0 +1,109 @@
+"""Other people's attention with our numbers in it, and what else the operation is held against.
+
+Letters: B batch, N heads, H x W map, D head width, C = N D channels.
+"""
+
+import importlib.util
+from typing import Any
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor, nn
+
+from botformer.attention import relative_attention_2d, relative_parts
+
+LUCIDRAINS_MISSING = (
+    ""
+    if importlib.util.find_spec("bottleneck_transformer_pytorch")
+    else "bottleneck-transformer-pytorch is not installed"
+)
+
+
+class OurAttention(nn.Module):
+    """A projected map (B, 3C, H, W), channels_last -> (B, C, H, W), by one of our backends."""
+
+    def __init__(self, rel_height: Tensor, rel_width: Tensor, heads: int, backend: str) -> None:
+        super().__init__()
+        self.rel_height, self.rel_width = nn.Parameter(rel_height.clone()), nn.Parameter(rel_width.clone())
+        self.heads, self.backend = heads, backend
+
+    def forward(self, projected: Tensor) -> Tensor:
+        q, k, v = _heads_of(projected, self.heads)
+        return _map_of(relative_attention_2d(q, k, v, self.rel_height, self.rel_width, backend=self.backend))
+
+
+class AttentionWithoutPosition(nn.Module):
+    """The same map through PyTorch's fused attention, which knows nothing about positions: the floor."""
+
+    def __init__(self, heads: int) -> None:
+        super().__init__()
+        self.heads = heads
+
+    def forward(self, projected: Tensor) -> Tensor:
+        q, k, v = (part.flatten(2, 3) for part in _heads_of(projected, self.heads))
+        return _map_of(F.scaled_dot_product_attention(q, k, v).unflatten(2, tuple(projected.shape[2:])))
+
+
+class FlexAttention(nn.Module):
+    """The same operation as a user of PyTorch's FlexAttention would write it: the bias as a compiled `score_mod`."""
+
+    def __init__(self, rel_height: Tensor, rel_width: Tensor, heads: int) -> None:
+        super().__init__()
+        from torch.nn.attention.flex_attention import flex_attention
+
+        self.rel_height, self.rel_width = nn.Parameter(rel_height.clone()), nn.Parameter(rel_width.clone())
+        self.heads = heads
+        torch.compiler.reset()  # past eight shapes the compiler gives up and runs the uncompiled form without an error
+        self.attention: Any = torch.compile(flex_attention, dynamic=False)
+
+    def forward(self, projected: Tensor) -> Tensor:
+        W = projected.shape[3]
+        q, k, v = _heads_of(projected, self.heads)
+        (_, row_terms, column_terms), _ = relative_parts(q, k, self.rel_height, self.rel_width)
+        rows, columns = row_terms.flatten(2, 3), column_terms.flatten(2, 3)  # (B, N, HW, H), (B, N, HW, W)
+
+        def with_position(score: Tensor, b: Tensor, n: Tensor, i: Tensor, j: Tensor) -> Tensor:
+            return score + rows[b, n, i, j // W] + columns[b, n, i, j % W]
+
+        out = self.attention(*(part.flatten(2, 3) for part in (q, k, v)), score_mod=with_position)
+        return _map_of(out.unflatten(2, tuple(projected.shape[2:])))
+
+
+def timm_attention(rel_height: Tensor, rel_width: Tensor, heads: int) -> nn.Module:
+    """timm's `BottleneckAttn` that scales positions like the authors; its projection is a copy-less identity."""
+    from timm.layers.bottleneck_attn import BottleneckAttn
+
+    (H, W), D = _map_size(rel_height, rel_width), rel_height.shape[1]
+    theirs = BottleneckAttn(heads * D, feat_size=(H, W), num_heads=heads, dim_head=D, scale_pos_embed=True)
+    theirs.qkv = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
+    theirs.pos_embed.height_rel = nn.Parameter(rel_height.clone())
+    theirs.pos_embed.width_rel = nn.Parameter(rel_width.clone())
+    return theirs
+
+
+def lucidrains_attention(rel_height: Tensor, rel_width: Tensor, heads: int) -> nn.Module:
+    """The `Attention` of bottleneck-transformer-pytorch, likewise."""
+    from bottleneck_transformer_pytorch.bottleneck_transformer_pytorch import Attention
+
+    (H, W), D = _map_size(rel_height, rel_width), rel_height.shape[1]
+    theirs: Any = Attention(dim=heads * D, fmap_size=(H, W), heads=heads, dim_head=D, rel_pos_emb=True)
+    theirs.to_qkv = nn.Identity()
+    theirs.pos_emb.rel_height = nn.Parameter(rel_height.clone())
+    theirs.pos_emb.rel_width = nn.Parameter(rel_width.clone())
+    return theirs
+
+
+def _map_size(rel_height: Tensor, rel_width: Tensor) -> tuple[int, int]:
+    return (len(rel_height) + 1) // 2, (len(rel_width) + 1) // 2
+
+
+def _heads_of(projected: Tensor, heads: int) -> Tensor:
+    """(B, 3C, H, W) -> (3, B, N, H, W, D), views where the map is channels_last."""
+    channels = projected.shape[1]
+    parts = projected.permute(0, 2, 3, 1).unflatten(3, (3, heads, channels // (3 * heads)))
+    return parts.permute(3, 0, 4, 1, 2, 5)
+
+
+def _map_of(out: Tensor) -> Tensor:
+    """(B, N, H, W, D) -> (B, C, H, W)."""
+    return out.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)
