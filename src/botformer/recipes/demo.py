@@ -12,8 +12,8 @@ RECIPES = {
         model=Model("botnet_nano", zero_gamma=False),
         images=Images(size=48, augmentation="crop", flip=False, evaluation_crop=1.0),
         optimizer=Optimizer("adamw", learning_rate=4e-3, weight_decay=0.05),
-        schedule=Schedule(epochs=4, warmup_epochs=0.25),
-        # Layers this small only wait for a second thread, and pictures are read faster than workers could start.
-        run=Run(batch_size=64, precision="float32", workers=0, threads=1),
+        schedule=Schedule(epochs=3, warmup_epochs=0.25),
+        # Layers this small only wait for a second thread; the other core reads the pictures.
+        run=Run(batch_size=64, precision="float32", workers=1, threads=1),
     ),
 }
