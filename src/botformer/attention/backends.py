@@ -71,7 +71,7 @@ def _augmented_obstacle(q: Tensor, v: Tensor) -> str:
 
 
 # In order of preference: `auto` takes the first that can run the input. On the CPU "tiled" was measured the fastest of
-# those that build no N x N matrix, at every size, forward and backward (results/attention_cpu.json). On CUDA nothing
+# those that build no N x N matrix, or level with it, at every size (results/attention_cpu.json). On CUDA nothing
 # was measured yet: until the fused kernels have run on a GPU, PyTorch's stand before them.
 BACKENDS = {
     backend.name: backend
