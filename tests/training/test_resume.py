@@ -44,8 +44,14 @@ def test_fields_that_differ_are_named_with_both_values(tmp_path: Path) -> None:
 
 def test_fields_of_the_machine_may_differ(tmp_path: Path) -> None:
     saved(tmp_path, toy_recipe())
-    other = replace(toy_recipe(run={"workers": 5, "max_steps": 9, "keep": 7, "accumulation": 2}), cost="nothing")
+    other = replace(toy_recipe(run={"workers": 5, "max_steps": 9, "keep": 7}), cost="nothing")
     assert find_start(tmp_path, other, "auto") is not None
+
+
+def test_accumulation_may_not_because_batch_norm_sees_the_parts(tmp_path: Path) -> None:
+    saved(tmp_path, toy_recipe())
+    with pytest.raises(InputError, match=r"run\.accumulation: 1 there, 2 now"):
+        find_start(tmp_path, toy_recipe(run={"accumulation": 2}), "auto")
 
 
 def test_every_field_that_may_differ_exists() -> None:
