@@ -86,3 +86,20 @@ def test_models_prints_every_row_with_the_paper_s_numbers_in_their_own_column(si
         assert lines["botnet50"] == ["botnet50", "1024", "20,903,208", "20.8e6", "102.989e9", "102.98e9"]
     else:
         assert lines["botnet50"] == ["botnet50", "224", "20,852,008", "4.023e9"]
+
+
+def test_an_interrupt_outside_training_ends_with_a_word_and_no_trace(monkeypatch, capsys):
+    def interrupted(arguments):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("botformer.commands.models.main", interrupted)
+    assert cli.main(["models"]) == 130
+    assert capsys.readouterr().err == "botformer models: interrupted\n"
+
+
+def test_help_of_a_recipe_says_what_is_ours(capsys):
+    with pytest.raises(SystemExit):
+        cli.main(["train", "imagenet_botnet_t5_350", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Ours, because no source gives it" in printed
+    assert "model.drop_path" in printed

@@ -158,6 +158,12 @@ def test_two_processes_are_one_run(colours, tmp_path):
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if record["kind"] == "train"] == [1, 2, 3]
     assert [record["pictures"] for record in records if record["kind"] == "evaluation"] == [9]
+    command = ["evaluate", str(tmp_path / "run"), "--data", str(colours), "--workers=0"]
+    done = subprocess.run(
+        [*launcher, "-m", "botformer.cli", *command], capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.count("on 9 pictures") == 1
 
 
 def test_a_run_s_folder_gives_first_weights_to_another(run, colours, tmp_path, caplog):
