@@ -1,6 +1,6 @@
 """The picture of the README: a ResNet block beside a BoT block, and where a trained BoT block looks.
 
-python docs/images/draw_blocks.py runs/demo/run PICTURE [PICTURE ...]     (after make demo)
+python docs/images/draw_blocks.py runs/demo/digits/run PICTURE [PICTURE ...]     (after make demo)
 """
 
 import sys
@@ -10,7 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from botformer.commands.predict import look_at
+from botformer.commands.predict_classifier import look_at
 from botformer.create import load
 
 INK, FAINT, PLAIN, NEW = "#1f2933", "#5b6670", "#e3e8ec", "#f6c85f"

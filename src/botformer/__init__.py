@@ -16,6 +16,7 @@ _DOOR = {
     "load": "botformer.create",
     "load_weights": "botformer.weights",
     "relative_attention_2d": "botformer.attention",
+    "save": "botformer.weights",
 }
 _ROOMS = ("deploy",)
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "load",
     "load_weights",
     "relative_attention_2d",
+    "save",
 ]
 
 if TYPE_CHECKING:
@@ -36,7 +38,7 @@ if TYPE_CHECKING:
     from botformer.attention import relative_attention_2d
     from botformer.backbone.mhsa import MHSA2d
     from botformer.create import create_backbone, create_detector, create_model, list_models, load
-    from botformer.weights import load_weights
+    from botformer.weights import load_weights, save
     from botformer.weights.adopt import adopt
 
 

@@ -6,9 +6,10 @@ from torch import nn
 from torchvision.transforms.v2.functional import normalize
 
 from botformer.classification.metrics import Accuracy
-from botformer.classification.normalise import MEAN, STD, normalise
+from botformer.classification.normalise import normalise
 from botformer.classification.task import ClassificationTask
 from botformer.errors import InputError
+from botformer.recipes.schema import IMAGENET_MEAN, IMAGENET_STD
 from botformer.seeding import seed_all
 
 
@@ -26,7 +27,7 @@ def small_task(**options):
 
 def test_pictures_are_normalised_as_torchvision_does():
     images = some_batch()["images"]
-    expected = normalize(images.float() / 255, list(MEAN), list(STD))
+    expected = normalize(images.float() / 255, list(IMAGENET_MEAN), list(IMAGENET_STD))
     torch.testing.assert_close(normalise(images), expected, rtol=1e-5, atol=1e-5)
 
 

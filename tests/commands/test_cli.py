@@ -42,11 +42,11 @@ def test_help_names_every_command(capsys):
     ("arguments", "words"),
     [
         (["trian"], "unknown command 'trian'; did you mean train?"),
-        (["train", "digit"], "unknown recipe 'digit'; did you mean digits?"),
+        (["train", "digit"], "unknown recipe 'digit'; did you mean digits or digit_scenes?"),
         (["train", "digits", "--data", "nowhere"], "data folder nowhere does not exist; expected one of"),
         (
             ["evaluate", "nowhere", "--data", "x"],
-            "nowhere is not a folder; expected the --out folder of a training run",
+            "nowhere does not exist; expected the --out folder of a training run",
         ),
         (["predict", "a.jpg", "--checkpoint", "nowhere"], "a.jpg does not exist; expected a picture"),
         (["models", "--image-size", "-3"], "--image-size must be positive"),

@@ -10,21 +10,27 @@ import pytest
 
 
 @pytest.mark.slow
-def test_the_demo_reads_unseen_digits_and_leaves_a_self_contained_report(tmp_path):
-    """In a process of its own, as people start it. The gate is below what it reaches, for other machines' rounding."""
+@pytest.mark.timeout(1200)
+def test_the_demo_outlines_nuclei_reads_digits_and_leaves_a_self_contained_report(tmp_path):
+    """In a process of its own, as people start it. The gates leave room for other machines' rounding."""
     command = [sys.executable, "-m", "botformer.cli", "demo", "--out", "demo"]
-    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=580, check=False)
+    done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1180, check=False)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "demo"
-    results = json.loads((out / "evaluation" / "results.json").read_text())
-    assert results["pictures"] == 2000
-    assert results["top1"] >= 0.85
-    assert f"{results['top1']:.1%} of 2,000 unseen digits are right" in done.stdout
+    nuclei = json.loads((out / "nuclei" / "evaluation" / "metrics.json").read_text())
+    digits = json.loads((out / "digits" / "evaluation" / "results.json").read_text())
+    scenes = json.loads((out / "scenes" / "evaluation" / "metrics.json").read_text())
+    assert nuclei["mask"]["AP50"] >= 0.8
+    assert (digits["pictures"], scenes["pictures"]) == (2000, 200)
+    assert digits["top1"] >= 0.85
+    assert scenes["mask"]["AP50"] >= 0.75
+    assert f"{digits['top1']:.1%} of 2,000 unseen ones are right" in done.stdout
     page = (out / "report.html").read_text(encoding="utf-8")
-    assert page.count('src="data:image/png;base64,') == 4
+    assert page.count('src="data:image/png;base64,') == 10
     assert not re.search(r'(src|href)="(?!data:)', page)
-    assert f"{results['top1']:.1%}" in page
-    shared = files(out / "data" / "train") & files(out / "data" / "validation")
+    for part in (nuclei, scenes):
+        assert f"{part['mask']['AP50']:.3f} mask AP50" in page
+    shared = files(out / "digits" / "data" / "train") & files(out / "digits" / "data" / "validation")
     assert not shared
 
 

@@ -194,7 +194,7 @@ def broken(run, tmp_path, damage):
     ("damage", "words"),
     [
         (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]), "truncated"),
-        (lambda f: (f / "model.safetensors").unlink(), "not a file"),
+        (lambda f: (f / "model.safetensors").unlink(), "does not exist"),
         (lambda f: (f / "state.json").write_text("{"), "cannot be read"),
         (lambda f: (f / "state.json").write_text('{"epoch": 3}'), "is not a checkpoint's state"),
     ],
@@ -224,7 +224,10 @@ def test_an_unreadable_picture_is_named_and_the_others_are_predicted(run, colour
     arguments = [str(tmp_path / "broken.jpg"), str(good), "--checkpoint", str(run), "--out", str(tmp_path / "out")]
     assert cli.main(["predict", *arguments]) == 2
     assert "1 of 2 pictures could not be read" in capsys.readouterr().err
-    assert len(json.loads((tmp_path / "out" / "predictions.json").read_text())) == 1
+    predicted, unreadable = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert "top5" in predicted
+    assert unreadable["file"].endswith("broken.jpg")
+    assert unreadable["unreadable"]
 
 
 def test_bad_files_in_training_are_skipped_listed_and_limited(colours, tmp_path, caplog, capsys):

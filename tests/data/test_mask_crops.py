@@ -6,7 +6,8 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from botformer.data.mask_crops import area_px, crop_mask, run_lengths
+from botformer.data.mask_crops import area_px, crop_mask
+from botformer.run_lengths import expand as run_lengths
 from tests.data.coco_files import compressed, disc, uncompressed
 
 SIDE = 40

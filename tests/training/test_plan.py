@@ -1,8 +1,11 @@
+from pathlib import Path
+
 import pytest
 
 from botformer.errors import InputError
+from botformer.training.loop import fit
 from botformer.training.plan import make_plan
-from tests.training.toy import toy_recipe
+from tests.training.toy import ToyBatches, toy_recipe, toy_task
 
 
 def test_last_step_is_evaluated_and_saved_wherever_it_falls() -> None:
@@ -26,11 +29,13 @@ def test_max_steps_beyond_the_schedule_adds_nothing() -> None:
         ({"run": {"evaluate_every": 0}}, "evaluate_every"),
         ({"run": {"keep": 0}}, "keep"),
         ({"run": {"max_steps": -1}}, "max_steps"),
+        ({"run": {"threads": -1}}, "threads"),
     ],
 )
-def test_settings_that_make_no_run_are_named(settings: dict, word: str) -> None:
+def test_settings_that_make_no_run_are_named(settings: dict, word: str, tmp_path: Path) -> None:
     with pytest.raises(InputError, match=word):
-        make_plan(toy_recipe(**settings), steps_per_epoch=4)
+        fit(toy_task(), ToyBatches(), [], toy_recipe(**settings), tmp_path)
+    assert not list(tmp_path.iterdir())
 
 
 def test_too_few_pictures_for_one_batch_is_an_error() -> None:

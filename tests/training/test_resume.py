@@ -4,7 +4,7 @@ from pathlib import Path
 import pytest
 
 from botformer.errors import InputError
-from botformer.recipes.schema import Recipe
+from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 from botformer.training.checkpoint import State, write_state
 from botformer.training.checkpoints import Checkpoints
 from botformer.training.resume import MAY_DIFFER, as_json, find_start, flat
@@ -12,7 +12,7 @@ from tests.training.test_checkpoints import tensors
 from tests.training.toy import toy_recipe
 
 
-def saved(out: Path, recipe: Recipe, best_step: int = 0) -> None:
+def saved(out: Path, recipe: ClassificationRecipe, best_step: int = 0) -> None:
     state = State(4, {}, 0, best_step, 0.5 if best_step else None, ["model", "optimizer"], as_json(recipe), {}, {})
     Checkpoints(out, 2, None).save(state, tensors(4))
 
@@ -55,7 +55,8 @@ def test_accumulation_may_not_because_batch_norm_sees_the_parts(tmp_path: Path) 
 
 
 def test_every_field_that_may_differ_exists() -> None:
-    assert not MAY_DIFFER - flat(as_json(Recipe())).keys()
+    assert not MAY_DIFFER - flat(as_json(ClassificationRecipe())).keys()
+    assert not MAY_DIFFER - flat(as_json(DetectionRecipe())).keys()
 
 
 def test_field_newer_than_the_run_counts_as_its_default(tmp_path: Path) -> None:

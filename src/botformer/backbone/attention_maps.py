@@ -1,5 +1,7 @@
 """Where every attention layer of a network looks from one place of the picture."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 
@@ -7,12 +9,14 @@ from botformer.backbone.mhsa import MHSA2d
 
 
 @torch.no_grad()
-def attention_maps(model: nn.Module, images: Tensor, query: tuple[float, float]) -> list[tuple[str, Tensor]]:
+def attention_maps(
+    model: nn.Module, images: Tensor | Sequence[Tensor], query: tuple[float, float]
+) -> list[tuple[str, Tensor]]:
     """Name and attention (B, heads, H, W) of each `MHSA2d`, in the order they run.
 
     Args:
-        model: anything that holds such layers and takes `images`, (B, 3, h, w).
-        query: (y, x) of the place that looks, as shares of the picture: (0.5, 0.5) is its centre.
+        model: anything that holds such layers and takes `images`: (B, 3, h, w), or a detector's list.
+        query: (y, x) of the place that looks, as shares of the picture, or of its canvas: (0.5, 0.5) is the centre.
     """
     maps: list[tuple[str, Tensor]] = []
     names = {module: name for name, module in model.named_modules() if isinstance(module, MHSA2d)}

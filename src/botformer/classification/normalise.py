@@ -3,12 +3,11 @@
 import torch
 from torch import Tensor
 
-MEAN = (0.485, 0.456, 0.406)
-STD = (0.229, 0.224, 0.225)
+from botformer.recipes.schema import IMAGENET_MEAN, IMAGENET_STD
 
 
 def normalise(images: Tensor) -> Tensor:
     """(B, 3, H, W) uint8 -> float32, per channel (value / 255 - mean) / std; on the device of the input."""
-    mean = torch.tensor(MEAN, device=images.device)[:, None, None] * 255
-    scale = 1 / (torch.tensor(STD, device=images.device)[:, None, None] * 255)
+    mean = torch.tensor(IMAGENET_MEAN, device=images.device)[:, None, None] * 255
+    scale = 1 / (torch.tensor(IMAGENET_STD, device=images.device)[:, None, None] * 255)
     return (images - mean) * scale

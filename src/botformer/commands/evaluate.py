@@ -1,4 +1,4 @@
-"""Measure a trained network on pictures with labels: botformer evaluate RUN --data DIR."""
+"""Measure a trained network on pictures whose labels or objects are known: botformer evaluate RUN --data DIR."""
 
 import logging
 import os
@@ -8,102 +8,90 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from botformer.errors import InputError
+
 Device = Literal["auto", "cuda", "mps", "cpu"]
 
 
 @dataclass(frozen=True)
 class Arguments:
     checkpoint: Annotated[Path, tyro.conf.Positional]
-    """The --out folder of a training run (its best checkpoint), or the folder of one checkpoint."""
+    """The --out folder of a training run (its best checkpoint), the folder of one checkpoint, a .safetensors file of
+    botformer.save, or the name of a network that comes with the package."""
     data: str
-    """Pictures in class folders, as for `botformer train`."""
+    """As for `botformer train`: pictures in class folders for a classifier, COCO or YOLO annotations for a detector."""
     split: str = "validation"
-    """Which part of the data: validation, train, or any other folder in it such as test."""
+    """Which part of the data: validation, train, or any other in it such as test."""
     out: Path | None = None
-    """Where results.json and confusion.png go; evaluation/ in the run by default."""
-    batch_size: int = 64
+    """Where the results go; evaluation/ in the run by default, else runs/NAME/evaluation."""
+    by: str | None = None
+    """Detectors: measure groups of pictures too, told apart by this key of the image records, such as stain."""
+    batch_size: int | None = None
+    """Pictures at a time in each process; 64 for classifiers, 4 for detectors by default."""
     workers: int = -1
+    """Processes that read pictures; -1: one a core, at most 8; 0: none."""
     device: Device = "auto"
+
+    @property
+    def folder(self) -> Path:
+        """Where the results go."""
+        if self.out is not None:
+            return self.out
+        run = self.checkpoint if self.checkpoint.is_dir() else Path("runs") / self.checkpoint.stem
+        return run / "evaluation"
 
 
 def main(arguments: list[str]) -> None:
     given = tyro.cli(Arguments, args=arguments, prog="botformer evaluate", description=__doc__)
     from rich.console import Console
 
-    out = given.out or given.checkpoint / "evaluation"
-    results = evaluate_checkpoint(
-        given.checkpoint, given.data, given.split, out, given.batch_size, given.workers, given.device
-    )
-    console = Console(soft_wrap=True, quiet=int(os.environ.get("RANK", "0")) > 0)
-    console.print(
-        f"{given.split} of {given.data}: "
-        + ", ".join(f"{name} {results[name]:.4f}" for name in ("top1", "top5", "loss") if name in results)
-        + f" on {results['pictures']:,} pictures"
-    )
-    worst = sorted(results["per_class"].items(), key=lambda item: item[1])[:5]
-    console.print("lowest classes: " + ", ".join(f"{name} {value:.1%}" for name, value in worst))
-    if results["skipped"]:
-        console.print(
-            f"{len(results['skipped'])} pictures could not be read and were left out; results.json lists them"
-        )
-    console.print(f"details in {out / 'results.json'} and {out / 'confusion.png'}")
+    from botformer.commands.evaluate_classifier import print_classification
+    from botformer.commands.evaluate_detector import print_detection
+
+    results = evaluate_checkpoint(given)
+    if int(os.environ.get("RANK", "0")) > 0:  # under torchrun the first process speaks for all
+        return
+    console = Console(soft_wrap=True)
+    print_results = print_detection if results["task"] == "detection" else print_classification
+    print_results(results, given.folder, console)
 
 
-def evaluate_checkpoint(
-    checkpoint: Path, data: str, split: str, out: Path, batch_size: int, workers: int, device: Device
-) -> dict[str, Any]:
-    """Evaluate, write OUT/results.json and OUT/confusion.png, and return what results.json holds."""
-    import json
-
-    import numpy as np
-    from rich.console import Console
-    from rich.progress import track
-
-    from botformer.classification.metrics import Accuracy
-    from botformer.classification.task import ClassificationTask
+def evaluate_checkpoint(given: Arguments) -> dict[str, Any]:
+    """Evaluate, write the results to `given.folder`, and return what results.json (of a classifier) or metrics.json (of
+    a detector) holds."""
+    from botformer.commands.evaluate_classifier import evaluate_classifier
+    from botformer.commands.evaluate_detector import evaluate_detector
     from botformer.create import load
-    from botformer.data.batches import evaluation_batches
-    from botformer.data.sources import open_source
-    from botformer.errors import InputError
-    from botformer.pictures.confusion import draw_confusion
-    from botformer.recipes.schema import Images, Run
+    from botformer.recipes.schema import Run
     from botformer.training.devices import open_accelerator
-    from botformer.training.evaluation import evaluate
 
-    accelerator = open_accelerator(Run(device=device, precision="float32"))
+    accelerator = open_accelerator(Run(device=given.device, precision="float32"))
     if not accelerator.is_main_process:
         logging.disable(logging.INFO)
-    model, card = load(checkpoint)
-    source = open_source(data, split)
-    if list(source.class_names) != card["class_names"]:
+    loaded = load(given.checkpoint)
+    _demand_data_of(loaded.card["task"], given)
+    evaluate = evaluate_detector if loaded.card["task"] == "detection" else evaluate_classifier
+    return evaluate(given, loaded, accelerator)
+
+
+def _demand_data_of(task: str, given: Arguments) -> None:
+    """The other task's data would give an error all the same, but one that leads astray."""
+    root = Path(given.data).expanduser()
+    annotated = any(
+        next(root.glob(pattern), None)
+        for pattern in ("annotations/*.json", "*/_annotations.coco.json", "data.yaml", "data.yml")
+    )
+    if task == "classification" and annotated:
         raise InputError(
-            f"{checkpoint} knows {len(card['class_names'])} classes ({_some(card['class_names'])}), {source.where} has "
-            f"{len(source.class_names)} ({_some(list(source.class_names))}); they must be the same ones"
+            f"{given.checkpoint} is a classifier, but {given.data} holds objects with boxes (COCO or YOLO); give it "
+            "pictures in class folders, DIR/validation/CLASS/*.jpg, or evaluate a detector"
         )
-    share = dict(rank=accelerator.process_index, world=accelerator.num_processes)
-    batches = evaluation_batches(source, Images(**card["images"]), batch_size, workers, **share)
-    task = ClassificationTask(model, card, set()).to(accelerator.device)
-    console = Console(stderr=True, quiet=not accelerator.is_main_process)
-    accuracy = evaluate(task, track(batches, "evaluating", console=console, transient=True), accelerator)
-    assert isinstance(accuracy, Accuracy)
-    confusion = accuracy.confusion.numpy()
-    names = card["class_names"]
-    shares = confusion.diagonal() / np.maximum(confusion.sum(1), 1)
-    results = accuracy.compute() | {
-        "checkpoint": str(checkpoint),
-        "data": data,
-        "split": split,
-        "per_class": dict(zip(names, shares.round(4).tolist(), strict=True)),
-        "confusion": confusion.tolist(),
-        "skipped": batches.bad,
-    }
-    if not accelerator.is_main_process:
-        return results
-    out.mkdir(parents=True, exist_ok=True)
-    (out / "results.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    draw_confusion(confusion, names, out / "confusion.png")
-    return results
+    if task == "detection" and root.is_dir() and not annotated:
+        from botformer.data.detection_sources import LAYOUTS
 
-
-def _some(names: list[str]) -> str:
-    return ", ".join(names[:4]) + (", ..." if len(names) > 4 else "")
+        raise InputError(
+            f"{given.checkpoint} is a detector, but {given.data} has no annotations that say where objects are (class "
+            f"folders are for classifiers); {LAYOUTS}"
+        )
+    if task == "classification" and given.by is not None:
+        raise InputError("--by is for detectors: pictures in class folders have no image records; leave it out")

@@ -1,7 +1,7 @@
-"""Say what is on pictures, and show where the attention looks: botformer predict IMAGE... --checkpoint RUN."""
+"""Say what is on pictures, and show it: botformer predict IMAGE... [--checkpoint RUN]."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
@@ -16,112 +16,132 @@ Device = Literal["auto", "cuda", "mps", "cpu"]
 class Arguments:
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
     """Pictures, or folders of pictures."""
-    checkpoint: Path
-    """The --out folder of a training run (its best checkpoint), or the folder of one checkpoint."""
+    checkpoint: Path = Path("nuclei")
+    """The --out folder of a training run (its best checkpoint), the folder of one checkpoint, a .safetensors file of
+    botformer.save, or the name of a network that comes with the package."""
     out: Path | None = None
-    """Where the drawings and predictions.json go; predictions/ in the run by default."""
-    query: tuple[float, float] = (0.5, 0.5)
-    """The place that looks, as shares of the picture: 0.5 0.5 is its centre, 0 0 its upper left corner."""
+    """Where drawings and JSON files go; by default predictions/ in the run, or runs/NAME/predictions."""
+    query: tuple[float, float] | None = None
+    """Classifiers: the place that looks, as shares of the picture: 0.5 0.5 is its centre (default), 0 0 its upper left
+    corner."""
+    threshold: float | None = None
+    """Detectors: least score of what is drawn and counted on screen, 0.5 by default. The JSON file has all."""
+    tile: int | None = None
+    """Detectors: see pictures larger than this through overlapping windows of so many pixels a side."""
+    attention: bool = False
+    """Detectors: also draw where the attention layers look from the centre of one detection."""
+    detection: int | None = None
+    """Detectors: which one looks, from the best, 0 (default), on."""
+    annotations: Path | None = None
+    """Detectors: a COCO file whose image ids the JSON files shall use, to score them against it."""
     device: Device = "auto"
 
 
 def main(arguments: list[str]) -> None:
     given = tyro.cli(Arguments, args=arguments, prog="botformer predict", description=__doc__)
-    if not all(0 <= share <= 1 for share in given.query):
-        raise InputError(f"--query takes two shares of the picture between 0 and 1, got {given.query}")
-    from rich import box
-    from rich.console import Console
-    from rich.table import Table
+    _check(given)
+    out = given.out or _usual_place(given.checkpoint)
+    files = _files(given.images, out)
 
-    files = _files(given.images)
-    out = given.out or given.checkpoint / "predictions"
-    results, bad = predict_files(given.checkpoint, files, out, given.query, given.device)
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for header in ("picture", "best", "", "then"):
-        table.add_column(header, overflow="fold")
-    for result in results:
-        (name, probability), *others = result["top5"]
-        then = ", ".join(f"{other} {p:.1%}" for other, p in others[:3])
-        table.add_row(result["file"], name, f"{probability:.1%}", then)
-    console = Console()
-    console.print(table)
-    console.print(f"drawings and predictions.json are in {out}")
+    from rich.console import Console
+
+    from botformer.recipes.schema import Run
+    from botformer.training.devices import open_accelerator
+
+    model, card = _load(given.checkpoint)
+    is_detector = card["task"] == "detection"
+    _refuse(given, ("query",) if is_detector else _OF_DETECTORS, card["task"])
+    console = Console(soft_wrap=True)
+    console.print(f"network: {_named(given.checkpoint, card)}", markup=False)
+    model.to(open_accelerator(Run(device=given.device, precision="float32")).device)
+    drawings = _drawings(files, out, "prediction")
+    if is_detector:
+        from botformer.commands.predict_detector import Wanted, predict_pictures, summary
+
+        chosen = {name: getattr(given, name) for name in _OF_DETECTORS if getattr(given, name) is not None}
+        places = list(zip(files, drawings, _drawings(files, out, "attention"), strict=True))
+        results, bad = predict_pictures(model, card, places, out, Wanted(**chosen))
+        told = summary(results, chosen.get("threshold", Wanted.threshold))
+        left = "drawings, predictions.json (all detections) and images.json (their pictures)"
+    else:
+        from botformer.commands.predict_classifier import predict_pictures, summary
+
+        results, bad = predict_pictures(model, card, list(zip(files, drawings, strict=True)), out, given.query)
+        told, left = summary(results), "drawings and predictions.json"
+    Console().print(told)
+    console.print(f"{left} are in {out}", markup=False)
     if bad:
         listed = "\n".join(f"  {name}: {reason}" for name, reason in bad.items())
         raise InputError(f"{len(bad)} of {len(files)} pictures could not be read:\n{listed}")
 
 
-def predict_files(
-    checkpoint: Path, files: Sequence[Path], out: Path, query: tuple[float, float], device: Device = "auto"
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Predict every file, draw it to OUT and write OUT/predictions.json.
+_OF_DETECTORS = ("threshold", "tile", "attention", "detection", "annotations")
 
-    Returns the entries of that file, {"file", "top5": [[name, probability], ...], "drawing"}, and the files that could
-    not be read with the reason.
-    """
-    import json
 
-    from rich.console import Console
-    from rich.progress import track
+def _check(given: Arguments) -> None:
+    """Values that no network could use."""
+    if given.query is not None and not all(0 <= share <= 1 for share in given.query):
+        raise InputError(f"--query takes two shares of the picture between 0 and 1, got {given.query}")
+    if given.threshold is not None and not 0 <= given.threshold <= 1:
+        raise InputError(f"--threshold is a score between 0 and 1, got {given.threshold}")
+    if given.detection is not None and given.detection < 0:
+        raise InputError(f"--detection counts from the best, which is 0; got {given.detection}")
+    if given.detection is not None and not given.attention:
+        raise InputError("--detection says whose attention is drawn; give --attention too, or leave it out")
+    if given.attention and given.tile is not None:
+        raise InputError("--attention shows one look at the whole picture; leave --tile or --attention out")
 
+
+def _refuse(given: Arguments, options: Sequence[str], task: str) -> None:
+    """Options that this network has no use for."""
+    defaults = {field.name: field.default for field in fields(Arguments)}
+    for name in options:
+        if getattr(given, name) != defaults[name]:
+            of, other = ("detector", "classifiers") if task == "detection" else ("classifier", "detectors")
+            raise InputError(f"{given.checkpoint} is a {of}, and --{name} is for {other}; leave it out")
+
+
+def _usual_place(checkpoint: Path) -> Path:
+    return (checkpoint if checkpoint.is_dir() else Path("runs") / checkpoint.stem) / "predictions"
+
+
+def _load(checkpoint: Path) -> Any:
     from botformer.create import load
-    from botformer.data.decoding import BadImage
-    from botformer.pictures.predictions import draw_prediction
-    from botformer.recipes.schema import Run
-    from botformer.training.devices import open_accelerator
+    from botformer.weights import SHIPPED
 
-    model, card = load(checkpoint)
-    model.to(open_accelerator(Run(device=device, precision="float32")).device)
-    out.mkdir(parents=True, exist_ok=True)
-    results, bad = [], {}
-    for file, drawing in track(
-        list(zip(files, _drawings(files, out), strict=True)), "predicting", console=Console(stderr=True), transient=True
-    ):
-        try:
-            prediction = look_at(model, card, file, query)
-        except BadImage as error:
-            bad[str(file)] = error.reason
-            continue
-        draw_prediction(**vars(prediction) | {"out": drawing})
-        top5 = [[name, round(p, 6)] for name, p in zip(prediction.names, prediction.probabilities, strict=True)]
-        results.append({"file": str(file), "top5": top5, "drawing": drawing.name})
-    (out / "predictions.json").write_text(json.dumps(results, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return results, bad
+    shipped = None if checkpoint.exists() else SHIPPED.get(str(checkpoint))
+    if shipped is not None and not shipped.is_file():
+        raise InputError(
+            f"the network {str(checkpoint)!r} should come with botformer, but its file {shipped} is missing; install "
+            "botformer again, or name a network of yours with --checkpoint"
+        )
+    return load(checkpoint)
 
 
-def look_at(model: Any, card: dict[str, Any], file: Path, query: tuple[float, float]) -> Any:
-    """The `pictures.predictions.Prediction` of one file: top 5 and the attention of every layer, heads averaged."""
-    import torch
-
-    from botformer.backbone.attention_maps import attention_maps
-    from botformer.classification.normalise import normalise
-    from botformer.data.decoding import decode
-    from botformer.data.transforms import evaluation_transform
-    from botformer.pictures.predictions import Prediction
-    from botformer.recipes.schema import Images
-
-    images = Images(**card["images"])
-    pixels = evaluation_transform(images)(decode(file, file.name, images.max_megapixels))
-    batch = normalise(pixels[None].to(next(model.parameters()).device))
-    with torch.inference_mode():
-        best = model(batch)[0].float().softmax(-1).topk(min(5, len(card["class_names"])))
-    return Prediction(
-        image=pixels.permute(1, 2, 0).numpy(),
-        names=[card["class_names"][index] for index in best.indices.tolist()],
-        probabilities=best.values.tolist(),
-        attention=[(name, heads[0].mean(0).cpu().numpy()) for name, heads in attention_maps(model, batch, query)],
-        query_yx=(query[0] * (images.size - 1), query[1] * (images.size - 1)),
-    )
+def _named(checkpoint: Path, card: dict[str, Any]) -> str:
+    """The network in a few words."""
+    kind = [card["detector"]] if "detector" in card else []
+    names = card.get("class_names") or [name for _, name in card["categories"]]
+    some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
+    origin = "" if checkpoint.exists() else ", which comes with botformer"
+    return f"{checkpoint}{origin} ({' '.join([*kind, card['model']])}; {some})"
 
 
-def _files(given: Sequence[Path]) -> list[Path]:
-    """The pictures named, and those in the folders named, in order."""
+def _files(given: Sequence[Path], out: Path) -> list[Path]:
+    """The pictures named, and those in the folders named, in order. Drawings of an earlier time are no pictures."""
     from botformer.data.sources import EXTENSIONS
 
     files = []
     for path in given:
         if path.is_dir():
-            found = sorted(p for p in path.rglob("*") if p.suffix.lower() in EXTENSIONS and not p.name.startswith("."))
+            drawn = out if path.resolve() in out.resolve().parents else None
+            found = sorted(
+                p
+                for p in path.rglob("*")
+                if p.suffix.lower() in EXTENSIONS
+                and not p.name.startswith(".")
+                and not (drawn and drawn.resolve() in p.resolve().parents)
+            )
             if not found:
                 raise InputError(f"{path} holds no pictures ({', '.join(EXTENSIONS)})")
             files += found
@@ -130,16 +150,16 @@ def _files(given: Sequence[Path]) -> list[Path]:
         else:
             raise InputError(f"{path} does not exist; expected a picture or a folder of pictures")
     if not files:
-        raise InputError("name at least one picture: botformer predict IMAGE... --checkpoint RUN")
+        raise InputError("name at least one picture: botformer predict IMAGE...")
     return files
 
 
-def _drawings(files: Sequence[Path], out: Path) -> list[Path]:
-    """A PNG for each file, numbered where several have the same name; never one of the pictures themselves."""
+def _drawings(files: Sequence[Path], out: Path, kind: str) -> list[Path]:
+    """NAME.KIND.png for each file, numbered where several have the same name; never one of the pictures themselves."""
     taken = {file.resolve() for file in files}
     drawings = []
     for file in files:
-        names = (f"{file.stem}.prediction{number}.png" for number in ("", *(f"-{n}" for n in range(2, len(files) + 2))))
+        names = (f"{file.stem}.{kind}{number}.png" for number in ("", *(f"-{n}" for n in range(2, len(files) + 2))))
         drawing = next(out / name for name in names if (out / name).resolve() not in taken)
         taken.add(drawing.resolve())
         drawings.append(drawing)

@@ -3,9 +3,9 @@
 import logging
 import os
 import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal
 
 import tyro
 from rich import box
@@ -14,19 +14,49 @@ from rich.table import Table
 
 from botformer.recipes import RECIPES, find_recipe
 from botformer.recipes.check import check
-from botformer.recipes.schema import Images, Model, Optimizer, Recipe, Run, Schedule
+from botformer.recipes.detector import Settings
+from botformer.recipes.schema import (
+    ClassificationRecipe,
+    DetectionImages,
+    DetectionRecipe,
+    Images,
+    Model,
+    Optimizer,
+    Run,
+    Schedule,
+)
+
+AnyRecipe = ClassificationRecipe | DetectionRecipe
 
 
 @dataclass(frozen=True)
-class Arguments:
-    data: str
-    """DIR with train/CLASS/*.jpg and validation/CLASS/*.jpg, or with CLASS/*.jpg alone; tars; hfds/OWNER/NAME."""
+class Place:
     out: Path = Path()
     """Where checkpoints, journal and curves go; runs/RECIPE by default."""
     resume: Literal["auto", "never"] = "auto"
     """auto: continue the run in --out if there is one, else start. never: refuse to touch one."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class ClassificationArguments(Place):
+    data: str
+    """DIR with train/CLASS/*.jpg and validation/CLASS/*.jpg, or with CLASS/*.jpg alone; tars; hfds/OWNER/NAME."""
     model: Model = field(default_factory=Model)
     images: Images = field(default_factory=Images)
+    optimizer: Optimizer = field(default_factory=Optimizer)
+    schedule: Schedule = field(default_factory=Schedule)
+    run: Run = field(default_factory=Run)
+
+
+@dataclass(frozen=True, kw_only=True)
+class DetectionArguments(Place):
+    data: str
+    """DIR with annotations/instances_train*.json, instances_val*.json and pictures (COCO), or with data.yaml (YOLO)."""
+    detector: Literal["mask_rcnn", "faster_rcnn"] = "mask_rcnn"
+    """Boxes and masks, or boxes alone."""
+    model: Model = field(default_factory=Model)
+    images: DetectionImages = field(default_factory=DetectionImages)
+    settings: Settings = field(default_factory=Settings)
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     run: Run = field(default_factory=Run)
@@ -40,30 +70,17 @@ def main(arguments: list[str]) -> None:
         return
     name = arguments[0]
     recipe = find_recipe(name)
+    kind: Any = DetectionArguments if isinstance(recipe, DetectionRecipe) else ClassificationArguments
+    groups = [field.name for field in fields(kind) if hasattr(recipe, field.name)]
     given = tyro.cli(
-        Arguments,
-        default=Arguments(
-            data=tyro.MISSING,
-            out=Path("runs") / name,
-            model=recipe.model,
-            images=recipe.images,
-            optimizer=recipe.optimizer,
-            schedule=recipe.schedule,
-            run=recipe.run,
-        ),
+        kind,
+        default=kind(data=tyro.MISSING, out=Path("runs") / name, **{group: getattr(recipe, group) for group in groups}),
         args=arguments[1:],
         prog=f"botformer train {name}",
         description=f"Source: {recipe.source}. Expect: {recipe.expect}. Cost: {recipe.cost}. "
         f"Ours, because no source gives it: {', '.join(recipe.ours)}.",
     )
-    recipe = replace(
-        recipe,
-        model=given.model,
-        images=given.images,
-        optimizer=given.optimizer,
-        schedule=given.schedule,
-        run=given.run,
-    )
+    recipe = replace(recipe, **{group: getattr(given, group) for group in groups})
     metrics = train(recipe, given.data, given.out, given.resume)
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun the first process speaks for all
         console = Console(soft_wrap=True)
@@ -71,12 +88,9 @@ def main(arguments: list[str]) -> None:
         console.print(f"Everything is in {given.out}. Next: botformer evaluate {given.out} --data {given.data}")
 
 
-def train(recipe: Recipe, data: str, out: Path, resume: Literal["auto", "never"]) -> dict[str, float | None]:
+def train(recipe: AnyRecipe, data: str, out: Path, resume: Literal["auto", "never"]) -> dict[str, float | None]:
     """Pictures, network and loop of a recipe put together; the metrics of the last evaluation."""
     # Heavy, and --help should not wait for it.
-    from botformer.create import create_classification_task
-    from botformer.data.batches import evaluation_batches, training_batches
-    from botformer.data.sources import open_sources
     from botformer.seeding import seed_all
     from botformer.training.devices import open_accelerator
     from botformer.training.loop import fit
@@ -86,14 +100,36 @@ def train(recipe: Recipe, data: str, out: Path, resume: Literal["auto", "never"]
     process = open_accelerator(run)
     if not process.is_main_process:
         logging.disable(logging.INFO)  # one of several processes speaks for all
-    train_source, validation_source = open_sources(data)
-    seed_all(run.seed)  # the initial weights, the same in every process
-    task = create_classification_task(recipe, train_source.class_names)
     share = dict(workers=run.workers, rank=process.process_index, world=process.num_processes)
-    batches = training_batches(train_source, recipe.images, run.batch_size, run.seed, **share)
     per_process = max(1, run.batch_size // (process.num_processes * run.accumulation))
-    evaluation = evaluation_batches(validation_source, recipe.images, per_process, **share)
+    seed_all(run.seed)  # the initial weights, the same in every process
+    parts = _detection_parts if isinstance(recipe, DetectionRecipe) else _classification_parts
+    task, batches, evaluation = parts(recipe, data, per_process, share)  # pyright: ignore[reportArgumentType]
     return fit(task, batches, evaluation, recipe, out, resume)
+
+
+def _classification_parts(recipe: ClassificationRecipe, data: str, per_process: int, share: dict[str, int]) -> Any:
+    """Task, training batches and evaluation batches."""
+    from botformer.create import create_classification_task
+    from botformer.data.batches import evaluation_batches, training_batches
+    from botformer.data.sources import open_sources
+
+    train_source, validation_source = open_sources(data)
+    task = create_classification_task(recipe, train_source.class_names)
+    batches = training_batches(train_source, recipe.images, recipe.run.batch_size, recipe.run.seed, **share)
+    return task, batches, evaluation_batches(validation_source, recipe.images, per_process, **share)
+
+
+def _detection_parts(recipe: DetectionRecipe, data: str, per_process: int, share: dict[str, int]) -> Any:
+    """Task, training batches and evaluation batches."""
+    from botformer.create import create_detection_task
+    from botformer.data.detection_batches import detection_evaluation_batches, detection_training_batches
+    from botformer.data.detection_sources import open_detection_sources
+
+    train_source, validation_source = open_detection_sources(data)
+    task = create_detection_task(recipe, train_source.categories)
+    batches = detection_training_batches(train_source, recipe.images, recipe.run.batch_size, recipe.run.seed, **share)
+    return task, batches, detection_evaluation_batches(validation_source, recipe.images, per_process, **share)
 
 
 def _print_recipes() -> None:

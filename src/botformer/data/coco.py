@@ -10,8 +10,9 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
+from botformer import run_lengths
 from botformer.data.detection_source import Annotation, Category, DetectionSource, Picture, Problem, make_source
-from botformer.data.mask_crops import Box, Segmentation, area_px, run_lengths
+from botformer.data.mask_crops import Box, Segmentation, area_px
 from botformer.errors import InputError
 
 log = logging.getLogger("botformer.data")
@@ -80,7 +81,7 @@ def coco_source(
         for record in data["images"]
     ]
     source = make_source(where, folder, categories, pictures, [*bad, *dropped, *mended])
-    log.info("%s: %d objects of %d kinds in %d pictures", where, source.objects, len(categories), len(source))
+    log.info("%s: %d objects of %d categories in %d pictures", where, source.objects, len(categories), len(source))
     return source
 
 
@@ -254,7 +255,7 @@ def _runs(value: dict[str, Any], width: int, height: int) -> dict[str, Any]:
     if not isinstance(counts, str) and not (isinstance(counts, list) and all(map(_is_number, counts))):
         raise _BadRecord(f"run lengths with a {type(counts).__name__} as counts; expected are a string or numbers")
     try:
-        lengths = run_lengths(counts)
+        lengths = run_lengths.expand(counts)
     except ValueError as error:  # that of characters which are not ASCII is one, too
         raise _BadRecord(f"counts of the run lengths cannot be read: the string {error}") from None
     if len(lengths) and lengths.min() < 0:

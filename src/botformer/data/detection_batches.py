@@ -15,8 +15,9 @@ from botformer.data.coco import coco_annotations
 from botformer.data.dealing import EvaluationBatches, TrainingBatches, evaluation_batches_of, training_batches_of
 from botformer.data.decoding import BadImage, decode
 from botformer.data.detection_source import DetectionSource, Picture
-from botformer.data.detection_transforms import DetectionImages, fitted_placement, place_objects, random_placement
+from botformer.data.detection_transforms import fitted_placement, place_objects, random_placement
 from botformer.errors import InputError
+from botformer.recipes.schema import DetectionImages
 
 
 class DetectionBatch(TypedDict):
@@ -93,7 +94,7 @@ class _Pictures:
             placement = random_placement(picture.size, self.images)
             target = place_objects(record, placement, self.images.mask_crop)
         else:
-            placement = fitted_placement(picture.size, self.images.size)
+            placement = fitted_placement(picture.size, self.images.canvas)
             target = place_objects(record, placement, None)
             target["ground_truth"] = json.dumps(coco_annotations(record, self.source.categories))
         target |= {

@@ -19,39 +19,12 @@ from torch import Tensor
 
 from botformer.data.detection_source import Annotation, Picture
 from botformer.data.mask_crops import crop_mask
-from botformer.errors import InputError
+from botformer.recipes.schema import DetectionImages
 
 SMALLEST_PX = 1.0
 """Of a box on the canvas; what is narrower or lower cannot be learnt from."""
 
 _TURNED = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
-
-
-@dataclass(frozen=True)
-class DetectionImages:
-    """What happens to a picture before the detector sees it."""
-
-    size: int = 1024
-    """Side of the canvas in pixels."""
-    scale_jitter: tuple[float, float] = (0.8, 1.25)
-    """Least and greatest scale in training. At 1 the picture just fits the canvas; beyond, a part of it is cut out."""
-    flip: bool = True
-    """Mirror half of the training pictures."""
-    quarter_turns: bool = False
-    """Turn training pictures by 0, 90, 180 or 270 degrees: for pictures without an up and a down."""
-    mask_crop: int = 112
-    """Side of the square that a mask is kept as."""
-    max_bad_files: int = 20
-    """Stop when more pictures than this cannot be read; fewer are skipped, counted and listed."""
-    max_megapixels: float = 100.0
-    """A picture larger than this counts as unreadable (it may be a decompression bomb)."""
-
-    def __post_init__(self) -> None:
-        low, high = self.scale_jitter
-        if not 0 < low <= high:
-            raise InputError(f"images.scale_jitter is {low} to {high}; two scales above 0, the smaller first")
-        if min(self.size, self.mask_crop) < 1:
-            raise InputError(f"images.size {self.size} and images.mask_crop {self.mask_crop} must be at least 1 pixel")
 
 
 @dataclass(frozen=True)

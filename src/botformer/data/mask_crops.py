@@ -8,6 +8,8 @@ from typing import Any, TypeAlias
 
 import numpy as np
 
+from botformer import run_lengths
+
 Segmentation: TypeAlias = list[list[float]] | dict[str, Any]
 """Polygons [[x, y, x, y, ...], ...] in pixels, which together are the shape; or run lengths {"size": [height, width],
 "counts": numbers or a compressed string}, column by column, starting outside."""
@@ -30,37 +32,10 @@ def crop_mask(segmentation: Segmentation, box_xyxy: Box, size: int) -> np.ndarra
     return crop.astype(np.uint8)
 
 
-def run_lengths(counts: str | list[int]) -> np.ndarray:
-    """int64 (runs,): pixels outside, inside, outside, ... of either kind of run-length encoding.
-
-    Raises ValueError where the string is not one.
-    """
-    if not isinstance(counts, str):
-        return np.asarray(counts, dtype=np.int64)
-    groups = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
-    if not len(groups):
-        return groups
-    if groups.min() < 0 or groups.max() > 63:
-        raise ValueError("holds characters that no run-length encoding has")
-    ends = np.flatnonzero(groups < 32)  # bit 5: more groups of this number follow
-    if not len(ends) or ends[-1] != len(groups) - 1:
-        raise ValueError("stops in the middle of a number")
-    starts = np.append(0, ends[:-1] + 1)
-    if (ends - starts).max() > 10:
-        raise ValueError("holds a number that is too large")
-    place = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
-    values = np.add.reduceat((groups & 31) << (5 * place), starts)
-    values -= (groups[ends] >> 4 & 1) << (5 * (ends - starts + 1))  # bit 4 of the last group: the sign
-    # From the fourth number on, each is written less the one two before it.
-    values[1::2] = np.cumsum(values[1::2])
-    values[2::2] = np.cumsum(values[2::2])
-    return values
-
-
 def area_px(segmentation: Segmentation) -> float:
     """Pixels of run lengths; of polygons the sum of their areas."""
     if isinstance(segmentation, dict):
-        return float(run_lengths(segmentation["counts"])[1::2].sum())
+        return float(run_lengths.expand(segmentation["counts"])[1::2].sum())
     areas = []
     for polygon in segmentation:
         x, y = np.asarray(polygon, dtype=np.float64).reshape(-1, 2).T
@@ -74,7 +49,7 @@ def _crop_runs(runs: dict[str, Any], box_xyxy: Box, size: int) -> np.ndarray:
     left, right = max(0, int(np.floor(x1))), min(width, int(np.ceil(x2)))
     top, bottom = max(0, int(np.floor(y1))), min(height, int(np.ceil(y2)))
     # Only the columns of the box: the runs cut to them, then laid out.
-    ends = np.clip(np.cumsum(run_lengths(runs["counts"])), left * height, right * height)
+    ends = np.clip(np.cumsum(run_lengths.expand(runs["counts"])), left * height, right * height)
     lengths = np.diff(ends, prepend=left * height)
     columns = np.repeat(np.arange(len(lengths)) % 2, lengths).reshape(right - left, height)
     window = columns[:, top:bottom].T.astype(np.float32)

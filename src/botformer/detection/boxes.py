@@ -12,8 +12,8 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 from botformer.detection.norms import make_norm
 from botformer.detection.pooling import RegionPooling
 from botformer.detection.sampling import Sample
-from botformer.detection.settings import Settings
 from botformer.detection.targets import Objects
+from botformer.recipes.detector import Settings
 
 SMALLEST_PX = 1e-2
 

@@ -18,12 +18,12 @@ from botformer.detection.pooling import RegionPooling
 from botformer.detection.proposals import ProposalNetwork
 from botformer.detection.rle import encode_window
 from botformer.detection.sampling import sample_regions
-from botformer.detection.settings import Kind, Settings
 from botformer.detection.targets import check_targets
 from botformer.errors import InputError, unknown
+from botformer.recipes.detector import Kind, Settings
+from botformer.recipes.schema import IMAGENET_MEAN, IMAGENET_STD
 
 MaskForm = Literal["rle", "dense"]
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 
 
 @dataclass(frozen=True)
@@ -49,11 +49,19 @@ class Detector(nn.Module):
     std: Tensor
 
     def __init__(
-        self, kind: Kind, backbone: nn.Module, num_classes: int, image_size: tuple[int, int], settings: Settings
+        self,
+        kind: Kind,
+        backbone: nn.Module,
+        num_classes: int,
+        image_size: tuple[int, int],
+        test_size: tuple[int, int],
+        settings: Settings,
     ) -> None:
         super().__init__()
         self.kind: Kind = kind
-        self.num_classes, self.image_size, self.settings = num_classes, image_size, settings
+        self.num_classes, self.settings = num_classes, settings
+        self.image_size, self.test_size = image_size, test_size
+        """(height, width) of the canvas in training and in detection."""
         self.backbone = named_maps(backbone, [level.replace("p", "c") for level in settings.levels if level != "p6"])
         self.tells_padding = settings.mask_padding and takes_padding(self.backbone)
         """Whether the backbone hears which pixels only fill the canvas."""
@@ -78,7 +86,7 @@ class Detector(nn.Module):
     ) -> list[dict[str, Any]]:
         """What is in each image, best first.
 
-        Every image lies on a canvas of `image_size`, so that its neighbours change nothing; one that is larger is
+        Every image lies on a canvas of `test_size`, so that its neighbours change nothing; one that is larger is
         scaled down to fit first. What comes back is in pixels of the input all the same. No gradients are kept.
 
         Args:
@@ -153,11 +161,11 @@ class Detector(nn.Module):
         if self.training:
             raise InputError("detecting in training mode would use this batch's statistics; call .eval() first")
         inputs = check_images(images, self._device())
-        fitted = [fit(image, self.image_size) for image in inputs]
+        fitted = [fit(image, self.test_size) for image in inputs]
         if tight:
             groups = group_by_padded_size(fitted, max(self.pyramid.strides))
         else:
-            groups = {self.image_size: list(range(len(fitted)))} if fitted else {}
+            groups = {self.test_size: list(range(len(fitted)))} if fitted else {}
         results: dict[int, _Result] = {}
         for size, members in groups.items():
             found = self._detect(place([fitted[index] for index in members], size))
@@ -218,6 +226,7 @@ def build_detector(
     num_classes: int,
     image_size: int | tuple[int, int],
     settings: Settings | None = None,
+    test_size: int | tuple[int, int] | None = None,
 ) -> Detector:
     """A detector with random pyramid and heads around a backbone.
 
@@ -228,6 +237,7 @@ def build_detector(
         num_classes: kinds of objects, without the background; labels run from 1 to num_classes.
         image_size: the canvas in pixels, one number or (height, width).
         settings: everything else; the paper's by default.
+        test_size: the canvas in detection, where it differs: networks trained on crops see whole pictures later.
 
     Raises:
         InputError: an unknown kind, a value out of range, a backbone that does not say what it gives.
@@ -239,10 +249,16 @@ def build_detector(
         raise unknown("detector", kind, get_args(Kind))
     if num_classes < 1:
         raise InputError(f"num_classes counts kinds of objects without the background: at least 1, got {num_classes}")
-    height, width = image_size if isinstance(image_size, tuple) else (image_size, image_size)
+    train, test = _side("image_size", image_size), _side("test_size", test_size or image_size)
+    return Detector(known, backbone, num_classes, train, test, settings or Settings())
+
+
+def _side(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
+    """(height, width)."""
+    height, width = size if isinstance(size, tuple) else (size, size)
     if min(height, width) < 1:
-        raise InputError(f"image_size must be at least 1 pixel, got {height}x{width}")
-    return Detector(known, backbone, num_classes, (height, width), settings or Settings())
+        raise InputError(f"{name} must be at least 1 pixel, got {height}x{width}")
+    return height, width
 
 
 def _sizes(images: list[Tensor]) -> list[tuple[int, int]]:

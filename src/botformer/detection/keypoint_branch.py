@@ -6,8 +6,8 @@ from torchvision.models.detection.roi_heads import keypointrcnn_inference, keypo
 
 from botformer.detection.pooling import RegionPooling
 from botformer.detection.sampling import Sample
-from botformer.detection.settings import Settings
 from botformer.detection.targets import Objects
+from botformer.recipes.detector import Settings
 
 
 class KeypointBranch(nn.Module):

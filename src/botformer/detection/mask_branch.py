@@ -12,8 +12,8 @@ from botformer.detection.masks import mask_targets
 from botformer.detection.norms import make_norm
 from botformer.detection.pooling import RegionPooling
 from botformer.detection.sampling import Sample
-from botformer.detection.settings import Settings
 from botformer.detection.targets import Objects
+from botformer.recipes.detector import Settings
 
 
 class MaskBranch(nn.Module):

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import roi_align
 
-from botformer.detection.settings import Settings
+from botformer.recipes.detector import Settings
 
 
 class RegionPooling:

@@ -11,8 +11,8 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 from botformer.detection.anchors import Anchors
 from botformer.detection.matching import BETWEEN, match
 from botformer.detection.norms import make_norm
-from botformer.detection.settings import Settings
 from botformer.detection.targets import Objects
+from botformer.recipes.detector import Settings
 
 SMALLEST_PX = 1e-3
 """A proposal thinner than this has no logarithm to learn from."""

@@ -1,7 +1,6 @@
 """COCO's run-length encoding, compressed form: `{"size": [height, width], "counts": str}`.
 
-Pixels are counted column by column; counts alternate between outside and inside, starting outside. The string holds
-each count less the one two before it, five bits a character, lowest first.
+`botformer.run_lengths` has the string.
 """
 
 from typing import Any
@@ -9,6 +8,8 @@ from typing import Any
 import numpy as np
 import torch
 from torch import Tensor
+
+from botformer import run_lengths
 
 
 def encode_window(window: Tensor, corner: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
@@ -29,7 +30,7 @@ def encode_window(window: Tensor, corner: tuple[int, int], size: tuple[int, int]
     counts = np.diff(bounds)
     if len(counts) > 1 and counts[-1] == 0:
         counts = counts[:-1]
-    return {"size": [height, width], "counts": _compress(counts.tolist())}
+    return {"size": [height, width], "counts": run_lengths.compress(counts.tolist())}
 
 
 def encode(mask: Tensor) -> dict[str, Any]:
@@ -40,34 +41,6 @@ def encode(mask: Tensor) -> dict[str, Any]:
 def decode(rle: dict[str, Any]) -> Tensor:
     """-> (height, width) bool."""
     height, width = rle["size"]
-    counts = _expand(rle["counts"])
+    counts = run_lengths.expand(rle["counts"])
     inside = np.arange(len(counts)) % 2 == 1
     return torch.from_numpy(np.repeat(inside, counts).reshape(width, height).T.copy())
-
-
-def _compress(counts: list[int]) -> str:
-    characters = []
-    for index, count in enumerate(counts):
-        value = count - counts[index - 2] if index > 2 else count
-        while True:
-            group, value = value & 31, value >> 5
-            more = value != (-1 if group & 16 else 0)
-            characters.append(chr(48 + group + 32 * more))
-            if not more:
-                break
-    return "".join(characters)
-
-
-def _expand(text: str) -> list[int]:
-    counts: list[int] = []
-    value = shift = 0
-    for character in text:
-        group = ord(character) - 48
-        value |= (group & 31) << shift
-        shift += 5
-        if not group & 32:
-            if group & 16:
-                value -= 1 << shift
-            counts.append(value + counts[-2] if len(counts) > 2 else value)
-            value = shift = 0
-    return counts

@@ -7,8 +7,8 @@ from torch import Tensor
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler
 
 from botformer.detection.matching import match
-from botformer.detection.settings import Settings
 from botformer.detection.targets import Objects
+from botformer.recipes.detector import Settings
 
 
 @dataclass(frozen=True)

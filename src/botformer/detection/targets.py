@@ -8,8 +8,8 @@ import torch
 from torch import Tensor
 
 from botformer.detection.masks import crop_masks
-from botformer.detection.settings import Kind, Settings
 from botformer.errors import InputError
+from botformer.recipes.detector import Kind, Settings
 
 
 @dataclass(frozen=True)

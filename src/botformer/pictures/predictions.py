@@ -6,16 +6,11 @@ from pathlib import Path
 
 import numpy as np
 from matplotlib.axes import Axes
-from matplotlib.colors import LinearSegmentedColormap
 from matplotlib.figure import Figure, SubFigure
-from matplotlib.patheffects import withStroke
 
 from botformer.pictures import style
+from botformer.pictures.attention import draw_layer, mark_query, overlay
 
-# Nothing to pale yellow over a darkened grey picture: lightness alone carries the value.
-_GLOW = LinearSegmentedColormap.from_list(
-    "botformer_glow", [(0.84, 0.37, 0.0, 0.0), (0.92, 0.52, 0.0, 0.55), (1.0, 0.93, 0.55, 0.8)]
-)
 _RIGHT, _WRONG, _OTHER = "#0072b2", "#d55e00", "#b8c1ca"
 _LAYERS_A_ROW = 4
 _PAIRS_A_ROW = 4
@@ -88,8 +83,8 @@ def draw_gallery(predictions: Sequence[Prediction], out: Path) -> None:
         style.head(left, f"{style.shorten(prediction.names[0], 9)}  {_percent(prediction.probabilities[0])}", colour)
         left.imshow(prediction.image)
         if prediction.attention:
-            _overlay(right, prediction.image, prediction.attention[-1][1])
-            _mark_query(right, prediction.query_yx, 5)
+            overlay(right, prediction.image, prediction.attention[-1][1])
+            mark_query(right, prediction.query_yx, 5)
         if prediction.is_wrong:
             style.head(right, f"truth {style.shorten(str(prediction.truth), 9)}", colour)
     style.save(figure, out)
@@ -108,7 +103,7 @@ def _draw_top(band: Figure | SubFigure, prediction: Prediction, with_attention: 
     if with_attention:
         _draw_layer(panels[1], prediction, *prediction.attention[0])
     elif prediction.attention:
-        _mark_query(panels[0], prediction.query_yx, 9)
+        mark_query(panels[0], prediction.query_yx, 9)
     _draw_bars(panels[-1], prediction)
 
 
@@ -145,28 +140,8 @@ def _draw_layers(band: SubFigure, prediction: Prediction, rows: int, columns: in
 
 
 def _draw_layer(axes: Axes, prediction: Prediction, label: str, weights: np.ndarray) -> None:
-    style.bare(axes, label)
-    _overlay(axes, prediction.image, weights)
-    _mark_query(axes, prediction.query_yx, 7)
-    axes.set_xlabel(f"brightest: {weights.max() * weights.size:.1f} times the mean", fontsize=8, color=style.FAINT)
-
-
-def _overlay(axes: Axes, image: np.ndarray, weights: np.ndarray) -> None:
-    """The picture in dark grey, and over it the weights (H, W) stretched to its size, brightest at their maximum."""
-    height, width = image.shape[:2]
-    dark = 0.6 * image.mean(axis=2) / 255
-    extent = (-0.5, width - 0.5, height - 0.5, -0.5)
-    axes.imshow(dark, cmap="gray", vmin=0, vmax=1, extent=extent)
-    glow = weights / max(float(weights.max()), np.finfo(float).tiny)
-    axes.imshow(glow, cmap=_GLOW, vmin=0, vmax=1, extent=extent, interpolation="bilinear")
-
-
-def _mark_query(axes: Axes, query_yx: tuple[float, float], size: float) -> None:
-    y, x = query_yx
-    axes.plot(
-        x, y, "o", markersize=size, markerfacecolor="none", markeredgecolor="#56b4e9", markeredgewidth=1.8,
-        path_effects=[withStroke(linewidth=3.6, foreground="black")], clip_on=False,
-    )  # fmt: skip
+    draw_layer(axes, prediction.image, label, weights)
+    mark_query(axes, prediction.query_yx, 7)
 
 
 def _percent(probability: float) -> str:

@@ -2,9 +2,9 @@
 
 from dataclasses import replace
 
-from botformer.recipes.schema import Images, Model, Optimizer, Recipe, Run, Schedule
+from botformer.recipes.schema import ClassificationRecipe, Images, Model, Optimizer, Run, Schedule
 
-_FULL = Recipe(
+_FULL = ClassificationRecipe(
     source="ours; the paper has no CIFAR-10",
     expect="public reports at this size: 95 to 96 %",
     cost="hours on one GPU",

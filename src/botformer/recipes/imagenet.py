@@ -1,6 +1,6 @@
 """ImageNet classification, as far as the paper says; what it does not say is marked as ours."""
 
-from botformer.recipes.schema import Images, Model, Optimizer, Recipe, Run, Schedule
+from botformer.recipes.schema import ClassificationRecipe, Images, Model, Optimizer, Run, Schedule
 
 _STEPS_OURS = (
     "optimizer.name",
@@ -21,35 +21,35 @@ _SCALED_OURS = (
 )
 
 
-def _hundred_epochs(name: str, top1: float) -> Recipe:
-    return Recipe(
+def _hundred_epochs(name: str, top1: float) -> ClassificationRecipe:
+    return ClassificationRecipe(
         source="paper, ImageNet, 100 epochs: batch 1024, weight decay 1e-4, standard augmentation, cosine",
         expect=f"paper: {top1} % top-1",
         cost="days on one GPU",
         ours=_STEPS_OURS,
         model=Model(name),
-        optimizer=Optimizer(learning_rate=0.4, weight_decay=1e-4),
+        optimizer=Optimizer(learning_rate=0.4, reference_batch=1024, weight_decay=1e-4),
         schedule=Schedule(epochs=100),
         run=Run(batch_size=1024),
     )
 
 
-def _two_hundred_epochs(name: str, top1: float, top5: float) -> Recipe:
-    return Recipe(
+def _two_hundred_epochs(name: str, top1: float, top5: float) -> ClassificationRecipe:
+    return ClassificationRecipe(
         source="paper, ImageNet, 200 epochs: batch 4096, weight decay 8e-5, RandAugment (2, 10), label smoothing 0.1",
         expect=f"paper: {top1} / {top5} % top-1 / top-5",
         cost="several GPUs",
         ours=_STEPS_OURS,
         model=Model(name),
         images=Images(rand_augment_layers=2),
-        optimizer=Optimizer(learning_rate=1.6, weight_decay=8e-5, label_smoothing=0.1),
+        optimizer=Optimizer(learning_rate=1.6, reference_batch=4096, weight_decay=8e-5, label_smoothing=0.1),
         schedule=Schedule(epochs=200),
         run=Run(batch_size=4096),
     )
 
 
-def _scaled(name: str, size: int, top1: float, drop_path: float, dropout: float) -> Recipe:
-    return Recipe(
+def _scaled(name: str, size: int, top1: float, drop_path: float, dropout: float) -> ClassificationRecipe:
+    return ClassificationRecipe(
         source="paper, scaled models, 350 epochs: SE, SiLU, RandAugment, lower weight decay, DropConnect, dropout; "
         "the rates are not published",
         expect=f"paper: {top1} % top-1",
@@ -57,7 +57,9 @@ def _scaled(name: str, size: int, top1: float, drop_path: float, dropout: float)
         ours=_SCALED_OURS,
         model=Model(name, drop_path=drop_path, dropout=dropout),
         images=Images(size=size, rand_augment_layers=2, rand_augment_magnitude=15),
-        optimizer=Optimizer(learning_rate=1.6, weight_decay=4e-5, label_smoothing=0.1, ema=0.9999),
+        optimizer=Optimizer(
+            learning_rate=1.6, reference_batch=4096, weight_decay=4e-5, label_smoothing=0.1, ema=0.9999
+        ),
         schedule=Schedule(epochs=350),
         run=Run(batch_size=4096),
     )

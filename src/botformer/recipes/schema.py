@@ -3,6 +3,12 @@
 from dataclasses import dataclass, field
 from typing import Literal
 
+from botformer.errors import InputError
+from botformer.recipes.detector import Settings
+
+IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
+"""Red, green, blue of values in 0..1: what torchvision's and timm's weights expect, and ours."""
+
 
 @dataclass(frozen=True)
 class Model:
@@ -26,6 +32,8 @@ class Model:
     """BatchNorm: live, frozen at its loaded statistics, or synchronised over processes."""
     gradient_checkpointing: bool = False
     """Recompute each block in the backward pass: less memory, about a third more time."""
+    tables: Literal["interpolate", "offset"] = "interpolate"
+    """Position tables at another map size: an entry is a share of the map, or a distance in cells."""
     weights: str = ""
     """Weights to start from: a .safetensors or .pth file, a run's folder, or hf://owner/name."""
 
@@ -57,13 +65,53 @@ class Images:
 
 
 @dataclass(frozen=True)
+class DetectionImages:
+    """What happens to a picture before the detector sees it."""
+
+    size: int = 1024
+    """Side of the canvas in pixels. A picture lies in its upper left corner, the rest is padding."""
+    test_size: int = 0
+    """Side of the canvas in evaluation and prediction, where the whole picture fits on it; 0: `size`."""
+    scale_jitter: tuple[float, float] = (0.8, 1.25)
+    """Least and greatest scale in training. At 1 the picture just fits the canvas; beyond, a part of it is cut out."""
+    flip: bool = True
+    """Mirror half of the training pictures."""
+    quarter_turns: bool = False
+    """Turn training pictures by 0, 90, 180 or 270 degrees: for pictures without an up and a down."""
+    mask_crop: int = 112
+    """Side of the square that a mask is kept as."""
+    max_bad_files: int = 20
+    """Stop when more pictures than this cannot be read; fewer are skipped, counted and listed."""
+    max_megapixels: float = 100.0
+    """A picture larger than this counts as unreadable (it may be a decompression bomb)."""
+
+    def __post_init__(self) -> None:
+        low, high = self.scale_jitter
+        if not 0 < low <= high:
+            raise InputError(f"images.scale_jitter is {low} to {high}; two scales above 0, the smaller first")
+        if min(self.size, self.mask_crop) < 1 or self.test_size < 0:
+            raise InputError(
+                f"images.size {self.size} and images.mask_crop {self.mask_crop} must be at least 1 pixel, "
+                f"images.test_size {self.test_size} 0 or more"
+            )
+
+    @property
+    def canvas(self) -> int:
+        """Side of the canvas in evaluation and prediction."""
+        return self.test_size or self.size
+
+
+@dataclass(frozen=True)
 class Optimizer:
     """How weights move."""
 
-    name: Literal["sgd", "adamw"] = "sgd"
-    """sgd is Nesterov with momentum 0.9."""
+    name: Literal["sgd", "momentum", "adamw"] = "sgd"
+    """sgd is Nesterov's with momentum 0.9; momentum is the plain one with 0.9."""
     learning_rate: float = 0.4
-    """Peak learning rate, for the batch size of the recipe."""
+    """Peak learning rate."""
+    reference_batch: int = 0
+    """The batch size that the learning rate is for: at another one it is scaled in proportion, and the log says so.
+    0: it is used as it stands."""
     weight_decay: float = 1e-4
     """On kernels only: not on biases, BatchNorm or position tables."""
     label_smoothing: float = 0.0
@@ -118,9 +166,8 @@ class Run:
 
 @dataclass(frozen=True)
 class Recipe:
-    """One experiment. `ours` names the fields that no source gives: they are our choice."""
+    """One experiment, as the training loop reads it. `ours` names the fields that no source gives: our choice."""
 
-    task: Literal["classification"] = "classification"
     source: str = ""
     """Where the settings come from."""
     expect: str = ""
@@ -129,7 +176,26 @@ class Recipe:
     """What it takes."""
     ours: tuple[str, ...] = ()
     model: Model = field(default_factory=Model)
-    images: Images = field(default_factory=Images)
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
     run: Run = field(default_factory=Run)
+
+
+@dataclass(frozen=True)
+class ClassificationRecipe(Recipe):
+    """Pictures with one label each."""
+
+    task: Literal["classification"] = "classification"
+    images: Images = field(default_factory=Images)
+
+
+@dataclass(frozen=True)
+class DetectionRecipe(Recipe):
+    """Pictures with objects in them."""
+
+    task: Literal["detection"] = "detection"
+    detector: Literal["mask_rcnn", "faster_rcnn"] = "mask_rcnn"
+    """Boxes and masks, or boxes alone."""
+    images: DetectionImages = field(default_factory=DetectionImages)
+    settings: Settings = field(default_factory=Settings)
+    """Pyramid, proposals and heads."""

@@ -18,8 +18,6 @@ def open_accelerator(run: Run) -> Accelerator:
     """
     # accelerate keeps one state for the whole Python process and refuses another precision or device later on
     AcceleratorState._reset_state(reset_partial_state=True)
-    if run.threads < 0:
-        raise InputError(f"run.threads is {run.threads}; expected 0 (PyTorch's choice) or more")
     if run.threads:
         torch.set_num_threads(run.threads)
     precision = {"float32": "no", "bf16": "bf16"}[run.precision]

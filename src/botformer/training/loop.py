@@ -9,6 +9,7 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
+from botformer.recipes.check import check
 from botformer.recipes.schema import Recipe
 from botformer.seeding import seed_all
 from botformer.training.checkpoint import State
@@ -22,7 +23,7 @@ from botformer.training.metrics_file import finite_or_none
 from botformer.training.non_finite import loss_error, weights_error
 from botformer.training.plan import Plan, make_plan
 from botformer.training.resume import Resume, as_json, find_start, restore
-from botformer.training.schedule import learning_rate
+from botformer.training.schedule import learning_rate, peak_learning_rate
 from botformer.training.step_report import StepFacts, StepReport, StepResult
 from botformer.training.task import Batch, Task, TrainBatches
 from botformer.training.versions import versions
@@ -48,6 +49,7 @@ def fit(
     Raises `InputError` for settings that make no run, a folder that holds another run, a broken checkpoint, and a loss
     that is not finite; `Interrupted` when a signal stopped the run, after it has saved a checkpoint.
     """
+    check(recipe)
     accelerator = open_accelerator(recipe.run)
     plan = make_plan(recipe, train.steps_per_epoch)
     start = find_start(out, recipe, resume)
@@ -86,6 +88,12 @@ class _Run:
             out.mkdir(parents=True, exist_ok=True)
             self.checkpoints = Checkpoints(out, recipe.run.keep, resumed)
             self.journal = RunJournal(out, recipe, made_with, plan, self.state.step)
+        self.peak_rate = peak_learning_rate(recipe.optimizer, recipe.run.batch_size)
+        if self.peak_rate != recipe.optimizer.learning_rate:
+            self.journal.note(
+                f"learning rate {self.peak_rate:g}: {recipe.optimizer.learning_rate:g} is for a batch of "
+                f"{recipe.optimizer.reference_batch}, this one has {recipe.run.batch_size}"
+            )
         if resumed:
             self.journal.note(f"continuing after step {resumed.step} of {plan.last} from {out}")
             for name in sorted(made_with.keys() & resumed.versions.keys()):
@@ -126,7 +134,7 @@ class _Run:
         step, recipe, plan = self.state.step, self.recipe, self.plan
         # The first thing done with the batch: fetching it may have left a random state that depends on the workers.
         seed_all(recipe.run.seed, step, self.accelerator.process_index)
-        rate = learning_rate(step, plan.steps, recipe.schedule, plan.steps_per_epoch, recipe.optimizer.learning_rate)
+        rate = learning_rate(step, plan.steps, recipe.schedule, plan.steps_per_epoch, self.peak_rate)
         losses = self.learner.step(batch, rate)
         self.state.step = step + 1
         facts = StepFacts(

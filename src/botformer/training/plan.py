@@ -33,18 +33,6 @@ class Plan:
 def make_plan(recipe: Recipe, steps_per_epoch: int) -> Plan:
     """The plan of a recipe. Raises `InputError` for settings that make no run."""
     run, schedule = recipe.run, recipe.schedule
-    at_least_one = {
-        "schedule.epochs": schedule.epochs,
-        "run.accumulation": run.accumulation,
-        "run.evaluate_every": run.evaluate_every,
-        "run.checkpoint_every": run.checkpoint_every,
-        "run.keep": run.keep,
-    }
-    for name, value in at_least_one.items():
-        if value < 1:
-            raise InputError(f"{name} is {value}; it must be 1 or more")
-    if run.max_steps < 0:
-        raise InputError(f"run.max_steps is {run.max_steps}; it must be 0 (run to the end) or more")
     if steps_per_epoch < 1:
         raise InputError(
             f"there are fewer training pictures than one batch (run.batch_size {run.batch_size}); lower run.batch_size"

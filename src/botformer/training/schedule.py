@@ -2,7 +2,7 @@
 
 import math
 
-from botformer.recipes.schema import Schedule
+from botformer.recipes.schema import Optimizer, Schedule
 
 
 def learning_rate(step: int, steps: int, schedule: Schedule, steps_per_epoch: int, peak: float) -> float:
@@ -19,6 +19,11 @@ def learning_rate(step: int, steps: int, schedule: Schedule, steps_per_epoch: in
         return peak * 0.5 * (1 + math.cos(math.pi * (step - warmup) / (steps - warmup)))
     passed = sum(step >= round(milestone * steps) for milestone in schedule.milestones)
     return peak * schedule.milestone_factor**passed
+
+
+def peak_learning_rate(optimizer: Optimizer, batch_size: int) -> float:
+    """The recipe's learning rate, in proportion to the batch where the recipe says for which batch it is."""
+    return optimizer.learning_rate * (batch_size / optimizer.reference_batch if optimizer.reference_batch else 1.0)
 
 
 def warmup_steps(schedule: Schedule, steps_per_epoch: int) -> int:

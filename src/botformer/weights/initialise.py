@@ -37,7 +37,7 @@ class Match:
         return "; ".join(parts)
 
 
-def load_weights(model: nn.Module, source: str | Path) -> Match:
+def load_weights(model: nn.Module, source: str | Path, part: str = "") -> Match:
     """Load what fits from a file into `model`, log what did and what did not, and return it.
 
     A ResNet's file initialises any BoT row of the same depth this way: all but c5's `conv2`. Position tables made for
@@ -45,12 +45,16 @@ def load_weights(model: nn.Module, source: str | Path) -> Match:
 
     Args:
         source: see `read_state_dict`.
+        part: a part of the model, such as a detector's "backbone". A file without any name of that part is taken to be
+            the part's own: a classifier's file then goes into a detector's backbone, a detector's into all of it.
 
     Raises:
         InputError: the file cannot be read, or nothing in it fits the model.
     """
-    match = initialise(model, read_state_dict(source))
-    logger.info("weights from %s: %s", source, match)
+    state = read_state_dict(source)
+    whole = not part or any(name.startswith(f"{part}.") for name in state)
+    match = initialise(model if whole else model.get_submodule(part), state)
+    logger.info("weights from %s%s: %s", source, "" if whole else f" into the {part}", match)
     if not match.loaded:
         raise InputError(f"nothing in {source} fits this model ({match}); is it a ResNet or BoTNet of the same depth?")
     return match

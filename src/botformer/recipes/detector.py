@@ -111,9 +111,9 @@ _COUNTS = tuple(f.name for f in fields(Settings) if f.type is int)
 
 
 def make_settings(options: dict[str, Any]) -> Settings:
-    """Settings from keywords; an unknown one suggests the nearest (`InputError`)."""
+    """Settings from keywords, as JSON keeps them too; an unknown one suggests the nearest (`InputError`)."""
     known = {field.name for field in fields(Settings)}
     for name in options:
         if name not in known:
             raise unknown("detector option", name, known)
-    return Settings(**options)
+    return Settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in options.items()})

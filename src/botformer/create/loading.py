@@ -1,0 +1,94 @@
+"""Trained networks from checkpoints and from files that say what they hold."""
+
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from torch import Tensor
+
+from botformer.backbone.resnet import Classifier
+from botformer.create.networks import create_detector, create_model
+from botformer.detection import Detector
+from botformer.errors import InputError
+from botformer.recipes.schema import DetectionImages
+from botformer.training.checkpoint import read_state
+from botformer.training.checkpoints import checkpoint_folder
+from botformer.weights import SHIPPED, initialise, read_card, read_state_dict
+
+
+class Loaded(NamedTuple):
+    """A trained network: `model` in evaluation mode, on the CPU, and what its checkpoint says of it."""
+
+    model: Classifier | Detector
+    card: dict[str, Any]
+    """"task" ("classification" or "detection"), row ("model"), "options", "images" (how pictures are prepared),
+    "image_size"; "class_names", or "categories" [[id, name], ...], "detector" and "settings"."""
+
+
+def load(checkpoint: str | Path) -> Loaded:
+    """The network of a run's folder (its best checkpoint), of one checkpoint's folder (averaged weights if it has), of
+    a .safetensors file with a card in it, or one that comes with the package, by name ("nuclei").
+
+    Raises:
+        InputError: no checkpoint there, or a broken or foreign one.
+    """
+    file = Path(weights_file(checkpoint))
+    if not file.is_file():
+        raise InputError(
+            f"{file} does not exist; expected the --out folder of a training run, one of its checkpoints, a "
+            f".safetensors file that botformer.save wrote, or one of {', '.join(SHIPPED)}"
+        )
+    state = file.with_name("state.json")
+    card = read_state(file.parent).card if state.is_file() else read_card(file)
+    return Loaded(_build(card, read_state_dict(file), file).eval(), card)
+
+
+def weights_file(source: str | Path) -> str | Path:
+    """A run's or a checkpoint's folder, or a shipped network's name, stands for its weights; the rest for itself."""
+    path = Path(source)
+    if str(source) in SHIPPED and not path.exists():
+        return SHIPPED[str(source)]
+    return _weights_of(_checkpoint(path)) if path.is_dir() else source
+
+
+def _build(card: dict[str, Any], state: dict[str, Tensor], file: Path) -> Classifier | Detector:
+    try:
+        if card["task"] == "detection":
+            images = DetectionImages(**card["images"])
+            kinds = len(card["categories"])
+            model = create_detector(
+                card["detector"],
+                card["model"],
+                kinds,
+                card["image_size"],
+                test_size=images.canvas,
+                backbone_options=card["options"],
+                **card["settings"],
+            )
+        else:
+            kinds = len(card["class_names"])
+            model = create_model(card["model"], kinds, card["image_size"], **card["options"])
+    except (KeyError, TypeError) as error:
+        raise InputError(
+            f"{file} does not say which network it holds ({error!r}); was it written by botformer?"
+        ) from error
+    match = initialise(model, state)
+    if match.missing or match.unused or match.other_shape:
+        raise InputError(f"{file} does not fit {card['model']} with {kinds} classes: {match}")
+    return model
+
+
+def _checkpoint(path: Path) -> Path:
+    if (path / "state.json").is_file():
+        return path
+    folder = checkpoint_folder(path, "best") or checkpoint_folder(path, "last")
+    if folder is None:
+        raise InputError(
+            f"{path} has no checkpoint yet; expected the --out folder of a training run, or one of its checkpoints"
+        )
+    return folder
+
+
+def _weights_of(checkpoint: Path) -> Path:
+    """The averaged weights where there are any."""
+    averaged = checkpoint / "ema.safetensors"
+    return averaged if averaged.is_file() else checkpoint / "model.safetensors"

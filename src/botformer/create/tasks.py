@@ -1,0 +1,77 @@
+"""What `training.fit` trains: a network with its losses and metrics, as a recipe says, on these classes."""
+
+from collections.abc import Sequence
+from dataclasses import asdict, fields
+from typing import Any
+
+from botformer.backbone.options import Options
+from botformer.backbone.resnet import Backbone
+from botformer.classification.task import ClassificationTask
+from botformer.create.loading import weights_file
+from botformer.create.networks import create_detector, create_model
+from botformer.detection.task import DetectionTask
+from botformer.errors import InputError
+from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe, Model
+from botformer.weights import load_weights
+
+
+def create_classification_task(recipe: ClassificationRecipe, class_names: Sequence[str]) -> ClassificationTask:
+    """A classifier of these classes, with the recipe's first weights loaded."""
+    options = _options(recipe.model)
+    model = create_model(recipe.model.name, len(class_names), recipe.images.size, **options)
+    if recipe.model.weights:
+        load_weights(model, weights_file(recipe.model.weights))
+    card = {
+        "task": "classification",
+        "model": recipe.model.name,
+        "image_size": recipe.images.size,
+        "options": options,
+        "class_names": list(class_names),
+        "images": asdict(recipe.images),
+    }
+    return ClassificationTask(
+        model,
+        card,
+        model.position_table_names(),
+        label_smoothing=recipe.optimizer.label_smoothing,
+        mixup=recipe.images.mixup,
+        cutmix=recipe.images.cutmix,
+    )
+
+
+def create_detection_task(recipe: DetectionRecipe, categories: Sequence[tuple[int, str]]) -> DetectionTask:
+    """A detector of these categories (id, name), with the recipe's first weights loaded: a detector's, or those of a
+    classifier or a ResNet, which go into the backbone."""
+    if recipe.optimizer.label_smoothing or recipe.model.dropout:
+        raise InputError("optimizer.label_smoothing and model.dropout are for classifiers; leave them 0")
+    options = _options(recipe.model)
+    del options["dropout"]
+    model = create_detector(
+        recipe.detector,
+        recipe.model.name,
+        len(categories),
+        recipe.images.size,
+        test_size=recipe.images.canvas,
+        backbone_options=options,
+        **asdict(recipe.settings),
+    )
+    if recipe.model.weights:
+        load_weights(model, weights_file(recipe.model.weights), part="backbone")
+    card = {
+        "task": "detection",
+        "detector": recipe.detector,
+        "model": recipe.model.name,
+        "image_size": recipe.images.size,
+        "options": options,
+        "settings": asdict(recipe.settings),
+        "categories": [[number, name] for number, name in categories],
+        "images": asdict(recipe.images),
+    }
+    assert isinstance(model.backbone, Backbone)
+    tables = {f"backbone.{name}" for name in model.backbone.position_table_names()}
+    return DetectionTask(model, card, categories, tables)
+
+
+def _options(model: Model) -> dict[str, Any]:
+    known = {field.name for field in fields(Options)}
+    return {name: value for name, value in asdict(model).items() if name in known}

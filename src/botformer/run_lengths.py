@@ -1,0 +1,51 @@
+"""COCO's run lengths: pixels outside, inside, outside, ... of a mask, column by column, as numbers or as a string.
+
+The string holds each number less the one two before it (from the fourth on), five bits a character, lowest first.
+"""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+
+def expand(counts: str | list[int]) -> np.ndarray:
+    """int64 (runs,): pixels outside, inside, outside, ... of either kind of run-length encoding.
+
+    Raises ValueError where the string is not one.
+    """
+    if not isinstance(counts, str):
+        return np.asarray(counts, dtype=np.int64)
+    groups = np.frombuffer(counts.encode("ascii"), dtype=np.uint8).astype(np.int64) - 48
+    if not len(groups):
+        return groups
+    if groups.min() < 0 or groups.max() > 63:
+        raise ValueError("holds characters that no run-length encoding has")
+    ends = np.flatnonzero(groups < 32)  # bit 5: more groups of this number follow
+    if not len(ends) or ends[-1] != len(groups) - 1:
+        raise ValueError("stops in the middle of a number")
+    starts = np.append(0, ends[:-1] + 1)
+    if (ends - starts).max() > 10:
+        raise ValueError("holds a number that is too large")
+    place = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
+    values = np.add.reduceat((groups & 31) << (5 * place), starts)
+    values -= (groups[ends] >> 4 & 1) << (5 * (ends - starts + 1))  # bit 4 of the last group: the sign
+    # From the fourth number on, each is written less the one two before it.
+    values[1::2] = np.cumsum(values[1::2])
+    values[2::2] = np.cumsum(values[2::2])
+    return values
+
+
+def compress(counts: Sequence[int]) -> str:
+    """The numbers as a string."""
+    return "".join(_characters(count - counts[index - 2] if index > 2 else count) for index, count in enumerate(counts))
+
+
+def _characters(number: int) -> str:
+    """Groups of five bits, lowest first; bit 5 says that more follow, bit 4 of the last is the sign."""
+    text = ""
+    while True:
+        group, number = number & 31, number >> 5
+        last = number == (-1 if group & 16 else 0)
+        text += chr(48 + group + (0 if last else 32))
+        if last:
+            return text
