@@ -14,7 +14,7 @@ READY := .venv/.ready
 .DEFAULT_GOAL := help
 
 help:
-	@echo "make demo    train a small BoTNet on handwritten digits, evaluate it, write runs/demo/report.html (minutes, CPU)"
+	@echo "make demo    train small BoTNets on nuclei and digits, evaluate them, write runs/demo/report.html (minutes, CPU)"
 	@echo "make test    run the tests"
 	@echo "make check   style, types, layers, the wheel"
 	@echo "make gpu     on a machine with CUDA: GPU tests and benchmarks with the python3 that is there, installing nothing"

@@ -12,6 +12,7 @@ import subprocess
 import sys
 import time
 from pathlib import Path
+from typing import Any
 
 from botformer.benchmark.receipt import write_receipt
 
@@ -22,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="the receipt is results/NAME.json")
     parser.add_argument("--title", required=True)
-    parser.add_argument("--figures", required=True, help="FILE.json:key,key,...")
+    parser.add_argument("--figures", required=True, help="FILE.json:key,key,...; a/b is b within a")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--notes", default="")
     own, command = sys.argv[1:], []
@@ -36,7 +37,7 @@ def main() -> None:
     seconds = time.perf_counter() - started
     file, _, keys = given.figures.partition(":")
     measured = json.loads(Path(file).read_text(encoding="utf-8"))
-    figures = {key: measured[key] for key in keys.split(",")} | {
+    figures = {key: _inside(measured, key) for key in keys.split(",")} | {
         "wall_seconds": round(seconds, 1),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3),
     }
@@ -44,6 +45,12 @@ def main() -> None:
         RESULTS / f"{given.name}.json", given.title, shlex.join(command), figures, given.seed, given.notes
     )
     print(f"{path.name}: {figures}", file=sys.stderr)
+
+
+def _inside(content: Any, key: str) -> Any:
+    for name in key.split("/"):
+        content = content[name]
+    return content
 
 
 if __name__ == "__main__":

@@ -21,7 +21,7 @@ def test_the_demo_outlines_nuclei_reads_digits_and_leaves_a_self_contained_repor
     digits = json.loads((out / "digits" / "evaluation" / "results.json").read_text())
     scenes = json.loads((out / "scenes" / "evaluation" / "metrics.json").read_text())
     assert nuclei["mask"]["AP50"] >= 0.8
-    assert (digits["pictures"], scenes["pictures"]) == (2000, 200)
+    assert (digits["pictures"], scenes["pictures"]) == (2000, 160)
     assert digits["top1"] >= 0.85
     assert scenes["mask"]["AP50"] >= 0.75
     assert f"{digits['top1']:.1%} of 2,000 unseen ones are right" in done.stdout

@@ -296,4 +296,4 @@ def test_a_classifier_does_not_take_objects_with_boxes(data, colours, tmp_path, 
 def test_results_go_beside_a_run_and_into_runs_for_a_file_or_a_name(network, tmp_path):
     (tmp_path / "run").mkdir()
     assert Arguments(tmp_path / "run", "data").folder == tmp_path / "run" / "evaluation"
-    assert str(Arguments(network, "data").folder) == "runs/random/evaluation"
+    assert str(Arguments(network, "data").folder) == "runs/evaluation/random"

@@ -158,7 +158,6 @@ def test_crowds_are_no_objects_and_boxes_without_masks_say_so() -> None:
     assert placed["boxes"].tolist() == [[40, 30, 80, 70], [5, 6, 15, 17]]
     assert placed["labels"].tolist() == [2, 3]
     assert placed["has_mask"].tolist() == [True, False]
-    assert placed["crowd_boxes"].tolist() == [[40, 30, 80, 70]]
     assert placed["mask_crops"].dtype == np.uint8
     assert placed["mask_crops"][0].sum() == pytest.approx(28 * 28 * np.pi / 4, rel=0.03)
     assert placed["mask_crops"][1].sum() == 0
@@ -170,7 +169,6 @@ def test_no_objects_give_empty_arrays_of_the_usual_shapes() -> None:
     assert shapes == {
         "boxes": ((0, 4), "float32"),
         "labels": ((0,), "int64"),
-        "crowd_boxes": ((0, 4), "float32"),
         "mask_crops": ((0, 112, 112), "uint8"),
         "has_mask": ((0,), "bool"),
     }

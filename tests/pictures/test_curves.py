@@ -55,6 +55,14 @@ def texts(figure: Figure) -> str:
     return "\n".join(text.get_text() for axes in figure.axes for text in axes.texts)
 
 
+def test_only_the_metrics_that_are_asked_for_are_drawn(tmp_path, monkeypatch):
+    drawn = []
+    monkeypatch.setattr(curves, "_draw_metrics", lambda axes, evaluation, names: drawn.append(names))
+    file = journal(tmp_path, [train(5), evaluation(5, 1, top1=0.5, top5=0.9, share=0.1)])
+    curves.draw_curves(file, tmp_path / "curves.png", ["top5", "top1", "absent"])
+    assert drawn == [["top1", "top5"]]
+
+
 def test_lines_show_the_recorded_numbers_against_epochs(tmp_path, drawn):
     records = [train(step) for step in (10, 20, 30, 40)]
     records += [

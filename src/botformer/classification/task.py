@@ -1,6 +1,6 @@
 """Classification as the training loop sees it: batch -> losses, batch -> logits, logits -> metrics."""
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 import torch.nn.functional as F
@@ -22,6 +22,7 @@ class ClassificationTask(nn.Module):
     """
 
     headline = "top1"
+    shown: Sequence[str] = ("top1", "top5", "loss")
 
     def __init__(
         self,

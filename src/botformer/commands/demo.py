@@ -16,7 +16,7 @@ from botformer.errors import InputError
 from botformer.recipes import find_recipe
 
 FEWEST = 640
-SCENES_A_PICTURE = 0.1
+SCENES_A_PICTURE = 0.08
 
 
 @dataclass(frozen=True)
@@ -24,8 +24,8 @@ class Arguments:
     out: Path = Path("runs/demo")
     """Where data, checkpoints and report.html go. A run that is there is continued."""
     pictures: int = 40_000
-    """Pictures of digits to train on. A tenth as many scenes of several digits are written, and a twentieth of either
-    with other digits and photographs for the evaluation."""
+    """Pictures of digits to train on. Eight scenes of several digits are written for a hundred of them, and a twentieth
+    of either with other digits and photographs for the evaluation."""
     epochs: int = 0
     """Passes over the data of each part; 0: as many as its recipe says."""
 
@@ -96,14 +96,15 @@ def demo(out: Path, pictures: int, epochs: int = 0) -> tuple[Path, Part, Part, P
     clock = Clock()
     folders = {name: out / name for name in ("nuclei", "digits", "scenes")}
     scenes = round(pictures * SCENES_A_PICTURE)
+    # All data first: what is not installed is missed before anything is trained.
     with clock.part("nuclei: writing the pictures"):
         write_nuclei(folders["nuclei"] / "data")
-    nuclei = _learn("nuclei_mini", folders["nuclei"], epochs, clock)
     with clock.part("digits: writing the pictures"), _progress(pictures + _held_out(pictures)) as advance:
         write_digits(folders["digits"] / "data", pictures, _held_out(pictures), on_picture=advance)
-    digits = _learn("digits", folders["digits"], epochs, clock)
     with clock.part("scenes: writing the pictures"), _progress(scenes + _held_out(scenes)) as advance:
         write_digit_scenes(folders["scenes"] / "data", scenes, _held_out(scenes), on_picture=advance)
+    nuclei = _learn("nuclei_mini", folders["nuclei"], epochs, clock)
+    digits = _learn("digits", folders["digits"], epochs, clock)
     found = _learn("digit_scenes", folders["scenes"], epochs, clock, weights=str(digits.run))
     report = out / "report.html"
     with clock.part("drawing"):

@@ -23,7 +23,7 @@ class Arguments:
     split: str = "validation"
     """Which part of the data: validation, train, or any other in it such as test."""
     out: Path | None = None
-    """Where the results go; evaluation/ in the run by default, else runs/NAME/evaluation."""
+    """Where the results go; evaluation/ in the run by default, else runs/evaluation/NAME."""
     by: str | None = None
     """Detectors: measure groups of pictures too, told apart by this key of the image records, such as stain."""
     batch_size: int | None = None
@@ -37,8 +37,8 @@ class Arguments:
         """Where the results go."""
         if self.out is not None:
             return self.out
-        run = self.checkpoint if self.checkpoint.is_dir() else Path("runs") / self.checkpoint.stem
-        return run / "evaluation"
+        run = self.checkpoint
+        return run / "evaluation" if run.is_dir() else Path("runs/evaluation") / run.stem
 
 
 def main(arguments: list[str]) -> None:

@@ -20,14 +20,15 @@ class Arguments:
     """The --out folder of a training run (its best checkpoint), the folder of one checkpoint, a .safetensors file of
     botformer.save, or the name of a network that comes with the package."""
     out: Path | None = None
-    """Where drawings and JSON files go; by default predictions/ in the run, or runs/NAME/predictions."""
+    """Where drawings and JSON files go; by default predictions/ in the run, or runs/predictions/NAME."""
     query: tuple[float, float] | None = None
     """Classifiers: the place that looks, as shares of the picture: 0.5 0.5 is its centre (default), 0 0 its upper left
     corner."""
     threshold: float | None = None
     """Detectors: least score of what is drawn and counted on screen, 0.5 by default. The JSON file has all."""
     tile: int | None = None
-    """Detectors: see pictures larger than this through overlapping windows of so many pixels a side."""
+    """Detectors: see pictures larger than this through overlapping windows of so many pixels a side. A window is scaled
+    to the network's canvas as a whole picture is, so this decides how large objects look."""
     attention: bool = False
     """Detectors: also draw where the attention layers look from the centre of one detection."""
     detection: int | None = None
@@ -45,10 +46,11 @@ def main(arguments: list[str]) -> None:
 
     from rich.console import Console
 
+    from botformer.create import load
     from botformer.recipes.schema import Run
     from botformer.training.devices import open_accelerator
 
-    model, card = _load(given.checkpoint)
+    model, card = load(given.checkpoint)
     is_detector = card["task"] == "detection"
     _refuse(given, ("query",) if is_detector else _OF_DETECTORS, card["task"])
     console = Console(soft_wrap=True)
@@ -102,20 +104,7 @@ def _refuse(given: Arguments, options: Sequence[str], task: str) -> None:
 
 
 def _usual_place(checkpoint: Path) -> Path:
-    return (checkpoint if checkpoint.is_dir() else Path("runs") / checkpoint.stem) / "predictions"
-
-
-def _load(checkpoint: Path) -> Any:
-    from botformer.create import load
-    from botformer.weights import SHIPPED
-
-    shipped = None if checkpoint.exists() else SHIPPED.get(str(checkpoint))
-    if shipped is not None and not shipped.is_file():
-        raise InputError(
-            f"the network {str(checkpoint)!r} should come with botformer, but its file {shipped} is missing; install "
-            "botformer again, or name a network of yours with --checkpoint"
-        )
-    return load(checkpoint)
+    return checkpoint / "predictions" if checkpoint.is_dir() else Path("runs/predictions") / checkpoint.stem
 
 
 def _named(checkpoint: Path, card: dict[str, Any]) -> str:

@@ -5,13 +5,14 @@ import os
 import sys
 from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import tyro
 from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from botformer.errors import InputError
 from botformer.recipes import RECIPES, find_recipe
 from botformer.recipes.check import check
 from botformer.recipes.detector import Settings
@@ -25,6 +26,9 @@ from botformer.recipes.schema import (
     Run,
     Schedule,
 )
+
+if TYPE_CHECKING:
+    from botformer.data.detection_source import DetectionSource
 
 AnyRecipe = ClassificationRecipe | DetectionRecipe
 
@@ -81,10 +85,9 @@ def main(arguments: list[str]) -> None:
         f"Ours, because no source gives it: {', '.join(recipe.ours)}.",
     )
     recipe = replace(recipe, **{group: getattr(given, group) for group in groups})
-    metrics = train(recipe, given.data, given.out, given.resume)
+    train(recipe, given.data, given.out, given.resume)
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun the first process speaks for all
         console = Console(soft_wrap=True)
-        console.print("  ".join(f"{name} {value:.4g}" for name, value in metrics.items() if isinstance(value, float)))
         console.print(f"Everything is in {given.out}. Next: botformer evaluate {given.out} --data {given.data}")
 
 
@@ -112,8 +115,14 @@ def _classification_parts(recipe: ClassificationRecipe, data: str, per_process: 
     """Task, training batches and evaluation batches."""
     from botformer.create import create_classification_task
     from botformer.data.batches import evaluation_batches, training_batches
+    from botformer.data.detection_sources import is_annotated
     from botformer.data.sources import open_sources
 
+    if is_annotated(data):  # their folders of pictures would pass for classes
+        raise InputError(
+            f"this recipe trains a classifier, but {data} holds objects with boxes (COCO or YOLO); give it pictures in "
+            f"class folders, DIR/train/CLASS/*.jpg, or take a recipe for detectors: {_names_of(DetectionRecipe)}"
+        )
     train_source, validation_source = open_sources(data)
     task = create_classification_task(recipe, train_source.class_names)
     batches = training_batches(train_source, recipe.images, recipe.run.batch_size, recipe.run.seed, **share)
@@ -127,9 +136,32 @@ def _detection_parts(recipe: DetectionRecipe, data: str, per_process: int, share
     from botformer.data.detection_sources import open_detection_sources
 
     train_source, validation_source = open_detection_sources(data)
+    _demand_objects(recipe, train_source, validation_source)
     task = create_detection_task(recipe, train_source.categories)
     batches = detection_training_batches(train_source, recipe.images, recipe.run.batch_size, recipe.run.seed, **share)
     return task, batches, detection_evaluation_batches(validation_source, recipe.images, per_process, **share)
+
+
+def _demand_objects(recipe: DetectionRecipe, train: "DetectionSource", validation: "DetectionSource") -> None:
+    """What cannot be learnt or measured is said before the hours that it would take."""
+    from botformer.data.detection_sources import has_shapes
+
+    if not validation.objects:
+        raise InputError(
+            f"{validation.where} has no objects to measure by: {len(validation)} pictures, {len(validation.problems)} "
+            "annotations left out; annotate some, or look at what was left out"
+        )
+    for source in (train, validation):
+        if recipe.detector == "mask_rcnn" and source.objects and not has_shapes(source):
+            raise InputError(
+                f"none of the {source.objects} objects of {source.where} has a shape (segmentation), only boxes: there "
+                "is nothing to make masks from; add --detector faster_rcnn"
+            )
+
+
+def _names_of(kind: type[AnyRecipe]) -> str:
+    names = [name for name, recipe in RECIPES.items() if isinstance(recipe, kind)]
+    return ", ".join(names[:5]) + ", ..."
 
 
 def _print_recipes() -> None:

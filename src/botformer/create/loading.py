@@ -25,8 +25,8 @@ class Loaded(NamedTuple):
 
 
 def load(checkpoint: str | Path) -> Loaded:
-    """The network of a run's folder (its best checkpoint), of one checkpoint's folder (averaged weights if it has), of
-    a .safetensors file with a card in it, or one that comes with the package, by name ("nuclei").
+    """The network of a run's folder (its best checkpoint; RUN/last is the last), of one checkpoint's folder, with
+    averaged weights if it has them, of a .safetensors file with a card in it, or one of the package by name ("nuclei").
 
     Raises:
         InputError: no checkpoint there, or a broken or foreign one.
@@ -35,7 +35,7 @@ def load(checkpoint: str | Path) -> Loaded:
     if not file.is_file():
         raise InputError(
             f"{file} does not exist; expected the --out folder of a training run, one of its checkpoints, a "
-            f".safetensors file that botformer.save wrote, or one of {', '.join(SHIPPED)}"
+            f".safetensors file that botformer.save wrote, or a network that comes with botformer: {', '.join(SHIPPED)}"
         )
     state = file.with_name("state.json")
     card = read_state(file.parent).card if state.is_file() else read_card(file)
@@ -43,10 +43,19 @@ def load(checkpoint: str | Path) -> Loaded:
 
 
 def weights_file(source: str | Path) -> str | Path:
-    """A run's or a checkpoint's folder, or a shipped network's name, stands for its weights; the rest for itself."""
+    """What stands for weights: a run's or a checkpoint's folder, RUN/last or RUN/best, or a shipped network's name. A
+    folder without a checkpoint that happens to be called like one does not count. The rest stands for itself."""
     path = Path(source)
-    if str(source) in SHIPPED and not path.exists():
-        return SHIPPED[str(source)]
+    if path.name in ("last", "best") and path.is_file():
+        path = checkpoint_folder(path.parent, path.name) or path
+    if str(source) in SHIPPED and not path.is_file() and not _holds_checkpoint(path):
+        shipped = SHIPPED[str(source)]
+        if not shipped.is_file():
+            raise InputError(
+                f"the network {str(source)!r} should come with botformer, but its file {shipped} is missing; install "
+                "botformer again, or name a network of yours"
+            )
+        return shipped
     return _weights_of(_checkpoint(path)) if path.is_dir() else source
 
 
@@ -54,7 +63,7 @@ def _build(card: dict[str, Any], state: dict[str, Tensor], file: Path) -> Classi
     try:
         if card["task"] == "detection":
             images = DetectionImages(**card["images"])
-            kinds = len(card["categories"])
+            kinds = len([(int(number), str(name)) for number, name in card["categories"]])
             model = create_detector(
                 card["detector"],
                 card["model"],
@@ -67,7 +76,9 @@ def _build(card: dict[str, Any], state: dict[str, Tensor], file: Path) -> Classi
         else:
             kinds = len(card["class_names"])
             model = create_model(card["model"], kinds, card["image_size"], **card["options"])
-    except (KeyError, TypeError) as error:
+    except InputError as error:  # a value that this version does not know
+        raise InputError(f"the card of {file} cannot be built: {error}") from error
+    except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{file} does not say which network it holds ({error!r}); was it written by botformer?"
         ) from error
@@ -75,6 +86,10 @@ def _build(card: dict[str, Any], state: dict[str, Tensor], file: Path) -> Classi
     if match.missing or match.unused or match.other_shape:
         raise InputError(f"{file} does not fit {card['model']} with {kinds} classes: {match}")
     return model
+
+
+def _holds_checkpoint(path: Path) -> bool:
+    return (path / "state.json").is_file() or checkpoint_folder(path, "last") is not None
 
 
 def _checkpoint(path: Path) -> Path:

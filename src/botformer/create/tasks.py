@@ -1,8 +1,11 @@
 """What `training.fit` trains: a network with its losses and metrics, as a recipe says, on these classes."""
 
+import logging
 from collections.abc import Sequence
 from dataclasses import asdict, fields
 from typing import Any
+
+from torch import nn
 
 from botformer.backbone.options import Options
 from botformer.backbone.resnet import Backbone
@@ -14,13 +17,14 @@ from botformer.errors import InputError
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe, Model
 from botformer.weights import load_weights
 
+log = logging.getLogger(__name__)
+
 
 def create_classification_task(recipe: ClassificationRecipe, class_names: Sequence[str]) -> ClassificationTask:
     """A classifier of these classes, with the recipe's first weights loaded."""
     options = _options(recipe.model)
     model = create_model(recipe.model.name, len(class_names), recipe.images.size, **options)
-    if recipe.model.weights:
-        load_weights(model, weights_file(recipe.model.weights))
+    _load_first_weights(model, recipe.model)
     card = {
         "task": "classification",
         "model": recipe.model.name,
@@ -55,8 +59,7 @@ def create_detection_task(recipe: DetectionRecipe, categories: Sequence[tuple[in
         backbone_options=options,
         **asdict(recipe.settings),
     )
-    if recipe.model.weights:
-        load_weights(model, weights_file(recipe.model.weights), part="backbone")
+    _load_first_weights(model, recipe.model, "backbone")
     card = {
         "task": "detection",
         "detector": recipe.detector,
@@ -69,7 +72,25 @@ def create_detection_task(recipe: DetectionRecipe, categories: Sequence[tuple[in
     }
     assert isinstance(model.backbone, Backbone)
     tables = {f"backbone.{name}" for name in model.backbone.position_table_names()}
-    return DetectionTask(model, card, categories, tables)
+    task = DetectionTask(model, card, categories, tables)
+    task.evaluator()  # what it needs may not be installed: now is better than after the first epoch
+    return task
+
+
+def _load_first_weights(network: nn.Module, model: Model, part: str = "") -> None:
+    if not model.weights:
+        return
+    match = load_weights(network, weights_file(model.weights), part)
+    random = len(match.missing) + len(match.other_shape)
+    if random > len(match.loaded):
+        log.warning(
+            "only %d of %d tensors come from %s (model.weights), the rest stays random: it seems to be of another "
+            "network than %s (model.name)",
+            len(match.loaded),
+            len(match.loaded) + random,
+            model.weights,
+            model.name,
+        )
 
 
 def _options(model: Model) -> dict[str, Any]:

@@ -82,6 +82,7 @@ def coco_source(
     ]
     source = make_source(where, folder, categories, pictures, [*bad, *dropped, *mended])
     log.info("%s: %d objects of %d categories in %d pictures", where, source.objects, len(categories), len(source))
+    _tell_what_is_not_used(where, data["annotations"], kept)
     return source
 
 
@@ -123,6 +124,8 @@ def _read_json(path: Path) -> dict[str, Any]:
         raise InputError(f"annotation file {path} is not JSON: byte {error.start} is not UTF-8 text") from None
     except OSError as error:
         raise InputError(f"annotation file {path} cannot be read: {error.strerror or error}") from error
+    if not text.strip():
+        raise InputError(f"annotation file {path} is empty; copy or download it again")
     try:
         data = json.loads(text)
     except json.JSONDecodeError as error:
@@ -301,6 +304,15 @@ def _report(where: str, bad: list[Problem], dropped: list[Problem], mended: list
     ):
         if problems:
             log.warning("%s: %d %s:\n%s", where, len(problems), what, _listed(problems))
+
+
+def _tell_what_is_not_used(where: str, records: list[Any], kept: dict[int, list[Annotation]]) -> None:
+    bare = sum(found.segmentation is None and not found.crowd for each in kept.values() for found in each)
+    if bare:
+        log.info("%s: %d objects have no shape (segmentation), only a box", where, bare)
+    points = sum(isinstance(record, dict) and bool(record.get("keypoints")) for record in records)
+    if points:
+        log.info("%s: %d annotations have key points, which are not read; boxes and shapes are", where, points)
 
 
 def _listed(problems: list[Problem]) -> str:

@@ -24,10 +24,9 @@ class DetectionBatch(TypedDict):
     images: Tensor
     """uint8 (pictures, 3, size, size), channels last in memory: each picture in the top left corner, 0 beyond."""
     targets: list[dict[str, Any]]
-    """One a picture. Always: `boxes` (n, 4) float32 xyxy in pixels of the canvas, `labels` (n,) int64 from 1,
-    `crowd_boxes` (m, 4) float32 (no objects, but no background either), `image_id`, `size` (height, width) of the
-    picture on its canvas, `original_size` (height, width) of its file, `scale` (x, y): canvas pixels a pixel of the
-    file.
+    """One a picture. Always: `boxes` (n, 4) float32 xyxy in pixels of the canvas, `labels` (n,) int64 from 1 (crowds
+    are background), `image_id`, `size` (height, width) of the picture on its canvas, `original_size` (height, width) of
+    its file, `scale` (x, y): canvas pixels a pixel of the file.
     In training: `mask_crops` (n, S, S) uint8, 0 or 1, relative to the boxes, and `has_mask` (n,) bool.
     In evaluation: `ground_truth`, JSON text, the picture's annotations in COCO's form in pixels of the file."""
     files: list[str]

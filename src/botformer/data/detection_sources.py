@@ -1,6 +1,7 @@
 """Where annotated pictures lie: COCO's layouts and YOLO folders."""
 
 import re
+from collections.abc import Sequence
 from pathlib import Path
 
 from botformer.data.coco import open_coco
@@ -15,6 +16,9 @@ LAYOUTS = """expected one of
 
 _NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "test")}
 """What a split may be called; the first that exists is taken. Any other goes by its own name."""
+
+_LOOKED_FOR = 20
+"""Pictures of a split; if none of them is there, their folder is the wrong one."""
 
 
 def open_detection_sources(data: str) -> tuple[DetectionSource, DetectionSource]:
@@ -36,8 +40,32 @@ def open_detection_sources(data: str) -> tuple[DetectionSource, DetectionSource]
 def open_detection_source(data: str, split: str) -> DetectionSource:
     """One split: "train", "validation", or any other by its name, such as "test" or "val2017". As above."""
     root = Path(data).expanduser()
+    if root.is_file():
+        raise InputError(f"{root} is a file, not the folder of a data set; {LAYOUTS}")
     if not root.is_dir():
         raise InputError(f"data folder {root} does not exist; {LAYOUTS}")
+    source = _open(root, split)
+    if not len(source):
+        raise InputError(
+            f"{source.where} has no pictures ({len(source.problems)} records left out); expected at least one"
+        )
+    _demand_pictures(source)
+    return source
+
+
+def is_annotated(data: str) -> bool:
+    """Whether `data` is a folder with annotations of objects, rather than pictures in class folders."""
+    root = Path(data).expanduser()
+    return root.is_dir() and bool(_annotations_in(root))
+
+
+def has_shapes(source: DetectionSource) -> bool:
+    """Whether any object has a shape, not only a box."""
+    pictures = map(source.picture, range(len(source)))
+    return any(found.segmentation is not None and not found.crowd for each in pictures for found in each.annotations)
+
+
+def _open(root: Path, split: str) -> DetectionSource:
     yolo = next((root / name for name in ("data.yaml", "data.yml") if (root / name).is_file()), None)
     if yolo is not None:
         return open_yolo(yolo, split)
@@ -53,8 +81,20 @@ def open_detection_source(data: str, split: str) -> DetectionSource:
             )
         if files:
             return open_coco(files[0], _pictures_of(files[0], root))
-    found = ", ".join(sorted(entry.name for entry in root.iterdir())[:10]) or "nothing"
-    raise InputError(f"{root} has no annotations of the split {split!r} (found there: {found}); {LAYOUTS}")
+    annotated = _annotations_in(root)
+    hint = (
+        f"The annotations there: {_some(annotated)}; rename a file, or move some of its pictures to one for this split"
+        if annotated
+        else "Class folders, DIR/train/CLASS/*.jpg, are for classifiers"
+    )
+    raise InputError(
+        f"{root} has no annotations of the split {split!r} (found there: {_found(root)}); {LAYOUTS}\n{hint}"
+    )
+
+
+def _annotations_in(root: Path) -> list[str]:
+    patterns = ("annotations/*.json", "*/_annotations.coco.json", "data.yaml", "data.yml")
+    return sorted(file.relative_to(root).as_posix() for pattern in patterns for file in root.glob(pattern))
 
 
 def _annotation_files(folder: Path, name: str) -> list[Path]:
@@ -70,5 +110,24 @@ def _pictures_of(annotations: Path, root: Path) -> Path:
         if folder.is_dir():
             return folder
     raise InputError(
-        f"the pictures of {annotations} are not there: none of {', '.join(map(str, candidates))} is a folder"
+        f"the pictures of {annotations} are not there: none of {', '.join(map(str, candidates))} is a folder; give the "
+        f"folder with the pictures one of these names (found in {root}: {_found(root)})"
     )
+
+
+def _demand_pictures(source: DetectionSource) -> None:
+    """A few pictures may be missing. All of them: somebody should hear that before anything is built."""
+    some = [source.name(index) for index in range(0, len(source), -(-len(source) // _LOOKED_FOR))]
+    if not any((source.folder / name).is_file() for name in some):
+        raise InputError(
+            f"none of {len(some)} pictures that {source.where} names is in {source.folder}, such as {some[0]} (found "
+            f"there: {_found(source.folder)}); 'file_name' in the annotations must be the path below that folder"
+        )
+
+
+def _found(folder: Path) -> str:
+    return _some(sorted(entry.name for entry in folder.iterdir())) or "nothing"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

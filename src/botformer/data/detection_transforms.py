@@ -116,11 +116,10 @@ def fitted_placement(picture_px: tuple[int, int], size: int) -> Placement:
 def place_objects(picture: Picture, placement: Placement, mask_crop: int | None) -> dict[str, Any]:
     """The objects of a picture that are seen on its canvas; with `mask_crop`, their shapes too.
 
-    Returns arrays `boxes` (n, 4) float32 xyxy in pixels of the canvas, `labels` (n,) int64 from 1, `crowd_boxes`
-    (m, 4) float32; with shapes also `mask_crops` (n, mask_crop, mask_crop) uint8, 0 or 1, each relative to its box, and
-    `has_mask` (n,) bool. An object whose shape lies off the canvas is gone, though its box may not be.
+    Returns arrays `boxes` (n, 4) float32 xyxy in pixels of the canvas and `labels` (n,) int64 from 1; with shapes also
+    `mask_crops` (n, mask_crop, mask_crop) uint8, 0 or 1, each relative to its box, and `has_mask` (n,) bool. An object
+    whose shape lies off the canvas is gone, though its box may not be. Crowds are background.
     """
-    crowds = [annotation for annotation in picture.annotations if annotation.crowd]
     objects = [annotation for annotation in picture.annotations if not annotation.crowd]
     whole = _boxes(objects, placement)
     boxes, seen = _cut(whole, placement)
@@ -135,11 +134,9 @@ def place_objects(picture: Picture, placement: Placement, mask_crop: int | None)
         placed["mask_crops"] = crops[seen]
         placed["has_mask"] = crops[seen].any((1, 2))
     labels = np.array([annotation.label for annotation in objects], dtype=np.int64)
-    crowd_boxes, crowd_seen = _cut(_boxes(crowds, placement), placement)
     return placed | {
         "boxes": boxes[seen].astype(np.float32),
         "labels": labels[seen],
-        "crowd_boxes": crowd_boxes[crowd_seen].astype(np.float32),
     }
 
 

@@ -30,6 +30,11 @@ def open_yolo(data_yaml: Path, split: str, max_bad_records: int = 20) -> Detecti
     yolo = _supervision()
     images = _images_folder(data_yaml, split)
     labels = _labels_folder(images)
+    if not labels.is_dir():
+        raise InputError(
+            f"{data_yaml}: the pictures of {split!r} lie in {images}, their label files must lie in {labels}, which "
+            "does not exist; rename or move the folder with the .txt files"
+        )
     try:
         # Where there are no labels, this reads the names and lists the pictures, and no more.
         names, paths, _ = yolo.load_yolo_annotations(str(images), str(images / "no labels here"), str(data_yaml))

@@ -9,6 +9,7 @@ import logging
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
+from importlib.util import find_spec
 from typing import Any, Literal
 
 import numpy as np
@@ -39,6 +40,8 @@ class CocoMetrics:
     def __init__(
         self, categories: Sequence[tuple[int, str]], kinds: Sequence[Kind] = ("box", "mask"), max_detections: int = 100
     ) -> None:
+        if find_spec("faster_coco_eval") is None:
+            raise InputError("average precision needs the package faster-coco-eval: pip install 'botformer[detection]'")
         if max_detections <= 10:
             raise InputError(f"max_detections must be more than 10 (COCO's 1, 10 and 100), got {max_detections}")
         self.categories = [(int(number), name) for number, name in categories]
@@ -184,12 +187,8 @@ class _Evaluated:
     @cached_property
     def _coco(self) -> Any:
         """faster-coco-eval's evaluation, done."""
-        try:
-            from faster_coco_eval import COCO, COCOeval_faster
-        except ImportError:
-            raise InputError(
-                "average precision needs the package faster-coco-eval: pip install 'botformer[detection]'"
-            ) from None
+        from faster_coco_eval import COCO, COCOeval_faster
+
         truth, found = COCO(), COCO()
         images = [
             {"id": image_id, "height": picture["size"][0], "width": picture["size"][1]}

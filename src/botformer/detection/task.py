@@ -34,6 +34,8 @@ class DetectionTask(nn.Module):
         self.categories = list(categories)
         self.with_masks = model.kind == "mask_rcnn"
         self.headline = "mask_AP" if self.with_masks else "box_AP"
+        kinds = ("box", "mask") if self.with_masks else ("box",)
+        self.shown: Sequence[str] = [f"{kind}_{name}" for kind in kinds for name in ("AP", "AP50", "AP75")]
         self._card, self._no_decay = card, no_decay
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:

@@ -66,8 +66,9 @@ class Tiling:
 
         What a border between windows cuts is left out if another window sees it clear of such borders. The other cut
         objects of one category are joined where they agree in what both their windows see; the best score counts. Of
-        two objects of one category from different windows that share half of the smaller one, the better stays: one
-        that is not cut before one that is, then the higher score, or among the cut ones the larger.
+        two objects of one category from different windows that overlap by half (of the smaller one if one is cut, else
+        of both together), the better stays: one that is not cut before one that is, then the higher score, or among
+        the cut ones the larger. An object that only the window which cuts it has found is lost.
 
         Args:
             found: for each window `boxes` (n, 4) xyxy, `labels` (n,), `scores` (n,) and, if there are masks, `masks`, n
@@ -251,5 +252,10 @@ def _without_repetitions(pieces: "list[_Piece]") -> "list[_Piece]":
 
 
 def _is_same(one: _Piece, other: _Piece) -> bool:
+    """Two whole objects must agree as a whole: a fragment that a window takes for an object is not the object."""
     smaller = min(one.area_px, other.area_px)
-    return smaller > 0 and _common_px([one, other], one.box_xyxy) >= _SAME * smaller
+    if smaller <= 0:
+        return False
+    common = _common_px([one, other], one.box_xyxy)
+    is_cut = one.is_cut or other.is_cut
+    return common >= _SAME * (smaller if is_cut else one.area_px + other.area_px - common)

@@ -2,6 +2,7 @@
 
 import itertools
 import json
+from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
@@ -16,18 +17,22 @@ Records = list[dict[str, Any]]
 _NOT_LOSSES = {"step", "epoch", "loss", "lr", "images_per_s", "memory_mb"}  # a training record's other numbers are
 
 
-def draw_curves(metrics_file: Path, out: Path) -> None:
+def draw_curves(metrics_file: Path, out: Path, shown: Collection[str] | None = None) -> None:
     """Draw a run's journal as a PNG.
 
     A line of the journal is {"kind": "train", "step", "epoch", "loss", "lr", ...} or {"kind": "evaluation", "step",
     "epoch", metric: value, ...}; a training record's other numbers, besides speed and memory, are further losses.
     `epoch` counts epochs done, with a fraction. Null stands for a number that is not finite. Where a step is recorded
-    twice, the later record counts. A last line that is still being written is left out.
+    twice, the later record counts. A last line that is still being written is left out. Of the metrics only those in
+    `shown` are drawn; None: all.
 
     Raises `InputError` if the file is missing or another of its lines is not such a record.
     """
     records = _read(metrics_file)
     train, evaluation = _of_kind(records, "train"), _of_kind(records, "evaluation")
+    if shown is not None:
+        keep = {"kind", "step", "epoch", *shown}
+        evaluation = [{name: record[name] for name in record if name in keep} for record in evaluation]
 
     panels = _metric_panels(evaluation)
     figure = style.new_figure(1.0 + 2.1 * (2 + len(panels)))

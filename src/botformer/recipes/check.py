@@ -5,6 +5,9 @@ import math
 from botformer.errors import InputError
 from botformer.recipes.schema import Recipe
 
+ABOVE_0 = math.ulp(0.0)
+"""The least number that is more than 0."""
+
 # Field -> least and greatest value. What a dataclass says of its own fields together, it checks itself.
 RANGES: dict[str, tuple[float, float]] = {
     "images.size": (1, math.inf),
@@ -23,6 +26,13 @@ RANGES: dict[str, tuple[float, float]] = {
     "optimizer.label_smoothing": (0, 1),
     "optimizer.clip_norm": (0, math.inf),
     "optimizer.ema": (0, 1),
+    "settings.norm_epsilon": (ABOVE_0, math.inf),
+    "settings.anchor_scale": (ABOVE_0, math.inf),
+    "settings.anchor_sizes": (ABOVE_0, math.inf),
+    "settings.rpn_huber_delta": (ABOVE_0, math.inf),
+    "settings.roi_cells": (ABOVE_0, math.inf),
+    "settings.box_weights": (ABOVE_0, math.inf),
+    "settings.box_huber_delta": (ABOVE_0, math.inf),
     "schedule.epochs": (1, math.inf),
     "schedule.warmup_epochs": (0, math.inf),
     "schedule.warmup_start": (0, 1),
@@ -44,6 +54,7 @@ def check(recipe: Recipe) -> None:
     for name, (least, greatest) in RANGES.items():
         group, _, field = name.partition(".")
         value = getattr(getattr(recipe, group, None), field, None)
-        if value is not None and (not (least <= value <= greatest) or math.isinf(value)):
+        values = value if isinstance(value, tuple) else () if value is None else (value,)
+        if not all(least <= each <= greatest and math.isfinite(each) for each in values):
             bound = f"from {least:g} to {greatest:g}" if math.isfinite(greatest) else f"{least:g} or more"
-            raise InputError(f"{name} is {value}; expected {bound}")
+            raise InputError(f"{name} is {value}; expected {'more than 0' if least == ABOVE_0 else bound}")

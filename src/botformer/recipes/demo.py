@@ -3,7 +3,7 @@ cores."""
 
 from dataclasses import replace
 
-from botformer.recipes.detector import Settings
+from botformer.recipes.detector import SMALL
 from botformer.recipes.schema import (
     ClassificationRecipe,
     DetectionImages,
@@ -16,21 +16,6 @@ from botformer.recipes.schema import (
 )
 
 _DETECTION = ("detector", "model", "images", "settings", "optimizer", "schedule", "run")
-
-SMALL = Settings(
-    levels=("p2", "p3", "p4", "p5"),
-    fpn_channels=64,
-    norm_momentum=0.1,
-    anchor_sizes=(12.0, 18.0, 26.0, 36.0),
-    rpn_candidates=500,
-    rpn_candidates_test=1000,
-    rpn_proposals=500,
-    roi_samples=64,
-    box_channels=256,
-    mask_convolutions=2,
-    mask_channels=64,
-)
-"""Small objects on a canvas of a few hundred pixels: a narrow pyramid without its top, small anchors, slim heads."""
 
 RECIPES = {
     "digits": ClassificationRecipe(
@@ -53,7 +38,14 @@ RECIPES = {
         ours=_DETECTION,
         model=Model("botnet_nano", zero_gamma=False),
         images=DetectionImages(size=160, scale_jitter=(0.9, 1.1), flip=False, mask_crop=56),
-        settings=replace(SMALL, anchor_sizes=(18.0, 28.0, 42.0, 60.0), anchor_ratios=(1.0, 1.6, 3.0)),
+        settings=replace(
+            SMALL,
+            anchor_sizes=(18.0, 28.0, 42.0, 60.0),
+            anchor_ratios=(1.0, 1.6, 3.0),
+            rpn_candidates=200,
+            rpn_proposals=150,
+            roi_samples=32,
+        ),
         optimizer=Optimizer("adamw", learning_rate=4e-3, weight_decay=0.05, clip_norm=5.0),
         schedule=Schedule(epochs=1, warmup_epochs=0.05),
         run=Run(batch_size=8, precision="float32", workers=1, threads=1),
@@ -70,7 +62,7 @@ RECIPES = {
         ),
         settings=SMALL,
         optimizer=Optimizer("adamw", learning_rate=2e-3, weight_decay=0.05, clip_norm=5.0),
-        schedule=Schedule(epochs=24, warmup_epochs=2.0),
-        run=Run(batch_size=8, precision="float32", workers=1, threads=1, evaluate_every=24, checkpoint_every=6),
+        schedule=Schedule(epochs=20, warmup_epochs=2.0),
+        run=Run(batch_size=8, precision="float32", workers=1, threads=1, evaluate_every=20, checkpoint_every=5),
     ),
 }

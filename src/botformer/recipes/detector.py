@@ -90,6 +90,8 @@ class Settings:
             raise InputError(f"levels must be neighbours from {', '.join(LEVELS)}, got {', '.join(self.levels)!r}")
         if self.levels == ("p6",):
             raise InputError("p6 is made from p5: levels cannot be p6 alone")
+        if not self.anchor_ratios or min(self.anchor_ratios) <= 0:
+            raise InputError(f"anchor_ratios must be one or more above 0, got {self.anchor_ratios}")
         if self.anchor_sizes and len(self.anchor_sizes) != len(self.levels):
             raise InputError(f"{len(self.anchor_sizes)} anchor_sizes for {len(self.levels)} levels; give one a level")
         if self.normalization not in get_args(Normalization):
@@ -110,10 +112,27 @@ _SHARES = tuple(f.name for f in fields(Settings) if f.name.endswith(("_iou", "_s
 _COUNTS = tuple(f.name for f in fields(Settings) if f.type is int)
 
 
+SMALL = Settings(
+    levels=("p2", "p3", "p4", "p5"),
+    fpn_channels=64,
+    norm_momentum=0.1,
+    anchor_sizes=(12.0, 18.0, 26.0, 36.0),
+    rpn_candidates=500,
+    rpn_candidates_test=1000,
+    rpn_proposals=500,
+    roi_samples=64,
+    box_channels=256,
+    mask_convolutions=2,
+    mask_channels=64,
+)
+"""Small objects on a canvas of a few hundred pixels: a narrow pyramid without its top, small anchors, slim heads."""
+
+
 def make_settings(options: dict[str, Any]) -> Settings:
     """Settings from keywords, as JSON keeps them too; an unknown one suggests the nearest (`InputError`)."""
     known = {field.name for field in fields(Settings)}
     for name in options:
         if name not in known:
             raise unknown("detector option", name, known)
-    return Settings(**{name: tuple(value) if isinstance(value, list) else value for name, value in options.items()})
+    values: dict[str, Any] = {name: tuple(v) if isinstance(v, list) else v for name, v in options.items()}
+    return Settings(**values)

@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 
-from botformer.recipes.demo import SMALL
+from botformer.recipes.detector import SMALL
 from botformer.recipes.schema import DetectionImages, DetectionRecipe, Model, Optimizer, Run, Schedule
 
 _OURS = ("detector", "model", "images", "settings", "optimizer", "schedule", "run")

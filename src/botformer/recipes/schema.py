@@ -29,13 +29,15 @@ class Model:
     frozen_stages: int = 0
     """Stages that do not train, counted from the stem (1 = stem, 2 = stem and c2, ...)."""
     normalization: Literal["batch", "frozen", "sync"] = "batch"
-    """BatchNorm: live, frozen at its loaded statistics, or synchronised over processes."""
+    """BatchNorm: live, frozen at its loaded statistics, or synchronised over processes. Of a detector: its backbone's;
+    pyramid and heads have `settings.normalization`."""
     gradient_checkpointing: bool = False
     """Recompute each block in the backward pass: less memory, about a third more time."""
     tables: Literal["interpolate", "offset"] = "interpolate"
     """Position tables at another map size: an entry is a share of the map, or a distance in cells."""
     weights: str = ""
-    """Weights to start from: a .safetensors or .pth file, a run's folder, or hf://owner/name."""
+    """Weights to start from: a .safetensors or .pth file, a run's folder, hf://owner/name, or a network of the package
+    by name. A classifier's or a ResNet's go into a detector's backbone."""
 
 
 @dataclass(frozen=True)

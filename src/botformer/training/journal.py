@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Protocol
 
@@ -56,8 +57,11 @@ class SilentJournal:
 
 
 class RunJournal:
-    def __init__(self, out: Path, recipe: Recipe, versions: dict[str, str], plan: Plan, step: int):
-        """Start the record, or continue it at `step`."""
+    def __init__(
+        self, out: Path, recipe: Recipe, versions: dict[str, str], plan: Plan, step: int, shown: Sequence[str]
+    ):
+        """Start the record, or continue it at `step`. `shown`: the metrics for the screen and the curves."""
+        self._shown = [*shown, *(f"ema_{name}" for name in shown)]
         self._curves = out / "curves.png"
         self._metrics_path = out / "metrics.jsonl"
         self._board = _tensorboard(out, step) if recipe.run.tensorboard else None
@@ -72,8 +76,7 @@ class RunJournal:
 
     def evaluation(self, record: Record) -> None:
         self._write(record)
-        numbers = {name: value for name, value in record.items() if name not in ("kind", "step", "epoch")}
-        text = "  ".join(f"{name} {_readable(value)}" for name, value in numbers.items())
+        text = "  ".join(f"{name} {_readable(record[name])}" for name in self._shown if name in record)
         self.note(f"evaluation after step {record['step']} (epoch {record['epoch']:.2f}): {text}")
 
     def note(self, text: str) -> None:
@@ -85,7 +88,7 @@ class RunJournal:
     def draw(self) -> None:
         from botformer.pictures.curves import draw_curves  # matplotlib takes a second to import
 
-        draw_curves(self._metrics_path, self._curves)
+        draw_curves(self._metrics_path, self._curves, self._shown)
 
     def close(self) -> None:
         self._console.close()

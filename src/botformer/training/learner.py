@@ -134,11 +134,12 @@ def split(batch: Batch, parts: int) -> Iterator[Batch]:
 
 
 def _synchronise_batch_norm(task: nn.Module, recipe: Recipe, accelerator: Accelerator) -> None:
-    if recipe.model.normalization != "sync" or accelerator.num_processes == 1:
+    wanted = recipe.model.normalization == "sync" or any(isinstance(m, nn.SyncBatchNorm) for m in task.modules())
+    if not wanted or accelerator.num_processes == 1:
         return  # one process already sees the whole batch
     if accelerator.device.type != "cuda":
         raise InputError(
-            f"model.normalization sync needs CUDA, these {accelerator.num_processes} processes run on "
-            f"{accelerator.device.type}; use model.normalization batch"
+            f"normalization sync needs CUDA, these {accelerator.num_processes} processes run on "
+            f"{accelerator.device.type}; use normalization batch"
         )
     nn.SyncBatchNorm.convert_sync_batchnorm(task)

@@ -87,7 +87,7 @@ class _Run:
         if self.accelerator.is_main_process:
             out.mkdir(parents=True, exist_ok=True)
             self.checkpoints = Checkpoints(out, recipe.run.keep, resumed)
-            self.journal = RunJournal(out, recipe, made_with, plan, self.state.step)
+            self.journal = RunJournal(out, recipe, made_with, plan, self.state.step, learner.task.shown)
         self.peak_rate = peak_learning_rate(recipe.optimizer, recipe.run.batch_size)
         if self.peak_rate != recipe.optimizer.learning_rate:
             self.journal.note(

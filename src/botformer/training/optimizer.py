@@ -9,7 +9,7 @@ from botformer.recipes.schema import Optimizer
 
 
 def make_optimizer(task: nn.Module, no_weight_decay: set[str], settings: Optimizer) -> torch.optim.Optimizer:
-    """SGD (Nesterov, momentum 0.9) or AdamW over the parameters of `task` that need a gradient.
+    """SGD (momentum 0.9, Nesterov's or plain) or AdamW over the parameters of `task` that need a gradient.
 
     Kernels decay: parameters of two dimensions or more whose name, relative to `task`, is not in `no_weight_decay`.
     """

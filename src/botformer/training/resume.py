@@ -19,6 +19,7 @@ MAY_DIFFER = {
     "cost",
     "ours",
     "model.gradient_checkpointing",
+    "model.weights",
     "images.max_bad_files",
     "images.max_megapixels",
     "run.workers",
@@ -29,7 +30,8 @@ MAY_DIFFER = {
     "run.max_steps",
     "run.tensorboard",
 }
-"""Fields a continued run may change: they are of the machine, of the record or of how often, not of the result."""
+"""Fields a continued run may change: they are of the machine, of the record or of how often, not of the result. The
+first weights have been read when a run continues."""
 
 TRACES = (LAST, "checkpoints", "recipe.json", "metrics.jsonl")
 """Names that show that a folder holds a run."""
@@ -67,10 +69,22 @@ def find_start(out: Path, recipe: Recipe, resume: Resume) -> tuple[Path, State] 
 def restore(learner: Learner, out: Path, start: tuple[Path, State]) -> None:
     """Put a checkpoint's weights and optimiser state into `learner`; `InputError` when a file is broken or foreign."""
     folder, state = start
+    _check_same_card(out, state.card, learner.task.card())
     try:
         learner.load(read_tensors(folder, state))
     except InputError as error:
         raise InputError(f"cannot resume from {folder}: {error}. {older_checkpoints(out, than=folder)}") from error
+
+
+def _check_same_card(out: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """With one recipe only the data can make a difference: other classes, in another order."""
+    now = json.loads(json.dumps(now))
+    for name in sorted(saved.keys() & now.keys() - {"images"}):
+        if saved[name] != now[name]:
+            raise InputError(
+                f"{out} holds a run on other data: its {name} are {str(saved[name])[:200]}, those of this data "
+                f"{str(now[name])[:200]}; choose another --out, or give the data the run began with"
+            )
 
 
 def _check_same_recipe(out: Path, saved: dict[str, Any], recipe: Recipe) -> None:

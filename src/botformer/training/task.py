@@ -1,6 +1,6 @@
 """What the loop asks of those it works with. Nobody has to import this: having the members is enough."""
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Protocol
 
 from torch import Tensor, nn
@@ -34,6 +34,9 @@ class Task(Protocol):
 
     headline: str
     """The metric, higher is better, that decides which checkpoint is best."""
+
+    shown: Sequence[str]
+    """The metrics that people are shown, where there are so many; all are written down."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses, each a mean over the pictures of the batch; their sum is minimised."""
