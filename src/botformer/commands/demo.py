@@ -3,6 +3,7 @@
 Minutes on a CPU, no network, no downloads: the micrograph, the digits and the photographs come with installed packages.
 """
 
+import json
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,7 @@ SCENES_A_PICTURE = 0.08
 @dataclass(frozen=True)
 class Arguments:
     out: Path = Path("runs/demo")
-    """Where data, checkpoints and report.html go. A run that is there is continued."""
+    """Where data, checkpoints, results.json and report.html go. A run that is there is continued."""
     pictures: int = 40_000
     """Pictures of digits to train on. Eight scenes of several digits are written for a hundred of them, and a twentieth
     of either with other digits and photographs for the evaluation."""
@@ -109,6 +110,15 @@ def demo(out: Path, pictures: int, epochs: int = 0) -> tuple[Path, Part, Part, P
     report = out / "report.html"
     with clock.part("drawing"):
         write_demo_report(report, nuclei, digits, found, clock.seconds)
+    figures = {
+        "nuclei mask AP50": nuclei.results["mask"]["AP50"],
+        "nuclei mask AP": nuclei.results["mask"]["AP"],
+        "digits top1": digits.results["top1"],
+        "scenes mask AP50": found.results["mask"]["AP50"],
+        "scenes mask AP": found.results["mask"]["AP"],
+        "seconds": {name: round(value, 1) for name, value in clock.seconds.items()},
+    }
+    (out / "results.json").write_text(json.dumps(figures, indent=1) + "\n", encoding="utf-8")
     return report, nuclei, digits, found
 
 
