@@ -165,7 +165,7 @@ def test_best_and_worst_pictures_show_truth_beside_what_passes_the_threshold(eva
         records = truth.loadAnns(truth.getAnnIds(image_id, iscrowd=False))
         detected = [record for record in found.imgToAnns[image_id] if record["score"] >= threshold]
         assert len(detected) < len(found.imgToAnns[image_id])
-        assert ("· 1 that count neither way not drawn" in title) == (image_id == 14)
+        assert ("· 1 ignored, not drawn" in title) == (image_id == 14)
         for shown, expected, coco in ((real, records, truth), (prediction, detected, found)):
             assert list(shown.names) == [names[record["category_id"]] for record in expected]
             for box, mask, record in zip(shown.boxes, shown.masks, expected, strict=True):

@@ -151,6 +151,8 @@ def test_nothing_found_and_nothing_there():
     assert [row["AP"] for row in empty.per_class("box")] == [-1] * 4
     assert np.array_equal(empty.precision_recall("mask")[1], np.zeros(101))
     assert empty.community_ap("mask", 0.0) == dict.fromkeys((0.5, 0.6, 0.7, 0.8, 0.9), 0.0)
+    neither = measured([nothing | {"masks": []} for _ in predictions], batch)
+    assert set(neither.community_ap("mask", 0.0).values()) == {-1}
 
 
 def test_perfect_detections_are_perfect():

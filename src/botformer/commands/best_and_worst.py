@@ -59,7 +59,7 @@ def _objects(picture: dict[str, Any]) -> int:
 def _ignored(truth: "Shown", picture: "Picture") -> str:
     """Where they are detected nothing is wrong, which the drawing alone would not explain."""
     count = len(picture.annotations) - len(truth.names)
-    return f" · {count} that count neither way not drawn" if count else ""
+    return f" · {count} ignored, not drawn" if count else ""
 
 
 def _truth(image: np.ndarray, picture: "Picture", source: "DetectionSource", kind: "Kind") -> "Shown":

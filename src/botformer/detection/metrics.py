@@ -132,10 +132,12 @@ class CocoMetrics:
         """IoU -> TP / (TP + FP + FN) of the detections with at least this score: the nuclei community's AP.
 
         Counted over all pictures together (as StarDist does), with greedy matching (see `counting`). A threshold chosen
-        on the same pictures flatters.
+        on the same pictures flatters. -1 where there is nothing to be found, and nothing was imagined.
         """
         matches = [matches for _, matches in self._matches(kind)]
-        return {iou: share_found(matches, iou, score_threshold) for iou in ious}
+        shares = {iou: share_found(matches, iou, score_threshold) for iou in ious}
+        objects = sum(part.ious.shape[1] for part in matches)
+        return shares if objects else {iou: -1.0 if share == 1 else share for iou, share in shares.items()}
 
     def by_picture(self, kind: Kind, score_threshold: float) -> dict[int, float]:
         """image id -> TP / (TP + FP + FN) at IoU 0.5, for the best and the worst pictures; 1 where both are empty."""
