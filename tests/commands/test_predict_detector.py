@@ -367,3 +367,10 @@ def test_what_is_for_detectors_is_refused_with_a_classifier(arguments, picture, 
     assert f"is a classifier, and {arguments[0]} is for detectors" in capsys.readouterr().err
     assert predict(tmp_path / "classes.safetensors", tmp_path / "out", picture, "--query", "0.2", "0.3") == 0
     assert len(said(tmp_path / "out")) == 1
+
+
+def test_the_limit_of_a_picture_s_size_can_be_moved(network, picture, tmp_path, capsys):
+    arguments = ["predict", str(picture), "--checkpoint", str(network), "--out", str(tmp_path / "out")]
+    assert cli.main([*arguments, "--max-megapixels", "0.001"]) == 2
+    assert "more than 0.001 megapixels" in capsys.readouterr().err
+    assert cli.main([*arguments, "--max-megapixels", "1000"]) == 0

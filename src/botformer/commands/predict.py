@@ -35,6 +35,8 @@ class Arguments:
     """Detectors: which one looks, from the best, 0 (default), on."""
     annotations: Path | None = None
     """Detectors: a COCO file whose image ids the JSON files shall use, to score them against it."""
+    max_megapixels: float | None = None
+    """A larger picture counts as unreadable (it may be a decompression bomb); by default the network's own limit."""
     device: Device = "auto"
 
 
@@ -51,6 +53,8 @@ def main(arguments: list[str]) -> None:
     from botformer.training.devices import open_accelerator
 
     model, card = load(given.checkpoint)
+    if given.max_megapixels is not None:
+        card["images"]["max_megapixels"] = given.max_megapixels
     is_detector = card["task"] == "detection"
     _refuse(given, ("query",) if is_detector else _OF_DETECTORS, card["task"])
     console = Console(soft_wrap=True)

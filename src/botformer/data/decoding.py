@@ -86,7 +86,7 @@ def _decode(stream: BinaryIO, name: str, max_megapixels: float) -> Image.Image:
     if image.width * image.height > max_megapixels * 1e6:
         raise BadImage(
             name,
-            f"{image.width}x{image.height} pixels are more than {max_megapixels:g} megapixels (images.max_megapixels)",
+            f"{image.width}x{image.height} pixels are more than {max_megapixels:g} megapixels (max_megapixels)",
         )
     image.load()
     upright = _UPRIGHT.get(_orientation(image))
