@@ -39,6 +39,7 @@ def main(arguments: list[str] | None = None) -> int:
         for noisy in ("PIL", "matplotlib", "accelerate", "httpx", "torch"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         import_module(f"botformer.commands.{verb}").main(rest)
+        _leave_the_other_processes()
     except InputError as error:
         print(f"botformer {verb}: {error}", file=sys.stderr)
         return 2
@@ -52,6 +53,15 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"botformer {verb}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _leave_the_other_processes() -> None:
+    """Under torchrun: a process that ends with its connections open may be killed by its own threads."""
+    if "torch.distributed" in sys.modules:
+        from torch import distributed
+
+        if distributed.is_available() and distributed.is_initialized():
+            distributed.destroy_process_group()
 
 
 def _help() -> str:
