@@ -5,7 +5,9 @@ import shlex
 from pathlib import Path
 
 import pytest
+import torch
 
+import botformer
 from botformer import cli
 from botformer.backbone.counting import count
 from botformer.backbone.variants import PUBLISHED, ROWS
@@ -24,6 +26,19 @@ def test_the_python_runs_and_gives_the_shapes_it_says():
     assert names["logits"].shape == (2, 10)
     assert list(names["maps"]) == ["c2", "c3", "c4", "c5"]
     assert len(block[1].strip().splitlines()) == 6
+
+
+def test_the_python_of_detectors_runs():
+    """With a smaller canvas, and the pictures and targets that the README leaves to the reader."""
+    block = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1]
+    masks = torch.zeros(1, 100, 128, dtype=torch.bool)
+    masks[0, 20:60, 30:90] = True
+    target = {"boxes": torch.tensor([[30.0, 20.0, 90.0, 60.0]]), "labels": torch.tensor([7]), "masks": masks}
+    names: dict = {"botformer": botformer, "images": [torch.rand(3, 100, 128)], "targets": [target]}
+    exec(block.replace("image_size=1024", "image_size=128"), names)
+    assert names["losses"].keys() >= {"loss_mask", "loss_box_reg"}
+    assert [found.keys() for found in names["found"]] == [{"boxes", "labels", "scores", "masks"}]
+    assert names["card"]["categories"] == [[1, "nucleus"]]
 
 
 def test_the_table_of_models_is_what_is_counted_and_what_the_paper_prints():
