@@ -19,10 +19,14 @@ def test_first_signal_asks_and_leaving_restores_the_handlers(number: signal.Sign
 
 
 def test_second_ctrl_c_stops_at_once() -> None:
-    with stop_request():
-        signal.raise_signal(signal.SIGINT)  # to this thread: one sent to the process may come after the second
-        with pytest.raises(KeyboardInterrupt):
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job would have it ignored
+    try:
+        with stop_request():
             signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def test_forked_data_worker_outlives_ctrl_c_but_can_be_ended() -> None:
