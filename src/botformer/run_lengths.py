@@ -4,6 +4,7 @@ The string holds each number less the one two before it (from the fourth on), fi
 """
 
 from collections.abc import Sequence
+from typing import Any
 
 import numpy as np
 
@@ -33,6 +34,27 @@ def expand(counts: str | list[int]) -> np.ndarray:
     values[1::2] = np.cumsum(values[1::2])
     values[2::2] = np.cumsum(values[2::2])
     return values
+
+
+def encode_window(window: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
+    """A bool window (rows, columns) at (top, left) of a picture of (height, width) that is empty elsewhere.
+
+    The picture itself is never made. Returns COCO's compressed form, {"size": [height, width], "counts": str}.
+    """
+    (height, width), (top, left) = size, corner
+    columns = np.ascontiguousarray(window.astype(np.int8).T)
+    edges = np.diff(np.pad(columns, ((0, 0), (1, 1))), axis=1)
+    first, last = (
+        (column + left) * height + row + top for column, row in (np.nonzero(edges == 1), np.nonzero(edges == -1))
+    )
+    # A run that reaches the foot of a column may go on at the head of the next.
+    apart = last[:-1] != first[1:]
+    first, last = first[np.append(True, apart)[: len(first)]], last[np.append(apart, True)[: len(last)]]
+    bounds = np.concatenate([[0], np.stack([first, last], 1).reshape(-1), [height * width]])
+    counts = np.diff(bounds)
+    if len(counts) > 1 and counts[-1] == 0:
+        counts = counts[:-1]
+    return {"size": [height, width], "counts": compress(counts.tolist())}
 
 
 def compress(counts: Sequence[int]) -> str:

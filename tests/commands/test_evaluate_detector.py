@@ -3,7 +3,6 @@
 import contextlib
 import io
 import json
-import shutil
 
 import numpy as np
 import pytest
@@ -19,30 +18,12 @@ from botformer.detection.metrics import NUMBERS
 from botformer.pictures import detections
 from botformer.recipes.schema import ClassificationRecipe, Images, Model
 
-from .detection_scenes import KNOWN, ODD, SIZES, rewrite, save_detector, write_scenes
+from .detection_scenes import KNOWN, ODD, SIZES, rewrite, save_detector
 
 pytest.importorskip("faster_coco_eval")
 
 FILES = ["best_and_worst.png", "metrics.json", "precision_recall.png", "results.json"]
 IOU_TYPE = {"box": "bbox", "mask": "segm"}
-
-
-@pytest.fixture(scope="module")
-def network(tmp_path_factory):
-    return save_detector(tmp_path_factory.mktemp("network") / "random.safetensors")
-
-
-@pytest.fixture(scope="module")
-def data(network, tmp_path_factory):
-    root = tmp_path_factory.mktemp("scenes")
-    write_scenes(root, network)
-    return root
-
-
-@pytest.fixture
-def copy(data, tmp_path):
-    """The same data, to be changed."""
-    return shutil.copytree(data, tmp_path / "data")
 
 
 def annotations_of(data):

@@ -5,8 +5,9 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from botformer.data.coco import open_coco
-from botformer.data.coco_writing import CocoWriter, compressed_counts
+from botformer.data.coco_writing import CocoWriter
 from botformer.data.detection_source import Category
+from botformer.run_lengths import encode_window
 from tests.data.coco_files import disc
 
 RNG = np.random.default_rng(0)
@@ -25,7 +26,7 @@ MASKS = {
 @pytest.mark.parametrize("mask", MASKS.values(), ids=MASKS)
 def test_counts_are_the_string_that_pycocotools_writes(mask):
     expected = coco_mask.encode(np.asfortranarray(mask.astype(np.uint8)))["counts"].decode()
-    assert compressed_counts(mask) == expected
+    assert encode_window(mask, (0, 0), mask.shape)["counts"] == expected
 
 
 def test_area_and_box_are_those_of_the_mask(tmp_path):

@@ -76,19 +76,15 @@ def evaluate_checkpoint(given: Arguments) -> dict[str, Any]:
 
 def _demand_data_of(task: str, given: Arguments) -> None:
     """The other task's data would give an error all the same, but one that leads astray."""
-    root = Path(given.data).expanduser()
-    annotated = any(
-        next(root.glob(pattern), None)
-        for pattern in ("annotations/*.json", "*/_annotations.coco.json", "data.yaml", "data.yml")
-    )
+    from botformer.data.detection_sources import LAYOUTS, is_annotated
+
+    annotated = is_annotated(given.data)
     if task == "classification" and annotated:
         raise InputError(
             f"{given.checkpoint} is a classifier, but {given.data} holds objects with boxes (COCO or YOLO); give it "
             "pictures in class folders, DIR/validation/CLASS/*.jpg, or evaluate a detector"
         )
-    if task == "detection" and root.is_dir() and not annotated:
-        from botformer.data.detection_sources import LAYOUTS
-
+    if task == "detection" and Path(given.data).expanduser().is_dir() and not annotated:
         raise InputError(
             f"{given.checkpoint} is a detector, but {given.data} has no annotations that say where objects are (class "
             f"folders are for classifiers); {LAYOUTS}"

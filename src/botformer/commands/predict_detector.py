@@ -122,19 +122,18 @@ def find(
     """
     import torch
 
-    from botformer.detection.task import DetectionTask
+    from botformer.detection.task import detect
     from botformer.detection.tiling import Tiling
 
-    task = DetectionTask(model, {}, [], set())
     with torch.inference_mode():
         if tile is None:
-            (found,) = task.predict(_batch(model, picture, canvas))
+            (found,) = detect(model, _batch(model, picture, canvas))
             on_window(1)
             return found
         tiling = Tiling((picture.height, picture.width), tile)
         parts = []
         for window in tiling.windows:
-            parts += task.predict(_batch(model, picture.crop(window), canvas))
+            parts += detect(model, _batch(model, picture.crop(window), canvas))
             on_window(1 / len(tiling.windows))
         return tiling.unite(parts)
 

@@ -6,10 +6,9 @@ from typing import Any, NamedTuple
 from torch import Tensor
 
 from botformer.backbone.resnet import Classifier
-from botformer.create.networks import create_detector, create_model
+from botformer.create.networks import network_of
 from botformer.detection import Detector
 from botformer.errors import InputError
-from botformer.recipes.schema import DetectionImages
 from botformer.training.checkpoint import read_state
 from botformer.training.checkpoints import checkpoint_folder
 from botformer.weights import SHIPPED, initialise, read_card, read_state_dict
@@ -61,21 +60,7 @@ def weights_file(source: str | Path) -> str | Path:
 
 def _build(card: dict[str, Any], state: dict[str, Tensor], file: Path) -> Classifier | Detector:
     try:
-        if card["task"] == "detection":
-            images = DetectionImages(**card["images"])
-            kinds = len([(int(number), str(name)) for number, name in card["categories"]])
-            model = create_detector(
-                card["detector"],
-                card["model"],
-                kinds,
-                card["image_size"],
-                test_size=images.canvas,
-                backbone_options=card["options"],
-                **card["settings"],
-            )
-        else:
-            kinds = len(card["class_names"])
-            model = create_model(card["model"], kinds, card["image_size"], **card["options"])
+        model = network_of(card)
     except InputError as error:  # a value that this version does not know
         raise InputError(f"the card of {file} cannot be built: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
@@ -84,6 +69,7 @@ def _build(card: dict[str, Any], state: dict[str, Tensor], file: Path) -> Classi
         ) from error
     match = initialise(model, state)
     if match.missing or match.unused or match.other_shape:
+        kinds = len(card["categories" if card["task"] == "detection" else "class_names"])
         raise InputError(f"{file} does not fit {card['model']} with {kinds} classes: {match}")
     return model
 

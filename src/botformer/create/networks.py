@@ -10,6 +10,7 @@ from botformer.backbone.variants import ROWS, Row, find_row
 from botformer.detection import Detector, build_detector
 from botformer.errors import InputError
 from botformer.recipes.detector import Kind, make_settings
+from botformer.recipes.schema import DetectionImages
 
 ImageSize = int | tuple[int, int] | None
 
@@ -84,6 +85,26 @@ def create_detector(
         raise InputError("backbone_options are for a row's name; a module comes as it is")
     size = image_size if isinstance(image_size, tuple) else (image_size, image_size)
     return build_detector(kind, backbone, num_classes, size, chosen, test_size)
+
+
+def network_of(card: dict[str, Any]) -> Classifier | Detector:
+    """The network that a card describes, with random weights (`create.loading.Loaded` says what stands in a card).
+
+    Raises:
+        InputError: a value that is out of range or unknown.
+        KeyError, TypeError, ValueError: not the card of a network.
+    """
+    if card["task"] != "detection":
+        return create_model(card["model"], len(card["class_names"]), card["image_size"], **card["options"])
+    return create_detector(
+        card["detector"],
+        card["model"],
+        len([(int(number), str(name)) for number, name in card["categories"]]),
+        card["image_size"],
+        test_size=DetectionImages(**card["images"]).canvas,
+        backbone_options=card["options"],
+        **card["settings"],
+    )
 
 
 def _height_and_width(image_size: ImageSize, row: Row) -> tuple[int, int]:

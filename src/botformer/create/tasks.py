@@ -8,10 +8,11 @@ from typing import Any
 from torch import nn
 
 from botformer.backbone.options import Options
-from botformer.backbone.resnet import Backbone
+from botformer.backbone.resnet import Backbone, Classifier
 from botformer.classification.task import ClassificationTask
 from botformer.create.loading import weights_file
-from botformer.create.networks import create_detector, create_model
+from botformer.create.networks import network_of
+from botformer.detection import Detector
 from botformer.detection.task import DetectionTask
 from botformer.errors import InputError
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe, Model
@@ -22,17 +23,17 @@ log = logging.getLogger(__name__)
 
 def create_classification_task(recipe: ClassificationRecipe, class_names: Sequence[str]) -> ClassificationTask:
     """A classifier of these classes, with the recipe's first weights loaded."""
-    options = _options(recipe.model)
-    model = create_model(recipe.model.name, len(class_names), recipe.images.size, **options)
-    _load_first_weights(model, recipe.model)
     card = {
         "task": "classification",
         "model": recipe.model.name,
         "image_size": recipe.images.size,
-        "options": options,
+        "options": _options(recipe.model),
         "class_names": list(class_names),
         "images": asdict(recipe.images),
     }
+    model = network_of(card)
+    assert isinstance(model, Classifier)
+    _load_first_weights(model, recipe.model)
     return ClassificationTask(
         model,
         card,
@@ -50,16 +51,6 @@ def create_detection_task(recipe: DetectionRecipe, categories: Sequence[tuple[in
         raise InputError("optimizer.label_smoothing and model.dropout are for classifiers; leave them 0")
     options = _options(recipe.model)
     del options["dropout"]
-    model = create_detector(
-        recipe.detector,
-        recipe.model.name,
-        len(categories),
-        recipe.images.size,
-        test_size=recipe.images.canvas,
-        backbone_options=options,
-        **asdict(recipe.settings),
-    )
-    _load_first_weights(model, recipe.model, "backbone")
     card = {
         "task": "detection",
         "detector": recipe.detector,
@@ -70,6 +61,9 @@ def create_detection_task(recipe: DetectionRecipe, categories: Sequence[tuple[in
         "categories": [[number, name] for number, name in categories],
         "images": asdict(recipe.images),
     }
+    model = network_of(card)
+    assert isinstance(model, Detector)
+    _load_first_weights(model, recipe.model, "backbone")
     assert isinstance(model.backbone, Backbone)
     tables = {f"backbone.{name}" for name in model.backbone.position_table_names()}
     task = DetectionTask(model, card, categories, tables)

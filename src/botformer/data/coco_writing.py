@@ -40,7 +40,7 @@ class CocoWriter:
                 "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
                 "area": int(np.count_nonzero(mask)),
                 "iscrowd": int(crowd),
-                "segmentation": {"size": list(mask.shape), "counts": compressed_counts(mask)},
+                "segmentation": run_lengths.encode_window(mask, (0, 0), (picture["height"], picture["width"])),
             }
         )
 
@@ -53,12 +53,3 @@ class CocoWriter:
             "categories": [category._asdict() for category in self._categories],
         }
         file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
-
-
-def compressed_counts(mask: np.ndarray) -> str:
-    """bool (height, width) -> COCO's string: pixels outside, inside, outside, ..., column by column."""
-    pixels = mask.ravel(order="F")
-    turns = np.flatnonzero(pixels[1:] != pixels[:-1]) + 1
-    first = [0] if pixels[0] else []  # no pixel outside comes before it
-    counts = np.diff(np.concatenate([[0], first, turns, [pixels.size]]).astype(np.int64))
-    return run_lengths.compress(counts.tolist())

@@ -44,9 +44,8 @@ class DetectionTask(nn.Module):
         return self.model.losses(pictures(batch), targets)
 
     def predict(self, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
-        """Objects in pixels of the files, masks as run lengths."""
-        sizes = [(int(height), int(width)) for height, width in (t["original_size"] for t in batch["targets"])]
-        return self.model(pictures(batch), sizes=sizes)
+        """As `detect`."""
+        return detect(self.model, batch)
 
     def evaluator(self) -> CocoMetrics:
         kinds = ("box", "mask") if self.with_masks else ("box",)
@@ -57,6 +56,12 @@ class DetectionTask(nn.Module):
 
     def card(self) -> dict[str, Any]:
         return self._card
+
+
+def detect(model: Detector, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
+    """What `model` finds on a batch as an evaluation has it: in pixels of the files, masks as run lengths."""
+    sizes = [(int(height), int(width)) for height, width in (t["original_size"] for t in batch["targets"])]
+    return model(pictures(batch), sizes=sizes)
 
 
 def pictures(batch: Mapping[str, Any]) -> list[Tensor]:

@@ -11,8 +11,6 @@ ABOVE_0 = math.ulp(0.0)
 # Field -> least and greatest value. What a dataclass says of its own fields together, it checks itself.
 RANGES: dict[str, tuple[float, float]] = {
     "images.size": (1, math.inf),
-    "images.test_size": (0, math.inf),
-    "images.mask_crop": (1, math.inf),
     "images.rand_augment_layers": (0, math.inf),
     "images.rand_augment_magnitude": (0, 30),
     "images.mixup": (0, math.inf),
