@@ -334,8 +334,8 @@ def key_gradient_kernel(
         m = m0 + tl.arange(0, BLOCK_M)
         y, x = m // W, m % W
         q_tile = _load_columns(q_start, y * q_strides[2] + x * q_strides[3], m < positions, D, BLOCK_D)
-        column_term = tl.load(
-            column_terms + m[None, :] * W + key_x[:, None], mask=inside[:, None] & (m < positions)[None, :], other=0.0
+        column_term = tl.load(  # one sum of 32 bits before the pointer's 64: registers are scarce here
+            column_terms + (m[None, :] * W + key_x[:, None]), mask=inside[:, None] & (m < positions)[None, :], other=0.0
         )
         row_term = tl.load(
             row_terms + rows[:, None] * positions + m[None, :],
