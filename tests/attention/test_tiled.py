@@ -1,11 +1,14 @@
+import dataclasses
+import functools
+
 import pytest
 import torch
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
-from botformer.attention import relative_attention_2d, tiled
-from botformer.attention.tiled import attend, attend_backward, tiled_attention
+from botformer.attention import backends, relative_attention_2d, tiled
+from botformer.attention.tiled import tiled_attention, tiled_attention_backward
 from tests.attention.brute_force import random_inputs
 from tests.attention.error_budget import assert_within_budget, channels_last, corner_padding
 
@@ -34,13 +37,14 @@ def test_gradients_of_all_five_inputs_equal_finite_differences():
     assert torch.autograd.gradcheck(tiled_attention, random_inputs(2, 2, 3, 4, 3, 2))
 
 
-def test_the_tiles_cover_every_query_of_every_head_once(monkeypatch):
+def test_groups_and_tiles_cover_every_query_of_every_head_once(monkeypatch):
     monkeypatch.setattr(tiled, "TILE_LOGITS", 1000)
     monkeypatch.setattr(tiled, "FEWEST_QUERIES", 4)
-    for G, P in [(1, 1), (7, 5), (3, 40), (2, 300), (5, 1001)]:
-        covered = torch.zeros(G, P)
-        for heads, rows in tiled._tiles(torch.empty(G, P, 1)):
-            covered[heads, rows] += 1
+    for B, N, H, W in [(1, 1, 1, 1), (3, 2, 1, 5), (5, 3, 4, 2), (2, 3, 20, 15), (1, 5, 7, 143)]:
+        q, covered = torch.zeros(B, N, H, W, 1), torch.zeros(B, N, H * W)
+        for where, group in tiled._groups(q, q, q, torch.zeros(2 * H - 1, 1), torch.zeros(2 * W - 1, 1), None):
+            for rows in group.tiles():
+                covered[(*where, rows)] += 1
         assert (covered == 1).all()
 
 
@@ -64,15 +68,14 @@ def test_memory_grows_with_the_number_of_positions_and_not_with_its_square(monke
     monkeypatch.setattr(tiled, "FEWEST_QUERIES", 8)
 
     def largest(size):
+        inputs = [tensor.detach() for tensor in random_inputs(1, 2, size, size, 8, 8, torch.float32)]
         with Largest() as probe:
             # The operators are opaque to the probe from outside: call what they are made of.
-            q, k, v, row_terms, column_terms = (torch.randn(1, 2, size, size, d) for d in (8, 8, 8, size, size))
-            inputs = (q, k, v, row_terms, column_terms, None)
-            out = attend._init_fn(*inputs)
-            attend_backward._init_fn(*inputs, out, torch.ones_like(out))
+            out = tiled_attention._init_fn(*inputs, None)
+            tiled_attention_backward._init_fn(*inputs, None, out, torch.ones_like(out))
         return probe.numel
 
-    assert largest(32) <= 2 * 32 * 32 * 32  # the position terms: G P sqrt(P)
+    assert largest(32) <= 2 * 32 * 32 * 2 * 32  # the products with all offsets: G P 2 sqrt(P)
     assert largest(32) < (32 * 32) ** 2 / 8
 
 
@@ -84,13 +87,12 @@ def test_it_calls_no_attention_of_pytorchs_that_could_build_the_matrix(monkeypat
 
 @pytest.mark.parametrize("padded", [False, True])
 def test_the_operators_describe_themselves_truly(padded):
-    shape = (2, 2, 3, 4)
-    inputs = [torch.randn(*shape, d, requires_grad=True) for d in (8, 8, 6, 3, 4)]
+    inputs = random_inputs(2, 2, 3, 4, 8, 6, torch.float32)
     padding = corner_padding(2, 3, 4) if padded else None
-    torch.library.opcheck(attend, (*inputs, padding))
-    out = attend(*inputs, padding).detach()
+    torch.library.opcheck(tiled_attention, (*inputs, padding))
+    out = tiled_attention(*inputs, padding).detach()
     arguments = [tensor.detach() for tensor in inputs]
-    torch.library.opcheck(attend_backward, (*arguments, padding, out, torch.randn_like(out)))
+    torch.library.opcheck(tiled_attention_backward, (*arguments, padding, out, torch.randn_like(out)))
 
 
 def test_gradients_survive_compilation_and_checkpointing():
@@ -122,6 +124,19 @@ def test_sixteen_bit_inputs_are_refused_with_the_reason_and_auto_goes_elsewhere(
     with pytest.raises(RuntimeError, match=r"'tiled' cannot run.*float32 and float64"):
         relative_attention_2d(*inputs, backend="tiled")
     assert torch.equal(relative_attention_2d(*inputs), relative_attention_2d(*inputs, backend="augmented"))
+
+
+def test_auto_takes_the_plain_form_for_small_maps_and_tiles_from_there_on(monkeypatch):
+    taken = []
+    for name in ("tiled", "definition"):
+        backend = backends.BACKENDS[name]
+        run = functools.partial(
+            lambda *inputs, backend: taken.append(backend.name) or backend.run(*inputs), backend=backend
+        )
+        monkeypatch.setitem(backends.BACKENDS, name, dataclasses.replace(backend, run=run))
+    for H, W in [(7, 7), (15, 17), (16, 16), (1, 300)]:
+        relative_attention_2d(*random_inputs(1, 1, H, W, 4, 4, torch.float32))
+    assert taken == ["definition", "definition", "tiled", "tiled"]
 
 
 def test_an_exported_graph_holds_pytorchs_own_operators_only():

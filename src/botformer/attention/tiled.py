@@ -1,8 +1,8 @@
 """The same answer on the CPU, a tile of queries against all keys at a time, by plain matrix products.
 
-A tile's logits start as its position terms, the matrix product itself adds q~ . k to them, and the softmax is taken in
-place: two matrix products and a few passes over memory that stays in the cache. The backward pass makes each tile
-again. A tile holds about 2^20 logits whatever the map, so memory is O(HW).
+A tile's logits are one product, to which the two position terms are added in place, and so is the softmax taken: two
+matrix products and a few passes over memory that stays in the cache. The backward pass makes each tile again. A tile
+holds about 2^20 logits whatever the map, so memory is O(HW).
 
 Letters: G images times heads, P = H * W positions, M queries of a tile.
 """
@@ -14,89 +14,57 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from botformer.attention.augmented import relative_parts
+from botformer.attention.products import product
 
-# 4 MiB of float32. From 2^17 to 2^21 the time is the same within the noise.
-TILE_LOGITS = 2**20
+TILE_LOGITS = 2**20  # 4 MiB of float32
 FEWEST_QUERIES = 64  # fewer make the matrix products slow: beyond 16384 positions a tile grows with the map
 
 
+@torch.library.custom_op("botformer::tiled_attention", mutates_args=())
 def tiled_attention(
     q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, key_padding: Tensor | None = None
 ) -> Tensor:
-    """Exact relative attention in O(HW) memory: (B, N, H, W, Dv). Arguments as in `relative_attention_2d`."""
-    (queries, row_terms, column_terms), _ = relative_parts(q, k, rel_height, rel_width)
-    return attend(queries, k, v, row_terms, column_terms, key_padding)
-
-
-@torch.library.custom_op("botformer::tiled_attention", mutates_args=())
-def attend(
-    queries: Tensor, keys: Tensor, values: Tensor, row_terms: Tensor, column_terms: Tensor, key_padding: Tensor | None
-) -> Tensor:
-    """softmax(queries . keys + row_terms[y'] + column_terms[x']) values, over all keys (y', x'): (B, N, H, W, Dv).
+    """Exact relative attention in O(HW) memory: (B, N, H, W, Dv). Arguments as in `relative_attention_2d`.
 
     An operator of its own, so that compiled graphs do not unroll the loop over tiles.
-
-    Args:
-        queries, keys: (B, N, H, W, D), the queries scaled.
-        values: (B, N, H, W, Dv).
-        row_terms: (B, N, H, W, H).
-        column_terms: (B, N, H, W, W).
-        key_padding: (B, H, W) bool, True = no attention.
     """
-    out = values.new_empty(values.shape)
-    if out.numel():
-        maps = [_merged(x) for x in (queries, keys, values, row_terms, column_terms)]
-        result, padding = _merged(out), _merged_padding(key_padding, queries.shape[1])
-        logits = _room(maps[0])
-        for heads, rows in _tiles(maps[0]):
-            weights = _weights(logits, maps, padding, heads, rows)
-            result[heads, rows] = torch.bmm(weights, maps[2][heads])
+    out = _channels_last(v)
+    for where, group in _groups(q, k, v, rel_height, rel_width, key_padding):
+        out[where] = group.attend().view(out[where].shape)
     return out
 
 
-@attend.register_fake
-def _(queries: Tensor, keys: Tensor, values: Tensor, *_: Any) -> Tensor:
-    return values.new_empty(values.shape)
+@tiled_attention.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
+    return _channels_last(v)
 
 
 @torch.library.custom_op("botformer::tiled_attention_backward", mutates_args=())
-def attend_backward(
-    queries: Tensor,
-    keys: Tensor,
-    values: Tensor,
-    row_terms: Tensor,
-    column_terms: Tensor,
+def tiled_attention_backward(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rel_height: Tensor,
+    rel_width: Tensor,
     key_padding: Tensor | None,
     out: Tensor,
     d_out: Tensor,
 ) -> list[Tensor]:
-    """The gradients of the first five arguments."""
-    inputs = queries, keys, values, row_terms, column_terms
-    gradients = [x.new_zeros(x.shape) for x in inputs]
-    if not out.numel():
-        return gradients
-    maps, padding = [_merged(x) for x in inputs], _merged_padding(key_padding, queries.shape[1])
-    d_queries, d_keys, d_values, d_rows, d_columns = (_merged(x) for x in gradients)
-    upstream = _merged(d_out)
-    # sum over keys of weight * gradient of the weight, which the softmax's gradient takes off: out . d_out
-    delta = (_merged(out) * upstream).sum(-1, keepdim=True)
-    logits, d_logits_room = _room(maps[0]), _room(maps[0])
-    for heads, rows in _tiles(maps[0]):
-        weights = _weights(logits, maps, padding, heads, rows)
-        d_values[heads].baddbmm_(weights.mT, upstream[heads, rows])
-        d_logits = torch.bmm(upstream[heads, rows], maps[2][heads].mT, out=_like(d_logits_room, weights))
-        d_logits.sub_(delta[heads, rows]).mul_(weights)
-        d_queries[heads, rows] = torch.bmm(d_logits, maps[1][heads])
-        d_keys[heads].baddbmm_(d_logits.mT, maps[0][heads, rows])
-        by_row = d_logits.unflatten(2, (d_rows.shape[-1], d_columns.shape[-1]))
-        d_rows[heads, rows], d_columns[heads, rows] = by_row.sum(3), by_row.sum(2)
-    return gradients
+    """The gradients of q, k, v and both tables."""
+    d_maps = [_channels_last(x) for x in (q, k, v)]
+    d_tables = [torch.zeros_like(x) for x in (rel_height, rel_width)]
+    for where, group in _groups(q, k, v, rel_height, rel_width, key_padding):
+        *of_maps, of_tables = group.gradients(_merged(out[where]), _merged(d_out[where]))
+        for total, part in zip(d_maps, of_maps, strict=True):
+            total[where] = part.view(total[where].shape)
+        for total, part in zip(d_tables, of_tables, strict=True):
+            total += part
+    return d_maps + d_tables
 
 
-@attend_backward.register_fake
-def _(*inputs: Any) -> list[Tensor]:
-    return [x.new_empty(x.shape) for x in inputs[:5]]
+@tiled_attention_backward.register_fake
+def _(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, *_: Any) -> list[Tensor]:
+    return [*(_channels_last(x) for x in (q, k, v)), torch.empty_like(rel_height), torch.empty_like(rel_width)]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
@@ -104,24 +72,132 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
-    return *attend_backward(*ctx.saved_tensors, d_out), None
+    return *tiled_attention_backward(*ctx.saved_tensors, d_out), None
 
 
-attend.register_autograd(_backward, setup_context=_save)
+tiled_attention.register_autograd(_backward, setup_context=_save)
 
 
 @register_flop_formula(torch.ops.botformer.tiled_attention)
-def forward_flops(queries: torch.Size, keys: torch.Size, values: torch.Size, *_: Any, **__: Any) -> int:
-    """Two for every multiply-add of q . k and weights times v; the position terms are products outside."""
-    B, N, H, W, D = queries
-    return 2 * B * N * (H * W) ** 2 * (D + values[-1])
+def forward_flops(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any) -> int:
+    """Two for every multiply-add of the definition: q . k, q . r and weights times v."""
+    return _flops(q, content=q[-1] + v[-1], position=1)
 
 
 @register_flop_formula(torch.ops.botformer.tiled_attention_backward)
-def backward_flops(queries: torch.Size, keys: torch.Size, values: torch.Size, *_: Any, **__: Any) -> int:
-    """Logits once more, and the gradients of weights, values, queries and keys."""
-    B, N, H, W, D = queries
-    return 2 * B * N * (H * W) ** 2 * (3 * D + 2 * values[-1])
+def backward_flops(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any) -> int:
+    """Logits once more, and the gradients of weights, values, queries, keys and tables."""
+    return _flops(q, content=3 * q[-1] + 2 * v[-1], position=2)
+
+
+def _flops(q: torch.Size, content: int, position: int) -> int:
+    B, N, H, W, D = q
+    return 2 * B * N * H * W * (H * W * content + position * (H + W) * D)
+
+
+class _Group:
+    """Some heads of some images that are worked on together, without gaps in memory: g of them.
+
+    Args:
+        q, k: (any, any, H, W, D), g in all.
+        v: (any, any, H, W, Dv).
+        rel_height, rel_width: (2H-1, D) and (2W-1, D).
+        padding: (g, 1, P).
+    """
+
+    def __init__(
+        self, q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding: Tensor | None
+    ) -> None:
+        self.size, self.tables, self.padding = q.shape[2:4], (rel_height, rel_width), padding
+        self.scale = q.shape[-1] ** -0.5
+        self.q, self.k, self.v = _merged(q) * self.scale, _merged(k).contiguous(), _merged(v).contiguous()
+        # (g, P, H) and (g, P, W)
+        self.terms = [
+            _own_offsets(
+                product(self.q.flatten(0, 1)[None], table.mT[None]).view(*self.q.shape[:2], -1), self.size, axis
+            ).flatten(1, 2)
+            for axis, table in enumerate(self.tables)
+        ]
+
+    def attend(self) -> Tensor:
+        """(g, P, Dv)"""
+        return torch.cat([product(self._weights(rows), self.v) for rows in self.tiles()], 1)
+
+    def gradients(self, out: Tensor, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        """Of q, k, v and both tables, from the result and its gradient (g, P, Dv)."""
+        upstream = d_out.contiguous()
+        # sum over keys of weight * gradient of the weight, which the softmax's gradient takes off: out . d_out
+        delta = (out * upstream).sum(-1, keepdim=True)
+        d_q = torch.empty_like(self.q)
+        d_k, d_v = (x.new_zeros(x.mT.shape).mT for x in (self.k, self.v))  # column by column, as the products below are
+        d_terms = [torch.empty_like(x) for x in self.terms]
+        for rows in self.tiles():
+            weights = self._weights(rows)
+            d_v += product(weights.mT, upstream[:, rows])
+            d_logits = product(upstream[:, rows], self.v.mT).sub_(delta[:, rows]).mul_(weights)
+            d_q[:, rows] = product(d_logits, self.k)
+            d_k += product(d_logits.mT, self.q[:, rows])
+            on_map = d_logits.unflatten(2, self.size)
+            d_terms[0][:, rows], d_terms[1][:, rows] = on_map.sum(3), on_map.sum(2)
+        d_tables = []
+        for axis, (d_term, table) in enumerate(zip(d_terms, self.tables, strict=True)):
+            d_products = d_term.new_zeros(*d_term.shape[:2], len(table))
+            _own_offsets(d_products, self.size, axis).copy_(d_term.unflatten(1, self.size))
+            d_products = d_products.flatten(0, 1)[None]
+            d_q += product(d_products, table[None]).view(d_q.shape)
+            d_tables.append(product(d_products.mT, self.q.flatten(0, 1)[None])[0])
+        return d_q.mul_(self.scale), d_k, d_v, d_tables
+
+    def tiles(self) -> Iterator[slice]:
+        """Of queries."""
+        P = self.q.shape[1]
+        M = _queries_of_a_tile(P)
+        return (slice(m, min(m + M, P)) for m in range(0, P, M))
+
+    def _weights(self, rows: slice) -> Tensor:
+        """The softmax of a tile: (g, M, P)."""
+        logits = product(self.q[:, rows], self.k.mT)
+        on_map, (row_terms, column_terms) = logits.unflatten(2, self.size), self.terms
+        on_map.add_(row_terms[:, rows, :, None]).add_(column_terms[:, rows, None, :])
+        if self.padding is None:
+            return torch.softmax(logits, -1, out=logits)
+        logits.masked_fill_(self.padding, -torch.inf)
+        weights = torch.softmax(logits, -1, out=logits)
+        return weights.masked_fill_(self.padding.all(-1, keepdim=True), 0)  # no key at all: 0 / 0 above
+
+
+def _groups(
+    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, key_padding: Tensor | None
+) -> Iterator[tuple[tuple[slice, slice], _Group]]:
+    """As many heads, then images, together as a tile has room for, and which they are."""
+    B, N, H, W, _ = q.shape
+    room = TILE_LOGITS // (_queries_of_a_tile(H * W) * H * W) if v.numel() else 1
+    heads = min(N, max(1, room))
+    images = max(1, room // N)
+    for b in range(0, B, images) if v.numel() else ():
+        for n in range(0, N, heads):
+            where = slice(b, b + images), slice(n, n + heads)
+            maps = [x[where] for x in (q, k, v)]
+            padding = None
+            if key_padding is not None:
+                padding = key_padding[where[0], None].expand(-1, maps[0].shape[1], -1, -1).reshape(-1, 1, H * W)
+            yield where, _Group(*maps, rel_height, rel_width, padding)
+
+
+def _queries_of_a_tile(positions: int) -> int:
+    return min(positions, max(FEWEST_QUERIES, TILE_LOGITS // positions))
+
+
+def _own_offsets(products: Tensor, size: tuple[int, int], axis: int) -> Tensor:
+    """Of the products (g, P, 2L-1) of queries and all offsets those with offsets of keys: a view (g, H, W, L).
+
+    Entry (y, x, key) is the product of query (y, x) with offset key - y, or key - x: one step along the axis is a step
+    back in the table.
+    """
+    g, P, offsets = products.shape
+    strides = [P * offsets, size[1] * offsets, offsets, 1]
+    strides[1 + axis] -= 1
+    return products.as_strided((g, *size, size[axis]), strides, products.storage_offset() + size[axis] - 1)
 
 
 def _merged(x: Tensor) -> Tensor:
@@ -129,46 +205,7 @@ def _merged(x: Tensor) -> Tensor:
     return x.flatten(2, 3).flatten(0, 1)
 
 
-def _merged_padding(key_padding: Tensor | None, heads: int) -> Tensor | None:
-    """(B, H, W) -> (G, 1, P)."""
-    if key_padding is None:
-        return None
-    return key_padding.flatten(1)[:, None].expand(-1, heads, -1).flatten(0, 1)[:, None]
-
-
-def _tile_shape(queries: Tensor) -> tuple[int, int]:
-    """Images times heads, and queries, of the largest tile."""
-    G, P = queries.shape[:2]
-    M = min(P, max(FEWEST_QUERIES, TILE_LOGITS // P))
-    return min(G, max(1, TILE_LOGITS // (M * P))), M
-
-
-def _tiles(queries: Tensor) -> Iterator[tuple[slice, slice]]:
-    (G, P), (heads, rows) = queries.shape[:2], _tile_shape(queries)
-    for g in range(0, G, heads):
-        for m in range(0, P, rows):
-            yield slice(g, min(g + heads, G)), slice(m, min(m + rows, P))
-
-
-def _room(queries: Tensor) -> Tensor:
-    heads, rows = _tile_shape(queries)
-    return queries.new_empty(heads * rows * queries.shape[1])
-
-
-def _like(room: Tensor, tile: Tensor) -> Tensor:
-    return room[: tile.numel()].view(tile.shape)
-
-
-def _weights(room: Tensor, maps: list[Tensor], padding: Tensor | None, heads: slice, rows: slice) -> Tensor:
-    """The softmax of a tile in `room`: (heads, rows, P)."""
-    queries, keys, _, row_terms, column_terms = maps
-    rows_of_keys, columns_of_keys = row_terms[heads, rows, :, None], column_terms[heads, rows, None, :]
-    shape = torch.broadcast_shapes(rows_of_keys.shape, columns_of_keys.shape)
-    tile = room[: shape.numel()].view(shape)
-    logits = torch.add(rows_of_keys, columns_of_keys, out=tile).flatten(2)
-    logits.baddbmm_(queries[heads, rows], keys[heads].mT)
-    if padding is None:
-        return torch.softmax(logits, -1, out=logits)
-    logits.masked_fill_(padding[heads], -torch.inf)
-    weights = torch.softmax(logits, -1, out=logits)
-    return weights.masked_fill_(padding[heads].all(-1, keepdim=True), 0)  # no key at all: 0 / 0 above
+def _channels_last(x: Tensor) -> Tensor:
+    """An empty tensor of the shape (B, N, H, W, D) of x that is a view of a channels_last map."""
+    B, N, H, W, D = x.shape
+    return x.new_empty(B, H, W, N, D).permute(0, 3, 1, 2, 4)

@@ -112,10 +112,9 @@ class MHSA2d(nn.Module):
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values, each (B, N, H, W, D): views of one channels_last projection."""
         parts = self.qkv(x).permute(0, 2, 3, 1).unflatten(3, (-1, self.heads, x.shape[1] // self.heads))
-        parts = parts.permute(3, 0, 4, 1, 2, 5)
-        if self.position == "position_only":
-            return parts[0], torch.zeros_like(parts[0]), parts[1]
-        return parts[0], parts[1], parts[2]
+        # Taken apart before they are turned: so the gradients are put together in the order of the map, in one copy.
+        q, *k, v = (part.permute(0, 3, 1, 2, 4) for part in parts.unbind(3))
+        return q, k[0] if k else torch.zeros_like(q), v
 
     def _tables_for(self, q: Tensor) -> tuple[Tensor, Tensor]:
         """The relative tables at the size and in the dtype of the map at hand."""
