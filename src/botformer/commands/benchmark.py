@@ -61,6 +61,7 @@ def benchmark(given: Arguments, command: str) -> Path:
     import torch
     from rich.console import Console
 
+    from botformer.allocator import keep_freed_memory
     from botformer.benchmark.contest import SEED, hold_all
     from botformer.benchmark.peaks import measure_peaks
     from botformer.benchmark.plot import draw_benchmark
@@ -79,6 +80,8 @@ def benchmark(given: Arguments, command: str) -> Path:
     if not cases:
         known = {str(value): None for case in suite.cases(device, given.quick) for value in case.labels.values()}
         raise unknown("label", given.only, known)
+    if device.type == "cpu":
+        keep_freed_memory()
     load_before = _load()
     console = Console(stderr=True)
     with console.status("measuring what the machine can do") as status:
@@ -100,7 +103,11 @@ def benchmark(given: Arguments, command: str) -> Path:
     name = f"{given.suite}{only}_{kind}{'_quick' if given.quick else ''}"
     threads = torch.get_num_threads()
     where = "on the GPU" if device.type == "cuda" else f"on the CPU, {threads} thread{'s'[: threads != 1]}"
-    load = f"Load average {load_before} before and {_load()} after." if device.type == "cpu" else ""
+    load = (
+        f"Freed memory is kept in the process. Load average {load_before} before and {_load()} after."
+        if device.type == "cpu"
+        else ""
+    )
     write_receipt(
         given.out / f"{name}.json",
         f"{TITLES[given.suite]} ({where}, {precision})",

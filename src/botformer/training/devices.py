@@ -7,12 +7,15 @@ import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 
+from botformer.allocator import keep_freed_memory
 from botformer.errors import InputError
 from botformer.recipes.schema import Run
 
 
 def open_accelerator(run: Run) -> Accelerator:
     """The device and the processes of a run; "auto" is CUDA, else MPS, else the CPU. Under torchrun, all processes.
+
+    On a CPU this process keeps the memory that it frees, which is faster.
 
     Raises `InputError` when the device that was asked for is not there.
     """
@@ -23,6 +26,8 @@ def open_accelerator(run: Run) -> Accelerator:
     precision = {"float32": "no", "bf16": "bf16"}[run.precision]
     # Without being told so, accelerate would leave several processes on CPUs alone, each with a run of its own.
     on_cpu = run.device == "cpu" or (run.device == "auto" and not torch.accelerator.is_available())
+    if on_cpu:
+        keep_freed_memory()
     accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu)
     if run.device not in ("auto", accelerator.device.type):
         raise InputError(
