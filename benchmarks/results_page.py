@@ -5,6 +5,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
+from goals import table as goals_table
+
 RESULTS = Path(__file__).parents[1] / "results"
 
 HEAD = """# Results
@@ -13,10 +15,16 @@ Generated from the receipts in this folder by `python benchmarks/results_page.py
 A receipt says the command, the commit, the seed, the machine and the versions.
 """
 
+GOALS = """## Speed and memory: goals and where we stand
+
+Ratios within one run, from the receipts below; empty where nothing was measured. What bounds the lines that are not
+reached stands in [docs/attention.md](../docs/attention.md).
+"""
+
 
 def page(folder: Path = RESULTS) -> str:
     receipts = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
-    return "\n".join([HEAD, *(_section(receipt) for receipt in receipts)])
+    return "\n".join([HEAD, GOALS, _table(goals_table(receipts)), "", *(_section(receipt) for receipt in receipts)])
 
 
 def _section(receipt: dict[str, Any]) -> str:
