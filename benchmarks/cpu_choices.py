@@ -1,10 +1,9 @@
 """Measurements behind two choices on the CPU: who multiplies matrices, and what becomes of freed memory.
 
-python benchmarks/record.py cpu_choices --title ... --figures runs/cpu_choices.json -- python benchmarks/cpu_choices.py
+python benchmarks/cpu_choices.py    writes results/cpu_choices.json
 """
 
 import argparse
-import json
 import statistics
 import subprocess
 import sys
@@ -16,6 +15,7 @@ import torch
 from botformer.allocator import keep_freed_memory
 from botformer.attention import products
 from botformer.benchmark.networks import our_model, training_step
+from botformer.benchmark.receipt import write_receipt
 from botformer.benchmark.timing import ratio, take_turns
 
 # (matrices, M, K, N): products of a tile, and of whole small maps, at a head width of 128
@@ -34,7 +34,6 @@ CPU = torch.device("cpu")
 
 def main() -> None:
     given = argparse.ArgumentParser(description=__doc__)
-    given.add_argument("--out", type=Path, default=Path("runs/cpu_choices.json"))
     given.add_argument("--step", nargs=4, help=argparse.SUPPRESS)  # one measurement in a process of its own
     arguments = given.parse_args()
     if arguments.step:
@@ -42,8 +41,15 @@ def main() -> None:
         print(_step_ms(name, int(image_px), int(batch), kept == "kept"))
         return
     rows = [_products_row(*shape) for shape in SHAPES] + [_memory_row(*step) for step in STEPS]
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(rows, indent=1))
+    write_receipt(
+        Path(__file__).parents[1] / "results/cpu_choices.json",
+        "Choices on the CPU: who multiplies matrices, and what becomes of freed memory",
+        "python benchmarks/cpu_choices.py",
+        rows,
+        notes="float32. Products: medians of 15 turns; the first two are those of tiles, the others whole small maps. "
+        "Training steps: medians of two processes each.",
+        measured={"threads": torch.get_num_threads()},
+    )
 
 
 def _products_row(matrices: int, M: int, K: int, N: int) -> dict[str, Any]:
@@ -56,7 +62,7 @@ def _products_row(matrices: int, M: int, K: int, N: int) -> dict[str, Any]:
 
 def _memory_row(name: str, image_px: int, batch: int) -> dict[str, Any]:
     times: dict[str, list[float]] = {"given back": [], "kept": []}
-    for _ in range(3):
+    for _ in range(2):
         for kept, measured in times.items():
             command = [sys.executable, __file__, "--step", name, str(image_px), str(batch), kept]
             measured.append(float(subprocess.run(command, check=True, capture_output=True, text=True).stdout))

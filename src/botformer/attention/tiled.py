@@ -108,7 +108,8 @@ class _Group:
     def __init__(
         self, q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding: Tensor | None
     ) -> None:
-        self.size, self.tables, self.padding = q.shape[2:4], (rel_height, rel_width), padding
+        H, W = q.shape[2:4]
+        self.size, self.tables, self.padding = (H, W), (rel_height, rel_width), padding
         self.scale = q.shape[-1] ** -0.5
         self.q, self.k, self.v = _merged(q) * self.scale, _merged(k).contiguous(), _merged(v).contiguous()
         # (g, P, H) and (g, P, W)
@@ -177,11 +178,10 @@ def _groups(
     for b in range(0, B, images) if v.numel() else ():
         for n in range(0, N, heads):
             where = slice(b, b + images), slice(n, n + heads)
-            maps = [x[where] for x in (q, k, v)]
             padding = None
             if key_padding is not None:
-                padding = key_padding[where[0], None].expand(-1, maps[0].shape[1], -1, -1).reshape(-1, 1, H * W)
-            yield where, _Group(*maps, rel_height, rel_width, padding)
+                padding = key_padding[where[0], None].expand(-1, q[where].shape[1], -1, -1).reshape(-1, 1, H * W)
+            yield where, _Group(q[where], k[where], v[where], rel_height, rel_width, padding)
 
 
 def _queries_of_a_tile(positions: int) -> int:
