@@ -17,9 +17,12 @@ def product(a: Tensor, b: Tensor) -> Tensor:
         return product(b.mT.contiguous(), a.mT).mT
     if not _by_onednn(a, b):
         return torch.bmm(a, b)
-    linear = torch.ops.mkldnn._linear_pointwise  # x, w -> x w^T; what has gaps between its rows falls to slow code
-    products = [linear(x.contiguous(), _dense(y.mT), None, "none", [], "") for x, y in zip(a, b, strict=True)]
-    return products[0][None] if len(products) == 1 else torch.stack(products)
+    if len(a) == 1:
+        return _by_linear(a[0], b[0])[None]
+    out = a.new_empty(*a.shape[:2], b.shape[-1])
+    for place, x, y in zip(out, a, b, strict=True):
+        place.copy_(_by_linear(x, y))
+    return out
 
 
 def _by_onednn(a: Tensor, b: Tensor) -> bool:
@@ -33,6 +36,7 @@ def _by_onednn(a: Tensor, b: Tensor) -> bool:
     )
 
 
-def _dense(x: Tensor) -> Tensor:
-    """Without gaps, row by row or column by column."""
-    return x if x.mT.is_contiguous() else x.contiguous()
+def _by_linear(a: Tensor, b: Tensor) -> Tensor:
+    """a (M, K) @ b (K, N) by oneDNN, which has slow code only for factors with gaps between their rows or columns."""
+    weight = b.mT if b.is_contiguous() else b.mT.contiguous()
+    return torch.ops.mkldnn._linear_pointwise(a.contiguous(), weight, None, "none", [], "")

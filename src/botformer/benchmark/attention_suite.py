@@ -55,7 +55,7 @@ class Shape:
 
 
 # What matters most comes first: minutes may run out.
-CPU = (Shape(64, 64), Shape(14, 14), Shape(14, 14, batch=8), Shape(32, 32))
+CPU = (Shape(64, 64), Shape(32, 32), Shape(14, 14, batch=8), Shape(16, 16, batch=8), Shape(14, 14))
 CUDA = (
     Shape(64, 64),
     Shape(14, 14, batch=64),
