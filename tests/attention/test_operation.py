@@ -215,5 +215,5 @@ def test_auto_says_once_what_it_chose(caplog, monkeypatch):
     monkeypatch.setattr("botformer.attention.backends._announced", set())
     with caplog.at_level("INFO"):
         for _ in range(3):
-            relative_attention_2d(*random_inputs(1, 1, 16, 16, 4, 4))
+            relative_attention_2d(*random_inputs(1, 1, 17, 17, 4, 4))
     assert [record.getMessage() for record in caplog.records] == ["attention on cpu: backend 'tiled'"]

@@ -134,7 +134,7 @@ def test_auto_takes_the_plain_form_for_small_maps_and_tiles_from_there_on(monkey
             lambda *inputs, backend: taken.append(backend.name) or backend.run(*inputs), backend=backend
         )
         monkeypatch.setitem(backends.BACKENDS, name, dataclasses.replace(backend, run=run))
-    for H, W in [(7, 7), (15, 17), (16, 16), (1, 300)]:
+    for H, W in [(7, 7), (16, 16), (16, 17), (1, 300)]:
         relative_attention_2d(*random_inputs(1, 1, H, W, 4, 4, torch.float32))
     assert taken == ["definition", "definition", "tiled", "tiled"]
 

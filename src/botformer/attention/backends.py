@@ -71,7 +71,7 @@ def _augmented_obstacle(q: Tensor, v: Tensor) -> str:
 
 
 # In order of preference: `auto` takes the first that can run the input, with one exception for small maps below. On the
-# CPU "tiled" was measured faster than every other from 256 positions on (results/attention_cpu.json). On CUDA nothing
+# CPU "tiled" was measured the fastest beyond 256 positions (results/attention_cpu.json). On CUDA nothing
 # was measured yet: until the fused kernels have run on a GPU, PyTorch's stand before them.
 BACKENDS = {
     backend.name: backend
@@ -83,7 +83,7 @@ BACKENDS = {
     )
 }
 SMALL_MAP = 256
-"""Positions; on the CPU the matrix of a smaller map fits a cache, and the plain form is the fastest."""
+"""Positions up to which the plain form is the fastest on the CPU, its matrix being small enough for a cache."""
 _announced: set[tuple[str, str]] = set()
 
 
@@ -103,7 +103,7 @@ def choose(name: str, q: Tensor, v: Tensor) -> Backend:
     exporting = torch.compiler.is_exporting()
     able = (one for one in BACKENDS.values() if (one.portable or not exporting) and not one.obstacle(q, v))
     backend = next(able)
-    if backend.name == "tiled" and q.shape[2] * q.shape[3] < SMALL_MAP:
+    if backend.name == "tiled" and q.shape[2] * q.shape[3] <= SMALL_MAP:
         backend = BACKENDS["definition"]
     if not torch.compiler.is_compiling() and (key := (backend.name, q.device.type)) not in _announced:
         _announced.add(key)
