@@ -64,7 +64,27 @@ GOALS: tuple[tuple[str, str, Figure, Figure | None], ...] = (
     (
         "CPU, 224 px, BoT50 deployed and compiled / torchvision's R50 in eager mode",
         "≤ 0.70",
-        quotient("ratio", "model_cpu", "botnet50, deployed and compiled", "torchvision resnet50, eager", px=224),
+        quotient(
+            "ratio",
+            "model_cpu",
+            "botnet50, deployed and compiled",
+            "torchvision resnet50, eager",
+            px=224,
+            mode="deployed",
+        ),
+        None,
+    ),
+    (
+        "the same, BoT50 in bfloat16",
+        "≤ 0.70",
+        quotient(
+            "ratio",
+            "model_cpu",
+            "botnet50, deployed and compiled",
+            "torchvision resnet50, eager, float32",
+            px=224,
+            mode="deployed in bfloat16",
+        ),
         None,
     ),
     (

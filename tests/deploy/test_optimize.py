@@ -55,6 +55,20 @@ def test_the_model_that_was_given_is_left_alone():
     assert all(parameter.requires_grad for parameter in model.parameters())
 
 
+@pytest.mark.parametrize("backbone", [False, True])
+def test_a_network_in_bfloat16_takes_and_gives_float32_and_is_as_near_as_bfloat16_can_be(backbone):
+    model = trained("botnet_mini", backbone=backbone)
+    images = torch.randn(2, 3, 48, 48, dtype=torch.float64)
+    optimized = botformer.deploy.optimize(model, dtype=torch.bfloat16)
+    mine, exact = optimized(images.float()), model(images)
+    pairs = zip(mine.values(), exact.values(), strict=True) if backbone else [(mine, exact)]
+    assert {parameter.dtype for parameter in optimized.parameters()} == {torch.bfloat16}
+    for one, other in pairs:
+        assert one.dtype == torch.float32
+        error = (one - other).norm() / other.norm()
+        assert 1e-4 < error < 0.05  # rounded indeed, and by no more than layers of 2^-8 each
+
+
 def test_other_models_are_refused():
     with pytest.raises(InputError, match="got Linear"):
         botformer.deploy.optimize(nn.Linear(2, 2))

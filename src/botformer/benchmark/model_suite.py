@@ -36,6 +36,8 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
         yield compiled_case(*COMPILED_TRAINING, device)
     image_px, batch = (64, 1) if quick else DEPLOYED[device.type]
     yield deployed_case(image_px, batch, device, compiled=not quick)
+    if device.type == "cpu":
+        yield bfloat16_case(image_px, batch, device, compiled=not quick)
     timm_px, timm_batch = TIMM[device.type]
     for mode in MODES:
         yield adopt_case(mode, timm_px, 2 if quick else timm_batch, device)
@@ -118,6 +120,30 @@ def deployed_case(image_px: int, batch: int, device: torch.device, compiled: boo
                 )
             )
     return Case({"px": image_px, "batch": batch, "mode": "deployed"}, contestants, _tolerance(device))
+
+
+def bfloat16_case(image_px: int, batch: int, device: torch.device, compiled: bool) -> Case:
+    """The same in bfloat16, which on a GPU all do: its own case, because rounded logits are only near the others."""
+
+    def contestant(title: str, name: str, make: Callable[[], Any]) -> Contestant:
+        return Contestant(title, lambda: _call("inference", make, image_px, batch, device), answer=name)
+
+    contestants = [
+        contestant("torchvision resnet50, eager, float32", "resnet50", lambda: _torchvision_resnet50(image_px)),
+        contestant("botnet50, eager, float32", "botnet50", lambda: our_model("botnet50", image_px)),
+    ]
+    for name in ("resnet50", "botnet50"):
+        for by_compiler in (False, True)[: 1 + compiled]:
+            contestants.append(
+                contestant(
+                    f"{name}, deployed{' and compiled' if by_compiler else ''}",
+                    name,
+                    lambda name=name, by_compiler=by_compiler: optimize(
+                        our_model(name, image_px), compile=by_compiler, dtype=torch.bfloat16
+                    ),
+                )
+            )
+    return Case({"px": image_px, "batch": batch, "mode": "deployed in bfloat16"}, contestants, tolerance=0.05)
 
 
 def _call(mode: str, build: Callable[[], Any], image_px: int, batch: int, device: torch.device) -> Any:

@@ -4,7 +4,7 @@ import copy
 from typing import Any, Protocol, runtime_checkable
 
 import torch
-from torch import nn
+from torch import Tensor, nn
 
 from botformer.errors import InputError
 
@@ -16,7 +16,7 @@ class Foldable(Protocol):
     def fold(self) -> None: ...
 
 
-def optimize(model: nn.Module, compile: bool = False) -> Any:
+def optimize(model: nn.Module, compile: bool = False, dtype: torch.dtype | None = None) -> Any:
     """A copy of `model` for inference that computes the same function.
 
     Every BatchNorm is folded into the layer before it, exactly (the one after the attention into the value
@@ -26,6 +26,9 @@ def optimize(model: nn.Module, compile: bool = False) -> Any:
         model: a classifier or a backbone of ours.
         compile: also compile with frozen weights (`torch.compile`); the first call of a new shape takes long, and on a
             CPU it needs a C++ compiler.
+        dtype: what the network computes in, such as torch.bfloat16, which is fast where the processor has instructions
+            for it (on x86-64: AVX512_BF16 or AMX) and slow elsewhere. BatchNorms are folded before, images and results
+            keep the dtype of the images. By default the dtype of the model.
 
     Raises:
         InputError: the model does not know how to fold itself.
@@ -36,4 +39,20 @@ def optimize(model: nn.Module, compile: bool = False) -> Any:
     assert isinstance(optimized, Foldable)
     optimized.fold()
     optimized = optimized.to(memory_format=torch.channels_last)
+    if dtype is not None:
+        optimized = _InDtype(optimized, dtype).eval()
     return torch.compile(optimized, options={"freezing": True}) if compile else optimized
+
+
+class _InDtype(nn.Module):
+    """A network in one dtype for images in another."""
+
+    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
+        super().__init__()
+        self.network, self.dtype = network.to(dtype), dtype
+
+    def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
+        result = self.network(images.to(self.dtype))
+        if isinstance(result, dict):
+            return {name: feature.to(images.dtype) for name, feature in result.items()}
+        return result.to(images.dtype)
