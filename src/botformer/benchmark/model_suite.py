@@ -143,7 +143,8 @@ def bfloat16_case(image_px: int, batch: int, device: torch.device, compiled: boo
                     ),
                 )
             )
-    return Case({"px": image_px, "batch": batch, "mode": "deployed in bfloat16"}, contestants, tolerance=0.05)
+    # Rounding alone moves the logits of these random weights by a sixth, with anybody's attention.
+    return Case({"px": image_px, "batch": batch, "mode": "deployed in bfloat16"}, contestants, tolerance=0.3)
 
 
 def _call(mode: str, build: Callable[[], Any], image_px: int, batch: int, device: torch.device) -> Any:
