@@ -217,3 +217,17 @@ def test_auto_says_once_what_it_chose(caplog, monkeypatch):
         for _ in range(3):
             relative_attention_2d(*random_inputs(1, 1, 17, 17, 4, 4))
     assert [record.getMessage() for record in caplog.records] == ["attention on cpu: backend 'tiled'"]
+
+
+@pytest.mark.parametrize("backend", ["tiled", "augmented", "definition"])
+@pytest.mark.parametrize(("H", "W"), [(4, 6), (5, 7), (1, 4), (3, 2)])
+def test_pooling_averages_cells_of_2x2_and_what_is_left_of_them_at_an_odd_edge(H, W, backend):
+    torch.manual_seed(0)
+    inputs = random_inputs(2, 2, H, W, 4, 3)
+    plain = relative_attention_2d(*inputs, backend="definition")
+    pooled = relative_attention_2d(*inputs, pool=True, backend=backend)
+    assert pooled.shape == (2, 2, (H + 1) // 2, (W + 1) // 2, 3)
+    for y in range((H + 1) // 2):
+        for x in range((W + 1) // 2):
+            cell = plain[:, :, 2 * y : 2 * y + 2, 2 * x : 2 * x + 2].mean((2, 3))
+            torch.testing.assert_close(pooled[:, :, y, x], cell)

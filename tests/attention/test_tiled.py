@@ -37,12 +37,30 @@ def test_gradients_of_all_five_inputs_equal_finite_differences():
     assert torch.autograd.gradcheck(tiled_attention, random_inputs(2, 2, 3, 4, 3, 2))
 
 
+@pytest.mark.parametrize("padded", [False, True])
+@pytest.mark.usefixtures("tile_logits")
+def test_pooled_results_and_gradients_are_those_of_the_average_of_the_definition(padded):
+    torch.manual_seed(3)
+    inputs = random_inputs(2, 3, 6, 8, 5, 4)
+    padding = corner_padding(2, 6, 8) if padded else None
+    judge = relative_attention_2d(*inputs, key_padding=padding, backend="definition")
+    judge = judge.reshape(2, 3, 3, 2, 4, 2, 4).mean((3, 5))
+    out = tiled_attention(*inputs, padding, True)
+    torch.testing.assert_close(out, judge)
+    upstream = torch.randn_like(judge)
+    for mine, exact in zip(
+        torch.autograd.grad(out, inputs, upstream), torch.autograd.grad(judge, inputs, upstream), strict=True
+    ):
+        torch.testing.assert_close(mine, exact)
+
+
 def test_groups_and_tiles_cover_every_query_of_every_head_once(monkeypatch):
     monkeypatch.setattr(tiled, "TILE_LOGITS", 1000)
     monkeypatch.setattr(tiled, "FEWEST_QUERIES", 4)
     for B, N, H, W in [(1, 1, 1, 1), (3, 2, 1, 5), (5, 3, 4, 2), (2, 3, 20, 15), (1, 5, 7, 143)]:
         q, covered = torch.zeros(B, N, H, W, 1), torch.zeros(B, N, H * W)
-        for where, group in tiled._groups(q, q, q, torch.zeros(2 * H - 1, 1), torch.zeros(2 * W - 1, 1), None):
+        tables = torch.zeros(2 * H - 1, 1), torch.zeros(2 * W - 1, 1)
+        for where, group in tiled._groups(q, q, q, *tables, None, False):
             for rows in group.tiles():
                 covered[(*where, rows)] += 1
         assert (covered == 1).all()
@@ -72,7 +90,7 @@ def test_memory_grows_with_the_number_of_positions_and_not_with_its_square(monke
         with Largest() as probe:
             # The operators are opaque to the probe from outside: call what they are made of.
             out = tiled_attention._init_fn(*inputs, None)
-            tiled_attention_backward._init_fn(*inputs, None, out, torch.ones_like(out))
+            tiled_attention_backward._init_fn(*inputs, None, False, torch.ones_like(out))
         return probe.numel
 
     assert largest(32) <= 2 * 32 * 32 * 2 * 32  # the products with all offsets: G P 2 sqrt(P)
@@ -85,14 +103,14 @@ def test_it_calls_no_attention_of_pytorchs_that_could_build_the_matrix(monkeypat
     relative_attention_2d(*inputs, backend="tiled").sum().backward()
 
 
-@pytest.mark.parametrize("padded", [False, True])
-def test_the_operators_describe_themselves_truly(padded):
-    inputs = random_inputs(2, 2, 3, 4, 8, 6, torch.float32)
-    padding = corner_padding(2, 3, 4) if padded else None
-    torch.library.opcheck(tiled_attention, (*inputs, padding))
-    out = tiled_attention(*inputs, padding).detach()
+@pytest.mark.parametrize(("padded", "pool"), [(False, False), (True, True)])
+def test_the_operators_describe_themselves_truly(padded, pool):
+    inputs = random_inputs(2, 2, 2, 4, 8, 6, torch.float32)
+    padding = corner_padding(2, 2, 4) if padded else None
+    torch.library.opcheck(tiled_attention, (*inputs, padding, pool))
+    d_out = torch.randn_like(tiled_attention(*inputs, padding, pool)).detach()
     arguments = [tensor.detach() for tensor in inputs]
-    torch.library.opcheck(tiled_attention_backward, (*arguments, padding, out, torch.randn_like(out)))
+    torch.library.opcheck(tiled_attention_backward, (*arguments, padding, pool, d_out))
 
 
 def test_gradients_survive_compilation_and_checkpointing():

@@ -29,6 +29,8 @@ class Backend:
     run: Callable[..., Tensor]
     obstacle: Callable[[Tensor, Tensor], str] = lambda q, v: ""
     portable: bool = False
+    pools: bool = False
+    """`run` takes `pool` too, for maps of even height and width."""
 
 
 TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
@@ -76,7 +78,7 @@ def _augmented_obstacle(q: Tensor, v: Tensor) -> str:
 BACKENDS = {
     backend.name: backend
     for backend in (
-        Backend("tiled", tiled_attention, _tiled_obstacle),
+        Backend("tiled", tiled_attention, _tiled_obstacle, pools=True),
         Backend("augmented", augmented_attention, _augmented_obstacle, portable=True),
         Backend("triton", triton_attention, _triton_obstacle),
         Backend("definition", attention_by_definition, portable=True),

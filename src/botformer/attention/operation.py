@@ -3,6 +3,7 @@
 from contextlib import nullcontext
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
 
 from botformer.attention.backends import choose
@@ -17,6 +18,7 @@ def relative_attention_2d(
     rel_width: Tensor,
     *,
     key_padding: Tensor | None = None,
+    pool: bool = False,
     backend: str = "auto",
 ) -> Tensor:
     """Attend from every position of a map to every other (paper Fig. 4, equation in docs/attention.md).
@@ -32,21 +34,34 @@ def relative_attention_2d(
         rel_width: (2W-1, D), likewise over columns.
         key_padding: (B, H, W) bool, True where a key is padding: it gets no attention. An image with every key
             padded gives zeros.
+        pool: average the result over cells of 2x2, at an odd edge over the positions inside (paper section 3.2): what
+            follows attention in a block of stride 2, and cheaper than by itself.
         backend: "auto" chooses and says so once in the log; a named one ("triton", "tiled", "augmented", "definition")
             runs or raises.
 
     Returns:
-        (B, N, H, W, Dv), in the dtype of the inputs. Inside autocast nothing is cast either.
+        (B, N, H, W, Dv), or (B, N, ceil(H/2), ceil(W/2), Dv) pooled, in the dtype of the inputs. Inside autocast
+        nothing is cast either.
 
     Raises:
         InputError: shapes, dtypes or devices that do not fit together.
         RuntimeError: a named backend that cannot run this input, with the reason.
     """
     _check(q, k, v, rel_height, rel_width, key_padding)
-    run = choose(backend, q, v).run
+    chosen = choose(backend, q, v)
+    H, W = q.shape[2:4]
+    fused = pool and chosen.pools and H % 2 == 0 and W % 2 == 0
     device = q.device.type
     with torch.autocast(device, enabled=False) if device != "meta" else nullcontext():  # which knows no autocast
-        return run(q, k, v, rel_height, rel_width, key_padding)
+        out = chosen.run(q, k, v, rel_height, rel_width, key_padding, **({"pool": True} if fused else {}))
+    return average_cells(out) if pool and not fused else out
+
+
+def average_cells(x: Tensor) -> Tensor:
+    """Averages over cells of 2x2, at an odd edge over the positions inside: (B, N, H, W, D) -> (B, N, H', W', D)."""
+    N = x.shape[1]
+    pooled = F.avg_pool2d(x.permute(0, 1, 4, 2, 3).flatten(1, 2), 2, ceil_mode=True)
+    return pooled.unflatten(1, (N, -1)).permute(0, 1, 3, 4, 2)
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, key_padding: Tensor | None) -> None:

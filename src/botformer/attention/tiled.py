@@ -22,21 +22,38 @@ FEWEST_QUERIES = 64  # fewer make the matrix products slow: beyond 16384 positio
 
 @torch.library.custom_op("botformer::tiled_attention", mutates_args=())
 def tiled_attention(
-    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, key_padding: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rel_height: Tensor,
+    rel_width: Tensor,
+    key_padding: Tensor | None = None,
+    pool: bool = False,
 ) -> Tensor:
     """Exact relative attention in O(HW) memory: (B, N, H, W, Dv). Arguments as in `relative_attention_2d`.
 
+    With `pool` H and W must be even. The average of four results is the average of their weights times v, which is a
+    quarter of the multiply-adds.
+
     An operator of its own, so that compiled graphs do not unroll the loop over tiles.
     """
-    out = _channels_last(v)
-    for where, group in _groups(q, k, v, rel_height, rel_width, key_padding):
+    out = _result(v, pool)
+    for where, group in _groups(q, k, v, rel_height, rel_width, key_padding, pool):
         out[where] = group.attend().view(out[where].shape)
     return out
 
 
 @tiled_attention.register_fake
-def _(q: Tensor, k: Tensor, v: Tensor, *_: Any) -> Tensor:
-    return _channels_last(v)
+def _(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rel_height: Tensor,
+    rel_width: Tensor,
+    key_padding: Tensor | None = None,
+    pool: bool = False,
+) -> Tensor:
+    return _result(v, pool)
 
 
 @torch.library.custom_op("botformer::tiled_attention_backward", mutates_args=())
@@ -47,14 +64,14 @@ def tiled_attention_backward(
     rel_height: Tensor,
     rel_width: Tensor,
     key_padding: Tensor | None,
-    out: Tensor,
+    pool: bool,
     d_out: Tensor,
 ) -> list[Tensor]:
     """The gradients of q, k, v and both tables."""
-    d_maps = [_channels_last(x) for x in (q, k, v)]
+    d_maps = [_channels_last(x, *x.shape[2:4]) for x in (q, k, v)]
     d_tables = [torch.zeros_like(x) for x in (rel_height, rel_width)]
-    for where, group in _groups(q, k, v, rel_height, rel_width, key_padding):
-        *of_maps, of_tables = group.gradients(_merged(out[where]), _merged(d_out[where]))
+    for where, group in _groups(q, k, v, rel_height, rel_width, key_padding, pool):
+        *of_maps, of_tables = group.gradients(_merged(d_out[where]))
         for total, part in zip(d_maps, of_maps, strict=True):
             total[where] = part.view(total[where].shape)
         for total, part in zip(d_tables, of_tables, strict=True):
@@ -64,15 +81,17 @@ def tiled_attention_backward(
 
 @tiled_attention_backward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, *_: Any) -> list[Tensor]:
-    return [*(_channels_last(x) for x in (q, k, v)), torch.empty_like(rel_height), torch.empty_like(rel_width)]
+    d_maps = [_channels_last(x, *x.shape[2:4]) for x in (q, k, v)]
+    return [*d_maps, torch.empty_like(rel_height), torch.empty_like(rel_width)]
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
-    ctx.save_for_backward(*inputs, output)
+    *tensors, ctx.pool = inputs
+    ctx.save_for_backward(*tensors)
 
 
 def _backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
-    return *tiled_attention_backward(*ctx.saved_tensors, d_out), None
+    return *tiled_attention_backward(*ctx.saved_tensors, ctx.pool, d_out), None, None
 
 
 tiled_attention.register_autograd(_backward, setup_context=_save)
@@ -80,7 +99,7 @@ tiled_attention.register_autograd(_backward, setup_context=_save)
 
 @register_flop_formula(torch.ops.botformer.tiled_attention)
 def forward_flops(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any) -> int:
-    """Two for every multiply-add of the definition: q . k, q . r and weights times v."""
+    """Two for every multiply-add of the definition, pooled or not: q . k, q . r and weights times v."""
     return _flops(q, content=q[-1] + v[-1], position=1)
 
 
@@ -98,6 +117,8 @@ def _flops(q: torch.Size, content: int, position: int) -> int:
 class _Group:
     """Some heads of some images that are worked on together, without gaps in memory: g of them.
 
+    Where the result is pooled, queries are in the order of the cells of 2x2 that are averaged, P / 4 of four each.
+
     Args:
         q, k: (any, any, H, W, D), g in all.
         v: (any, any, H, W, Dv).
@@ -106,36 +127,37 @@ class _Group:
     """
 
     def __init__(
-        self, q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding: Tensor | None
+        self, q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding: Tensor | None, pool: bool
     ) -> None:
         H, W = q.shape[2:4]
-        self.size, self.tables, self.padding = (H, W), (rel_height, rel_width), padding
-        self.scale = q.shape[-1] ** -0.5
-        self.q, self.k, self.v = _merged(q) * self.scale, _merged(k).contiguous(), _merged(v).contiguous()
+        self.size, self.tables, self.padding, self.pool = (H, W), (rel_height, rel_width), padding, pool
+        self.scale, self.share = q.shape[-1] ** -0.5, 0.25 if pool else 1.0
+        # (length, step in y, step in x) of each dimension of the queries
+        self.grid = [(H // 2, 2, 0), (W // 2, 0, 2), (2, 1, 0), (2, 0, 1)] if pool else [(H, 1, 0), (W, 0, 1)]
+        self.q = (_cells(q).flatten(2, 5).flatten(0, 1) if pool else _merged(q)) * self.scale
+        self.k, self.v = _merged(k).contiguous(), _merged(v).contiguous()
         # (g, P, H) and (g, P, W)
         self.terms = [
-            _own_offsets(
-                product(self.q.flatten(0, 1)[None], table.mT[None]).view(*self.q.shape[:2], -1), self.size, axis
-            ).flatten(1, 2)
-            for axis, table in enumerate(self.tables)
+            self._own_offsets(self._products(table), axis).flatten(1, -2) for axis, table in enumerate(self.tables)
         ]
 
     def attend(self) -> Tensor:
-        """(g, P, Dv)"""
-        return torch.cat([product(self._weights(rows), self.v) for rows in self.tiles()], 1)
+        """(g, P, Dv), or (g, P / 4, Dv) pooled."""
+        tiles = [product(self._averaged(self._weights(rows)), self.v) for rows in self.tiles()]
+        return torch.cat(tiles, 1).mul_(self.share)
 
-    def gradients(self, out: Tensor, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-        """Of q, k, v and both tables, from the result and its gradient (g, P, Dv)."""
-        upstream = d_out.contiguous()
-        # sum over keys of weight * gradient of the weight, which the softmax's gradient takes off: out . d_out
-        delta = (out * upstream).sum(-1, keepdim=True)
+    def gradients(self, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
+        """Of q, k, v (g, P, any), in the order of the map, and of both tables."""
+        upstream = d_out * self.share
         d_q = torch.empty_like(self.q)
         d_k, d_v = (x.new_zeros(x.mT.shape).mT for x in (self.k, self.v))  # column by column, as the products below are
         d_terms = [torch.empty_like(x) for x in self.terms]
         for rows in self.tiles():
             weights = self._weights(rows)
-            d_v += product(weights.mT, upstream[:, rows])
-            d_logits = product(upstream[:, rows], self.v.mT).sub_(delta[:, rows]).mul_(weights)
+            of_tile = upstream[:, rows.start // 4 : rows.stop // 4] if self.pool else upstream[:, rows]
+            d_v += product(self._averaged(weights).mT, of_tile)
+            d_logits = self._times_each(weights, product(of_tile, self.v.mT))
+            d_logits.addcmul_(weights, d_logits.sum(-1, keepdim=True), value=-1)
             d_q[:, rows] = product(d_logits, self.k)
             d_k += product(d_logits.mT, self.q[:, rows])
             on_map = d_logits.unflatten(2, self.size)
@@ -143,17 +165,52 @@ class _Group:
         d_tables = []
         for axis, (d_term, table) in enumerate(zip(d_terms, self.tables, strict=True)):
             d_products = d_term.new_zeros(*d_term.shape[:2], len(table))
-            _own_offsets(d_products, self.size, axis).copy_(d_term.unflatten(1, self.size))
+            own = self._own_offsets(d_products, axis)
+            own.copy_(d_term.view(own.shape))
             d_products = d_products.flatten(0, 1)[None]
             d_q += product(d_products, table[None]).view(d_q.shape)
             d_tables.append(product(d_products.mT, self.q.flatten(0, 1)[None])[0])
-        return d_q.mul_(self.scale), d_k, d_v, d_tables
+        d_q.mul_(self.scale)
+        if self.pool:
+            H, W = self.size
+            d_q = d_q.view(-1, H // 2, W // 2, 2, 2, d_q.shape[-1]).transpose(2, 3).reshape(d_q.shape)
+        return d_q, d_k, d_v, d_tables
 
     def tiles(self) -> Iterator[slice]:
-        """Of queries."""
+        """Of queries; where they are pooled, of whole cells."""
         P = self.q.shape[1]
         M = _queries_of_a_tile(P)
         return (slice(m, min(m + M, P)) for m in range(0, P, M))
+
+    def _products(self, table: Tensor) -> Tensor:
+        """Of all queries and all offsets: (g, P, 2L-1)."""
+        return product(self.q.flatten(0, 1)[None], table.mT[None]).view(*self.q.shape[:2], -1)
+
+    def _own_offsets(self, products: Tensor, axis: int) -> Tensor:
+        """Of the products (g, P, 2L-1) those with the offsets of keys: a view (g, the grid of queries, L).
+
+        The entry of a query at (y, x) and a key is the product with offset key - y, or key - x: one step along the axis
+        is a step back in the table.
+        """
+        g, P, offsets = products.shape
+        strides, lengths, stride = [1], [self.size[axis]], offsets
+        for length, *steps in reversed(self.grid):
+            strides.insert(0, stride - steps[axis])
+            lengths.insert(0, length)
+            stride *= length
+        return products.as_strided(
+            (g, *lengths), (P * offsets, *strides), products.storage_offset() + self.size[axis] - 1
+        )
+
+    def _averaged(self, weights: Tensor) -> Tensor:
+        """The sum of the weights (g, M, P) that share a result, of which `share` is the average."""
+        return weights.unflatten(1, (-1, 4)).sum(2) if self.pool else weights
+
+    def _times_each(self, weights: Tensor, d_averaged: Tensor) -> Tensor:
+        """Weights (g, M, P) times the gradient of the sum they are in."""
+        if not self.pool:
+            return d_averaged.mul_(weights)
+        return (weights.unflatten(1, (-1, 4)) * d_averaged[:, :, None]).flatten(1, 2)
 
     def _weights(self, rows: slice) -> Tensor:
         """The softmax of a tile: (g, M, P)."""
@@ -168,10 +225,17 @@ class _Group:
 
 
 def _groups(
-    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, key_padding: Tensor | None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rel_height: Tensor,
+    rel_width: Tensor,
+    key_padding: Tensor | None,
+    pool: bool,
 ) -> Iterator[tuple[tuple[slice, slice], _Group]]:
     """As many heads, then images, together as a tile has room for, and which they are."""
     B, N, H, W, _ = q.shape
+    assert not (pool and (H % 2 or W % 2)), (H, W)
     room = TILE_LOGITS // (_queries_of_a_tile(H * W) * H * W) if v.numel() else 1
     heads = min(N, max(1, room))
     images = max(1, room // N)
@@ -181,23 +245,12 @@ def _groups(
             padding = None
             if key_padding is not None:
                 padding = key_padding[where[0], None].expand(-1, q[where].shape[1], -1, -1).reshape(-1, 1, H * W)
-            yield where, _Group(q[where], k[where], v[where], rel_height, rel_width, padding)
+            yield where, _Group(q[where], k[where], v[where], rel_height, rel_width, padding, pool)
 
 
 def _queries_of_a_tile(positions: int) -> int:
-    return min(positions, max(FEWEST_QUERIES, TILE_LOGITS // positions))
-
-
-def _own_offsets(products: Tensor, size: tuple[int, int], axis: int) -> Tensor:
-    """Of the products (g, P, 2L-1) of queries and all offsets those with offsets of keys: a view (g, H, W, L).
-
-    Entry (y, x, key) is the product of query (y, x) with offset key - y, or key - x: one step along the axis is a step
-    back in the table.
-    """
-    g, P, offsets = products.shape
-    strides = [P * offsets, size[1] * offsets, offsets, 1]
-    strides[1 + axis] -= 1
-    return products.as_strided((g, *size, size[axis]), strides, products.storage_offset() + size[axis] - 1)
+    """A multiple of four, or all."""
+    return min(positions, max(FEWEST_QUERIES, TILE_LOGITS // positions) // 4 * 4)
 
 
 def _merged(x: Tensor) -> Tensor:
@@ -205,7 +258,17 @@ def _merged(x: Tensor) -> Tensor:
     return x.flatten(2, 3).flatten(0, 1)
 
 
-def _channels_last(x: Tensor) -> Tensor:
-    """An empty tensor of the shape (B, N, H, W, D) of x that is a view of a channels_last map."""
-    B, N, H, W, D = x.shape
+def _cells(x: Tensor) -> Tensor:
+    """(B, N, H, W, D) -> (B, N, H/2, W/2, 2, 2, D)."""
+    return x.unflatten(3, (-1, 2)).unflatten(2, (-1, 2)).transpose(3, 4)
+
+
+def _result(v: Tensor, pool: bool) -> Tensor:
+    H, W = v.shape[2:4]
+    return _channels_last(v, H // 2, W // 2) if pool else _channels_last(v, H, W)
+
+
+def _channels_last(x: Tensor, H: int, W: int) -> Tensor:
+    """An empty tensor (B, N, H, W, D), for x of any H and W, that is a view of a channels_last map."""
+    B, N, _, _, D = x.shape
     return x.new_empty(B, H, W, N, D).permute(0, 3, 1, 2, 4)

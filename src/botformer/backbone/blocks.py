@@ -45,7 +45,7 @@ class SqueezeExcite(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, spatial operation, 1x1, each with BatchNorm, and a shortcut: (B, inputs, H, W) -> (B, 4 mid, H/s, W/s).
 
-    The spatial operation is a 3x3 convolution of stride s, or, in a BoT block, attention followed by a 2x2 average
+    The spatial operation is a 3x3 convolution of stride s, or, in a BoT block, attention that ends in a 2x2 average
     pool where s = 2 (attention has no stride). `key_stride` is the distance in pixels of neighbouring cells of the
     map that is attended to.
     """
@@ -69,8 +69,6 @@ class Bottleneck(nn.Module):
         self.conv1 = nn.Conv2d(inputs, mid, 1, bias=False)
         self.bn1 = make_norm(mid, options)
         self.conv2 = attention or nn.Conv2d(mid, mid, 3, stride, padding=1, bias=False)
-        # On odd maps the windows at the edge average the cells inside, so that sizes match the stride-2 shortcut.
-        self.pool = nn.AvgPool2d(2, 2, ceil_mode=True) if attention and stride == 2 else nn.Identity()
         self.bn2 = make_norm(mid, options)
         self.conv3 = nn.Conv2d(mid, outputs, 1, bias=False)
         self.bn3 = make_norm(outputs, options, gamma=0.0 if options.zero_gamma else 1.0)
@@ -89,7 +87,7 @@ class Bottleneck(nn.Module):
             out = self.conv2(out, cells_of_padding(padding, self.key_stride))
         else:
             out = self.conv2(out)
-        out = self.act(self.bn2(self.pool(out)))
+        out = self.act(self.bn2(out))
         out = self.se(self.bn3(self.conv3(out)))
         return self.act(shortcut + self.drop_path(out))
 

@@ -9,6 +9,7 @@ from torch import Tensor, nn
 from botformer.attention import (
     TablePolicy,
     attention_of_query,
+    average_cells,
     dot_attention,
     fit_absolute_table,
     fit_table,
@@ -23,7 +24,7 @@ Position = Literal["relative", "absolute", "none", "position_only", "blog"]
 
 
 class MHSA2d(nn.Module):
-    """Multi-head self-attention over a feature map: (B, C, H, W) -> (B, C, H, W), any H and W.
+    """Multi-head self-attention over a feature map: (B, C, H, W) -> (B, C, H, W), or half of each side; any H and W.
 
     Position kinds:
         relative: content and relative position, q.k + q.r (the paper's layer, the default).
@@ -40,6 +41,7 @@ class MHSA2d(nn.Module):
         size: (H, W) the position tables are made for. Other sizes run too: `tables` says by which rule.
         tables: "interpolate" or "offset", see `attention.tables`.
         backend: of the attention, see `relative_attention_2d`.
+        pool: average the result over 2x2, which makes half of each side, rounded up; for blocks of stride 2.
     """
 
     def __init__(
@@ -51,6 +53,7 @@ class MHSA2d(nn.Module):
         *,
         tables: TablePolicy = "interpolate",
         backend: str = "auto",
+        pool: bool = False,
     ) -> None:
         super().__init__()
         if position not in get_args(Position):
@@ -67,7 +70,7 @@ class MHSA2d(nn.Module):
             raise InputError(f"{channels} channels do not divide into {heads} heads; choose a divisor of {channels}")
         if min(size) < 1:
             raise InputError(f"the map size must be at least 1x1, got {size[0]}x{size[1]}")
-        self.heads, self.size, self.backend = heads, tuple(size), backend
+        self.heads, self.size, self.backend, self.pool = heads, tuple(size), backend, pool
         self.position: Position = position
         self.tables: TablePolicy = tables
         self.qkv = nn.Conv2d(channels, (2 if position == "position_only" else 3) * channels, 1, bias=position == "blog")
@@ -95,13 +98,16 @@ class MHSA2d(nn.Module):
         return dict(self.named_parameters(recurse=False))
 
     def forward(self, x: Tensor, key_padding: Tensor | None = None) -> Tensor:
-        """(B, C, H, W) -> (B, C, H, W); `key_padding` (B, H, W) bool, True = padding that gets no attention."""
+        """As the class says; `key_padding` (B, H, W) bool, True = padding that gets no attention."""
         q, k, v = self._project(x)
         if self.position in ("relative", "position_only"):
             height, width = self._tables_for(q)
-            out = relative_attention_2d(q, k, v, height, width, key_padding=key_padding, backend=self.backend)
+            out = relative_attention_2d(
+                q, k, v, height, width, key_padding=key_padding, pool=self.pool, backend=self.backend
+            )
         else:
             out = dot_attention(*self._dot_products(q, k), v, key_padding)
+            out = average_cells(out) if self.pool else out
         return out.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)  # a view of a channels_last map
 
     def attention_from(self, x: Tensor, query_yx: tuple[int, int]) -> Tensor:
@@ -139,7 +145,8 @@ class MHSA2d(nn.Module):
 
     def extra_repr(self) -> str:
         H, W = self.size
-        return f"heads={self.heads}, size={H}x{W}, position={self.position}, tables={self.tables}"
+        pool = ", pool" if self.pool else ""
+        return f"heads={self.heads}, size={H}x{W}, position={self.position}, tables={self.tables}{pool}"
 
 
 def _adapt_state(module: MHSA2d, state: dict[str, Tensor], prefix: str, *_: object) -> None:

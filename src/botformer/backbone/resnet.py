@@ -146,7 +146,13 @@ class _StageBuilder:
         if attends:
             map_size = (-(-height // self.stride_px), -(-width // self.stride_px))
             attention = MHSA2d(
-                mid, options.heads, map_size, options.position, tables=options.tables, backend=options.backend
+                mid,
+                options.heads,
+                map_size,
+                options.position,
+                tables=options.tables,
+                backend=options.backend,
+                pool=stride == 2,
             )
         block = Bottleneck(
             self.channels,

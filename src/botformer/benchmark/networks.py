@@ -65,7 +65,7 @@ def as_timm(layer: MHSA2d) -> nn.Module:
     theirs.qkv = copy.deepcopy(layer.qkv)
     theirs.pos_embed.height_rel = nn.Parameter(layer.rel_height.detach().clone())
     theirs.pos_embed.width_rel = nn.Parameter(layer.rel_width.detach().clone())
-    return theirs
+    return _pooled(theirs, layer)
 
 
 def as_lucidrains(layer: MHSA2d) -> nn.Module:
@@ -83,7 +83,11 @@ def as_lucidrains(layer: MHSA2d) -> nn.Module:
     theirs.to_qkv = copy.deepcopy(layer.qkv)
     theirs.pos_emb.rel_height = nn.Parameter(layer.rel_height.detach().clone())
     theirs.pos_emb.rel_width = nn.Parameter(layer.rel_width.detach().clone())
-    return theirs
+    return _pooled(theirs, layer)
+
+
+def _pooled(theirs: nn.Module, layer: MHSA2d) -> nn.Module:
+    return nn.Sequential(theirs, nn.AvgPool2d(2, 2, ceil_mode=True)) if layer.pool else theirs
 
 
 def inference(build: Build, image_px: int, batch: int, device: torch.device) -> Call:

@@ -30,8 +30,7 @@ class AdoptedAttention(nn.Module):
         self.table_scale = 1.0 if theirs.scale_pos_embed else theirs.dim_head_qk**0.5
         self.qkv, self.pos_embed = theirs.qkv, theirs.pos_embed
         # At even sizes the same pool; at odd ones it keeps the edge, as the stride-2 shortcut beside it does.
-        pools = isinstance(theirs.pool, nn.AvgPool2d)
-        self.pool = nn.AvgPool2d(2, 2, ceil_mode=True) if pools else nn.Identity()
+        self.pool = isinstance(theirs.pool, nn.AvgPool2d)
 
     def forward(self, x: Tensor) -> Tensor:
         H, W = x.shape[2:]
@@ -39,8 +38,8 @@ class AdoptedAttention(nn.Module):
         q, k, v = (part.unflatten(3, (self.heads, -1)).permute(0, 3, 1, 2, 4) for part in parts)
         height = fit_table(self.pos_embed.height_rel * self.table_scale, H, self.tables).to(q.dtype)
         width = fit_table(self.pos_embed.width_rel * self.table_scale, W, self.tables).to(q.dtype)
-        out = relative_attention_2d(q, k, v, height, width, backend=self.backend)
-        return self.pool(out.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2))
+        out = relative_attention_2d(q, k, v, height, width, pool=self.pool, backend=self.backend)
+        return out.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)
 
 
 def adopt(model: Model, tables: TablePolicy = "interpolate", backend: str = "auto") -> Model:
