@@ -70,7 +70,7 @@ def test_an_attention_without_the_scale_is_caught(monkeypatch):
 def test_a_network_with_a_wrong_attention_in_it_is_caught(monkeypatch):
     def wrong(layer):
         theirs = model_suite.as_timm(layer)
-        torch.nn.init.zeros_(theirs.pos_embed.height_rel)
+        torch.nn.init.zeros_(next(weight for name, weight in theirs.named_parameters() if "height_rel" in name))
         return theirs
 
     monkeypatch.setitem(model_suite.SWAPS, "timm", wrong)

@@ -123,10 +123,13 @@ def deployed_case(image_px: int, batch: int, device: torch.device, compiled: boo
 
 
 def bfloat16_case(image_px: int, batch: int, device: torch.device, compiled: bool) -> Case:
-    """The same in bfloat16, which on a GPU all do: its own case, because rounded logits are only near the others."""
+    """The same in bfloat16, in a case of its own: rounding moves the logits of random weights by a sixth and more.
 
-    def contestant(title: str, name: str, make: Callable[[], Any]) -> Contestant:
-        return Contestant(title, lambda: _call("inference", make, image_px, batch, device), answer=name)
+    Compared with each other; how near the network is to the exact one is a matter of the tests.
+    """
+
+    def contestant(title: str, answer: str, make: Callable[[], Any]) -> Contestant:
+        return Contestant(title, lambda: _call("inference", make, image_px, batch, device), answer=answer)
 
     contestants = [
         contestant("torchvision resnet50, eager, float32", "resnet50", lambda: _torchvision_resnet50(image_px)),
@@ -137,13 +140,12 @@ def bfloat16_case(image_px: int, batch: int, device: torch.device, compiled: boo
             contestants.append(
                 contestant(
                     f"{name}, deployed{' and compiled' if by_compiler else ''}",
-                    name,
+                    f"{name} in bfloat16",
                     lambda name=name, by_compiler=by_compiler: optimize(
                         our_model(name, image_px), compile=by_compiler, dtype=torch.bfloat16
                     ),
                 )
             )
-    # Rounding alone moves the logits of these random weights by a sixth, with anybody's attention.
     return Case({"px": image_px, "batch": batch, "mode": "deployed in bfloat16"}, contestants, tolerance=0.3)
 
 
