@@ -41,6 +41,18 @@ def test_the_python_of_detectors_runs():
     assert names["card"]["categories"] == [[1, "nucleus"]]
 
 
+def test_the_python_of_speed_runs():
+    pytest.importorskip("timm")
+    block = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[2]
+    names: dict = {"botformer": botformer, "torch": torch, "model": botformer.create_model("botnet_nano").eval()}
+    exec(block, names)
+    images = torch.randn(1, 3, 65, 48)
+    expected = names["model"](images)
+    torch.testing.assert_close(names["fast"](images), expected)
+    assert names["faster"](images).dtype == torch.float32
+    assert names["freed"].eval()(torch.randn(1, 3, 96, 160)).shape == (1, 1000)
+
+
 def test_the_table_of_models_is_what_is_counted_and_what_the_paper_prints():
     lines = re.findall(r"^\| (\w+) \| (\d+) \| ([\d,]+) \| (.*?) ?\| ([\d.]+e9) \| (.*?) ?\|$", README, re.MULTILINE)
     assert len(lines) == 8
