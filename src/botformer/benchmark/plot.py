@@ -1,6 +1,7 @@
 """The figures of a benchmark's receipt as a picture: a row a case, bars of time beside bars of memory."""
 
 import json
+import textwrap
 from pathlib import Path
 from typing import Any
 
@@ -10,6 +11,8 @@ from botformer.errors import InputError
 from botformer.pictures import style
 
 _BAR_INCHES = 0.24
+_TITLE_LETTERS = 95  # a line
+_SPEAK_FOR_THEMSELVES = ("mode", "pass", "group")  # labels whose names a title goes without
 
 
 def draw_benchmark(receipt: Path, out: Path) -> None:
@@ -32,7 +35,13 @@ def draw_benchmark(receipt: Path, out: Path) -> None:
         _draw_bars(axes[1], rows, "peak_mib", "peak memory, MiB")
         axes[1].tick_params(labelleft=False)
     figure.suptitle(
-        content["title"], x=0.01, ha="left", fontsize=11, fontweight="bold", color=style.INK, parse_math=False
+        textwrap.fill(content["title"], _TITLE_LETTERS),
+        x=0.01,
+        ha="left",
+        fontsize=11,
+        fontweight="bold",
+        color=style.INK,
+        parse_math=False,
     )
     style.save(figure, out)
 
@@ -44,7 +53,8 @@ def _cases(figures: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]
         if "ms" in row:
             names = list(row)
             labels = names[: names.index("contestant")]
-            cases.setdefault(", ".join(f"{label} {row[label]}" for label in labels), []).append(row)
+            words = (str(row[label]) if label in _SPEAK_FOR_THEMSELVES else f"{label} {row[label]}" for label in labels)
+            cases.setdefault(", ".join(words), []).append(row)
     return list(cases.items())
 
 
