@@ -1,14 +1,24 @@
-"""The whole Mask R-CNN training step: ResNet-50 against BoTNet-50 under the same detector."""
+"""The whole Mask R-CNN training step, ResNet-50 against BoTNet-50 under the same detector; and the loader alone."""
 
+import tempfile
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from botformer.benchmark.contest import Case, Contestant
 from botformer.benchmark.timing import Call
 from botformer.create import create_detector
+from botformer.data.coco_writing import CocoWriter
+from botformer.data.detection_batches import detection_training_batches
+from botformer.data.detection_source import Category
+from botformer.data.detection_sources import open_detection_sources
+from botformer.recipes import RECIPES
+from botformer.recipes.schema import DetectionImages, DetectionRecipe
 
 CLASSES, OBJECTS = 80, 10  # a picture of COCO has seven objects on the average
 # (backbones, image px, batch)
@@ -16,10 +26,12 @@ FULL = (("resnet50", "botnet50"), 1024)
 TINY = (("resnet_nano", "botnet_nano"), 128)
 BATCH = {"cpu": 1, "cuda": 4}
 SETS = 3
+PICTURES, PICTURE_PX = 24, (480, 640)  # COCO's usual height and width
+LOADED = "coco_botnet50_36"  # the recipe whose pictures the loader makes
 
 
 def cases(device: torch.device, quick: bool) -> Iterator[Case]:
-    """One case: losses, backward and a step of SGD with momentum; bfloat16 on a GPU."""
+    """Losses, backward and a step of SGD with momentum, bfloat16 on a GPU; and batches from files, in one process."""
     names, image_px = TINY if quick else FULL
     batch = 1 if quick else BATCH[device.type]
     yield Case(
@@ -29,6 +41,45 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
             for name in names
         ],
     )
+    recipe = RECIPES[LOADED]
+    assert isinstance(recipe, DetectionRecipe)
+    images = DetectionImages(size=TINY[1]) if quick else recipe.images
+    yield Case(
+        {"px": images.size, "batch": 4, "objects": OBJECTS, "what": "loader"},
+        [Contestant(f"loader, one process, {LOADED}", lambda: loading(images, batch=4))],
+    )
+
+
+def loading(images: DetectionImages, batch: int) -> Call:
+    """Reads, decodes, flips, scales and crops the next pictures of a training set; returns the canvases."""
+    folder = tempfile.TemporaryDirectory()
+    _write_pictures(Path(folder.name))
+    training, _ = open_detection_sources(folder.name)
+    batches = detection_training_batches(training, images, batch, seed=0, workers=0).starting_at(0)
+
+    def call(number: int, held: Any = folder) -> Tensor:
+        return next(batches)["images"]
+
+    return call
+
+
+def _write_pictures(folder: Path) -> None:
+    """JPEGs of smooth noise with rectangles for objects, in COCO's layout; two for validation."""
+    rng, category = np.random.default_rng(0), Category(1, "rectangle")
+    for split, pictures in (("train2017", PICTURES), ("val2017", 2)):
+        writer = CocoWriter([category])
+        (folder / split).mkdir()
+        for number in range(pictures):
+            coarse = rng.integers(0, 256, (PICTURE_PX[0] // 16, PICTURE_PX[1] // 16, 3), dtype=np.uint8)
+            picture = Image.fromarray(coarse).resize(PICTURE_PX[::-1], Image.Resampling.BICUBIC)
+            picture.save(folder / split / f"{number}.jpg")
+            writer.add_picture(f"{number}.jpg", *PICTURE_PX)
+            for _ in range(OBJECTS):
+                mask = np.zeros(PICTURE_PX, dtype=bool)
+                y, x = rng.integers(0, 300), rng.integers(0, 400)
+                mask[y : y + rng.integers(20, 160), x : x + rng.integers(20, 200)] = True
+                writer.add_object(mask, category)
+        writer.save(folder / "annotations" / f"instances_{split}.json")
 
 
 def training_step(backbone: str, image_px: int, batch: int, device: torch.device) -> Call:
