@@ -35,7 +35,7 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
     names, image_px = TINY if quick else FULL
     batch = 1 if quick else BATCH[device.type]
     yield Case(
-        {"px": image_px, "batch": batch, "objects": OBJECTS},
+        {"px": image_px, "batch": batch, "mode": "training step"},
         [
             Contestant(f"Mask R-CNN, {name}", lambda name=name: training_step(name, image_px, batch, device))
             for name in names
@@ -45,7 +45,7 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
     assert isinstance(recipe, DetectionRecipe)
     images = DetectionImages(size=TINY[1]) if quick else recipe.images
     yield Case(
-        {"px": images.size, "batch": 4, "objects": OBJECTS, "what": "loader"},
+        {"px": images.size, "batch": 4, "mode": "loader"},
         [Contestant(f"loader, one process, {LOADED}", lambda: loading(images, batch=4))],
     )
 
@@ -71,7 +71,7 @@ def _write_pictures(folder: Path) -> None:
         (folder / split).mkdir()
         for number in range(pictures):
             coarse = rng.integers(0, 256, (PICTURE_PX[0] // 16, PICTURE_PX[1] // 16, 3), dtype=np.uint8)
-            picture = Image.fromarray(coarse).resize(PICTURE_PX[::-1], Image.Resampling.BICUBIC)
+            picture = Image.fromarray(coarse).resize((PICTURE_PX[1], PICTURE_PX[0]), Image.Resampling.BICUBIC)
             picture.save(folder / split / f"{number}.jpg")
             writer.add_picture(f"{number}.jpg", *PICTURE_PX)
             for _ in range(OBJECTS):
