@@ -13,7 +13,7 @@ def keep_freed_memory() -> None:
     large images a fifth of the time of a training step and more (results/cpu_choices.json). The price is memory
     that other processes cannot have meanwhile.
     """
-    if sys.platform == "linux" and hasattr(ctypes.CDLL(None), "mallopt"):
-        libc = ctypes.CDLL(None)
-        libc.mallopt(_M_MMAP_MAX, 0)
-        libc.mallopt(_M_TRIM_THRESHOLD, -1)
+    mallopt = getattr(ctypes.CDLL(None), "mallopt", None) if sys.platform == "linux" else None
+    if mallopt:
+        mallopt(_M_MMAP_MAX, 0)
+        mallopt(_M_TRIM_THRESHOLD, -1)

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from botformer.attention.triton_op import map_of_heads
+from botformer.attention.layout import map_of_heads
 
 triton = pytest.importorskip("triton")
 

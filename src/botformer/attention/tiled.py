@@ -1,8 +1,8 @@
 """The same answer on the CPU, a tile of queries against all keys at a time, by plain matrix products.
 
-A tile's logits are one product, to which the two position terms are added in place, and so is the softmax taken: two
-matrix products and a few passes over memory that stays in the cache. The backward pass makes each tile again. A tile
-holds about 2^20 logits whatever the map, so memory is O(HW).
+A tile's logits are one product; the two position terms are added and the softmax is taken in place: two matrix products
+and a few passes over memory that stays in the cache. The backward pass makes each tile again. A tile holds about 2^20
+logits whatever the map, so memory is O(HW).
 
 Letters: G images times heads, P = H * W positions, M queries of a tile.
 """
@@ -14,6 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from botformer.attention.layout import map_of_heads
 from botformer.attention.products import product
 
 TILE_LOGITS = 2**20  # 4 MiB of float32
@@ -32,8 +33,8 @@ def tiled_attention(
 ) -> Tensor:
     """Exact relative attention in O(HW) memory: (B, N, H, W, Dv). Arguments as in `relative_attention_2d`.
 
-    With `pool` H and W must be even. The average of four results is the average of their weights times v, which is a
-    quarter of the multiply-adds.
+    With `pool` H and W must be even, and the result has half of each. The average of four results is the average of
+    their weights times v, which is a quarter of the multiply-adds.
 
     An operator of its own, so that compiled graphs do not unroll the loop over tiles.
     """
@@ -68,7 +69,7 @@ def tiled_attention_backward(
     d_out: Tensor,
 ) -> list[Tensor]:
     """The gradients of q, k, v and both tables."""
-    d_maps = [_channels_last(x, *x.shape[2:4]) for x in (q, k, v)]
+    d_maps = [map_of_heads(x) for x in (q, k, v)]
     d_tables = [torch.zeros_like(x) for x in (rel_height, rel_width)]
     for where, group in _groups(q, k, v, rel_height, rel_width, key_padding, pool):
         *of_maps, of_tables = group.gradients(_merged(d_out[where]))
@@ -81,7 +82,7 @@ def tiled_attention_backward(
 
 @tiled_attention_backward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, *_: Any) -> list[Tensor]:
-    d_maps = [_channels_last(x, *x.shape[2:4]) for x in (q, k, v)]
+    d_maps = [map_of_heads(x) for x in (q, k, v)]
     return [*d_maps, torch.empty_like(rel_height), torch.empty_like(rel_width)]
 
 
@@ -236,10 +237,12 @@ def _groups(
     """As many heads, then images, together as a tile has room for, and which they are."""
     B, N, H, W, _ = q.shape
     assert not (pool and (H % 2 or W % 2)), (H, W)
-    room = TILE_LOGITS // (_queries_of_a_tile(H * W) * H * W) if v.numel() else 1
+    if not v.numel():
+        return
+    room = TILE_LOGITS // (_queries_of_a_tile(H * W) * H * W)
     heads = min(N, max(1, room))
     images = max(1, room // N)
-    for b in range(0, B, images) if v.numel() else ():
+    for b in range(0, B, images):
         for n in range(0, N, heads):
             where = slice(b, b + images), slice(n, n + heads)
             padding = None
@@ -264,11 +267,5 @@ def _cells(x: Tensor) -> Tensor:
 
 
 def _result(v: Tensor, pool: bool) -> Tensor:
-    H, W = v.shape[2:4]
-    return _channels_last(v, H // 2, W // 2) if pool else _channels_last(v, H, W)
-
-
-def _channels_last(x: Tensor, H: int, W: int) -> Tensor:
-    """An empty tensor (B, N, H, W, D), for x of any H and W, that is a view of a channels_last map."""
-    B, N, _, _, D = x.shape
-    return x.new_empty(B, H, W, N, D).permute(0, 3, 1, 2, 4)
+    """Empty, in the shape of the result."""
+    return map_of_heads(v[:, :, ::2, ::2] if pool else v)

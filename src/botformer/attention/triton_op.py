@@ -9,6 +9,8 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from botformer.attention.layout import map_of_heads
+
 # Of queries, keys or values. `triton_launch` has rows up to here.
 WIDEST_HEAD = 128
 
@@ -22,12 +24,6 @@ def triton_attention(
     from a channels_last projection without a copy), and copied otherwise.
     """
     return relative_attention(q, k, v, rel_height, rel_width, key_padding)[0]
-
-
-def map_of_heads(like: Tensor) -> Tensor:
-    """An empty (B, N, H, W, D) tensor that lies in memory as (B, H, W, N, D): the heads of a channels_last map."""
-    B, N, H, W, D = like.shape
-    return like.new_empty(B, H, W, N, D).permute(0, 3, 1, 2, 4)
 
 
 @torch.library.custom_op("botformer::relative_attention", mutates_args=())

@@ -57,7 +57,7 @@ def loading(images: DetectionImages, batch: int) -> Call:
     training, _ = open_detection_sources(folder.name)
     batches = detection_training_batches(training, images, batch, seed=0, workers=0).starting_at(0)
 
-    def call(number: int, held: Any = folder) -> Tensor:
+    def call(number: int, held: Any = folder) -> Tensor:  # the pictures live as long as the call
         return next(batches)["images"]
 
     return call
