@@ -9,17 +9,12 @@ so any fused kernel computes them, and no bias is needed (docs/attention.md). Th
 """
 
 from collections.abc import Sequence
-from contextlib import nullcontext
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
-from torch.nn.attention import SDPBackend, sdpa_kernel
 
 from botformer.attention.definition import by_offset
-
-# Every fused kernel, and not the one that builds the N x N matrix: where none can run, PyTorch raises.
-FUSED = [SDPBackend.FLASH_ATTENTION, SDPBackend.CUDNN_ATTENTION, SDPBackend.EFFICIENT_ATTENTION]
 
 
 def augmented_attention(
@@ -68,15 +63,15 @@ def dot_attention(
         queries.append(torch.ones_like(queries[0][..., :1]))
         keys.append((key_padding.to(v.dtype) * never)[:, None, ..., None].expand_as(queries[-1]))
     query, key = torch.cat(queries, -1).flatten(2, 3), torch.cat(keys, -1).flatten(2, 3)
-    # The fused CPU kernel wants v as wide as q, and would otherwise hand over to the N x N path without a word; the
-    # CUDA kernels want heads that are multiples of eight.
+    # What every fused kernel accepts, so that PyTorch takes one by itself: the CPU's wants v as wide as q, the CUDA
+    # kernels want heads that are multiples of eight. `sdpa_kernel` would enforce it, but it switches kernels on and off
+    # for the whole process, other threads included.
     width = -(-max(query.shape[-1], Dv) // 8) * 8
     query, key = F.pad(query, (0, width - query.shape[-1])), F.pad(key, (0, width - key.shape[-1]))
     value = F.pad(v.flatten(2, 3), (0, width - Dv))
     if value.stride(-1) != 1:  # a view of an NCHW map that needed no padding
         value = value.contiguous()
-    with sdpa_kernel(FUSED) if v.device.type in ("cpu", "cuda") else nullcontext():
-        out = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+    out = F.scaled_dot_product_attention(query, key, value, scale=1.0)
     out = out[..., :Dv].unflatten(2, (H, W))
     if key_padding is not None:
         out = out.masked_fill(key_padding.flatten(1).all(1)[:, None, None, None, None], 0)

@@ -13,7 +13,7 @@ WORTH_A_CALL = 2**23
 
 def product(a: Tensor, b: Tensor) -> Tensor:
     """a (G, M, K) @ b (G, K, N): (G, M, N), laid out row by row or column by column as `a` is."""
-    if a.stride(-1) != 1:
+    if not _lies_row_by_row(a):
         return product(b.mT.contiguous(), a.mT).mT
     if not _by_onednn(a, b):
         return torch.bmm(a, b)
@@ -23,6 +23,11 @@ def product(a: Tensor, b: Tensor) -> Tensor:
     for place, x, y in zip(out, a, b, strict=True):
         place.copy_(_by_linear(x, y))
     return out
+
+
+def _lies_row_by_row(a: Tensor) -> bool:
+    """Strides say nothing of a dimension of length 1: such a matrix lies either way."""
+    return a.stride(-1) == 1 or 1 in a.shape[-2:]
 
 
 def _by_onednn(a: Tensor, b: Tensor) -> bool:

@@ -124,4 +124,5 @@ def backward_flops(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: A
 
 
 def _readable(x: Tensor) -> Tensor:
-    return x if x.stride(-1) == 1 else x.contiguous()
+    # Not `contiguous`: with heads of width 1 any stride of that dimension is contiguous, and it would stay.
+    return x if x.stride(-1) == 1 else x.clone(memory_format=torch.contiguous_format)
