@@ -12,11 +12,11 @@ from typing import Any
 
 import torch
 
-from botformer.allocator import keep_freed_memory
 from botformer.attention import products
-from botformer.benchmark.networks import our_model, training_step
+from botformer.benchmark.model_steps import our_model, training_step
 from botformer.benchmark.receipt import write_receipt
 from botformer.benchmark.timing import ratio, take_turns
+from botformer.environment import keep_freed_memory
 
 # (matrices, M, K, N): products of a tile, and of whole small maps, at a head width of 128
 SHAPES = (

@@ -4,12 +4,12 @@ from collections.abc import Callable
 from typing import Any
 
 Look = Callable[..., float]
-"""look(receipt, contestant, column, **labels): one figure; KeyError where there is none."""
+"""look(receipt, implementation, column, **labels): one figure; KeyError where there is none."""
 Figure = Callable[[Look], float]
 
 
 def quotient(column: str, receipt: str, one: str, other: str, **labels: Any) -> Figure:
-    """One contestant's figure divided by another's; "ratio" itself is to the first of the case, round by round."""
+    """One implementation's figure divided by another's; "ratio" itself is to the first of the case, round by round."""
     return lambda look: look(receipt, one, column, **labels) / look(receipt, other, column, **labels)
 
 
@@ -27,11 +27,11 @@ def backward_quotient(receipt: str, one: str, other: str, **labels: Any) -> Figu
     return figure
 
 
-def growth(receipt: str, contestant: str) -> Figure:
+def growth(receipt: str, implementation: str) -> Figure:
     """Of memory, from a map to one with four times the positions."""
     return lambda look: (
-        look(receipt, contestant, "peak_mib", map="64x64", **BOTH)
-        / look(receipt, contestant, "peak_mib", map="32x32", batch=1, **BOTH)
+        look(receipt, implementation, "peak_mib", map="64x64", **BOTH)
+        / look(receipt, implementation, "peak_mib", map="32x32", batch=1, **BOTH)
     )
 
 
@@ -154,14 +154,14 @@ def table(receipts: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """A row a goal; None where nothing was measured."""
     by_name = {receipt["name"]: receipt["figures"] for receipt in receipts}
 
-    def look(receipt: str, contestant: str, column: str, **labels: Any) -> float:
-        wanted = labels | {"contestant": contestant}
+    def look(receipt: str, implementation: str, column: str, **labels: Any) -> float:
+        wanted = labels | {"implementation": implementation}
         return next((row for row in by_name[receipt] if wanted.items() <= row.items()), {})[column]
 
     def measured(figure: Figure | None) -> float | None:
         try:
             return figure and round(figure(look), 2)
-        except KeyError:  # no such receipt, or a contestant left out of it
+        except KeyError:  # no such receipt, or an implementation left out of it
             return None
 
     return [

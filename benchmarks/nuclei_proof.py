@@ -20,20 +20,20 @@ import numpy as np
 import torch
 
 from botformer.benchmark.receipt import write_receipt
-from botformer.data.detection_batches import detection_evaluation_batches
-from botformer.data.detection_source import DetectionSource
-from botformer.data.detection_sources import open_detection_sources
-from botformer.detection.metrics import CocoMetrics
-from botformer.detection.rle import encode
+from botformer.data.detection.batches import detection_evaluation_batches
+from botformer.data.detection.dataset import DetectionDataset
+from botformer.data.detection.layouts import open_detection_datasets
+from botformer.detection.evaluation.coco_eval import CocoEvaluator
 from botformer.recipes.schema import DetectionImages
+from botformer.rle import encode
 
 RESULTS = Path(__file__).parents[1] / "results"
 MODELS = ("resnet50", "botnet50")
 NOTES = (
     "Random initial weights, about a thousand steps: a comparison at equal budget, not good detectors. The validation "
-    "pictures were split off by a hash of their names; crops of one slide may stand on both sides. Community AP is "
-    "TP / (TP + FP + FN) at IoU 0.5, at the score threshold that has the best F1 on these very pictures, which "
-    "flatters. The constant predictor answers every picture with the same grid of discs of the training set's median "
+    "images were split off by a hash of their names; crops of one slide may stand on both sides. Community AP is "
+    "TP / (TP + FP + FN) at IoU 0.5, at the score threshold that has the best F1 on these very images, which "
+    "flatters. The constant predictor answers every image with the same grid of discs of the training set's median "
     "size; the random one draws number, places, sizes and scores."
 )
 
@@ -48,7 +48,7 @@ def main() -> None:
     for model in MODELS:
         runs = [measured(model, seed, given.data, given.out) for seed in given.seeds]
         rows += [*runs, *spread(model, runs)]
-    train, validation = open_detection_sources(given.data)
+    train, validation = open_detection_datasets(given.data)
     objects = Objects(train)
     rows += [baseline(name, validation, predictor) for name, predictor in objects.predictors().items()]
     command = "python benchmarks/nuclei_proof.py --data DIR --seeds " + " ".join(map(str, given.seeds))
@@ -96,15 +96,15 @@ def figures(metrics: dict[str, Any]) -> dict[str, float]:
 
 
 class Objects:
-    """How many objects the training pictures have and how large they are, as shares of the picture's longer side."""
+    """How many objects the training images have and how large they are, as shares of the image's longer side."""
 
-    def __init__(self, source: DetectionSource) -> None:
-        pictures = [source.picture(index) for index in range(len(source))]
-        self.counts = [len(picture.annotations) for picture in pictures]
+    def __init__(self, source: DetectionDataset) -> None:
+        images = [source.image(index) for index in range(len(source))]
+        self.counts = [len(image.annotations) for image in images]
         self.sides = [
-            float(np.sqrt(annotation.box_xywh[2] * annotation.box_xywh[3])) / max(picture.width, picture.height)
-            for picture in pictures
-            for annotation in picture.annotations
+            float(np.sqrt(annotation.box_xywh[2] * annotation.box_xywh[3])) / max(image.width, image.height)
+            for image in images
+            for annotation in image.annotations
         ]
 
     def predictors(self) -> dict[str, Callable[[int, int], dict[str, Any]]]:
@@ -125,14 +125,14 @@ class Objects:
 def discs(
     height: int, width: int, places: list[tuple[float, float]], sides: list[float], scores: list[float]
 ) -> dict[str, Any]:
-    """Detections as the detector gives them. `places` (y, x) and `sides` are shares of the picture."""
+    """Detections as the detector gives them. `places` (y, x) and `sides` are shares of the image."""
     rows, columns = np.mgrid[:height, :width] + 0.5
     boxes, masks = [], []
     for (y, x), side in zip(places, sides, strict=True):
         radius = side * max(height, width) / 2
         y, x = y * height, x * width
         boxes.append([x - radius, y - radius, x + radius, y + radius])
-        masks.append(encode(torch.from_numpy((rows - y) ** 2 + (columns - x) ** 2 <= radius**2)))
+        masks.append(encode((rows - y) ** 2 + (columns - x) ** 2 <= radius**2))
     return {
         "boxes": torch.tensor(boxes).reshape(-1, 4),
         "labels": torch.ones(len(boxes), dtype=torch.long),
@@ -141,18 +141,18 @@ def discs(
     }
 
 
-def baseline(name: str, source: DetectionSource, predictor: Callable[[int, int], dict[str, Any]]) -> dict[str, Any]:
-    """What a predictor that does not look at the picture gets."""
+def baseline(name: str, source: DetectionDataset, predictor: Callable[[int, int], dict[str, Any]]) -> dict[str, Any]:
+    """What a predictor that does not look at the image gets."""
     random.seed(0)
     categories = [(category.id, category.name) for category in source.categories]
-    metrics = CocoMetrics(categories, max_detections=300)
+    metrics = CocoEvaluator(categories, max_detections=300)
     for batch in detection_evaluation_batches(source, DetectionImages(size=64), 8, workers=0):
         sizes = [tuple(map(int, target["original_size"])) for target in batch["targets"]]
         metrics.update([predictor(*size) for size in sizes], batch)
     stains: dict[str, list[int]] = {}
     for index in range(len(source)):
-        picture = source.picture(index)
-        stains.setdefault(picture.more["stain"], []).append(picture.id)
+        image = source.image(index)
+        stains.setdefault(image.more["stain"], []).append(image.id)
     measured = metrics.compute()
     by_stain = {f"mask AP, {stain}": metrics.only(ids).compute()["mask_AP"] for stain, ids in sorted(stains.items())}
     return {

@@ -16,7 +16,7 @@ COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 70), "red": (210, 50, 40)}
 
 @pytest.fixture(scope="session")
 def colours(tmp_path_factory) -> Path:
-    """An image folder anybody could learn: three classes of noisy colour, 30 + 9 pictures of 32 px."""
+    """An image folder anybody could learn: three classes of noisy colour, 30 + 9 images of 32 px."""
     root = tmp_path_factory.mktemp("colours")
     noise = np.random.default_rng(0)
     for split, count in (("train", 10), ("validation", 3)):

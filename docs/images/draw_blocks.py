@@ -1,6 +1,6 @@
-"""The picture of the README: a ResNet block beside a BoT block, and where a trained BoT block looks.
+"""The image of the README: a ResNet block beside a BoT block, and where a trained BoT block looks.
 
-python docs/images/draw_blocks.py runs/demo/digits/run PICTURE [PICTURE ...]     (after make demo)
+python docs/images/draw_blocks.py runs/demo/digits/run IMAGE [IMAGE ...]     (after make demo)
 """
 
 import sys
@@ -10,26 +10,26 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from botformer.commands.predict_classifier import look_at
 from botformer.create import load
+from botformer.predict.classifier import look_at
 
 INK, FAINT, PLAIN, NEW = "#1f2933", "#5b6670", "#e3e8ec", "#f6c85f"
 WIDTH, HEIGHT = 11.0, 4.3
 QUERIES = ((0.3, 0.3), (0.5, 0.6))
 
 
-def main(run: Path, pictures: list[Path]) -> None:
+def main(run: Path, images: list[Path]) -> None:
     figure = Figure(figsize=(WIDTH, HEIGHT), dpi=160, facecolor="white")
     blocks = figure.add_axes((0.0, 0.0, 0.5, 1.0))
     blocks.set(xlim=(0, 5.5), ylim=(0, HEIGHT))
     blocks.axis("off")
     draw_block(blocks, 1.3, "ResNet block", "3x3 convolution", PLAIN, "512, sees 3x3 positions")
     draw_block(blocks, 4.0, "BoT block", "MHSA", NEW, "512, 4 heads, sees every position")
-    model, card = load(run)
+    model, model_config = load(run)
     for row, query in enumerate(QUERIES):
-        for column, picture in enumerate(pictures):
+        for column, image in enumerate(images):
             axes = figure.add_axes((0.53 + 0.155 * column, 0.49 - 0.42 * row, 0.145, 0.37))
-            draw_attention(axes, look_at(model, card, picture, query))
+            draw_attention(axes, look_at(model, model_config, image, query))
     figure.text(0.53, 0.925, "where the MHSA of a trained BoTNet looks from the ring", fontsize=11, color=INK)
     figure.savefig(Path(__file__).with_name("blocks.png"))
 

@@ -6,9 +6,9 @@ from typing import TYPE_CHECKING, Any
 __version__ = "0.1.0"
 
 # Public name -> the module it lives in; imported when it is first asked for (PEP 562).
-_DOOR = {
+_EXPORTS = {
     "MHSA2d": "botformer.backbone.mhsa",
-    "adopt": "botformer.weights.adopt",
+    "convert": "botformer.weights.convert_timm",
     "create_backbone": "botformer.create",
     "create_detector": "botformer.create",
     "create_model": "botformer.create",
@@ -18,10 +18,10 @@ _DOOR = {
     "relative_attention_2d": "botformer.attention",
     "save": "botformer.weights",
 }
-_ROOMS = ("deploy",)
+_SUBMODULES = ("deploy",)
 __all__ = [
     "MHSA2d",
-    "adopt",
+    "convert",
     "create_backbone",
     "create_detector",
     "create_model",
@@ -39,18 +39,18 @@ if TYPE_CHECKING:
     from botformer.backbone.mhsa import MHSA2d
     from botformer.create import create_backbone, create_detector, create_model, list_models, load
     from botformer.weights import load_weights, save
-    from botformer.weights.adopt import adopt
+    from botformer.weights.convert_timm import convert
 
 
 def __getattr__(name: str) -> Any:
-    if name in _ROOMS:
+    if name in _SUBMODULES:
         return import_module(f"botformer.{name}")
-    if name not in _DOOR:
+    if name not in _EXPORTS:
         raise AttributeError(f"module 'botformer' has no attribute {name!r}")
-    value = getattr(import_module(_DOOR[name]), name)
+    value = getattr(import_module(_EXPORTS[name]), name)
     globals()[name] = value
     return value
 
 
 def __dir__() -> list[str]:
-    return sorted({*globals(), *_DOOR, *_ROOMS})
+    return sorted({*globals(), *_EXPORTS, *_SUBMODULES})

@@ -10,9 +10,9 @@ from botformer.errors import InputError
 # Verb -> what it does; the command is `botformer.commands.VERB.main(arguments)`.
 COMMANDS = {
     "demo": "train small BoTNets on nuclei and handwritten digits and write a report, in minutes on a CPU",
-    "train": "train a recipe on your pictures",
-    "evaluate": "measure a trained network on pictures whose labels or objects are known",
-    "predict": "say what is on a picture: classes, or boxes and masks; show where the attention looks",
+    "train": "train a recipe on your images",
+    "evaluate": "measure a trained network on images whose labels or objects are known",
+    "predict": "say what is on an image: classes, or boxes and masks; show where the attention looks",
     "benchmark": "measure speed and memory side by side with other implementations",
     "models": "list the networks with their parameters and multiply-adds, ours and the paper's",
 }

@@ -7,14 +7,14 @@ from torch import Tensor
 
 
 def attention_by_double_loop(
-    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, key_padding: Tensor | None = None
+    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding_mask: Tensor | None = None
 ) -> Tensor:
     B, N, H, W, D = q.shape
     out = torch.zeros(B, N, H, W, v.shape[-1], dtype=torch.float64)
     q, k, v, rel_height, rel_width = (t.detach().double() for t in (q, k, v, rel_height, rel_width))
     cells = [(y, x) for y in range(H) for x in range(W)]
     for b in range(B):
-        keys = [c for c in cells if key_padding is None or not key_padding[b, c[0], c[1]]]
+        keys = [c for c in cells if padding_mask is None or not padding_mask[b, c[0], c[1]]]
         if not keys:
             continue
         for n in range(N):

@@ -8,7 +8,7 @@ from tests.attention.brute_force import random_inputs
 NAMES = ("out", "d_q", "d_k", "d_v", "d_rel_height", "d_rel_width")
 
 
-def assert_within_budget(attention, shape, dtype, key_padding=None, device="cpu", layout=lambda q, k, v: (q, k, v)):
+def assert_within_budget(attention, shape, dtype, padding_mask=None, device="cpu", layout=lambda q, k, v: (q, k, v)):
     """`attention` takes q, k, v, both tables and the padding; `layout` may lay q, k, v out anew. Fresh inputs."""
     inputs = [tensor.detach().to(device, dtype) for tensor in random_inputs(*shape)]
     inputs[:3] = layout(*inputs[:3])
@@ -16,7 +16,7 @@ def assert_within_budget(attention, shape, dtype, key_padding=None, device="cpu"
 
     def run(attention, dtype):
         leaves = [tensor.to(dtype).requires_grad_() for tensor in inputs]
-        out = attention(*leaves, key_padding)
+        out = attention(*leaves, padding_mask)
         return [out, *torch.autograd.grad(out, leaves, upstream.to(dtype))]
 
     exact, slow = run(attention_by_definition, torch.float64), run(attention_by_definition, dtype)

@@ -70,7 +70,7 @@ def test_it_equals_the_double_loop():
 def test_an_image_with_every_key_padded_gives_zeros_and_zero_gradients():
     inputs = on_device(random_inputs(2, 1, 3, 3, 16, 16))
     padding = torch.tensor([False, True], device=DEVICE)[:, None, None].expand(2, 3, 3)
-    out = relative_attention_2d(*inputs, key_padding=padding, backend="triton")
+    out = relative_attention_2d(*inputs, padding_mask=padding, backend="triton")
     out.square().sum().backward()
     assert out[0].any()
     assert not out[1].any()

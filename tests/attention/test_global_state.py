@@ -37,7 +37,7 @@ def test_eight_threads_of_attention_change_no_switch_that_a_bystander_sees():
         try:
             for _ in range(CALLS):
                 inputs = random_inputs(1, 2, 6, 7, 8, 8, torch.float32)
-                backend = ("augmented", "tiled", "definition")[number % 3]
+                backend = ("sdpa", "tiled", "definition")[number % 3]
                 relative_attention_2d(*inputs, backend=backend).sum().backward()
                 with torch.no_grad():
                     networks[number % 2](torch.randn(1, 3, 48, 48))

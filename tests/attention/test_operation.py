@@ -38,9 +38,9 @@ def padding_for(shape, kind):
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 def test_every_backend_equals_the_double_loop(shape, padding, backend):
     torch.manual_seed(0)
-    inputs, key_padding = random_inputs(*shape), padding_for(shape, padding)
-    out = relative_attention_2d(*inputs, key_padding=key_padding, backend=backend)
-    torch.testing.assert_close(out, attention_by_double_loop(*inputs, key_padding), rtol=1e-12, atol=1e-12)
+    inputs, padding_mask = random_inputs(*shape), padding_for(shape, padding)
+    out = relative_attention_2d(*inputs, padding_mask=padding_mask, backend=backend)
+    torch.testing.assert_close(out, attention_by_double_loop(*inputs, padding_mask), rtol=1e-12, atol=1e-12)
 
 
 @pytest.mark.parametrize("backend", ON_THE_CPU)
@@ -48,10 +48,10 @@ def test_every_backend_equals_the_double_loop(shape, padding, backend):
 def test_gradients_of_all_five_inputs_equal_finite_differences(backend, padding):
     torch.manual_seed(1)
     shape = (2, 2, 2, 3, 3, 2)
-    key_padding = padding_for(shape, padding)
+    padding_mask = padding_for(shape, padding)
 
     def operation(*inputs):
-        return relative_attention_2d(*inputs, key_padding=key_padding, backend=backend)
+        return relative_attention_2d(*inputs, padding_mask=padding_mask, backend=backend)
 
     assert torch.autograd.gradcheck(operation, random_inputs(*shape))
 
@@ -69,7 +69,7 @@ def test_an_empty_batch_gives_an_empty_result_with_gradients(backend):
 def test_an_image_with_every_key_padded_gives_zeros_and_finite_gradients(backend):
     inputs = random_inputs(2, 1, 3, 3, 4, 4, torch.float32)
     padding = torch.tensor([False, True])[:, None, None].expand(2, 3, 3)
-    out = relative_attention_2d(*inputs, key_padding=padding, backend=backend)
+    out = relative_attention_2d(*inputs, padding_mask=padding, backend=backend)
     out.square().sum().backward()
     assert not out[1].any()
     assert out[0].any()
@@ -84,11 +84,11 @@ def test_what_stands_in_padded_keys_changes_nothing(backend, scale):
     q, k, v, rel_height, rel_width = random_inputs(1, 2, 4, 4, 8, 8, torch.float32)
     padding = torch.zeros(1, 4, 4, dtype=torch.bool)
     padding[:, 2:] = True
-    first = relative_attention_2d(q, k, v, rel_height, rel_width, key_padding=padding, backend=backend)
+    first = relative_attention_2d(q, k, v, rel_height, rel_width, padding_mask=padding, backend=backend)
     k, v = k.detach().clone(), v.detach().clone()
     k[:, :, 2:] = scale * torch.randn_like(k[:, :, 2:])
     v[:, :, 2:] = scale * torch.randn_like(v[:, :, 2:])
-    second = relative_attention_2d(q, k, v, rel_height, rel_width, key_padding=padding, backend=backend)
+    second = relative_attention_2d(q, k, v, rel_height, rel_width, padding_mask=padding, backend=backend)
     assert torch.equal(first, second)
 
 
@@ -121,7 +121,7 @@ def test_augmented_stays_within_twice_the_error_of_the_definition(shape, dtype):
         return [out, *torch.autograd.grad(out, leaves, upstream.to(dtype))]
 
     exact = run("definition", torch.float64)
-    for judge, slow, fast in zip(exact, run("definition", dtype), run("augmented", dtype), strict=True):
+    for judge, slow, fast in zip(exact, run("definition", dtype), run("sdpa", dtype), strict=True):
         # In the Euclidean norm: one wrong entry dominates it, the largest rounding error is luck.
         assert (fast - judge).norm() <= 2 * (slow - judge).norm() + torch.finfo(dtype).tiny
 
@@ -147,11 +147,11 @@ def test_augmented_never_holds_an_n_by_n_tensor(Dv, padded):
     inputs = random_inputs(1, 1, H, W, 16, Dv, torch.float32)
     padding = torch.zeros(1, H, W, dtype=torch.bool) if padded else None
     with Largest() as largest:
-        relative_attention_2d(*inputs, key_padding=padding, backend="augmented").sum().backward()
+        relative_attention_2d(*inputs, padding_mask=padding, backend="sdpa").sum().backward()
     assert largest.numel <= H * W * (16 + H + W + Dv + 8)
     assert any("flash_attention_for_cpu_backward" in name for name in largest.seen)
     with Largest() as largest:
-        relative_attention_2d(*inputs, key_padding=padding, backend="definition")
+        relative_attention_2d(*inputs, padding_mask=padding, backend="definition")
     assert largest.numel >= (H * W) ** 2  # the probe does see such tensors
 
 
@@ -182,7 +182,7 @@ def test_it_compiles_without_a_graph_break_with_dynamic_sizes():
 def test_it_runs_on_the_meta_device():
     inputs = [tensor.to("meta") for tensor in random_inputs(2, 3, 4, 5, 8, 6)]
     padding = torch.zeros(2, 4, 5, dtype=torch.bool, device="meta")
-    assert relative_attention_2d(*inputs, key_padding=padding).shape == (2, 3, 4, 5, 6)
+    assert relative_attention_2d(*inputs, padding_mask=padding).shape == (2, 3, 4, 5, 6)
 
 
 def test_autocast_does_not_change_the_precision_of_its_inputs():
@@ -200,7 +200,7 @@ def test_autocast_does_not_change_the_precision_of_its_inputs():
         (lambda a: a | {"k": a["k"][..., :-1]}, r"k has shape \(1, 2, 3, 4, 7\), expected \(1, 2, 3, 4, 8\)"),
         (lambda a: a | {"rel_height": a["rel_width"]}, r"rel_height has shape \(7, 8\), expected \(5, 8\).*fit_table"),
         (lambda a: a | {"v": a["v"].float()}, "v is torch.float32"),
-        (lambda a: a | {"key_padding": torch.zeros(1, 3, 4)}, "key_padding must be bool"),
+        (lambda a: a | {"padding_mask": torch.zeros(1, 3, 4)}, "key_padding must be bool"),
         (lambda a: a | {"backend": "augmentd"}, "did you mean augmented"),
     ],
 )
@@ -219,7 +219,7 @@ def test_auto_says_once_what_it_chose(caplog, monkeypatch):
     assert [record.getMessage() for record in caplog.records] == ["attention on cpu: backend 'tiled'"]
 
 
-@pytest.mark.parametrize("backend", ["tiled", "augmented", "definition"])
+@pytest.mark.parametrize("backend", ["tiled", "sdpa", "definition"])
 @pytest.mark.parametrize(("H", "W"), [(4, 6), (5, 7), (1, 4), (3, 2)])
 def test_pooling_averages_cells_of_2x2_and_what_is_left_of_them_at_an_odd_edge(H, W, backend):
     torch.manual_seed(0)

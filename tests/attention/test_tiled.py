@@ -27,8 +27,8 @@ def tile_logits(request, monkeypatch):
 @pytest.mark.usefixtures("tile_logits")
 def test_outputs_and_all_gradients_stay_within_the_error_budget(shape, padding):
     torch.manual_seed(0)
-    key_padding = None if padding == "none" else corner_padding(shape[0], *shape[2:4], padding == "nothing left")
-    assert_within_budget(tiled_attention, shape, torch.float32, key_padding, layout=channels_last)
+    padding_mask = None if padding == "none" else corner_padding(shape[0], *shape[2:4], padding == "nothing left")
+    assert_within_budget(tiled_attention, shape, torch.float32, padding_mask, layout=channels_last)
 
 
 @pytest.mark.usefixtures("tile_logits")
@@ -43,7 +43,7 @@ def test_pooled_results_and_gradients_are_those_of_the_average_of_the_definition
     torch.manual_seed(3)
     inputs = random_inputs(2, 3, 6, 8, 5, 4)
     padding = corner_padding(2, 6, 8) if padded else None
-    judge = relative_attention_2d(*inputs, key_padding=padding, backend="definition")
+    judge = relative_attention_2d(*inputs, padding_mask=padding, backend="definition")
     judge = judge.reshape(2, 3, 3, 2, 4, 2, 4).mean((3, 5))
     out = tiled_attention(*inputs, padding, True)
     torch.testing.assert_close(out, judge)
@@ -141,7 +141,7 @@ def test_sixteen_bit_inputs_are_refused_with_the_reason_and_auto_goes_elsewhere(
     inputs = [tensor.detach().bfloat16() for tensor in random_inputs(1, 1, 17, 17, 8, 8)]
     with pytest.raises(RuntimeError, match=r"'tiled' cannot run.*float32 and float64"):
         relative_attention_2d(*inputs, backend="tiled")
-    assert torch.equal(relative_attention_2d(*inputs), relative_attention_2d(*inputs, backend="augmented"))
+    assert torch.equal(relative_attention_2d(*inputs), relative_attention_2d(*inputs, backend="sdpa"))
 
 
 def test_auto_takes_the_plain_form_for_small_maps_and_tiles_from_there_on(monkeypatch):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 import torch
 
-from botformer.attention.layout import map_of_heads
+from botformer.attention.channels_last import empty_channels_last
 
 triton = pytest.importorskip("triton")
 
@@ -29,11 +29,11 @@ def launches(shape, dtype, major, padded=False):
         return torch.empty(*shape, dtype=dtype, device="meta")
 
     q, k, v = empty(B, H, W, 3, N, D).permute(3, 0, 4, 1, 2, 5)
-    out, largest, normalizer = map_of_heads(v), *empty(2, B, N, H * W, dtype=torch.float32)
+    out, largest, normalizer = empty_channels_last(v), *empty(2, B, N, H * W, dtype=torch.float32)
     tables = empty(2 * H - 1, D), empty(2 * W - 1, D)
     padding = empty(B, H, W, dtype=torch.bool) if padded else None
     inputs = (q, k, v, *tables, padding, major, out, largest, normalizer)
-    backward, _ = triton_launch.backward_launches(*inputs, *(map_of_heads(v) for _ in range(4)))
+    backward, _ = triton_launch.backward_launches(*inputs, *(empty_channels_last(v) for _ in range(4)))
     return [triton_launch.forward_launch(*inputs), *backward]
 
 

@@ -79,7 +79,7 @@ def test_every_parameter_gets_a_gradient(position):
 
 @pytest.mark.parametrize("position", KINDS)
 def test_padded_keys_are_as_if_they_were_not_there(position):
-    """A padded canvas gives what the picture alone gives, with tables that keep offsets (or positions)."""
+    """A padded canvas gives what the image alone gives, with tables that keep offsets (or positions)."""
     torch.manual_seed(1)
     layer = in_float64(MHSA2d(8, heads=2, size=(6, 6), position=position, tables="offset"))
     nn.init.normal_(layer.qkv.weight)

@@ -55,8 +55,8 @@ def test_blocks_start_as_the_identity_on_non_negative_inputs(name):
         torch.testing.assert_close(block(x), expected)
 
 
-def test_padding_changes_nothing_inside_the_picture():
-    """c5 of a padded canvas equals c5 of the picture alone where the convolutions cannot see the canvas either."""
+def test_padding_changes_nothing_inside_the_image():
+    """c5 of a padded canvas equals c5 of the image alone where the convolutions cannot see the canvas either."""
     torch.manual_seed(0)
     layer_input = {}
     backbone = create_backbone("botnet_mini", image_size=64, tables="offset", zero_gamma=False).eval()
@@ -69,9 +69,9 @@ def test_padding_changes_nothing_inside_the_picture():
     padding = torch.ones(1, 64, 64, dtype=torch.bool)
     padding[:, :40, :24] = False
     backbone(canvas, padding)
-    (x, key_padding), out = layer_input["x"], layer_input["out"]
-    assert key_padding.shape == (1, 8, 8)
-    assert (~key_padding).nonzero()[:, 1:].max(0).values.tolist() == [4, 2]
+    (x, padding_mask), out = layer_input["x"], layer_input["out"]
+    assert padding_mask.shape == (1, 8, 8)
+    assert (~padding_mask).nonzero()[:, 1:].max(0).values.tolist() == [4, 2]
     attention = next(m for m in backbone.modules() if isinstance(m, MHSA2d))
     torch.testing.assert_close(attention(x[:, :, :5, :3]), out[:, :, :5, :3])
 
@@ -186,7 +186,7 @@ def test_channels_last_gives_the_same():
         (lambda: create_model("botnet50", num_classes=2.5), "whole"),
         (lambda: create_model("resnet50", position="relativ"), "did you mean relative"),
         (lambda: create_model("botnet50", backend="augmentd"), "did you mean augmented"),
-        (lambda: create_model("botnet50", position="none", backend="tiled"), "runs as 'augmented'"),
+        (lambda: create_model("botnet50", position="none", backend="tiled"), "runs as 'sdpa'"),
     ],
 )
 def test_bad_arguments_are_named_with_what_to_do(call, words):

@@ -1,4 +1,4 @@
-"""Every suite from the command line to receipt, table and picture, at tiny sizes."""
+"""Every suite from the command line to receipt, table and image, at tiny sizes."""
 
 import json
 
@@ -8,10 +8,10 @@ from PIL import Image
 from rich.console import Console
 
 from botformer import cli
-from botformer.benchmark import attention_suite, headline_suite, model_suite, peers
-from botformer.benchmark.contest import hold
-from botformer.benchmark.peaks import Peaks
-from botformer.benchmark.plot import draw_benchmark
+from botformer.benchmark import attention_suite, headline_suite, model_suite, third_party
+from botformer.benchmark.chart import draw_benchmark
+from botformer.benchmark.comparison import run_case
+from botformer.benchmark.roofline import Peaks
 from botformer.commands import benchmark
 from botformer.errors import InputError
 
@@ -22,12 +22,12 @@ PEAKS = Peaks(100.0, 10.0)
 @pytest.fixture(autouse=True)
 def _no_compiler_and_cheap_peaks(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    monkeypatch.setattr("botformer.benchmark.peaks.measure_peaks", lambda device, dtype: PEAKS)
+    monkeypatch.setattr("botformer.benchmark.roofline.measure_peaks", lambda device, dtype: PEAKS)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
 @pytest.mark.parametrize("suite", benchmark.TITLES)
-def test_a_suite_leaves_a_complete_receipt_a_table_and_a_picture(suite, tmp_path, capsys):
+def test_a_suite_leaves_a_complete_receipt_a_table_and_a_image(suite, tmp_path, capsys):
     assert cli.main(["benchmark", suite, "--device", "cpu", "--quick", "--out", str(tmp_path), "--notes", "a try"]) == 0
     receipt = json.loads((tmp_path / f"{suite}_cpu_quick.json").read_text())
     assert receipt["name"] == f"{suite}_cpu_quick"
@@ -43,28 +43,28 @@ def test_a_suite_leaves_a_complete_receipt_a_table_and_a_picture(suite, tmp_path
     assert all(row["ms"] > 0 and row["ratio"] > 0 and row["peak_mib"] > 0 for row in timed)
     printed = capsys.readouterr().out
     assert all(f"{row['ms']}" in printed for row in timed)
-    with Image.open(tmp_path / f"{suite}_cpu_quick.png") as picture:
-        assert picture.width == 1620
+    with Image.open(tmp_path / f"{suite}_cpu_quick.png") as image:
+        assert image.width == 1620
 
 
 def test_all_peers_agree_with_the_definition_on_an_even_map(monkeypatch):
     case = attention_suite.attention_case(attention_suite.Shape(4, 6, 2, 2, 16), True, CPU, torch.float32)
-    timed = {row["contestant"] for row in hold(case, 1, CPU, PEAKS) if "ms" in row}
-    assert timed >= {"no position", "ours, tiled", "ours, augmented", "definition", "timm"}
-    if not peers.LUCIDRAINS_MISSING:
+    timed = {row["implementation"] for row in run_case(case, 1, CPU, PEAKS) if "ms" in row}
+    assert timed >= {"no position", "ours, tiled", "ours, sdpa", "definition", "timm"}
+    if not third_party.LUCIDRAINS_MISSING:
         assert "lucidrains" in timed
 
 
 def test_an_attention_without_the_scale_is_caught(monkeypatch):
     def unscaled(rel_height, rel_width, heads):
-        theirs = peers.timm_attention(rel_height, rel_width, heads)
+        theirs = third_party.timm_attention(rel_height, rel_width, heads)
         theirs.scale_pos_embed = False
         return theirs
 
     monkeypatch.setitem(attention_suite.PEERS, "timm", unscaled)
     case = attention_suite.attention_case(attention_suite.Shape(4, 6, 2, 2, 16), False, CPU, torch.float32)
     with pytest.raises(RuntimeError, match="timm .* should compute the same"):
-        hold(case, 1, CPU, PEAKS)
+        run_case(case, 1, CPU, PEAKS)
 
 
 def test_a_network_with_a_wrong_attention_in_it_is_caught(monkeypatch):
@@ -75,7 +75,7 @@ def test_a_network_with_a_wrong_attention_in_it_is_caught(monkeypatch):
 
     monkeypatch.setitem(model_suite.SWAPS, "timm", wrong)
     with pytest.raises(RuntimeError, match="attention of timm .* should compute the same"):
-        hold(model_suite.attention_case("inference", 128, 1, CPU), 1, CPU, PEAKS)
+        run_case(model_suite.attention_case("inference", 128, 1, CPU), 1, CPU, PEAKS)
 
 
 @pytest.mark.parametrize("group", headline_suite.GROUPS)
@@ -101,8 +101,8 @@ def test_the_flops_of_attention_are_those_of_its_products():
 
 def test_what_was_left_out_stands_under_the_table(tmp_path):
     figures = [
-        {"map": "2x2", "contestant": "ours", "ms": 1.5, "ratio": 1.0, "peak_mib": 2.0},
-        {"map": "2x2", "contestant": "large", "left_out": "out of memory"},
+        {"map": "2x2", "implementation": "ours", "ms": 1.5, "ratio": 1.0, "peak_mib": 2.0},
+        {"map": "2x2", "implementation": "large", "left_out": "out of memory"},
     ]
     receipt = tmp_path / "attention.json"
     receipt.write_text(json.dumps({"title": "t", "figures": figures}))

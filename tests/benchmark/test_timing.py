@@ -44,7 +44,7 @@ def test_real_sleep_is_seen_in_full():
     assert min(times) >= 4
 
 
-def test_contestants_take_turns_and_the_first_place_goes_round(clock):
+def test_implementations_take_turns_and_the_first_place_goes_round(clock):
     order: list[str] = []
     calls = {name: clock.takes(30, lambda number, name=name: order.append(name)) for name in "abc"}
     take_turns(calls, rounds=3, device=CPU)

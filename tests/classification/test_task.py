@@ -6,17 +6,16 @@ from torch import nn
 from torchvision.transforms.v2.functional import normalize
 
 from botformer.classification.metrics import Accuracy
-from botformer.classification.normalise import normalise
 from botformer.classification.task import ClassificationTask
 from botformer.errors import InputError
-from botformer.recipes.schema import IMAGENET_MEAN, IMAGENET_STD
+from botformer.image_normalization import IMAGENET_MEAN, IMAGENET_STD, normalize_bytes
 from botformer.seeding import seed_all
 
 
-def some_batch(pictures=8, classes=7):
+def some_batch(count=8, classes=7):
     torch.manual_seed(0)
-    images = torch.randint(0, 256, (pictures, 3, 6, 6), dtype=torch.uint8)
-    return {"images": images, "labels": torch.arange(pictures) % classes}
+    images = torch.randint(0, 256, (count, 3, 6, 6), dtype=torch.uint8)
+    return {"images": images, "labels": torch.arange(count) % classes}
 
 
 def small_task(**options):
@@ -25,10 +24,10 @@ def small_task(**options):
     return ClassificationTask(model, {"class_names": list("abcdefg")}, {"1.bias"}, **options)
 
 
-def test_pictures_are_normalised_as_torchvision_does():
+def test_images_are_normalised_as_torchvision_does():
     images = some_batch()["images"]
     expected = normalize(images.float() / 255, list(IMAGENET_MEAN), list(IMAGENET_STD))
-    torch.testing.assert_close(normalise(images), expected, rtol=1e-5, atol=1e-5)
+    torch.testing.assert_close(normalize_bytes(images), expected, rtol=1e-5, atol=1e-5)
 
 
 def test_accuracy_equals_sklearn_s_and_does_not_depend_on_how_it_was_shared_out():
@@ -46,7 +45,7 @@ def test_accuracy_equals_sklearn_s_and_does_not_depend_on_how_it_was_shared_out(
         "top1": float((logits.argmax(1) == labels).float().mean()),
         "top5": top_k_accuracy_score(labels.numpy(), logits.numpy(), k=5),
         "loss": log_loss(labels.numpy(), probabilities, labels=np.arange(7)),
-        "pictures": 200,
+        "images": 200,
     }
     for accuracy in (whole, merged):
         assert accuracy.compute() == pytest.approx(expected, rel=1e-5)
@@ -54,7 +53,7 @@ def test_accuracy_equals_sklearn_s_and_does_not_depend_on_how_it_was_shared_out(
 
 
 def test_five_classes_or_fewer_have_no_top5_and_nothing_counted_gives_zeros():
-    assert Accuracy(5).compute() == {"top1": 0.0, "loss": 0.0, "pictures": 0}
+    assert Accuracy(5).compute() == {"top1": 0.0, "loss": 0.0, "images": 0}
 
 
 def test_label_smoothing_is_cross_entropy_with_soft_labels():
@@ -77,7 +76,7 @@ def test_mixing_depends_on_the_seed_of_the_step_alone_and_leaves_the_batch_as_it
     assert torch.equal(batch["images"], before)
 
 
-def test_pictures_that_cannot_be_paired_are_named():
+def test_images_that_cannot_be_paired_are_named():
     with pytest.raises(InputError, match="7 a part of the batch must be even"):
         small_task(mixup=0.4)(some_batch(7))
 

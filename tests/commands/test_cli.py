@@ -48,7 +48,7 @@ def test_help_names_every_command(capsys):
             ["evaluate", "nowhere", "--data", "x"],
             "nowhere does not exist; expected the --out folder of a training run",
         ),
-        (["predict", "a.jpg", "--checkpoint", "nowhere"], "a.jpg does not exist; expected a picture"),
+        (["predict", "a.jpg", "--checkpoint", "nowhere"], "a.jpg does not exist; expected an image"),
         (["models", "--image-size", "-3"], "--image-size must be positive"),
     ],
 )

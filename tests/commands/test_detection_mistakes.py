@@ -15,7 +15,7 @@ from botformer import cli
 from botformer.create import create_classification_task
 from botformer.recipes.schema import ClassificationRecipe, Images, Model
 from botformer.weights import SHIPPED
-from tests.data.coco_files import CATEGORIES, annotation, compressed, content, disc, picture, write
+from tests.data.detection.coco_files import CATEGORIES, annotation, compressed, content, disc, image, write
 
 from .detection_scenes import rewrite, save_detector
 
@@ -28,17 +28,17 @@ QUICK = (
 
 
 def nucleus(number, image, **more):
-    """An octagon in the middle of a picture of 40x30 pixels."""
+    """An octagon in the middle of an image of 40x30 pixels."""
     around = np.arange(8) * np.pi / 4
     polygon = np.stack([20 + 9 * np.cos(around), 15 + 9 * np.sin(around)], 1).reshape(-1).tolist()
     return annotation(number, image, [11, 6, 18, 18], area=229.0, segmentation=[polygon]) | more
 
 
 def write_data(root):
-    """Six pictures to train on, three to validate on, a nucleus in each."""
+    """Six images to train on, three to validate on, a nucleus in each."""
     for split, folder, count in (("train", "train", 6), ("val", "val", 3)):
         numbers = range(1, count + 1)
-        data = content([picture(n) for n in numbers], [nucleus(n, n) for n in numbers])
+        data = content([image(n) for n in numbers], [nucleus(n, n) for n in numbers])
         write(root, data, f"instances_{split}.json", folder)
     return root
 
@@ -120,7 +120,7 @@ def test_every_verb_names_a_broken_annotation_file(name, data, network, train, t
 
 
 def spoil(data, split):
-    """Eight records and two pictures that are wrong, each in another way."""
+    """Eight records and two images that are wrong, each in another way."""
     good = json.loads(file_of(data, split).read_text())["annotations"]
     bad = [
         nucleus(101, 1, bbox=[1, 2, float("nan"), 4]),
@@ -142,9 +142,9 @@ TOLD = (
     "image 1 (1.png), annotation 102: category 55 is not in the list of categories",
     "image 99, annotation 103: there is no image 99",
     "image 1 (1.png), annotation 104: segmentation has no polygon: each is a list",
-    "image 1 (1.png), annotation 105: run lengths of size [40, 30] do not fit the picture: [30, 40] was expected",
-    "2 annotations dropped that have no area inside their picture:",
-    "annotation 106: box [100.0, 2.0, 5.0, 5.0] lies outside the picture of 40x30 pixels",
+    "image 1 (1.png), annotation 105: run lengths of size [40, 30] do not fit the image: [30, 40] was expected",
+    "2 annotations dropped that have no area inside their image:",
+    "annotation 106: box [100.0, 2.0, 5.0, 5.0] lies outside the image of 40x30 pixels",
     "annotation 107: box [5.0, 5.0, 0.0, 5.0] has no area",
     "skipped 2.png: No such file or directory",
     "skipped 3.png: is 9x8 pixels upright, its record (image id 3) says 40x30",
@@ -157,21 +157,21 @@ def test_training_skips_a_few_bad_records_and_says_which(data, train):
     assert status == 0
     for words in TOLD:
         assert words in seen
-    assert f"{file_of(data)}: 6 objects of 3 categories in 6 pictures" in seen
+    assert f"{file_of(data)}: 6 objects of 3 categories in 6 images" in seen
 
 
 def test_evaluation_skips_a_few_bad_records_and_says_which(data, network, tell, tmp_path):
     spoil(data, "val")
     status, seen = tell("evaluate", network, "--data", data, "--workers=0")
     assert status == 0
-    for words in (*TOLD, "2 pictures were left out", "7 annotations were left out"):
+    for words in (*TOLD, "2 images were left out", "7 annotations were left out"):
         assert words in seen
     skipped = json.loads((tmp_path / "out" / "metrics.json").read_text())["skipped"]
-    assert sorted(skipped["pictures"]) == ["2.png", "3.png"]
+    assert sorted(skipped["images"]) == ["2.png", "3.png"]
     assert [problem["annotation_id"] for problem in skipped["annotations"]] == [101, 102, 103, 104, 105, 106, 107]
 
 
-def test_too_many_bad_records_and_pictures_stop(data, train):
+def test_too_many_bad_records_and_images_stop(data, train):
     good = [nucleus(n, n) for n in range(1, 7)]
     rewrite(file_of(data), annotations=good + [nucleus(n, 99) for n in range(100, 121)])
     status, seen = train(data)
@@ -183,15 +183,15 @@ def test_too_many_bad_records_and_pictures_stop(data, train):
         (data / "train" / name).write_bytes(b"none")
     status, seen = train(data, "--images.max-bad-files=1", "--run.max-steps=3")
     assert status == 2
-    assert "2 pictures of" in seen
-    assert "cannot be read, 1 are tolerated (images.max_bad_files): 2.png: not a picture" in seen
+    assert "2 images of" in seen
+    assert "cannot be read, 1 are tolerated (images.max_bad_files): 2.png: not an image" in seen
 
 
-def test_a_thousand_objects_in_one_picture_are_trained_on(data, train):
-    rewrite(file_of(data), images=[picture(1), picture(2)], annotations=[nucleus(n, 1 + n % 2) for n in range(2000)])
+def test_a_thousand_objects_in_one_image_are_trained_on(data, train):
+    rewrite(file_of(data), images=[image(1), image(2)], annotations=[nucleus(n, 1 + n % 2) for n in range(2000)])
     status, seen = train(data)
     assert status == 0
-    assert "2000 objects of 3 categories in 2 pictures" in seen
+    assert "2000 objects of 3 categories in 2 images" in seen
 
 
 # Data sets
@@ -199,7 +199,7 @@ def test_a_thousand_objects_in_one_picture_are_trained_on(data, train):
 
 def moved(data):
     for split in ("train", "val"):
-        (data / split).rename(data / f"pictures of {split}")
+        (data / split).rename(data / f"images of {split}")
 
 
 def other_names(data):
@@ -211,7 +211,7 @@ LACKING = {
     "no validation": (lambda data: file_of(data, "val").unlink(), "no annotations of the split 'validation'"),
     "what there is instead": (
         lambda data: file_of(data, "val").unlink(),
-        "The annotations there: annotations/instances_train.json; rename a file, or move some of its pictures",
+        "The annotations there: annotations/instances_train.json; rename a file, or move some of its images",
     ),
     "one file for all": (
         lambda data: (file_of(data, "val").unlink(), file_of(data).rename(file_of(data).with_name("all.json"))),
@@ -221,12 +221,12 @@ LACKING = {
         lambda data: file_of(data).rename(file_of(data).with_name("person_keypoints_train.json")),
         "no annotations of the split 'train'",
     ),
-    "pictures in another folder": (moved, "give the folder with the pictures one of these names (found in"),
-    "pictures of other names": (other_names, "none of 6 pictures that"),
+    "images in another folder": (moved, "give the folder with the images one of these names (found in"),
+    "images of other names": (other_names, "none of 6 images that"),
     "what a file name is": (other_names, "train, such as 1.png (found there: scan1.png, scan2.png,"),
     "no objects": (
         lambda data: rewrite(file_of(data), annotations=[]),
-        "instances_train.json has no objects to learn from: 6 pictures, 0 annotations left out; annotate some",
+        "instances_train.json has no objects to learn from: 6 images, 0 annotations left out; annotate some",
     ),
     "crowds alone": (
         lambda data: rewrite(file_of(data), annotations=[nucleus(1, 1, iscrowd=1)]),
@@ -234,11 +234,11 @@ LACKING = {
     ),
     "nothing to measure by": (
         lambda data: rewrite(file_of(data, "val"), annotations=[]),
-        "instances_val.json has no objects to measure by: 3 pictures, 0 annotations left out",
+        "instances_val.json has no objects to measure by: 3 images, 0 annotations left out",
     ),
-    "no pictures": (
+    "no images": (
         lambda data: rewrite(file_of(data), annotations=[], images=[]),
-        "instances_train.json has no pictures (0 records left out); expected at least one",
+        "instances_train.json has no images (0 records left out); expected at least one",
     ),
     "no shapes": (
         lambda data: boxes_alone(data, "train"),
@@ -287,7 +287,7 @@ def test_class_folders_are_not_for_detectors_nor_annotations_for_classifiers(dat
     assert "take a recipe for detectors: digit_scenes, nuclei_mini, nuclei" in seen
 
 
-def test_folders_of_annotated_pictures_do_not_pass_for_classes(data, tell):
+def test_folders_of_annotated_images_do_not_pass_for_classes(data, tell):
     """Without a folder called train, two splits of COCO would be two classes."""
     for split in ("train", "val"):
         (data / split).rename(data / f"{split}2017")
@@ -350,7 +350,7 @@ def test_label_files_of_yolo_that_lie_elsewhere_are_looked_for_aloud(tmp_path, t
         (["--detector", "keypoint_rcnn"], "Expected one of ('mask_rcnn', 'faster_rcnn')"),
         (["--model.name", "botnet55"], "unknown model 'botnet55'; did you mean botnet50"),
         (["--model.dropout", "0.1"], "model.dropout are for classifiers; leave them 0"),
-        (["--run.batch-size", "99"], "has 6 pictures, fewer than one batch of 99; take a batch size of 6 or less"),
+        (["--run.batch-size", "99"], "has 6 images, fewer than one batch of 99; take a batch size of 6 or less"),
     ],
 )
 def test_values_that_make_no_sense_get_a_message(arguments, words, data, train, tmp_path):
@@ -374,7 +374,7 @@ def test_first_weights_of_another_network_are_told(data, train, tmp_path):
     recipe = ClassificationRecipe(model=Model("botnet_mini"), images=Images(size=32))
     task = create_classification_task(recipe, ["a", "b"])
     other = tmp_path / "other.safetensors"
-    botformer.save(task.model, task.card(), other)
+    botformer.save(task.model, task.model_config(), other)
     status, seen = train(data, "--model.weights", other)
     assert status == 0
     assert f"come from {other} (model.weights), the rest stays random" in seen

@@ -19,7 +19,7 @@ pytest.importorskip("faster_coco_eval")
 
 
 def evaluate(network: Path, data: Path, out: Path) -> str:
-    """What it writes to the screen. Three pictures at a time: the last batches of two processes are not alike."""
+    """What it writes to the screen. Three images at a time: the last batches of two processes are not alike."""
     screen = io.StringIO()
     arguments = ["--data", str(data), "--out", str(out), "--by=stain", "--workers=0", "--batch-size=3"]
     with contextlib.redirect_stdout(screen):
@@ -63,8 +63,8 @@ def test_two_processes_measure_what_one_does(tmp_path):
     process.join()
     assert process.exitcode == 0
     one, two = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "two"))
-    assert one["pictures"] == len(SIZES) - 1
-    assert list(one["skipped"]["pictures"]) == list(two["skipped"]["pictures"]) == [broken]
+    assert one["images"] == len(SIZES) - 1
+    assert list(one["skipped"]["images"]) == list(two["skipped"]["images"]) == [broken]
     assert one["mask"]["AP50"] > 0.02
     assert len(numbers(one)) > 100
     assert numbers(two) == pytest.approx(numbers(one), abs=1e-6)

@@ -14,8 +14,8 @@ import botformer
 from botformer import cli
 from botformer.commands.evaluate import Arguments
 from botformer.create import create_classification_task
-from botformer.detection.metrics import NUMBERS
-from botformer.pictures import detections
+from botformer.detection.evaluation.coco_eval import NUMBERS
+from botformer.plots import detections
 from botformer.recipes.schema import ClassificationRecipe, Images, Model
 
 from .detection_scenes import KNOWN, ODD, SIZES, rewrite, save_detector
@@ -40,7 +40,7 @@ def metrics_in(out):
 
 @pytest.fixture(scope="module")
 def evaluated(network, data, tmp_path_factory):
-    """The folder of an evaluation by stain, what it wrote to the screen, and the pairs of pictures that it drew."""
+    """The folder of an evaluation by stain, what it wrote to the screen, and the pairs of images that it drew."""
     out, screen, drawn = tmp_path_factory.mktemp("evaluated"), io.StringIO(), []
     draw = detections.draw_pairs
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(screen):
@@ -93,10 +93,10 @@ def test_results_load_into_pycocotools_as_they_are(evaluated, data):
 
 def test_counts_leave_out_crowds(evaluated):
     metrics = metrics_in(evaluated[0])
-    assert metrics["pictures"] == len(SIZES)
+    assert metrics["images"] == len(SIZES)
     assert metrics["objects"] == 6 * 6 - 1
     assert metrics["max_detections"] == 100
-    assert metrics["skipped"] == {"pictures": {}, "annotations": []}
+    assert metrics["skipped"] == {"images": {}, "annotations": []}
 
 
 @pytest.mark.parametrize("kind", ["box", "mask"])
@@ -107,7 +107,7 @@ def test_f1_and_the_community_s_ap_are_of_the_same_threshold(evaluated, kind):
     assert metrics["community_ap"]["0.5"] == pytest.approx(f1 / (2 - f1))  # TP / (TP + FP + FN), of 2 TP / (...)
     shares = [metrics["community_ap"][iou] for iou in ("0.5", "0.6", "0.7", "0.8", "0.9")]
     assert shares == sorted(shares, reverse=True)
-    assert "these very pictures" in metrics_in(evaluated[0])["threshold_chosen_on"]
+    assert "these very images" in metrics_in(evaluated[0])["threshold_chosen_on"]
 
 
 @pytest.mark.parametrize("kind", ["box", "mask"])
@@ -120,13 +120,13 @@ def test_groups_are_measured_alone(evaluated, data, kind):
         judged = judged_by_pycocotools(data, out, kind, ids[value])
         for name, number in zip(NUMBERS, judged.stats, strict=True):
             assert abs(group[kind][name] - number) < 1e-12, (value, name)
-        assert group["pictures"] == len(ids[value])
+        assert group["images"] == len(ids[value])
     assert [group["objects"] for group in groups.values()] == [6, 18, 11]
     for count in ("objects", "detections"):
         assert sum(group[count] for group in groups.values()) == metrics_in(out)[count]
 
 
-def test_best_and_worst_pictures_show_truth_beside_what_passes_the_threshold(evaluated, data):
+def test_best_and_worst_images_show_truth_beside_what_passes_the_threshold(evaluated, data):
     out, _, drawn = evaluated
     titles = [title for title, _, _ in drawn]
     assert [title.split(":")[0] for title in titles] == ["best"] * 3 + ["worst"] * 3
@@ -163,7 +163,7 @@ def test_the_screen_says_the_numbers_and_where_the_files_are(evaluated):
     for name in ("best_and_worst.png", "precision_recall.png"):
         assert Image.open(out / name).size[0] > 600
     metrics = metrics_in(out)
-    assert "7 pictures with 35 objects" in screen
+    assert "7 images with 35 objects" in screen
     for kind in ("box", "mask"):
         row = next(line.split() for line in screen.splitlines() if line.split()[:1] == [kind])
         names = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
@@ -197,7 +197,7 @@ def test_nothing_found_gives_zeros(data, tmp_path, capsys):
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == FILES
 
 
-def test_pictures_without_objects_give_no_average_precision(network, copy, tmp_path, capsys):
+def test_images_without_objects_give_no_average_precision(network, copy, tmp_path, capsys):
     rewrite(annotations_of(copy), annotations=[])
     assert evaluate(network, copy, tmp_path / "out") == 0
     metrics = metrics_in(tmp_path / "out")
@@ -214,14 +214,14 @@ def test_what_is_left_out_is_counted_and_listed(network, copy, tmp_path, capsys)
     (copy / "val" / ODD).write_bytes(b"\x89PNG\r\n\x1a\n broken")
     assert evaluate(network, copy, tmp_path / "out", "--by=stain") == 0
     metrics = metrics_in(tmp_path / "out")
-    assert metrics["pictures"] == len(SIZES) - 1
-    assert metrics["by"]["stain"]["grey"]["pictures"] == 1
-    assert list(metrics["skipped"]["pictures"]) == [ODD]
+    assert metrics["images"] == len(SIZES) - 1
+    assert metrics["by"]["stain"]["grey"]["images"] == 1
+    assert list(metrics["skipped"]["images"]) == [ODD]
     (problem,) = metrics["skipped"]["annotations"]
-    assert (problem["picture_id"], problem["annotation_id"]) == (11, 4)
+    assert (problem["image_id"], problem["annotation_id"]) == (11, 4)
     assert "nan" in problem["reason"]
     screen = capsys.readouterr().out
-    assert "1 pictures were left out" in screen
+    assert "1 images were left out" in screen
     assert "1 annotations were left out" in screen
 
 
@@ -248,7 +248,7 @@ def test_other_categories_than_the_checkpoint_s_are_named(network, copy, tmp_pat
     assert not (tmp_path / "out").exists()
 
 
-def test_a_key_that_no_picture_has_is_named_with_those_there_are(network, data, tmp_path, capsys):
+def test_a_key_that_no_image_has_is_named_with_those_there_are(network, data, tmp_path, capsys):
     assert evaluate(network, data, tmp_path / "out", "--by=colour") == 2
     printed = capsys.readouterr().err
     assert "--by colour" in printed
@@ -265,13 +265,13 @@ def test_a_detector_does_not_take_class_folders(network, colours, tmp_path, caps
 def test_a_classifier_does_not_take_objects_with_boxes(data, colours, tmp_path, capsys):
     recipe = ClassificationRecipe(model=Model("botnet_nano"), images=Images(size=32))
     task = create_classification_task(recipe, ["blue", "green", "red"])
-    botformer.save(task.model, task.card(), tmp_path / "classifier.safetensors")
+    botformer.save(task.model, task.model_config(), tmp_path / "classifier.safetensors")
     assert evaluate(tmp_path / "classifier.safetensors", data, tmp_path / "out") == 2
     assert "is a classifier, but" in capsys.readouterr().err
     assert evaluate(tmp_path / "classifier.safetensors", colours, tmp_path / "out", "--by=stain") == 2
     assert "--by is for detectors" in capsys.readouterr().err
     assert evaluate(tmp_path / "classifier.safetensors", colours, tmp_path / "out") == 0
-    assert json.loads((tmp_path / "out" / "results.json").read_text())["pictures"] == 9
+    assert json.loads((tmp_path / "out" / "results.json").read_text())["images"] == 9
 
 
 def test_results_go_beside_a_run_and_into_runs_for_a_file_or_a_name(network, tmp_path):

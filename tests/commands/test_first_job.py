@@ -1,4 +1,4 @@
-"""Train, evaluate, predict from the command line on pictures that anybody could learn."""
+"""Train, evaluate, predict from the command line on images that anybody could learn."""
 
 import json
 import os
@@ -38,7 +38,7 @@ def test_training_learns_and_leaves_everything_beside_the_checkpoint(run):
     evaluations = [record for record in records if record["kind"] == "evaluation"]
     assert len(evaluations) == 3
     assert evaluations[-1]["top1"] > 0.8
-    assert evaluations[-1]["pictures"] == 9
+    assert evaluations[-1]["images"] == 9
     assert json.loads((run / "recipe.json").read_text())["schedule"]["epochs"] == 12
     assert "torch" in json.loads((run / "versions.json").read_text())
     assert Image.open(run / "curves.png").size[0] > 600
@@ -75,7 +75,7 @@ def test_predict_writes_the_top_classes_and_a_drawing_for_files_and_folders(run,
     assert all((tmp_path / "out" / entry["drawing"]).stat().st_size > 5000 for entry in predictions)
 
 
-def test_predictions_never_overwrite_a_picture_or_each_other(run, colours, tmp_path):
+def test_predictions_never_overwrite_a_image_or_each_other(run, colours, tmp_path):
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
         shutil.copy(colours / "validation" / "red" / "0.png", tmp_path / folder / "a.png")
@@ -124,8 +124,8 @@ def test_an_interrupt_while_workers_start_stops_the_run_with_a_checkpoint(colour
 
 
 def test_the_checkpoint_loads_as_a_network_in_a_program(run, colours):
-    model, card = botformer.load(run)
-    assert card["class_names"] == ["blue", "green", "red"]
+    model, model_config = botformer.load(run)
+    assert model_config["class_names"] == ["blue", "green", "red"]
     assert not model.training
     assert model(torch.zeros(1, 3, 48, 40)).shape == (1, 3)
     folder = run / "checkpoints" / (run / "last").read_text().strip()
@@ -147,7 +147,7 @@ def test_the_same_command_continues_a_run_and_another_recipe_is_refused(run, col
 
 @pytest.mark.slow
 def test_two_processes_are_one_run(colours, tmp_path):
-    """Under torchrun, on CPUs, without a word about devices: one journal, every picture evaluated once."""
+    """Under torchrun, on CPUs, without a word about devices: one journal, every image evaluated once."""
     launcher = [sys.executable, "-m", "torch.distributed.run", "--standalone", "--nproc_per_node=2"]
     command = ["train", "digits", "--data", str(colours), "--out", str(tmp_path / "run"), *QUICK, "--run.max-steps=3"]
     done = subprocess.run(
@@ -157,13 +157,13 @@ def test_two_processes_are_one_run(colours, tmp_path):
     assert done.stdout.count("Everything is in") == 1
     records = [json.loads(line) for line in (tmp_path / "run" / "metrics.jsonl").read_text().splitlines()]
     assert [record["step"] for record in records if record["kind"] == "train"] == [1, 2, 3]
-    assert [record["pictures"] for record in records if record["kind"] == "evaluation"] == [9]
+    assert [record["images"] for record in records if record["kind"] == "evaluation"] == [9]
     command = ["evaluate", str(tmp_path / "run"), "--data", str(colours), "--workers=0"]
     done = subprocess.run(
         [*launcher, "-m", "botformer.cli", *command], capture_output=True, text=True, timeout=300, check=False
     )
     assert done.returncode == 0, done.stderr
-    assert done.stdout.count("on 9 pictures") == 1
+    assert done.stdout.count("on 9 images") == 1
 
 
 def test_a_run_s_folder_gives_first_weights_to_another(run, colours, tmp_path, caplog):
@@ -201,29 +201,29 @@ def broken(run, tmp_path, damage):
 )
 def test_a_broken_checkpoint_is_named(run, colours, tmp_path, damage, words, capsys):
     copy = broken(run, tmp_path, damage)
-    picture = str(colours / "validation" / "red" / "0.png")
-    assert cli.main(["predict", picture, "--checkpoint", str(copy), "--out", str(tmp_path / "out")]) == 2
+    image = str(colours / "validation" / "red" / "0.png")
+    assert cli.main(["predict", image, "--checkpoint", str(copy), "--out", str(tmp_path / "out")]) == 2
     assert words in capsys.readouterr().err
 
 
 def test_a_checkpoint_with_another_number_of_classes_is_named(run, colours, tmp_path, capsys):
     def another_class(folder):
         state = json.loads((folder / "state.json").read_text())
-        state["card"]["class_names"].append("yellow")
+        state["model_config"]["class_names"].append("yellow")
         (folder / "state.json").write_text(json.dumps(state))
 
     copy = broken(run, tmp_path, another_class)
-    picture = str(colours / "validation" / "red" / "0.png")
-    assert cli.main(["predict", picture, "--checkpoint", str(copy), "--out", str(tmp_path / "out")]) == 2
+    image = str(colours / "validation" / "red" / "0.png")
+    assert cli.main(["predict", image, "--checkpoint", str(copy), "--out", str(tmp_path / "out")]) == 2
     assert "does not fit botnet_nano with 4 classes" in capsys.readouterr().err
 
 
-def test_an_unreadable_picture_is_named_and_the_others_are_predicted(run, colours, tmp_path, capsys):
-    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not a picture")
+def test_an_unreadable_image_is_named_and_the_others_are_predicted(run, colours, tmp_path, capsys):
+    (tmp_path / "broken.jpg").write_bytes(b"\xff\xd8\xff\xe0 not an image")
     good = colours / "validation" / "blue" / "0.png"
     arguments = [str(tmp_path / "broken.jpg"), str(good), "--checkpoint", str(run), "--out", str(tmp_path / "out")]
     assert cli.main(["predict", *arguments]) == 2
-    assert "1 of 2 pictures could not be read" in capsys.readouterr().err
+    assert "1 of 2 images could not be read" in capsys.readouterr().err
     predicted, unreadable = json.loads((tmp_path / "out" / "predictions.json").read_text())
     assert "top5" in predicted
     assert unreadable["file"].endswith("broken.jpg")
@@ -245,7 +245,7 @@ def test_bad_files_in_training_are_skipped_listed_and_limited(colours, tmp_path,
 
 @pytest.mark.parametrize("recipe", ["cifar10_mini"])
 def test_cifar_trains_evaluates_and_predicts(recipe, real_data, tmp_path):
-    """A few real pictures of every class, unpacked as the whole archive would be."""
+    """A few real images of every class, unpacked as the whole archive would be."""
     import zipfile
 
     archive = real_data / "cifar10_jpeg.zip"
@@ -258,6 +258,6 @@ def test_cifar_trains_evaluates_and_predicts(recipe, real_data, tmp_path):
     quick = ["--schedule.epochs=2", "--run.batch-size=50", "--run.workers=0"]
     assert cli.main(["train", recipe, "--data", str(tmp_path / "data"), "--out", str(out), *quick]) == 0
     assert cli.main(["evaluate", str(out), "--data", str(tmp_path / "data"), "--workers=0"]) == 0
-    assert json.loads((out / "evaluation" / "results.json").read_text())["pictures"] == 40
-    picture = next((tmp_path / "data" / "test" / "frog").iterdir())
-    assert cli.main(["predict", str(picture), "--checkpoint", str(out)]) == 0
+    assert json.loads((out / "evaluation" / "results.json").read_text())["images"] == 40
+    image = next((tmp_path / "data" / "test" / "frog").iterdir())
+    assert cli.main(["predict", str(image), "--checkpoint", str(out)]) == 0

@@ -16,24 +16,24 @@ from torch.nn import functional as F
 import botformer
 from botformer import cli
 from botformer.backbone.mhsa import MHSA2d
-from botformer.commands import predict_detector
-from botformer.commands.predict_detector import attention_of, find
 from botformer.create import create_classification_task
-from botformer.data.decoding import decode as read
-from botformer.detection.metrics import NUMBERS
-from botformer.detection.rle import decode
-from botformer.detection.tiling import Tiling
-from botformer.pictures import detections
+from botformer.data.image_io import decode as read
+from botformer.detection.evaluation.coco_eval import NUMBERS
+from botformer.detection.sliced_inference import Tiling
+from botformer.plots import detections
+from botformer.predict import detector
+from botformer.predict.detector import attention_of, find
 from botformer.recipes.schema import ClassificationRecipe, Images, Model
+from botformer.rle import decode
 from botformer.weights import SHIPPED
 
 from .detection_scenes import KNOWN, ODD, SIZES, rewrite, save_detector
 
 
 @pytest.fixture(scope="module")
-def picture(tmp_path_factory):
+def image(tmp_path_factory):
     """Larger than the canvas of 96 px, and than a tile of 64."""
-    file = tmp_path_factory.mktemp("picture") / "large.png"
+    file = tmp_path_factory.mktemp("image") / "large.png"
     Image.fromarray(np.random.default_rng(3).integers(0, 256, (100, 150, 3)).astype(np.uint8)).save(file)
     return file
 
@@ -63,7 +63,7 @@ def judged_by_pycocotools(annotations, results, iou_type):
 
 
 def test_predictions_scored_by_pycocotools_are_what_evaluate_says(network, data, tmp_path):
-    """One looks at pictures one by one, the other in batches of three."""
+    """One looks at images one by one, the other in batches of three."""
     pytest.importorskip("faster_coco_eval")
     annotations = annotations_of(data)
     assert predict(network, tmp_path / "predicted", data / "val", "--annotations", annotations) == 0
@@ -85,10 +85,10 @@ def test_files_without_annotations_are_numbered_and_described(network, data, tmp
     told = said(tmp_path / "out", "images.json")
     assert told["categories"] == [{"id": number, "name": name} for number, name in KNOWN]
     assert told["unreadable"] == []
-    pictures = [files[0], files[1], tmp_path / "more" / "12.png"]
+    images = [files[0], files[1], tmp_path / "more" / "12.png"]
     assert [(i["id"], i["file_name"], (i["width"], i["height"])) for i in told["images"]] == [
         (number, file.as_posix(), size)
-        for number, file, size in zip((1, 2, 3), pictures, (SIZES[5], SIZES[1], SIZES[0]), strict=True)
+        for number, file, size in zip((1, 2, 3), images, (SIZES[5], SIZES[1], SIZES[0]), strict=True)
     ]
     drawings = [image["drawing"] for image in told["images"]]
     assert drawings == ["größe 6.prediction.png", "12.prediction.png", "12.prediction-2.png"]
@@ -119,18 +119,18 @@ def test_the_threshold_is_for_drawings_and_the_screen_alone(network, data, tmp_p
 
 
 @pytest.mark.parametrize(("largest", "factor"), [(150, 1), (149, 2), (40, 4)])
-def test_masks_are_drawn_where_they_are_also_on_a_smaller_picture(largest, factor, network, picture, monkeypatch):
-    monkeypatch.setattr(predict_detector, "_LARGEST_DRAWN_PX", largest)
-    model, card = botformer.load(network)
-    pixels = read(picture, picture.name)
+def test_masks_are_drawn_where_they_are_also_on_a_smaller_image(largest, factor, network, image, monkeypatch):
+    monkeypatch.setattr(detector, "_LARGEST_DRAWN_PX", largest)
+    model, model_config = botformer.load(network)
+    pixels = read(image, image.name)
     found = find(model, pixels, 96)
     chosen = range(0, len(found["masks"]), 7)
-    shown = predict_detector._shown(pixels, found, chosen, card["categories"])
+    shown = detector._shown(pixels, found, chosen, model_config["categories"])
     assert shown.size == (-(-100 // factor), -(-150 // factor))
     np.testing.assert_allclose(shown.boxes * factor, found["boxes"][list(chosen)], rtol=1e-6)
     drawn = 0
     for mask, index in zip(shown.masks, chosen, strict=True):
-        whole = decode(found["masks"][index]).numpy()
+        whole = decode(found["masks"][index])
         (h, w), (height, width) = mask.shape, whole.shape
         rows = np.minimum(np.arange(h) * factor + factor // 2, height - 1)
         columns = np.minimum(np.arange(w) * factor + factor // 2, width - 1)
@@ -139,7 +139,7 @@ def test_masks_are_drawn_where_they_are_also_on_a_smaller_picture(largest, facto
     assert drawn > 100
 
 
-def test_a_picture_no_larger_than_a_tile_gives_the_same_as_without(network, data, tmp_path):
+def test_a_image_no_larger_than_a_tile_gives_the_same_as_without(network, data, tmp_path):
     file = data / "val" / "13.png"
     assert max(SIZES[2]) == 130
     assert predict(network, tmp_path / "whole", file) == 0
@@ -147,27 +147,27 @@ def test_a_picture_no_larger_than_a_tile_gives_the_same_as_without(network, data
     assert (tmp_path / "tile" / "predictions.json").read_text() == (tmp_path / "whole" / "predictions.json").read_text()
 
 
-def test_tiles_are_seen_as_pictures_of_their_own(network, picture, tmp_path):
+def test_tiles_are_seen_as_images_of_their_own(network, image, tmp_path):
     tiling = Tiling((100, 150), 64)
     assert len(tiling.windows) == 6
     detector = botformer.load(network).model
     found = []
     for number, window in enumerate(tiling.windows):
         file = tmp_path / f"{number}.png"
-        Image.open(picture).crop(window).save(file)
+        Image.open(image).crop(window).save(file)
         found.append(find(detector, read(file, file.name), 96))
     expected = tiling.unite(found)
-    assert predict(network, tmp_path / "out", picture, "--tile", 64) == 0
+    assert predict(network, tmp_path / "out", image, "--tile", 64) == 0
     results = said(tmp_path / "out")
     assert [result["score"] for result in results] == expected["scores"].tolist()
     assert [result["segmentation"] for result in results] == expected["masks"]
     assert 20 < len(results) < sum(len(part["scores"]) for part in found)
 
 
-def test_boxes_alone_go_through_everything(picture, tmp_path):
+def test_boxes_alone_go_through_everything(image, tmp_path):
     network = save_detector(tmp_path / "boxes.safetensors", "faster_rcnn")
-    assert predict(network, tmp_path / "out", picture, "--tile", 64) == 0
-    assert predict(network, tmp_path / "whole", picture, "--attention") == 0
+    assert predict(network, tmp_path / "out", image, "--tile", 64) == 0
+    assert predict(network, tmp_path / "whole", image, "--attention") == 0
     results = said(tmp_path / "out")
     assert results
     assert all("segmentation" not in result for result in results)
@@ -198,8 +198,8 @@ def test_attention_is_what_the_layer_computed_with(network, data):
         value = layer.qkv(x)[:, -x.shape[1] :].unflatten(1, (layer.heads, -1))
         at_query = torch.einsum("bnhw,bndhw->bnd", used, value).flatten(1)
         torch.testing.assert_close(at_query, output[:, :, *cell], atol=1e-4, rtol=1e-4)
-        picture_only = used.mean(1, keepdim=True)[:, :, ~padding[0].all(1)][..., ~padding[0].all(0)]
-        pixelwise = F.interpolate(picture_only, scale_factor=stride, mode="bilinear")[0, 0, :35]
+        image_only = used.mean(1, keepdim=True)[:, :, ~padding[0].all(1)][..., ~padding[0].all(0)]
+        pixelwise = F.interpolate(image_only, scale_factor=stride, mode="bilinear")[0, 0, :35]
         np.testing.assert_allclose(weights, (pixelwise / pixelwise.sum()).detach(), atol=1e-6)
 
 
@@ -222,10 +222,10 @@ def test_the_attention_of_the_detection_that_was_asked_for_is_drawn(network, dat
     assert "no detection 5000" in " ".join(capsys.readouterr().out.split())
 
 
-def test_nothing_found_is_said_and_drawn(picture, tmp_path, capsys):
+def test_nothing_found_is_said_and_drawn(image, tmp_path, capsys):
     network = save_detector(tmp_path / "blind.safetensors", score_threshold=1.0)
     for more in ([], ["--tile", 64], ["--attention"]):
-        assert predict(network, tmp_path / "out", picture, *more) == 0
+        assert predict(network, tmp_path / "out", image, *more) == 0
         assert said(tmp_path / "out") == []
         assert len(said(tmp_path / "out", "images.json")["images"]) == 1
         assert "nothing" in capsys.readouterr().out
@@ -233,7 +233,7 @@ def test_nothing_found_is_said_and_drawn(picture, tmp_path, capsys):
     assert not (tmp_path / "out" / "large.attention.png").exists()
 
 
-def test_unreadable_pictures_are_listed_and_the_others_done(network, copy, tmp_path, capsys):
+def test_unreadable_images_are_listed_and_the_others_done(network, copy, tmp_path, capsys):
     (copy / "val" / "12.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
     rewrite(
         annotations_of(copy),
@@ -244,7 +244,7 @@ def test_unreadable_pictures_are_listed_and_the_others_done(network, copy, tmp_p
     )
     assert predict(network, tmp_path / "out", copy / "val", "--annotations", annotations_of(copy)) == 2
     printed = capsys.readouterr().err
-    assert f"2 of {len(SIZES)} pictures could not be read" in printed
+    assert f"2 of {len(SIZES)} images could not be read" in printed
     assert "64x64 pixels upright, its record (image id 14) says 65x64" in printed
     told = said(tmp_path / "out", "images.json")
     assert sorted(image["id"] for image in told["images"]) == [11, 13, 15, 16, 17]
@@ -253,28 +253,28 @@ def test_unreadable_pictures_are_listed_and_the_others_done(network, copy, tmp_p
     assert {result["image_id"] for result in said(tmp_path / "out")} == {11, 13, 15, 16, 17}
 
 
-def test_drawings_of_an_earlier_time_are_no_pictures(network, copy):
+def test_drawings_of_an_earlier_time_are_no_images(network, copy):
     out = copy / "val" / "predictions"
     for _ in range(2):
         assert predict(network, out, copy / "val") == 0
         assert len(said(out, "images.json")["images"]) == len(SIZES)
 
 
-def test_without_a_checkpoint_the_shipped_network_looks(network, picture, tmp_path, monkeypatch, capsys):
+def test_without_a_checkpoint_the_shipped_network_looks(network, image, tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     monkeypatch.setitem(SHIPPED, "nuclei", network)
-    assert cli.main(["predict", str(picture)]) == 0
+    assert cli.main(["predict", str(image)]) == 0
     assert "network: nuclei, which comes with botformer (mask_rcnn botnet_nano" in capsys.readouterr().out
     assert said(tmp_path / "runs" / "predictions" / "nuclei")
     monkeypatch.setitem(SHIPPED, "nuclei", tmp_path / "gone.safetensors")
-    assert cli.main(["predict", str(picture)]) == 2
+    assert cli.main(["predict", str(image)]) == 2
     printed = capsys.readouterr().err
     assert "the network 'nuclei' should come with botformer, but its file" in printed
 
 
-def test_a_file_s_predictions_lie_under_its_name(network, picture, tmp_path, monkeypatch):
+def test_a_file_s_predictions_lie_under_its_name(network, image, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(["predict", str(picture), "--checkpoint", str(network)]) == 0
+    assert cli.main(["predict", str(image), "--checkpoint", str(network)]) == 0
     assert (tmp_path / "runs" / "predictions" / "random" / "predictions.json").is_file()
 
 
@@ -292,32 +292,32 @@ def test_a_file_s_predictions_lie_under_its_name(network, picture, tmp_path, mon
         (["--annotations", "nowhere.json"], "nowhere.json does not exist"),
     ],
 )
-def test_options_that_make_no_sense_get_a_message(arguments, words, network, picture, tmp_path, capsys):
-    assert predict(network, tmp_path / "out", picture, *arguments) == 2
+def test_options_that_make_no_sense_get_a_message(arguments, words, network, image, tmp_path, capsys):
+    assert predict(network, tmp_path / "out", image, *arguments) == 2
     assert words in capsys.readouterr().err
     assert not (tmp_path / "out" / "predictions.json").exists()
 
 
-def test_places_that_hold_nothing_get_a_message(network, picture, tmp_path, capsys):
+def test_places_that_hold_nothing_get_a_message(network, image, tmp_path, capsys):
     (tmp_path / "empty").mkdir()
     assert predict(network, tmp_path / "out", tmp_path / "empty") == 2
-    assert "empty holds no pictures" in capsys.readouterr().err
-    assert predict(tmp_path / "empty", tmp_path / "out", picture) == 2
+    assert "empty holds no images" in capsys.readouterr().err
+    assert predict(tmp_path / "empty", tmp_path / "out", image) == 2
     assert "empty has no checkpoint yet" in capsys.readouterr().err
-    assert predict("nowhere", tmp_path / "out", picture) == 2
+    assert predict("nowhere", tmp_path / "out", image) == 2
     printed = capsys.readouterr().err
     assert "nowhere" in printed
     assert "expected the --out folder of a training run" in printed
 
 
-def test_annotations_that_do_not_fit_get_a_message(network, copy, picture, tmp_path, capsys):
+def test_annotations_that_do_not_fit_get_a_message(network, copy, image, tmp_path, capsys):
     annotations = annotations_of(copy)
 
     def refused(*files, out=tmp_path / "out"):
         assert predict(network, out, *files, "--annotations", annotations) == 2
         return capsys.readouterr().err
 
-    assert "does not name" in refused(picture)
+    assert "does not name" in refused(image)
     (copy / "again").mkdir()
     shutil.copy(copy / "val" / "11.png", copy / "again")
     assert "several files are 11.png" in refused(copy / "val", copy / "again")
@@ -330,29 +330,29 @@ def test_annotations_that_do_not_fit_get_a_message(network, copy, picture, tmp_p
     assert "has the categories 0 star, 7 cell, 90 moon, the network knows 0 naïve 人" in refused(copy / "val")
 
 
-def test_a_network_without_attention_says_so(picture, tmp_path, capsys, network, monkeypatch):
-    model, card = botformer.load(network)
+def test_a_network_without_attention_says_so(image, tmp_path, capsys, network, monkeypatch):
+    model, model_config = botformer.load(network)
     for block in model.backbone.layer4:
         block.conv2 = torch.nn.Identity()
     with pytest.raises(Exception, match="has no attention layers to be shown"):
-        predict_detector.predict_pictures(model, card, [], tmp_path, predict_detector.Wanted(attention=True))
+        detector.predict_images(model, model_config, [], tmp_path, detector.PredictOptions(attention=True))
 
 
 @pytest.mark.parametrize(
     "arguments", [["--threshold", "0.4"], ["--tile", "64"], ["--attention"], ["--annotations", "some.json"]]
 )
-def test_what_is_for_detectors_is_refused_with_a_classifier(arguments, picture, tmp_path, capsys):
+def test_what_is_for_detectors_is_refused_with_a_classifier(arguments, image, tmp_path, capsys):
     recipe = ClassificationRecipe(model=Model("botnet_nano"), images=Images(size=32))
     task = create_classification_task(recipe, ["a", "b"])
-    botformer.save(task.model, task.card(), tmp_path / "classes.safetensors")
-    assert predict(tmp_path / "classes.safetensors", tmp_path / "out", picture, *arguments) == 2
+    botformer.save(task.model, task.model_config(), tmp_path / "classes.safetensors")
+    assert predict(tmp_path / "classes.safetensors", tmp_path / "out", image, *arguments) == 2
     assert f"is a classifier, and {arguments[0]} is for detectors" in capsys.readouterr().err
-    assert predict(tmp_path / "classes.safetensors", tmp_path / "out", picture, "--query", "0.2", "0.3") == 0
+    assert predict(tmp_path / "classes.safetensors", tmp_path / "out", image, "--query", "0.2", "0.3") == 0
     assert len(said(tmp_path / "out")) == 1
 
 
-def test_the_limit_of_a_picture_s_size_can_be_moved(network, picture, tmp_path, capsys):
-    arguments = ["predict", str(picture), "--checkpoint", str(network), "--out", str(tmp_path / "out")]
+def test_the_limit_of_a_image_s_size_can_be_moved(network, image, tmp_path, capsys):
+    arguments = ["predict", str(image), "--checkpoint", str(network), "--out", str(tmp_path / "out")]
     assert cli.main([*arguments, "--max-megapixels", "0.001"]) == 2
     assert "more than 0.001 megapixels" in capsys.readouterr().err
     assert cli.main([*arguments, "--max-megapixels", "1000"]) == 0

@@ -7,7 +7,7 @@ import torch
 from safetensors.torch import load_file
 
 from botformer import cli
-from botformer.data.nuclei import write_nuclei
+from botformer.data.synthetic.nuclei_crops import write_nuclei
 from botformer.training.checkpoints import checkpoint_folder
 
 pytest.importorskip("faster_coco_eval")
@@ -30,7 +30,7 @@ def train(nuclei, out, *more):
 
 
 def test_a_run_that_was_stopped_ends_with_the_same_bits(nuclei, tmp_path):
-    """Whatever the number of processes that read pictures."""
+    """Whatever the number of processes that read images."""
     whole = train(nuclei, tmp_path / "whole", "--run.max-steps=5", "--run.workers=1")
     train(nuclei, tmp_path / "halves", "--run.max-steps=2", "--run.workers=0")
     joined = train(nuclei, tmp_path / "halves", "--run.max-steps=5", "--run.workers=0")

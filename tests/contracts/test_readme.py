@@ -9,7 +9,7 @@ import torch
 
 import botformer
 from botformer import cli
-from botformer.backbone.counting import count
+from botformer.backbone.flops import count
 from botformer.backbone.variants import PUBLISHED, ROWS
 from botformer.commands import train
 from botformer.recipes import RECIPES
@@ -29,7 +29,7 @@ def test_the_python_runs_and_gives_the_shapes_it_says():
 
 
 def test_the_python_of_detectors_runs():
-    """With a smaller canvas, and the pictures and targets that the README leaves to the reader."""
+    """With a smaller canvas, and the images and targets that the README leaves to the reader."""
     block = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1]
     masks = torch.zeros(1, 100, 128, dtype=torch.bool)
     masks[0, 20:60, 30:90] = True
@@ -38,7 +38,7 @@ def test_the_python_of_detectors_runs():
     exec(block.replace("image_size=1024", "image_size=128"), names)
     assert names["losses"].keys() >= {"loss_mask", "loss_box_reg"}
     assert [found.keys() for found in names["found"]] == [{"boxes", "labels", "scores", "masks"}]
-    assert names["card"]["categories"] == [[1, "nucleus"]]
+    assert names["config"]["categories"] == [[1, "nucleus"]]
 
 
 def test_the_python_of_speed_runs():

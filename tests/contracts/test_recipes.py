@@ -6,7 +6,7 @@ import pytest
 import torch
 
 from botformer.create import create_classification_task, create_detection_task
-from botformer.data.transforms import evaluation_transform, training_transform
+from botformer.data.classification.transforms import evaluation_transform, training_transform
 from botformer.errors import InputError
 from botformer.recipes import RECIPES, find_recipe
 from botformer.recipes.check import RANGES, check
@@ -16,11 +16,11 @@ from botformer.training.schedule import learning_rate, peak_learning_rate
 
 
 def has_field(recipe, name):
-    owner = recipe
+    matched_idx = recipe
     for part in name.split("."):
-        if not is_dataclass(owner) or part not in {field.name for field in fields(owner)}:
+        if not is_dataclass(matched_idx) or part not in {field.name for field in fields(matched_idx)}:
             return False
-        owner = getattr(owner, part)
+        matched_idx = getattr(matched_idx, part)
     return True
 
 
@@ -34,7 +34,7 @@ def test_a_recipe_resolves(name):
         else:
             task = create_classification_task(recipe, [str(n) for n in range(10)])
             training_transform(recipe.images), evaluation_transform(recipe.images)
-    assert task.card()["image_size"] == recipe.images.size
+    assert task.model_config()["image_size"] == recipe.images.size
     assert task.no_weight_decay() <= {name for name, _ in task.named_parameters()}
     assert make_plan(recipe, steps_per_epoch=100).steps == 100 * recipe.schedule.epochs
     assert recipe.source

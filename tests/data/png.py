@@ -8,7 +8,7 @@ COLOUR_TYPE = {"grey": 0, "rgb": 2}
 
 
 def write_png(path: Path, width: int, height: int, depth: int, colour: str, row: bytes) -> None:
-    """Every row of the picture is `row`, packed as the format wants it."""
+    """Every row of the image is `row`, packed as the format wants it."""
     deflate = zlib.compressobj(1)
     data = b"".join(deflate.compress(b"\0" + row) for _ in range(height)) + deflate.flush()
     header = struct.pack(">IIBBBBB", width, height, depth, COLOUR_TYPE[colour], 0, 0, 0)

@@ -1,4 +1,4 @@
-"""Small detectors and pictures with known objects."""
+"""Small detectors and images with known objects."""
 
 import torch
 

@@ -8,7 +8,9 @@ import botformer
 from botformer.backbone.mhsa import MHSA2d
 from botformer.errors import InputError
 
-SMALL = dict(fpn_channels=16, box_channels=32, mask_channels=16, mask_convolutions=1, rpn_proposals=20, roi_samples=16)
+SMALL = dict(
+    fpn_channels=16, box_channels=32, mask_channels=16, mask_convolutions=1, rpn_post_nms_top_n=20, roi_samples=16
+)
 
 
 @pytest.mark.parametrize("kind", ["mask_rcnn", "faster_rcnn", "keypoint_rcnn"])

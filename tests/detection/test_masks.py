@@ -2,27 +2,27 @@ import pytest
 import torch
 from torchvision.models.detection.roi_heads import maskrcnn_loss, project_masks_on_boxes
 
-from botformer.detection.mask_branch import MaskBranch
 from botformer.detection.masks import crop_masks, mask_targets, paste_window
-from botformer.detection.pooling import RegionPooling
-from botformer.detection.sampling import Sample
-from botformer.detection.targets import Objects
+from botformer.detection.roi_heads.mask_head import MaskHead
+from botformer.detection.roi_heads.roi_align import MultiScaleRoIAlign
+from botformer.detection.roi_heads.sampling import SampledProposals
+from botformer.detection.targets import Targets
 
 from .scenes import SMALL, ellipse
 
 
 def paste(probability, box, size):
     window, (top, left) = paste_window(probability, box, size)
-    picture = torch.zeros(size)
-    picture[top : top + window.shape[0], left : left + window.shape[1]] = window
-    return picture
+    image = torch.zeros(size)
+    image[top : top + window.shape[0], left : left + window.shape[1]] = window
+    return image
 
 
 def overlap(a, b):
     return ((a & b).sum() / (a | b).sum()).item()
 
 
-def test_a_crop_of_a_box_as_large_as_the_crop_is_the_picture_itself():
+def test_a_crop_of_a_box_as_large_as_the_crop_is_the_image_itself():
     masks = torch.rand(3, 40, 50) > 0.5
     boxes = torch.tensor([[3.0, 4, 31, 32], [20, 0, 48, 28], [22, 12, 50, 40]])
     expected = torch.stack([m[y : y + 28, x : x + 28] for m, (x, y) in zip(masks, boxes[:, :2].int(), strict=True)])
@@ -34,10 +34,10 @@ def test_targets_by_way_of_crops_agree_with_torchvisions_from_whole_masks():
     boxes = torch.tensor([[10.0, 12, 70, 50], [40, 8, 61.5, 90], [3, 60, 30, 75]])
     masks = torch.stack([ellipse(96, 96, box) for box in boxes.tolist()])
     torch.manual_seed(0)
-    owner = torch.randint(3, (20,))
-    regions = boxes[owner] + torch.randn(20, 4) * 3
-    ours = mask_targets(crop_masks(masks, boxes, 112), boxes, owner, regions, 28)
-    theirs = project_masks_on_boxes(masks, regions - 0.5, owner, 28)
+    matched_idx = torch.randint(3, (20,))
+    regions = boxes[matched_idx] + torch.randn(20, 4) * 3
+    ours = mask_targets(crop_masks(masks, boxes, 112), boxes, matched_idx, regions, 28)
+    theirs = project_masks_on_boxes(masks, regions - 0.5, matched_idx, 28)
     assert (ours - theirs).abs().mean() < 0.01
     assert overlap(ours >= 0.5, theirs >= 0.5) > 0.97
 
@@ -59,21 +59,21 @@ def test_mask_loss_is_torchvisions_on_the_same_sample(monkeypatch):
     masks = torch.zeros(2, 160, 240, dtype=torch.bool)
     boxes = torch.tensor([[4.0, 8, 116, 120], [100, 20, 212, 132]])
     masks[0, 8:120, 4:116], masks[1, 20:132, 100:212] = blocks(generator), blocks(generator)
-    labels, owner = torch.tensor([2, 1]), torch.tensor([0, 1, 1])
+    labels, matched_idx = torch.tensor([2, 1]), torch.tensor([0, 1, 1])
     # Regions that are off by whole blocks, so that both ways of sampling meet none but whole cells.
-    regions = boxes[owner] + torch.tensor([[0.0] * 4, [0.0] * 4, [8.0, 12, 8, 12]])
+    regions = boxes[matched_idx] + torch.tensor([[0.0] * 4, [0.0] * 4, [8.0, 12, 8, 12]])
     logits = torch.randn(3, 3, 28, 28, generator=generator)
-    expected = maskrcnn_loss(logits, [regions - 0.5], [masks], [labels], [owner])
+    expected = maskrcnn_loss(logits, [regions - 0.5], [masks], [labels], [matched_idx])
 
-    branch = MaskBranch(2, RegionPooling([4], SMALL), SMALL)
-    monkeypatch.setattr(MaskBranch, "forward", lambda *_: logits)
+    branch = MaskHead(2, MultiScaleRoIAlign([4], SMALL), SMALL)
+    monkeypatch.setattr(MaskHead, "forward", lambda *_: logits)
     background = torch.tensor([[0.0, 0, 9, 9]])
-    sample = Sample(torch.cat([background, regions]), torch.tensor([0, 2, 1, 1]), torch.tensor([0, 0, 1, 1]))
-    picture = Objects(boxes, labels, crop_masks(masks, boxes, 112), torch.tensor([True, True]))
-    torch.testing.assert_close(branch.losses({}, [sample], [picture])["loss_mask"], expected)
+    sample = SampledProposals(torch.cat([background, regions]), torch.tensor([0, 2, 1, 1]), torch.tensor([0, 0, 1, 1]))
+    image = Targets(boxes, labels, crop_masks(masks, boxes, 112), torch.tensor([True, True]))
+    torch.testing.assert_close(branch.losses({}, [sample], [image])["loss_mask"], expected)
 
-    only_first = Objects(boxes, labels, picture.mask_crops, torch.tensor([True, False]))
-    expected = maskrcnn_loss(logits[:1], [regions[:1] - 0.5], [masks], [labels], [owner[:1]])
+    only_first = Targets(boxes, labels, image.mask_crops, torch.tensor([True, False]))
+    expected = maskrcnn_loss(logits[:1], [regions[:1] - 0.5], [masks], [labels], [matched_idx[:1]])
     torch.testing.assert_close(branch.losses({}, [sample], [only_first])["loss_mask"], expected)
 
 
@@ -86,7 +86,7 @@ def test_a_mask_cropped_and_pasted_back_is_itself(box):
 
 
 def test_pasting_is_linear_between_the_middles_of_the_cells():
-    """Against bilinear interpolation written out, for every pixel of a small picture."""
+    """Against bilinear interpolation written out, for every pixel of a small image."""
     torch.manual_seed(0)
     cells, (x1, y1, x2, y2) = torch.rand(4, 4), (3.3, 2.1, 14.9, 9.6)
     expected = torch.zeros(12, 16)

@@ -7,7 +7,7 @@ import pytest
 
 
 @pytest.mark.slow
-def test_a_thousand_objects_in_one_1024_px_picture_train_within_8_gib():
+def test_a_thousand_objects_in_one_1024_px_image_train_within_8_gib():
     """At the paper's settings, the gibibyte of whole masks that torchvision's contract asks for included."""
     program = Path(__file__).with_name("thousand.py")
     said = subprocess.run(

@@ -53,7 +53,7 @@ def with_box(index, box):
         ({"has_mask": torch.ones(3, dtype=torch.bool)}, "has_mask"),
     ],
 )
-def test_bad_targets_name_the_picture_and_the_box(change, words):
+def test_bad_targets_name_the_image_and_the_box(change, words):
     with pytest.raises(InputError, match=words) as error:
         check(good() | change)
     assert "target 1" in str(error.value)
@@ -88,20 +88,20 @@ def test_as_many_targets_as_images():
 
 
 def test_boxes_may_reach_over_the_border_and_other_keys_do_not_matter():
-    picture = check(good() | with_box(0, [-3.0, -1, 30, 20]) | {"image_id": 7, "iscrowd": None})
-    assert picture.boxes_xyxy[0].tolist() == [-3, -1, 30, 20]
+    image = check(good() | with_box(0, [-3.0, -1, 30, 20]) | {"image_id": 7, "iscrowd": None})
+    assert image.boxes_xyxy[0].tolist() == [-3, -1, 30, 20]
 
 
 def test_whole_masks_become_crops_of_their_boxes():
-    picture = check(good())
-    assert picture.mask_crops is not None
-    assert torch.equal(picture.mask_crops, crop_masks(good()["masks"], good()["boxes"], 8))
-    assert picture.has_mask is not None
-    assert picture.has_mask.all()
+    image = check(good())
+    assert image.mask_crops is not None
+    assert torch.equal(image.mask_crops, crop_masks(good()["masks"], good()["boxes"], 8))
+    assert image.has_mask is not None
+    assert image.has_mask.all()
 
 
-def test_a_picture_without_objects_is_fine():
+def test_a_image_without_objects_is_fine():
     empty = {"boxes": torch.zeros(0, 4), "labels": torch.zeros(0, dtype=torch.int64), "masks": torch.zeros(0, 16, 24)}
-    picture = check(empty)
-    assert picture.mask_crops is not None
-    assert picture.mask_crops.shape == (0, 8, 8)
+    image = check(empty)
+    assert image.mask_crops is not None
+    assert image.mask_crops.shape == (0, 8, 8)

@@ -9,15 +9,16 @@ import torch
 from PIL import Image
 
 import botformer
-from botformer.data.coco import open_coco
-from botformer.data.detection_batches import detection_evaluation_batches, detection_training_batches
-from botformer.data.detection_transforms import DetectionImages
+from botformer.data.detection.batches import detection_evaluation_batches, detection_training_batches
+from botformer.data.detection.coco_reader import open_coco
+from botformer.data.detection.transforms import DetectionImages
+from botformer.detection.padding import PaddedImages
 from botformer.detection.task import DetectionTask
 from botformer.recipes.schema import Optimizer, Recipe, Run, Schedule
 from botformer.training.checkpoint import read_state
 from botformer.training.checkpoints import checkpoint_folder
 from botformer.training.loop import fit
-from tests.data.coco_files import annotation, compressed, disc
+from tests.data.detection.coco_files import annotation, compressed, disc
 
 SETTINGS = dict(
     fpn_channels=32, box_channels=64, mask_channels=32, mask_convolutions=1, norm_momentum=0.1, roi_samples=32,
@@ -27,12 +28,12 @@ IMAGES = DetectionImages(size=64, scale_jitter=(0.9, 1.1))
 CATEGORIES = [{"id": 3, "name": "moon"}, {"id": 8, "name": "hole"}]
 
 
-def write_discs(root, split, pictures, seed):
+def write_discs(root, split, count, seed):
     """Bright and dark discs on grey noise, 80x120 px (so that the canvas of 64 px scales them), as a COCO folder."""
     rng = np.random.default_rng(seed)
     images, annotations = [], []
     (root / split).mkdir(parents=True)
-    for number in range(1, pictures + 1):
+    for number in range(1, count + 1):
         pixels = rng.normal(120, 12, (80, 120))
         for place in rng.permutation(3)[: rng.integers(1, 4)]:
             kind, radius = int(rng.integers(2)), float(rng.uniform(10, 16))
@@ -75,9 +76,9 @@ def test_a_small_mask_r_cnn_learns_discs_it_has_not_seen(kind, tmp_path):
     )
     assert metrics["box_AP50"] > 0.6
     assert metrics["mask_AP50"] > 0.6
-    assert metrics["pictures"] == 12
+    assert metrics["images"] == 12
     folder = checkpoint_folder(tmp_path / "run")
-    assert read_state(folder).card == {"categories": [[3, "moon"], [8, "hole"]]}
+    assert read_state(folder).model_config == {"categories": [[3, "moon"], [8, "hole"]]}
     assert read_state(folder).best_value == metrics["mask_AP"]
 
 
@@ -86,7 +87,8 @@ def test_objects_come_in_pixels_of_the_file(tmp_path):
     torch.manual_seed(0)
     detector = botformer.create_detector("mask_rcnn", "botnet_mini", 2, 64, score_threshold=0.0, **SETTINGS).eval()
     image = torch.rand(3, 40, 60)
-    (small,), (large,) = detector([image]), detector([image], sizes=[(80, 120)])
+    padded = PaddedImages(torch.nn.functional.pad(image, (0, 4, 0, 24))[None], [(40, 60)])
+    (small,), (large,) = detector([image]), detector.padded_detections(padded, [(80, 120)])
     torch.testing.assert_close(large["boxes"], 2 * small["boxes"])
     assert torch.equal(large["scores"], small["scores"])
     assert {tuple(mask["size"]) for mask in large["masks"]} == {(80, 120)}

@@ -1,4 +1,4 @@
-"""A training step on one 1024 px picture with a thousand objects, at the paper's settings; prints its peak memory.
+"""A training step on one 1024 px image with a thousand objects, at the paper's settings; prints its peak memory.
 
 Run as a program, so that nothing else has used memory before: the peak is that of the whole process.
 """

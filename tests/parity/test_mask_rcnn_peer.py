@@ -1,6 +1,6 @@
 """Our Mask R-CNN against torchvision's own: what each has learned after the same lessons.
 
-Alike are a small BoTNet and its first weights, the pictures and their order, optimiser, schedule and steps, the widths
+Alike are a small BoTNet and its first weights, the images and their order, optimiser, schedule and steps, the widths
 of pyramid and heads, anchors, samples and thresholds. Both answer torchvision's call, so one function trains them and
 one scores them. torchvision gets BatchNorm where it takes it (pyramid and mask branch, as in its v2 models). The rest
 differs as docs/detection.md says. Two of these differences can be seen in the scores:
@@ -28,22 +28,22 @@ from torchvision.models.detection.mask_rcnn import MaskRCNNHeads, MaskRCNNPredic
 from torchvision.ops import FeaturePyramidNetwork, MultiScaleRoIAlign
 
 import botformer
-from botformer.detection.metrics import CocoMetrics
-from botformer.detection.rle import encode
+from botformer.detection.evaluation.coco_eval import CocoEvaluator
+from botformer.rle import encode
 
 SIDE = 192
-"""Of the square pictures, in pixels; they fill the canvas."""
+"""Of the square images, in pixels; they fill the canvas."""
 CHANNELS, BOX_CHANNELS = 32, 64
 """Of pyramid and mask branch; of the fully connected layers."""
 ANCHORS, RATIOS = (48.0, 64.0, 88.0), (1.0, 2.0, 0.5)
 CANDIDATES, SAMPLES = 300, 32
-"""Anchors a level that suppression sees; regions a picture that the losses look at."""
+"""Anchors a level that suppression sees; regions an image that the losses look at."""
 STEPS, BATCH, RATE = 200, 4, 4e-3
 UNSEEN = 40
 
 
 def scenes(seed: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """Pictures (3, SIDE, SIDE) without end and their targets: one to four bright ellipses, at any angle and with soft
+    """Images (3, SIDE, SIDE) without end and their targets: one to four bright ellipses, at any angle and with soft
     edges as nuclei have them, on noise."""
     draw = torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(torch.arange(SIDE) + 0.5, torch.arange(SIDE) + 0.5, indexing="ij")
@@ -123,8 +123,8 @@ def ours(backbone: nn.Module) -> nn.Module:
         norm_epsilon=1e-5,
         anchor_sizes=ANCHORS,
         anchor_ratios=RATIOS,
-        rpn_candidates=CANDIDATES,
-        rpn_candidates_test=CANDIDATES,
+        rpn_pre_nms_top_n=CANDIDATES,
+        rpn_pre_nms_top_n_test=CANDIDATES,
         roi_samples=SAMPLES,
         box_channels=BOX_CHANNELS,
         mask_channels=CHANNELS,
@@ -156,13 +156,15 @@ def train(detector: nn.Module, stream: Iterator[tuple[Tensor, dict[str, Tensor]]
 
 @torch.no_grad()
 def mask_ap(detector: nn.Module, stream: Iterator[tuple[Tensor, dict[str, Tensor]]]) -> float:
-    metrics = CocoMetrics([(1, "ellipse")], kinds=("mask",))
+    metrics = CocoEvaluator([(1, "ellipse")], kinds=("mask",))
     for number, (image, truth) in enumerate(islice(stream, UNSEEN)):
         (found,) = detector([image])
         alike = {"image_id": number, "category_id": 1, "iscrowd": 0}
-        records = [alike | {"area": int(mask.sum()), "segmentation": encode(mask.bool())} for mask in truth["masks"]]
+        records = [
+            alike | {"area": int(mask.sum()), "segmentation": encode(mask.bool().numpy())} for mask in truth["masks"]
+        ]
         target = {"image_id": number, "original_size": (SIDE, SIDE), "ground_truth": json.dumps(records)}
-        found["masks"] = [encode(mask >= 0.5) for mask in found["masks"][:, 0]]
+        found["masks"] = [encode((mask >= 0.5).numpy()) for mask in found["masks"][:, 0]]
         metrics.update([found], {"targets": [target]})
     return metrics.compute()["mask_AP"]
 

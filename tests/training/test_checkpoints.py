@@ -21,7 +21,7 @@ def state(step: int, best_step: int = 0) -> State:
         sets=["model", "optimizer"],
         recipe={"run": {"seed": 0}},
         versions={"torch": torch.__version__},
-        card={"classes": ["Käfer", "猫"]},
+        model_config={"classes": ["Käfer", "猫"]},
     )
 
 
@@ -186,5 +186,5 @@ def test_pointer_to_nothing_says_what_can_be_resumed(tmp_path: Path, content: st
 def test_state_is_json_that_people_can_read(tmp_path: Path) -> None:
     saved(tmp_path, 1)
     text = (tmp_path / "checkpoints" / "step-00000001" / "state.json").read_text(encoding="utf-8")
-    assert json.loads(text)["card"] == {"classes": ["Käfer", "猫"]}
+    assert json.loads(text)["model_config"] == {"classes": ["Käfer", "猫"]}
     assert "猫" in text

@@ -14,17 +14,17 @@ from botformer.seeding import seed_all
 from botformer.training import loop
 from botformer.training.checkpoint import read_state, read_tensors
 from botformer.training.checkpoints import BEST, checkpoint_folder
-from botformer.training.interruption import Interrupted
 from botformer.training.loop import fit
 from botformer.training.metrics_file import read_metrics
+from botformer.training.signals import Interrupted
 from tests.training.toy import ToyBatches, toy_evaluation, toy_recipe, toy_task
 
 
 @pytest.fixture(autouse=True)
 def _no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Drawing takes longer than training here; one test looks at the picture."""
+    """Drawing takes longer than training here; one test looks at the image."""
     if "complete_record" not in request.node.name:
-        monkeypatch.setattr("botformer.training.journal.RunJournal.draw", lambda self: None)
+        monkeypatch.setattr("botformer.training.run_log.FileRunLog.draw", lambda self: None)
 
 
 STOPWATCH = ("images_per_s", "memory_mb")
@@ -69,7 +69,7 @@ def test_run_learns_and_leaves_a_complete_record(tmp_path: Path) -> None:
     assert json.loads((tmp_path / "versions.json").read_text())["torch"] == torch.__version__
     folder = checkpoint_folder(tmp_path)
     assert folder is not None
-    assert read_state(folder).card == {"name": "toy", "classes": ["red", "green", "blue"]}
+    assert read_state(folder).model_config == {"name": "toy", "classes": ["red", "green", "blue"]}
 
 
 def test_model_file_holds_the_state_dict_of_the_model(tmp_path: Path) -> None:

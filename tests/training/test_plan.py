@@ -38,6 +38,6 @@ def test_settings_that_make_no_run_are_named(settings: dict, word: str, tmp_path
     assert not list(tmp_path.iterdir())
 
 
-def test_too_few_pictures_for_one_batch_is_an_error() -> None:
+def test_too_few_images_for_one_batch_is_an_error() -> None:
     with pytest.raises(InputError, match=r"run\.batch_size"):
         make_plan(toy_recipe(), steps_per_epoch=0)

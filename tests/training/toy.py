@@ -1,4 +1,4 @@
-"""A small task that can be learnt in a second, and its data: nothing in it knows about pictures or BoTNet."""
+"""A small task that can be learnt in a second, and its data: nothing in it knows about images or BoTNet."""
 
 from collections.abc import Iterator
 from dataclasses import replace
@@ -70,7 +70,7 @@ class ToyTask(nn.Module):
     def no_weight_decay(self) -> set[str]:
         return set()
 
-    def card(self) -> dict[str, Any]:
+    def model_config(self) -> dict[str, Any]:
         return {"name": "toy", "classes": ["red", "green", "blue"]}
 
 
@@ -101,7 +101,7 @@ class ToyBatches:
             batch = toy_batch(step)
             if step == self.broken_at:
                 batch["images"][-1, 0, 0, 0] = torch.nan
-            torch.manual_seed(12345)  # what reading pictures in the same process may do
+            torch.manual_seed(12345)  # what reading images in the same process may do
             yield {name: value[self.rank :: self.processes] for name, value in batch.items()}
             step += 1
 

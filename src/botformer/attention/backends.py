@@ -9,8 +9,8 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from botformer.attention.augmented import augmented_attention
 from botformer.attention.definition import attention_by_definition
+from botformer.attention.sdpa import sdpa_attention
 from botformer.attention.tiled import tiled_attention
 from botformer.attention.triton_op import WIDEST_HEAD, triton_attention
 from botformer.errors import unknown
@@ -27,7 +27,7 @@ class Backend:
 
     name: str
     run: Callable[..., Tensor]
-    obstacle: Callable[[Tensor, Tensor], str] = lambda q, v: ""
+    unsupported_reason: Callable[[Tensor, Tensor], str] = lambda q, v: ""
     portable: bool = False
     pools: bool = False
     """`run` takes `pool` too, for maps of even height and width."""
@@ -37,7 +37,7 @@ TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
 TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
-def _triton_obstacle(q: Tensor, v: Tensor) -> str:
+def _triton_unsupported(q: Tensor, v: Tensor) -> str:
     if not TRITON_INSTALLED:
         return "Triton is not installed (it comes with PyTorch for CUDA)"
     if not q.is_cuda and not (TRITON_INTERPRETED and q.device.type == "cpu"):
@@ -58,7 +58,7 @@ def _compute_capability(index: int) -> int:
     return torch.cuda.get_device_capability(index)[0]
 
 
-def _tiled_obstacle(q: Tensor, v: Tensor) -> str:
+def _tiled_unsupported(q: Tensor, v: Tensor) -> str:
     if q.device.type != "cpu":
         return f"it is made for the CPU, the input is on {q.device.type}"
     if q.dtype not in (torch.float32, torch.float64):
@@ -66,7 +66,7 @@ def _tiled_obstacle(q: Tensor, v: Tensor) -> str:
     return ""
 
 
-def _augmented_obstacle(q: Tensor, v: Tensor) -> str:
+def _sdpa_unsupported(q: Tensor, v: Tensor) -> str:
     if q.is_cuda and q.dtype == torch.float64:
         return "no fused CUDA kernel takes float64; use backend='definition' or float32"
     return ""
@@ -78,9 +78,9 @@ def _augmented_obstacle(q: Tensor, v: Tensor) -> str:
 BACKENDS = {
     backend.name: backend
     for backend in (
-        Backend("tiled", tiled_attention, _tiled_obstacle, pools=True),
-        Backend("augmented", augmented_attention, _augmented_obstacle, portable=True),
-        Backend("triton", triton_attention, _triton_obstacle),
+        Backend("tiled", tiled_attention, _tiled_unsupported, pools=True),
+        Backend("sdpa", sdpa_attention, _sdpa_unsupported, portable=True),
+        Backend("triton", triton_attention, _triton_unsupported),
         Backend("definition", attention_by_definition, portable=True),
     )
 }
@@ -99,11 +99,11 @@ def choose(name: str, q: Tensor, v: Tensor) -> Backend:
     if name != "auto":
         if name not in BACKENDS:
             raise unknown("attention backend", name, ["auto", *BACKENDS])
-        if reason := BACKENDS[name].obstacle(q, v):
+        if reason := BACKENDS[name].unsupported_reason(q, v):
             raise RuntimeError(f"attention backend {name!r} cannot run this input: {reason}")
         return BACKENDS[name]
     exporting = torch.compiler.is_exporting()
-    able = (one for one in BACKENDS.values() if (one.portable or not exporting) and not one.obstacle(q, v))
+    able = (one for one in BACKENDS.values() if (one.portable or not exporting) and not one.unsupported_reason(q, v))
     backend = next(able)
     if backend.name == "tiled" and q.shape[2] * q.shape[3] <= SMALL_MAP:
         backend = BACKENDS["definition"]

@@ -27,13 +27,13 @@ def logits_by_definition(q: Tensor, k: Tensor, rel_height: Tensor, rel_width: Te
 
 
 def attention_by_definition(
-    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, key_padding: Tensor | None = None
+    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding_mask: Tensor | None = None
 ) -> Tensor:
     """softmax over all keys of the logits, times v: (B, N, H, W, Dv). Holds the (HW)^2 matrix."""
     logits = logits_by_definition(q, k, rel_height, rel_width)
-    if key_padding is not None:
-        logits = logits.masked_fill(key_padding[:, None, None, None], -torch.inf)
+    if padding_mask is not None:
+        logits = logits.masked_fill(padding_mask[:, None, None, None], -torch.inf)
     weights = logits.flatten(-2).softmax(-1).unflatten(-1, logits.shape[-2:])
-    if key_padding is not None:  # no key at all: 0 / 0 above, nothing to attend to
-        weights = weights.masked_fill(key_padding.flatten(1).all(1)[:, None, None, None, None, None], 0)
+    if padding_mask is not None:  # no key at all: 0 / 0 above, nothing to attend to
+        weights = weights.masked_fill(padding_mask.flatten(1).all(1)[:, None, None, None, None, None], 0)
     return torch.einsum("bnyxuv,bnuvd->bnyxd", weights, v)

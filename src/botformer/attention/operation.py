@@ -17,7 +17,7 @@ def relative_attention_2d(
     rel_height: Tensor,
     rel_width: Tensor,
     *,
-    key_padding: Tensor | None = None,
+    padding_mask: Tensor | None = None,
     pool: bool = False,
     backend: str = "auto",
 ) -> Tensor:
@@ -36,7 +36,7 @@ def relative_attention_2d(
             padded gives zeros.
         pool: average the result over cells of 2x2, at an odd edge over the positions inside (paper section 3.2): what
             follows attention in a block of stride 2, and cheaper than by itself.
-        backend: "auto" chooses and says so once in the log; a named one ("triton", "tiled", "augmented", "definition")
+        backend: "auto" chooses and says so once in the log; a named one ("triton", "tiled", "sdpa", "definition")
             runs or raises.
 
     Returns:
@@ -47,13 +47,13 @@ def relative_attention_2d(
         InputError: shapes, dtypes or devices that do not fit together.
         RuntimeError: a named backend that cannot run this input, with the reason.
     """
-    _check(q, k, v, rel_height, rel_width, key_padding)
+    _check(q, k, v, rel_height, rel_width, padding_mask)
     chosen = choose(backend, q, v)
     H, W = q.shape[2:4]
     fused = pool and chosen.pools and H % 2 == 0 and W % 2 == 0
     device = q.device.type
     with torch.autocast(device, enabled=False) if device != "meta" else nullcontext():  # which knows no autocast
-        out = chosen.run(q, k, v, rel_height, rel_width, key_padding, **({"pool": True} if fused else {}))
+        out = chosen.run(q, k, v, rel_height, rel_width, padding_mask, **({"pool": True} if fused else {}))
     return average_cells(out) if pool and not fused else out
 
 
@@ -64,7 +64,7 @@ def average_cells(x: Tensor) -> Tensor:
     return pooled.unflatten(1, (N, -1)).permute(0, 1, 3, 4, 2)
 
 
-def _check(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, key_padding: Tensor | None) -> None:
+def _check(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding_mask: Tensor | None) -> None:
     if q.ndim != 5:
         raise InputError(f"q must be (batch, heads, height, width, dim), got shape {tuple(q.shape)}")
     B, N, H, W, D = q.shape
@@ -84,8 +84,8 @@ def _check(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tenso
             raise InputError(
                 f"{name} is {tensor.dtype} on {tensor.device}, q is {q.dtype} on {q.device}; cast or move one of them"
             )
-    if key_padding is not None and (tuple(key_padding.shape) != (B, H, W) or key_padding.dtype != torch.bool):
+    if padding_mask is not None and (tuple(padding_mask.shape) != (B, H, W) or padding_mask.dtype != torch.bool):
         raise InputError(
             f"key_padding must be bool of shape {(B, H, W)} with True for padding, "
-            f"got {key_padding.dtype} of shape {tuple(key_padding.shape)}"
+            f"got {padding_mask.dtype} of shape {tuple(padding_mask.shape)}"
         )

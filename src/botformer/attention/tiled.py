@@ -14,7 +14,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from botformer.attention.layout import map_of_heads
+from botformer.attention.channels_last import empty_channels_last
 from botformer.attention.products import product
 
 TILE_LOGITS = 2**20  # 4 MiB of float32
@@ -28,7 +28,7 @@ def tiled_attention(
     v: Tensor,
     rel_height: Tensor,
     rel_width: Tensor,
-    key_padding: Tensor | None = None,
+    padding_mask: Tensor | None = None,
     pool: bool = False,
 ) -> Tensor:
     """Exact relative attention in O(HW) memory: (B, N, H, W, Dv). Arguments as in `relative_attention_2d`.
@@ -39,7 +39,7 @@ def tiled_attention(
     An operator of its own, so that compiled graphs do not unroll the loop over tiles.
     """
     out = _result(v, pool)
-    for where, group in _groups(q, k, v, rel_height, rel_width, key_padding, pool):
+    for where, group in _groups(q, k, v, rel_height, rel_width, padding_mask, pool):
         out[where] = group.attend().view(out[where].shape)
     return out
 
@@ -51,7 +51,7 @@ def _(
     v: Tensor,
     rel_height: Tensor,
     rel_width: Tensor,
-    key_padding: Tensor | None = None,
+    padding_mask: Tensor | None = None,
     pool: bool = False,
 ) -> Tensor:
     return _result(v, pool)
@@ -64,14 +64,14 @@ def tiled_attention_backward(
     v: Tensor,
     rel_height: Tensor,
     rel_width: Tensor,
-    key_padding: Tensor | None,
+    padding_mask: Tensor | None,
     pool: bool,
     d_out: Tensor,
 ) -> list[Tensor]:
     """The gradients of q, k, v and both tables."""
-    d_maps = [map_of_heads(x) for x in (q, k, v)]
+    d_maps = [empty_channels_last(x) for x in (q, k, v)]
     d_tables = [torch.zeros_like(x) for x in (rel_height, rel_width)]
-    for where, group in _groups(q, k, v, rel_height, rel_width, key_padding, pool):
+    for where, group in _groups(q, k, v, rel_height, rel_width, padding_mask, pool):
         *of_maps, of_tables = group.gradients(_merged(d_out[where]))
         for total, part in zip(d_maps, of_maps, strict=True):
             total[where] = part.view(total[where].shape)
@@ -82,7 +82,7 @@ def tiled_attention_backward(
 
 @tiled_attention_backward.register_fake
 def _(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, *_: Any) -> list[Tensor]:
-    d_maps = [map_of_heads(x) for x in (q, k, v)]
+    d_maps = [empty_channels_last(x) for x in (q, k, v)]
     return [*d_maps, torch.empty_like(rel_height), torch.empty_like(rel_width)]
 
 
@@ -231,7 +231,7 @@ def _groups(
     v: Tensor,
     rel_height: Tensor,
     rel_width: Tensor,
-    key_padding: Tensor | None,
+    padding_mask: Tensor | None,
     pool: bool,
 ) -> Iterator[tuple[tuple[slice, slice], _Group]]:
     """As many heads, then images, together as a tile has room for, and which they are."""
@@ -246,8 +246,8 @@ def _groups(
         for n in range(0, N, heads):
             where = slice(b, b + images), slice(n, n + heads)
             padding = None
-            if key_padding is not None:
-                padding = key_padding[where[0], None].expand(-1, q[where].shape[1], -1, -1).reshape(-1, 1, H * W)
+            if padding_mask is not None:
+                padding = padding_mask[where[0], None].expand(-1, q[where].shape[1], -1, -1).reshape(-1, 1, H * W)
             yield where, _Group(q[where], k[where], v[where], rel_height, rel_width, padding, pool)
 
 
@@ -268,4 +268,4 @@ def _cells(x: Tensor) -> Tensor:
 
 def _result(v: Tensor, pool: bool) -> Tensor:
     """Empty, in the shape of the result."""
-    return map_of_heads(v[:, :, ::2, ::2] if pool else v)
+    return empty_channels_last(v[:, :, ::2, ::2] if pool else v)

@@ -117,7 +117,7 @@ def _add_row_terms(logits, terms, BLOCK_M: tl.constexpr, BLOCK_Y: tl.constexpr, 
 
 @triton.jit
 def forward_kernel(
-    q, k, v, rel_height, rel_width, key_padding, out, largest_logit, normalizer, row_terms, column_terms,
+    q, k, v, rel_height, rel_width, padding_mask, out, largest_logit, normalizer, row_terms, column_terms,
     q_strides, k_strides, v_strides, N, H, W,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_L: tl.constexpr,
@@ -157,12 +157,12 @@ def forward_kernel(
             content = tl.dot(q_tile, keys, input_precision=PRECISION)
             logits = content * (D**-0.5 * LOG2E) + column_term
             logits = _add_row_terms(logits, _load_row_terms(row_terms, m, y0, H, W, BLOCK_Y), BLOCK_M, BLOCK_Y, BLOCK_X)
-            if key_padding is not None:
-                padded = tl.load(key_padding + b * positions + key_y * W + key_x, mask=inside, other=1)
+            if padding_mask is not None:
+                padded = tl.load(padding_mask + b * positions + key_y * W + key_x, mask=inside, other=1)
                 logits = tl.where((padded != 0)[None, :], float("-inf"), logits)
             new_largest = tl.maximum(largest, tl.max(logits, 1))
             reference = new_largest
-            if key_padding is not None:  # no key so far: -inf - -inf is not a number
+            if padding_mask is not None:  # no key so far: -inf - -inf is not a number
                 reference = tl.where(new_largest == float("-inf"), 0.0, new_largest)
             weights = tl.exp2(logits - reference[:, None])
             shrink = tl.exp2(largest - reference)
@@ -171,7 +171,7 @@ def forward_kernel(
             acc = acc * shrink[:, None]
             acc = tl.dot(weights.to(values.dtype), values, acc, input_precision=PRECISION)
             largest = new_largest
-    if key_padding is not None:  # an image without a key: zeros here, and weights of zero in the backward pass
+    if padding_mask is not None:  # an image without a key: zeros here, and weights of zero in the backward pass
         largest = tl.where(total == 0, 0.0, largest)
         scale = tl.where(total == 0, 0.0, 1 / total)
     else:
@@ -187,7 +187,7 @@ def forward_kernel(
 
 @triton.jit
 def query_gradient_kernel(
-    q, k, v, rel_height, rel_width, key_padding, out, d_out, largest_logit, normalizer,
+    q, k, v, rel_height, rel_width, padding_mask, out, d_out, largest_logit, normalizer,
     d_q, delta, row_terms, column_terms, d_row_terms, d_column_terms,
     q_strides, k_strides, v_strides, out_strides, d_out_strides, N, H, W,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
@@ -238,8 +238,8 @@ def query_gradient_kernel(
             content = tl.dot(q_tile, keys, input_precision=PRECISION)
             logits = content * (D**-0.5 * LOG2E) + column_term
             logits = _add_row_terms(logits, _load_row_terms(row_terms, m, y0, H, W, BLOCK_Y), BLOCK_M, BLOCK_Y, BLOCK_X)
-            if key_padding is not None:
-                padded = tl.load(key_padding + b * positions + key_y * W + key_x, mask=inside, other=1)
+            if padding_mask is not None:
+                padded = tl.load(padding_mask + b * positions + key_y * W + key_x, mask=inside, other=1)
                 logits = tl.where((padded != 0)[None, :], float("-inf"), logits)
             weights = tl.exp2(logits - largest[:, None])  # not normalized yet
             values = _load_columns(v_start, key_y * v_strides[2] + key_x * v_strides[3], inside, DV, BLOCK_DV)
@@ -297,7 +297,7 @@ def _row_gradients_by_offset(d_row_terms, m, y, entry, H, W):
 
 @triton.jit
 def key_gradient_kernel(
-    q, k, v, key_padding, d_out, largest_logit, normalizer, delta, row_terms, column_terms, d_k, d_v,
+    q, k, v, padding_mask, d_out, largest_logit, normalizer, delta, row_terms, column_terms, d_k, d_v,
     q_strides, k_strides, v_strides, d_out_strides, N, H, W,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
@@ -324,8 +324,8 @@ def key_gradient_kernel(
         _map_start(v, v_strides, b, head), key_y * v_strides[2] + key_x * v_strides[3], inside, DV, BLOCK_DV
     )
     attended = inside
-    if key_padding is not None:
-        attended &= tl.load(key_padding + b * positions + key_y * W + key_x, mask=inside, other=1) == 0
+    if padding_mask is not None:
+        attended &= tl.load(padding_mask + b * positions + key_y * W + key_x, mask=inside, other=1) == 0
     rows = y0 + tl.arange(0, BLOCK_Y)
     q_start, d_out_start = _map_start(q, q_strides, b, head), _map_start(d_out, d_out_strides, b, head)
     k_acc = tl.zeros((BLOCK_Y * BLOCK_X, BLOCK_D), tl.float32)

@@ -67,7 +67,7 @@ def forward_launch(
     v: Tensor,
     rel_height: Tensor,
     rel_width: Tensor,
-    key_padding: Tensor | None,
+    padding_mask: Tensor | None,
     major: int,
     out: Tensor,
     largest: Tensor,
@@ -77,7 +77,7 @@ def forward_launch(
     B, N, H, W, _ = q.shape
     blocks = _rows(q, v, major)[0]
     arguments = {
-        **dict(q=q, k=k, v=v, rel_height=rel_height, rel_width=rel_width, key_padding=_bytes(key_padding)),
+        **dict(q=q, k=k, v=v, rel_height=rel_height, rel_width=rel_width, padding_mask=_bytes(padding_mask)),
         **dict(out=out, largest_logit=largest, normalizer=normalizer),
         **dict(row_terms=q.new_empty(B, N, H, H * W), column_terms=q.new_empty(B, N, H * W, W)),
         **_strides(q=q, k=k, v=v),
@@ -94,7 +94,7 @@ def backward_launches(
     v: Tensor,
     rel_height: Tensor,
     rel_width: Tensor,
-    key_padding: Tensor | None,
+    padding_mask: Tensor | None,
     major: int,
     out: Tensor,
     largest: Tensor,
@@ -114,13 +114,13 @@ def backward_launches(
     # Over several blocks of columns the row terms' gradients add up in memory: in float32.
     d_row_terms = terms["row_terms"].new_empty(B, N, H, H * W, dtype=torch.float32 if block_x < W else q.dtype)
     d_terms = dict(d_row_terms=d_row_terms, d_column_terms=torch.empty_like(terms["column_terms"]))
-    padding = _bytes(key_padding)
+    padding = _bytes(padding_mask)
 
     of_queries = Launch(
         kernels.query_gradient_kernel,
         (triton.cdiv(H * W, query_blocks.queries) * B * N,),
         {
-            **dict(q=q, k=k, v=v, rel_height=rel_height, rel_width=rel_width, key_padding=padding, out=out, d_q=d_q),
+            **dict(q=q, k=k, v=v, rel_height=rel_height, rel_width=rel_width, padding_mask=padding, out=out, d_q=d_q),
             **saved,
             **terms,
             **d_terms,
@@ -135,7 +135,7 @@ def backward_launches(
         kernels.key_gradient_kernel,
         (triton.cdiv(H, block_y) * triton.cdiv(W, block_x) * B * N,),
         {
-            **dict(q=q, k=k, v=v, key_padding=padding, d_k=d_k, d_v=d_v),
+            **dict(q=q, k=k, v=v, padding_mask=padding, d_k=d_k, d_v=d_v),
             **saved,
             **terms,
             **_strides(q=q, k=k, v=v, d_out=d_out),
@@ -195,8 +195,8 @@ def _precision(q: Tensor) -> str:
     return "tf32" if wanted else "ieee"
 
 
-def _bytes(key_padding: Tensor | None) -> Tensor | None:
-    return None if key_padding is None else key_padding.contiguous().view(torch.uint8)
+def _bytes(padding_mask: Tensor | None) -> Tensor | None:
+    return None if padding_mask is None else padding_mask.contiguous().view(torch.uint8)
 
 
 def _strides(**tensors: Tensor) -> dict[str, tuple[int, ...]]:

@@ -9,29 +9,29 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
-from botformer.attention.layout import map_of_heads
+from botformer.attention.channels_last import empty_channels_last
 
 # Of queries, keys or values. `triton_launch` has rows up to here.
 WIDEST_HEAD = 128
 
 
 def triton_attention(
-    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, key_padding: Tensor | None = None
+    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding_mask: Tensor | None = None
 ) -> Tensor:
     """Exact relative attention in O(HW) memory by the fused kernels: (B, N, H, W, Dv), a view of (B, H, W, N, Dv).
 
     Arguments as in `relative_attention_2d`. q, k and v are read as they lie wherever their last dimension is dense (so
     from a channels_last projection without a copy), and copied otherwise.
     """
-    return relative_attention(q, k, v, rel_height, rel_width, key_padding)[0]
+    return relative_attention(q, k, v, rel_height, rel_width, padding_mask)[0]
 
 
 @torch.library.custom_op("botformer::relative_attention", mutates_args=())
 def relative_attention(
-    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, key_padding: Tensor | None
+    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding_mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     """The result (B, N, H, W, Dv) and what the backward pass makes the softmax from, see `forward_kernel`."""
-    out, largest, normalizer = _outputs(q, k, v, rel_height, rel_width, key_padding)
+    out, largest, normalizer = _outputs(q, k, v, rel_height, rel_width, padding_mask)
     if out.numel():
         from botformer.attention.triton_launch import capability, forward_launch
 
@@ -41,7 +41,7 @@ def relative_attention(
             _readable(k),
             _readable(v),
             *tables,
-            key_padding,
+            padding_mask,
             capability(q.device),
             out,
             largest,
@@ -52,11 +52,11 @@ def relative_attention(
 
 @relative_attention.register_fake
 def _outputs(
-    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, key_padding: Tensor | None
+    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding_mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
     B, N, H, W, _ = q.shape
     largest = q.new_empty(B, N, H * W, dtype=torch.float32)
-    return map_of_heads(v), largest, torch.empty_like(largest)
+    return empty_channels_last(v), largest, torch.empty_like(largest)
 
 
 @torch.library.custom_op("botformer::relative_attention_backward", mutates_args=())
@@ -66,7 +66,7 @@ def relative_attention_backward(
     v: Tensor,
     rel_height: Tensor,
     rel_width: Tensor,
-    key_padding: Tensor | None,
+    padding_mask: Tensor | None,
     out: Tensor,
     largest: Tensor,
     normalizer: Tensor,
@@ -81,7 +81,7 @@ def relative_attention_backward(
     tables = rel_height.contiguous(), rel_width.contiguous()
     maps = _readable(q), _readable(k), _readable(v)
     saved = _readable(out), largest, normalizer, _readable(d_out)
-    settings = key_padding, capability(q.device)
+    settings = padding_mask, capability(q.device)
     launches, table_parts = backward_launches(*maps, *tables, *settings, *saved, d_q, d_k, d_v)
     for launch in launches:
         launch()
@@ -94,7 +94,7 @@ def _gradients(
     q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, *_: Any
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
     tables = rel_height.new_empty(rel_height.shape), rel_width.new_empty(rel_width.shape)
-    return map_of_heads(q), map_of_heads(k), map_of_heads(v), *tables
+    return empty_channels_last(q), empty_channels_last(k), empty_channels_last(v), *tables
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:

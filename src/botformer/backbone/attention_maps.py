@@ -1,4 +1,4 @@
-"""Where every attention layer of a network looks from one place of the picture."""
+"""Where every attention layer of a network looks from one place of the image."""
 
 from collections.abc import Sequence
 
@@ -16,7 +16,7 @@ def attention_maps(
 
     Args:
         model: anything that holds such layers and takes `images`: (B, 3, h, w), or a detector's list.
-        query: (y, x) of the place that looks, as shares of the picture, or of its canvas: (0.5, 0.5) is the centre.
+        query: (y, x) of the place that looks, as shares of the image, or of its canvas: (0.5, 0.5) is the centre.
     """
     maps: list[tuple[str, Tensor]] = []
     names = {module: name for name, module in model.named_modules() if isinstance(module, MHSA2d)}

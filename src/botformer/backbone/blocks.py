@@ -80,11 +80,11 @@ class Bottleneck(nn.Module):
             self.downsample = nn.Sequential(*projection, *([self.act] if options.shortcut_activation else []))
         self.drop_path = StochasticDepth(drop_path, "row")
 
-    def forward(self, x: Tensor, padding: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.act(self.bn1(self.conv1(x)))
         if isinstance(self.conv2, MHSA2d):
-            out = self.conv2(out, cells_of_padding(padding, self.key_stride))
+            out = self.conv2(out, downsample_padding_mask(padding_mask, self.key_stride))
         else:
             out = self.conv2(out)
         out = self.act(self.bn2(out))
@@ -106,16 +106,16 @@ class NonLocal(nn.Module):
         self.out = nn.Conv2d(channels // 2, channels, 1)
         self.bn = make_norm(channels, options, gamma=0.0)
 
-    def forward(self, x: Tensor, padding: Tensor | None = None) -> Tensor:
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         # (B, 1, H, W, C/2) each; the embedded Gaussian has no scale.
         q, k, v = self.qkv(x).permute(0, 2, 3, 1).unsqueeze(1).chunk(3, -1)
-        out = dot_attention([q], [k], v, cells_of_padding(padding, self.key_stride))
+        out = dot_attention([q], [k], v, downsample_padding_mask(padding_mask, self.key_stride))
         return x + self.bn(self.out(out[:, 0].permute(0, 3, 1, 2)))
 
 
-def cells_of_padding(padding: Tensor | None, stride: int) -> Tensor | None:
+def downsample_padding_mask(padding_mask: Tensor | None, stride: int) -> Tensor | None:
     """Padding of pixels (B, h, w) taken to cells (B, ceil(h/stride), ceil(w/stride)).
 
-    Padding lies right of and below the picture, so a cell is padding where its first pixel is.
+    Padding lies right of and below the image, so a cell is padding where its first pixel is.
     """
-    return None if padding is None else padding[:, ::stride, ::stride]
+    return None if padding_mask is None else padding_mask[:, ::stride, ::stride]

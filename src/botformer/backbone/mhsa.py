@@ -11,10 +11,10 @@ from botformer.attention import (
     attention_of_query,
     average_cells,
     dot_attention,
-    fit_absolute_table,
-    fit_table,
     relative_attention_2d,
     relative_parts,
+    resize_absolute_table,
+    resize_table,
 )
 from botformer.attention.backends import BACKENDS
 from botformer.errors import InputError, unknown
@@ -62,10 +62,8 @@ class MHSA2d(nn.Module):
             raise unknown("table policy", tables, get_args(TablePolicy))
         if backend not in ("auto", *BACKENDS):
             raise unknown("attention backend", backend, ["auto", *BACKENDS])
-        if position not in ("relative", "position_only") and backend not in ("auto", "augmented"):
-            raise InputError(
-                f"backend {backend!r} computes relative positions; position {position!r} runs as 'augmented'"
-            )
+        if position not in ("relative", "position_only") and backend not in ("auto", "sdpa"):
+            raise InputError(f"backend {backend!r} computes relative positions; position {position!r} runs as 'sdpa'")
         if heads < 1 or channels % heads:
             raise InputError(f"{channels} channels do not divide into {heads} heads; choose a divisor of {channels}")
         if min(size) < 1:
@@ -97,16 +95,16 @@ class MHSA2d(nn.Module):
         """The position tables by name; empty for "none"."""
         return dict(self.named_parameters(recurse=False))
 
-    def forward(self, x: Tensor, key_padding: Tensor | None = None) -> Tensor:
-        """As the class says; `key_padding` (B, H, W) bool, True = padding that gets no attention."""
+    def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """As the class says; `padding_mask` (B, H, W) bool, True = padding that gets no attention."""
         q, k, v = self._project(x)
         if self.position in ("relative", "position_only"):
             height, width = self._tables_for(q)
             out = relative_attention_2d(
-                q, k, v, height, width, key_padding=key_padding, pool=self.pool, backend=self.backend
+                q, k, v, height, width, padding_mask=padding_mask, pool=self.pool, backend=self.backend
             )
         else:
-            out = dot_attention(*self._dot_products(q, k), v, key_padding)
+            out = dot_attention(*self._dot_products(q, k), v, padding_mask)
             out = average_cells(out) if self.pool else out
         return out.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)  # a view of a channels_last map
 
@@ -125,7 +123,7 @@ class MHSA2d(nn.Module):
     def _tables_for(self, q: Tensor) -> tuple[Tensor, Tensor]:
         """The relative tables at the size and in the dtype of the map at hand."""
         H, W = q.shape[2:4]
-        height, width = fit_table(self.rel_height, H, self.tables), fit_table(self.rel_width, W, self.tables)
+        height, width = resize_table(self.rel_height, H, self.tables), resize_table(self.rel_width, W, self.tables)
         return height.to(q.dtype), width.to(q.dtype)
 
     def _dot_products(self, q: Tensor, k: Tensor) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
@@ -135,8 +133,8 @@ class MHSA2d(nn.Module):
         if self.position == "none":
             return (q * q.shape[-1] ** -0.5,), (k,)
         H, W = q.shape[2:4]
-        height = fit_absolute_table(self.abs_height, H, self.tables).to(q.dtype)
-        width = fit_absolute_table(self.abs_width, W, self.tables).to(q.dtype)
+        height = resize_absolute_table(self.abs_height, H, self.tables).to(q.dtype)
+        width = resize_absolute_table(self.abs_width, W, self.tables).to(q.dtype)
         embedding = height[:, None] + width[None]  # (H, W, D), or (H, W, C) in the listing
         if self.position == "absolute":
             return (q * q.shape[-1] ** -0.5,), (k + embedding,)
@@ -158,9 +156,9 @@ def _adapt_state(module: MHSA2d, state: dict[str, Tensor], prefix: str, *_: obje
         if loaded is None or loaded.shape == table.shape or loaded.shape[1:] != table.shape[1:]:
             continue
         if name.startswith("rel_"):
-            fitted = fit_table(loaded, (len(table) + 1) // 2, module.tables)
+            fitted = resize_table(loaded, (len(table) + 1) // 2, module.tables)
         else:
-            fitted = fit_absolute_table(loaded, len(table), module.tables)
+            fitted = resize_absolute_table(loaded, len(table), module.tables)
         state[prefix + name] = fitted
         logger.info(
             "%s%s: %d entries in the file, %d here; taken over by %r",

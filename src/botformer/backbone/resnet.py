@@ -38,23 +38,23 @@ class Stages(nn.Module):
         _initialise(self)
         _freeze(self._frozen_parts())
 
-    def stages(self, images: Tensor, padding: Tensor | None = None) -> dict[str, Tensor]:
-        """(B, 3, h, w), padding (B, h, w) bool -> {"c2": (B, channels, ceil(h/stride), ceil(w/stride)), ...}."""
+    def stages(self, images: Tensor, padding_mask: Tensor | None = None) -> dict[str, Tensor]:
+        """(B, 3, h, w), padding_mask (B, h, w) bool -> {"c2": (B, channels, ceil(h/stride), ceil(w/stride)), ...}."""
         if images.ndim != 4 or images.shape[1] != 3:
             raise InputError(f"images must be (batch, 3, height, width), got shape {tuple(images.shape)}")
-        if padding is not None and (
-            padding.shape != (images.shape[0], *images.shape[2:]) or padding.dtype != torch.bool
+        if padding_mask is not None and (
+            padding_mask.shape != (images.shape[0], *images.shape[2:]) or padding_mask.dtype != torch.bool
         ):
             raise InputError(
-                f"padding has shape {tuple(padding.shape)} and is {padding.dtype} for images of shape "
-                f"{tuple(images.shape)}; expected bool (batch, height, width), True beside the picture"
+                f"padding_mask has shape {tuple(padding_mask.shape)} and is {padding_mask.dtype} for images of shape "
+                f"{tuple(images.shape)}; expected bool (batch, height, width), True beside the image"
             )
         recompute = self.options.gradient_checkpointing and self.training and torch.is_grad_enabled()
         x = self.maxpool(self.act(self.bn1(self.conv1(images))))
         maps = {}
         for name, stage in zip(STAGES, (self.layer1, self.layer2, self.layer3, self.layer4), strict=True):
             for block in stage:
-                x = _recomputed(block, x, padding) if recompute else block(x, padding)
+                x = _recomputed(block, x, padding_mask) if recompute else block(x, padding_mask)
             maps[name] = x
         return maps
 
@@ -67,7 +67,7 @@ class Stages(nn.Module):
 
     def fold(self) -> None:
         """Fold every BatchNorm into the layer before it, in place; for inference only. See `backbone.folding`."""
-        from botformer.backbone.folding import fold  # it knows the blocks and this class
+        from botformer.backbone.fold_batchnorm import fold  # it knows the blocks and this class
 
         fold(self)
 
@@ -88,13 +88,13 @@ class Stages(nn.Module):
 class Backbone(Stages):
     """Images to feature maps.
 
-    `forward(images, padding=None)`: (B, 3, h, w) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}; `padding` (B, h, w)
+    `forward(images, padding_mask=None)`: (B, 3, h, w) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}; `padding_mask` (B, h, w)
     bool marks pixels that only fill the canvas (right and below): the attention does not look at them. `.channels`
     and `.strides` say the width of each map and the pixels between its cells.
     """
 
-    def forward(self, images: Tensor, padding: Tensor | None = None) -> dict[str, Tensor]:
-        return self.stages(images, padding)
+    def forward(self, images: Tensor, padding_mask: Tensor | None = None) -> dict[str, Tensor]:
+        return self.stages(images, padding_mask)
 
 
 class Classifier(Stages):
@@ -169,10 +169,10 @@ class _StageBuilder:
         return block
 
 
-def _recomputed(block: nn.Module, x: Tensor, padding: Tensor | None) -> Tensor:
+def _recomputed(block: nn.Module, x: Tensor, padding_mask: Tensor | None) -> Tensor:
     """The block, computed again in the backward pass; its BatchNorms count the batch once."""
     return checkpoint(
-        block, x, padding, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(block))
+        block, x, padding_mask, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(block))
     )
 
 

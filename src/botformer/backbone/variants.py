@@ -22,7 +22,7 @@ class Row:
 
     `blocks` a stage c2..c5; `c5` what its blocks do in place of the 3x3 convolution; `inserted` pairs of a stage and
     the kind of block that stands between its last but one and its last block; `width` channels of c2's bottleneck;
-    `stem` 7x7 stride 2 and max-pool (ImageNet), or one 3x3 convolution of stride 1 or 2 (small pictures).
+    `stem` 7x7 stride 2 and max-pool (ImageNet), or one 3x3 convolution of stride 1 or 2 (small images).
     """
 
     blocks: tuple[int, int, int, int]
@@ -67,7 +67,7 @@ ROWS: dict[str, Row] = {
     "resnet50_nl":       Row((3, 4, 6, 3), inserted=(("c4", "non_local"),)),
     "resnet50_bot_c4":   Row((3, 4, 6, 3), inserted=(("c4", "attention"),)),
     "resnet50_bot_c4c5": Row((3, 4, 6, 3), inserted=(("c4", "attention"), ("c5", "attention"))),
-    # Ours, for small pictures: CIFAR's 32 px with the full network, and small ones for the demo and the tests.
+    # Ours, for small images: CIFAR's 32 px with the full network, and small ones for the demo and the tests.
     "resnet50_cifar":    Row((3, 4, 6, 3), "convolution", 2, image_size=32, stem="3x3"),
     "botnet50_cifar":    Row((3, 4, 6, 3), "attention",   2, image_size=32, stem="3x3"),
     "botnet_s1_50_cifar": Row((3, 4, 6, 3), "attention",  1, image_size=32, stem="3x3"),

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from botformer.attention.backends import BACKENDS
-from botformer.benchmark.contest import Case, Contestant
-from botformer.benchmark.peers import (
+from botformer.benchmark.comparison import Case, Implementation
+from botformer.benchmark.third_party import (
     LUCIDRAINS_MISSING,
     AttentionWithoutPosition,
     FlexAttention,
@@ -83,12 +83,12 @@ def attention_case(shape: Shape, backward: bool, device: torch.device, dtype: to
     return Case(
         {"map": f"{shape.height}x{shape.width}", "batch": shape.batch, "pass": "both" if backward else "forward"},
         [
-            Contestant(
+            Implementation(
                 name,
                 lambda build=build: _prepare(build, shape, backward, device, dtype),
                 answer="" if name == "no position" else "relative attention",
-                obstacle=_obstacle(name, shape, backward, device, dtype),
-                theirs=name in ("timm", "lucidrains", "FlexAttention"),
+                unsupported_reason=_obstacle(name, shape, backward, device, dtype),
+                third_party=name in ("timm", "lucidrains", "FlexAttention"),
                 gflop=shape.gflop(backward, position=name != "no position"),
             )
             for name, build in PEERS.items()
@@ -132,7 +132,7 @@ def _map(B: int, C: int, H: int, W: int, device: torch.device, dtype: torch.dtyp
 def _obstacle(name: str, shape: Shape, backward: bool, device: torch.device, dtype: torch.dtype) -> str:
     if name.startswith("ours, "):
         sample = torch.empty(1, 1, shape.height, shape.width, shape.dim, device=device, dtype=dtype)
-        return BACKENDS[name.removeprefix("ours, ")].obstacle(sample, sample)
+        return BACKENDS[name.removeprefix("ours, ")].unsupported_reason(sample, sample)
     if name == "lucidrains":
         return LUCIDRAINS_MISSING or ("odd sizes are beyond it" if shape.height % 2 or shape.width % 2 else "")
     if name == "FlexAttention" and device.type == "cpu":

@@ -10,24 +10,24 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from botformer.benchmark.contest import Case, Contestant
+from botformer.benchmark.comparison import Case, Implementation
 from botformer.benchmark.timing import Call
 from botformer.create import create_detector
-from botformer.data.coco_writing import CocoWriter
-from botformer.data.detection_batches import detection_training_batches
-from botformer.data.detection_source import Category
-from botformer.data.detection_sources import open_detection_sources
+from botformer.data.detection.batches import detection_training_batches
+from botformer.data.detection.coco_writer import CocoWriter
+from botformer.data.detection.dataset import Category
+from botformer.data.detection.layouts import open_detection_datasets
 from botformer.recipes import RECIPES
 from botformer.recipes.schema import DetectionImages, DetectionRecipe
 
-CLASSES, OBJECTS = 80, 10  # a picture of COCO has seven objects on the average
+CLASSES, OBJECTS = 80, 10  # an image of COCO has seven objects on the average
 # (backbones, image px, batch)
 FULL = (("resnet50", "botnet50"), 1024)
 TINY = (("resnet_nano", "botnet_nano"), 128)
 BATCH = {"cpu": 1, "cuda": 4}
 SETS = 3
-PICTURES, PICTURE_PX = 24, (480, 640)  # COCO's usual height and width
-LOADED = "coco_botnet50_36"  # the recipe whose pictures the loader makes
+IMAGES, IMAGE_PX = 24, (480, 640)  # COCO's usual height and width
+LOADED = "coco_botnet50_36"  # the recipe whose images the loader makes
 
 
 def cases(device: torch.device, quick: bool) -> Iterator[Case]:
@@ -37,7 +37,7 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
     yield Case(
         {"px": image_px, "batch": batch, "mode": "training step"},
         [
-            Contestant(f"Mask R-CNN, {name}", lambda name=name: training_step(name, image_px, batch, device))
+            Implementation(f"Mask R-CNN, {name}", lambda name=name: training_step(name, image_px, batch, device))
             for name in names
         ],
     )
@@ -46,36 +46,36 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
     images = DetectionImages(size=TINY[1]) if quick else recipe.images
     yield Case(
         {"px": images.size, "batch": 4, "mode": "loader"},
-        [Contestant(f"loader, one process, {LOADED}", lambda: loading(images, batch=4))],
+        [Implementation(f"loader, one process, {LOADED}", lambda: loading(images, batch=4))],
     )
 
 
 def loading(images: DetectionImages, batch: int) -> Call:
-    """Reads, decodes, flips, scales and crops the next pictures of a training set; returns the canvases."""
+    """Reads, decodes, flips, scales and crops the next images of a training set; returns the canvases."""
     folder = tempfile.TemporaryDirectory()
-    _write_pictures(Path(folder.name))
-    training, _ = open_detection_sources(folder.name)
+    _write_images(Path(folder.name))
+    training, _ = open_detection_datasets(folder.name)
     batches = detection_training_batches(training, images, batch, seed=0, workers=0).starting_at(0)
 
-    def call(number: int, held: Any = folder) -> Tensor:  # the pictures live as long as the call
+    def call(number: int, held: Any = folder) -> Tensor:  # the images live as long as the call
         return next(batches)["images"]
 
     return call
 
 
-def _write_pictures(folder: Path) -> None:
+def _write_images(folder: Path) -> None:
     """JPEGs of smooth noise with rectangles for objects, in COCO's layout; two for validation."""
     rng, category = np.random.default_rng(0), Category(1, "rectangle")
-    for split, pictures in (("train2017", PICTURES), ("val2017", 2)):
+    for split, images in (("train2017", IMAGES), ("val2017", 2)):
         writer = CocoWriter([category])
         (folder / split).mkdir()
-        for number in range(pictures):
-            coarse = rng.integers(0, 256, (PICTURE_PX[0] // 16, PICTURE_PX[1] // 16, 3), dtype=np.uint8)
-            picture = Image.fromarray(coarse).resize((PICTURE_PX[1], PICTURE_PX[0]), Image.Resampling.BICUBIC)
-            picture.save(folder / split / f"{number}.jpg")
-            writer.add_picture(f"{number}.jpg", *PICTURE_PX)
+        for number in range(images):
+            coarse = rng.integers(0, 256, (IMAGE_PX[0] // 16, IMAGE_PX[1] // 16, 3), dtype=np.uint8)
+            image = Image.fromarray(coarse).resize((IMAGE_PX[1], IMAGE_PX[0]), Image.Resampling.BICUBIC)
+            image.save(folder / split / f"{number}.jpg")
+            writer.add_image(f"{number}.jpg", *IMAGE_PX)
             for _ in range(OBJECTS):
-                mask = np.zeros(PICTURE_PX, dtype=bool)
+                mask = np.zeros(IMAGE_PX, dtype=bool)
                 y, x = rng.integers(0, 300), rng.integers(0, 400)
                 mask[y : y + rng.integers(20, 160), x : x + rng.integers(20, 200)] = True
                 writer.add_object(mask, category)

@@ -9,10 +9,10 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from botformer.backbone.counting import count
+from botformer.backbone.flops import count
 from botformer.backbone.variants import ROWS, find_row
-from botformer.benchmark.contest import Case, Contestant
-from botformer.benchmark.networks import our_model, training_step
+from botformer.benchmark.comparison import Case, Implementation
+from botformer.benchmark.model_steps import our_model, training_step
 
 # (name, image px); a group: ours first, then networks whose accuracy the paper sets beside it.
 GROUPS = (
@@ -32,12 +32,12 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
     groups = TINY if quick else GROUPS if device.type == "cuda" else CPU_GROUPS
     batch = 2 if quick else BATCH[device.type]
     for group in groups:
-        yield Case({"group": group[0][0], "batch": batch}, [_contestant(*one, batch, device) for one in group])
+        yield Case({"group": group[0][0], "batch": batch}, [_implementation(*one, batch, device) for one in group])
 
 
-def _contestant(name: str, image_px: int, batch: int, device: torch.device) -> Contestant:
+def _implementation(name: str, image_px: int, batch: int, device: torch.device) -> Implementation:
     ours = name in ROWS
-    return Contestant(
+    return Implementation(
         f"{name}, {image_px} px",
         lambda: training_step(lambda: _model(name, image_px), image_px, batch, device),
         gflop=6 * batch * count(find_row(name), image_px).multiply_adds / 1e9 if ours else None,

@@ -7,14 +7,14 @@ from typing import Any
 import torch
 from torch import nn
 
-from botformer.backbone.counting import count
+from botformer.backbone.flops import count
 from botformer.backbone.mhsa import MHSA2d
 from botformer.backbone.variants import find_row
-from botformer.benchmark.contest import Case, Contestant
-from botformer.benchmark.networks import as_lucidrains, as_timm, inference, our_model, training_step
-from botformer.benchmark.peers import LUCIDRAINS_MISSING
+from botformer.benchmark.comparison import Case, Implementation
+from botformer.benchmark.model_steps import as_lucidrains, as_timm, inference, our_model, training_step
+from botformer.benchmark.third_party import LUCIDRAINS_MISSING
 from botformer.deploy import optimize
-from botformer.weights.adopt import adopt
+from botformer.weights.convert_timm import convert
 
 # (image px, batch)
 CPU = ((1024, 1),)
@@ -40,7 +40,7 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
         yield bfloat16_case(image_px, batch, device, compiled=not quick)
     timm_px, timm_batch = TIMM[device.type]
     for mode in MODES:
-        yield adopt_case(mode, timm_px, 2 if quick else timm_batch, device)
+        yield convert_case(mode, timm_px, 2 if quick else timm_batch, device)
     for image_px, batch in sizes[1:]:
         for mode in MODES:
             yield attention_case(mode, image_px, batch, device)
@@ -50,9 +50,9 @@ def attention_case(mode: str, image_px: int, batch: int, device: torch.device) -
     """ResNet-50, and BoTNet-50 with our attention, timm's and lucidrains'."""
     call = partial(_call, mode, image_px=image_px, batch=batch, device=device)
     gflop = partial(_gflop, mode, image_px, batch)
-    contestants = [
-        Contestant("resnet50", lambda: call(lambda: our_model("resnet50", image_px)), gflop=gflop("resnet50")),
-        Contestant(
+    implementations = [
+        Implementation("resnet50", lambda: call(lambda: our_model("resnet50", image_px)), gflop=gflop("resnet50")),
+        Implementation(
             "botnet50, ours",
             lambda: call(lambda: our_model("botnet50", image_px)),
             answer="botnet50",
@@ -60,16 +60,16 @@ def attention_case(mode: str, image_px: int, batch: int, device: torch.device) -
         ),
     ]
     for name, swap in SWAPS.items():
-        contestants.append(
-            Contestant(
+        implementations.append(
+            Implementation(
                 f"botnet50, attention of {name}",
                 lambda swap=swap: call(lambda: our_model("botnet50", image_px, swap)),
                 answer="botnet50",
-                obstacle=LUCIDRAINS_MISSING if name == "lucidrains" else "",
+                unsupported_reason=LUCIDRAINS_MISSING if name == "lucidrains" else "",
                 gflop=gflop("botnet50"),
             )
         )
-    return Case({"px": image_px, "batch": batch, "mode": mode}, contestants, _tolerance(device))
+    return Case({"px": image_px, "batch": batch, "mode": mode}, implementations, _tolerance(device))
 
 
 def compiled_case(image_px: int, batch: int, device: torch.device) -> Case:
@@ -77,7 +77,7 @@ def compiled_case(image_px: int, batch: int, device: torch.device) -> Case:
     return Case(
         {"px": image_px, "batch": batch, "mode": "training step, compiled"},
         [
-            Contestant(
+            Implementation(
                 name,
                 lambda name=name: training_step(lambda: our_model(name, image_px), image_px, batch, device, True),
                 gflop=_gflop("training step", image_px, batch, name),
@@ -87,39 +87,41 @@ def compiled_case(image_px: int, batch: int, device: torch.device) -> Case:
     )
 
 
-def adopt_case(mode: str, image_px: int, batch: int, device: torch.device) -> Case:
+def convert_case(mode: str, image_px: int, batch: int, device: torch.device) -> Case:
     """timm's botnet26t_256 as it comes and adopted."""
     call = partial(_call, mode, image_px=image_px, batch=batch, device=device)
     name = "botnet26t_256"
-    contestants = [
-        Contestant(f"timm {name}", lambda: call(lambda: _timm_model(name)), answer=name),
-        Contestant(f"timm {name}, adopted", lambda: call(lambda: adopt(_timm_model(name))), answer=name),
+    implementations = [
+        Implementation(f"timm {name}", lambda: call(lambda: _timm_model(name)), answer=name),
+        Implementation(f"timm {name}, adopted", lambda: call(lambda: convert(_timm_model(name))), answer=name),
     ]
-    return Case({"px": image_px, "batch": batch, "mode": mode}, contestants, _tolerance(device))
+    return Case({"px": image_px, "batch": batch, "mode": mode}, implementations, _tolerance(device))
 
 
 def deployed_case(image_px: int, batch: int, device: torch.device, compiled: bool) -> Case:
     """Inference with networks as they come and as `deploy.optimize` makes them."""
     call = partial(_call, "inference", image_px=image_px, batch=batch, device=device)
 
-    def contestant(title: str, name: str, make: Callable[[], Any]) -> Contestant:
-        return Contestant(title, lambda: call(make), answer=name, gflop=_gflop("inference", image_px, batch, name))
+    def implementation(title: str, name: str, make: Callable[[], Any]) -> Implementation:
+        return Implementation(title, lambda: call(make), answer=name, gflop=_gflop("inference", image_px, batch, name))
 
-    contestants = [contestant("torchvision resnet50, eager", "resnet50", lambda: _torchvision_resnet50(image_px))]
+    implementations = [
+        implementation("torchvision resnet50, eager", "resnet50", lambda: _torchvision_resnet50(image_px))
+    ]
     for name in ("resnet50", "botnet50"):
-        contestants.append(contestant(f"{name}, eager", name, lambda name=name: our_model(name, image_px)))
-        contestants.append(
-            contestant(f"{name}, deployed", name, lambda name=name: optimize(our_model(name, image_px).to(device)))
+        implementations.append(implementation(f"{name}, eager", name, lambda name=name: our_model(name, image_px)))
+        implementations.append(
+            implementation(f"{name}, deployed", name, lambda name=name: optimize(our_model(name, image_px).to(device)))
         )
         if compiled:
-            contestants.append(
-                contestant(
+            implementations.append(
+                implementation(
                     f"{name}, deployed and compiled",
                     name,
                     lambda name=name: optimize(our_model(name, image_px).to(device), compile=True),
                 )
             )
-    return Case({"px": image_px, "batch": batch, "mode": "deployed"}, contestants, _tolerance(device))
+    return Case({"px": image_px, "batch": batch, "mode": "deployed"}, implementations, _tolerance(device))
 
 
 def bfloat16_case(image_px: int, batch: int, device: torch.device, compiled: bool) -> Case:
@@ -128,17 +130,17 @@ def bfloat16_case(image_px: int, batch: int, device: torch.device, compiled: boo
     Compared with each other; how near the network is to the exact one is a matter of the tests.
     """
 
-    def contestant(title: str, answer: str, make: Callable[[], Any]) -> Contestant:
-        return Contestant(title, lambda: _call("inference", make, image_px, batch, device), answer=answer)
+    def implementation(title: str, answer: str, make: Callable[[], Any]) -> Implementation:
+        return Implementation(title, lambda: _call("inference", make, image_px, batch, device), answer=answer)
 
-    contestants = [
-        contestant("torchvision resnet50, eager, float32", "resnet50", lambda: _torchvision_resnet50(image_px)),
-        contestant("botnet50, eager, float32", "botnet50", lambda: our_model("botnet50", image_px)),
+    implementations = [
+        implementation("torchvision resnet50, eager, float32", "resnet50", lambda: _torchvision_resnet50(image_px)),
+        implementation("botnet50, eager, float32", "botnet50", lambda: our_model("botnet50", image_px)),
     ]
     for name in ("resnet50", "botnet50"):
         for by_compiler in (False, True)[: 1 + compiled]:
-            contestants.append(
-                contestant(
+            implementations.append(
+                implementation(
                     f"{name}, deployed{' and compiled' if by_compiler else ''}",
                     f"{name} in bfloat16",
                     lambda name=name, by_compiler=by_compiler: optimize(
@@ -146,7 +148,7 @@ def bfloat16_case(image_px: int, batch: int, device: torch.device, compiled: boo
                     ),
                 )
             )
-    return Case({"px": image_px, "batch": batch, "mode": "deployed in bfloat16"}, contestants, tolerance=0.3)
+    return Case({"px": image_px, "batch": batch, "mode": "deployed in bfloat16"}, implementations, tolerance=0.3)
 
 
 def _call(mode: str, build: Callable[[], Any], image_px: int, batch: int, device: torch.device) -> Any:

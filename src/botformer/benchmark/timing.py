@@ -1,4 +1,4 @@
-"""Times that can be compared: contestants take turns round by round, and ratios are made within a round.
+"""Times that can be compared: implementations take turns round by round, and ratios are made within a round.
 
 What else the machine does then meets everybody alike. A turn is as many calls as make it long enough to be measured,
 and every call has another input, so that none finds its input in a cache (`rotations`).
@@ -14,11 +14,11 @@ from typing import Any
 import torch
 
 Call = Callable[[int], Any]
-"""One call of a contestant, on the input with this number; numbers go on, the contestant takes the remainder."""
+"""One call of an implementation, on the input with this number; numbers go on, the implementation takes the remainder."""
 
 SHORTEST_TURN_MS = 20.0
 MOST_CALLS = 50  # a turn
-ROOM_BYTES = 2**30  # for the inputs of one contestant
+ROOM_BYTES = 2**30  # for the inputs of one implementation
 USUAL_CACHE_BYTES = 2**26  # where a machine does not say
 
 
@@ -28,10 +28,10 @@ def take_turns(
     device: torch.device,
     on_turn: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Milliseconds of one call of each contestant, one figure a round.
+    """Milliseconds of one call of each implementation, one figure a round.
 
     Args:
-        calls: by the contestant's name.
+        calls: by the implementation's name.
         rounds: at least 1; who starts moves on by one each round.
         on_turn: told after every turn.
 

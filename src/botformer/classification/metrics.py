@@ -35,9 +35,9 @@ class Accuracy:
             self.loss_sum += state["loss_sum"]
 
     def compute(self) -> dict[str, float]:
-        """Shares between 0 and 1; top5 only where there are more than five classes; `pictures` counted."""
-        pictures = int(self.confusion.sum())
-        metrics = {"top1": float(self.confusion.diagonal().sum()) / max(pictures, 1)}
+        """Shares between 0 and 1; top5 only where there are more than five classes; `images` counted."""
+        images = int(self.confusion.sum())
+        metrics = {"top1": float(self.confusion.diagonal().sum()) / max(images, 1)}
         if len(self.confusion) > 5:
-            metrics["top5"] = self.in_top5 / max(pictures, 1)
-        return metrics | {"loss": self.loss_sum / max(pictures, 1), "pictures": pictures}
+            metrics["top5"] = self.in_top5 / max(images, 1)
+        return metrics | {"loss": self.loss_sum / max(images, 1), "images": images}

@@ -7,8 +7,8 @@ import torch.nn.functional as F
 from torch import Tensor, nn
 
 from botformer.classification.metrics import Accuracy
-from botformer.classification.normalise import normalise
 from botformer.errors import InputError
+from botformer.image_normalization import normalize_bytes
 
 
 class ClassificationTask(nn.Module):
@@ -16,7 +16,7 @@ class ClassificationTask(nn.Module):
 
     Args:
         model: (B, 3, H, W) normalised -> (B, K) logits.
-        card: what a checkpoint says of the model; `card["class_names"]` are the K names.
+        model_config: what a checkpoint says of the model; `model_config["class_names"]` are the K names.
         no_decay: names of the model's parameters that weight decay leaves alone.
         label_smoothing, mixup, cutmix: as in the recipe; mixup and cutmix are the alphas, 0 is off.
     """
@@ -27,7 +27,7 @@ class ClassificationTask(nn.Module):
     def __init__(
         self,
         model: nn.Module,
-        card: dict[str, Any],
+        model_config: dict[str, Any],
         no_decay: set[str],
         *,
         label_smoothing: float = 0.0,
@@ -36,9 +36,9 @@ class ClassificationTask(nn.Module):
     ) -> None:
         super().__init__()
         self.model = model
-        self.num_classes = len(card["class_names"])
+        self.num_classes = len(model_config["class_names"])
         self.label_smoothing = label_smoothing
-        self._card, self._no_decay = card, no_decay
+        self._model_config, self._no_decay = model_config, no_decay
         self.mix = None
         if mixup or cutmix:
             from timm.data.mixup import Mixup  # imports much, and most runs mix nothing
@@ -47,18 +47,18 @@ class ClassificationTask(nn.Module):
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """`images` uint8 (B, 3, H, W), `labels` int64 (B,) -> {"loss_class": mean over the batch}."""
-        images, labels = normalise(batch["images"]), batch["labels"]
+        images, labels = normalize_bytes(batch["images"]), batch["labels"]
         if self.mix is None:
             logits = self.model(images)
             return {"loss_class": F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)}
         if len(images) % 2:
-            raise InputError(f"mixup and cutmix pair pictures up: {len(images)} a part of the batch must be even")
+            raise InputError(f"mixup and cutmix pair images up: {len(images)} a part of the batch must be even")
         images, soft_labels = self.mix(images, labels)
         return {"loss_class": F.cross_entropy(self.model(images).float(), soft_labels)}
 
     def predict(self, batch: Mapping[str, Any]) -> Tensor:
         """Logits (B, K)."""
-        return self.model(normalise(batch["images"]))
+        return self.model(normalize_bytes(batch["images"]))
 
     def evaluator(self) -> Accuracy:
         return Accuracy(self.num_classes)
@@ -66,5 +66,5 @@ class ClassificationTask(nn.Module):
     def no_weight_decay(self) -> set[str]:
         return {f"model.{name}" for name in self._no_decay}
 
-    def card(self) -> dict[str, Any]:
-        return self._card
+    def model_config(self) -> dict[str, Any]:
+        return self._model_config

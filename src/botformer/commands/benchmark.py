@@ -27,7 +27,7 @@ class Arguments:
     """attention: the operation. model: whole networks. headline: T3 to T7. detection: Mask R-CNN."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     rounds: int = 0
-    """Turns of each contestant; 0: 5 on a CPU, 20 on a GPU."""
+    """Turns of each implementation; 0: 5 on a CPU, 20 on a GPU."""
     minutes: float = 0
     """Begin no other case after this many minutes; what is left out is said. 0: no limit."""
     only: str = ""
@@ -51,21 +51,21 @@ def main(arguments: list[str]) -> None:
     command = shlex.join(["botformer", "benchmark", *arguments])
     receipt = benchmark(given, command)
     print_table(receipt, Console())
-    Console(stderr=True).print(f"receipt {receipt}, picture {receipt.with_suffix('.png')}")
+    Console(stderr=True).print(f"receipt {receipt}, image {receipt.with_suffix('.png')}")
 
 
 def benchmark(given: Arguments, command: str) -> Path:
-    """Measure, write receipt and picture, and return the receipt's path."""
+    """Measure, write receipt and image, and return the receipt's path."""
     from importlib import import_module
 
     import torch
     from rich.console import Console
 
-    from botformer.allocator import keep_freed_memory
-    from botformer.benchmark.contest import SEED, hold_all
-    from botformer.benchmark.peaks import measure_peaks
-    from botformer.benchmark.plot import draw_benchmark
+    from botformer.benchmark.chart import draw_benchmark
+    from botformer.benchmark.comparison import SEED, run_cases
     from botformer.benchmark.receipt import write_receipt
+    from botformer.benchmark.roofline import measure_peaks
+    from botformer.environment import keep_freed_memory
     from botformer.errors import unknown
 
     device = _device(given.device)
@@ -94,7 +94,7 @@ def benchmark(given: Arguments, command: str) -> Path:
             status.update(f"{given.suite}: {case} (turn {turns})")
 
         rows = []
-        for case_rows in hold_all(cases, rounds, device, peaks, given.minutes, on_turn):
+        for case_rows in run_cases(cases, rounds, device, peaks, given.minutes, on_turn):
             rows += case_rows
             for row in case_rows:
                 console.print(", ".join(f"{value}" for value in row.values()), highlight=False)
@@ -127,7 +127,7 @@ def benchmark(given: Arguments, command: str) -> Path:
 
 
 _EXPLANATION = (
-    "ms: median of {rounds} rounds; ratio: to the first contestant of the case, median of the ratios within a round; "
+    "ms: median of {rounds} rounds; ratio: to the first implementation of the case, median of the ratios within a round; "
     "peak_mib: memory at the peak beyond what was held before the call; of_peak: share of the measured matrix product."
 )
 
@@ -141,18 +141,18 @@ def print_table(receipt: Path, console: Any) -> None:
 
     figures = json.loads(receipt.read_text(encoding="utf-8"))["figures"]
     columns = [key for key in dict.fromkeys(key for row in figures for key in row) if key != "left_out"]
-    labels = columns[: columns.index("contestant")]
+    labels = columns[: columns.index("implementation")]
     table = Table(box=box.SIMPLE, pad_edge=False)
     for column in columns:
-        is_figure = column not in (*labels, "contestant")
+        is_figure = column not in (*labels, "implementation")
         table.add_column(column.replace("_", " "), justify="right" if is_figure else "left", no_wrap=is_figure)
     timed = [row for row in figures if "left_out" not in row]
     for row, following in zip(timed, [*timed[1:], None], strict=True):
         ends = following is not None and any(row[label] != following[label] for label in labels)
         table.add_row(*("" if row.get(column) is None else f"{row[column]}" for column in columns), end_section=ends)
     console.print(table)
-    for reason in dict.fromkeys(f"{row['contestant']}: {row['left_out']}" for row in figures if "left_out" in row):
-        where = [row for row in figures if f"{row['contestant']}: {row.get('left_out')}" == reason]
+    for reason in dict.fromkeys(f"{row['implementation']}: {row['left_out']}" for row in figures if "left_out" in row):
+        where = [row for row in figures if f"{row['implementation']}: {row.get('left_out')}" == reason]
         console.print(f"left out: {reason} ({len(where)} case{'s'[: len(where) != 1]})")
 
 

@@ -17,15 +17,15 @@ from botformer.errors import InputError
 from botformer.recipes import find_recipe
 
 FEWEST = 640
-SCENES_A_PICTURE = 0.08
+SCENES_A_IMAGE = 0.08
 
 
 @dataclass(frozen=True)
 class Arguments:
     out: Path = Path("runs/demo")
     """Where data, checkpoints, results.json and report.html go. A run that is there is continued."""
-    pictures: int = 40_000
-    """Pictures of digits to train on. Eight scenes of several digits are written for a hundred of them, and a twentieth
+    images: int = 40_000
+    """Images of digits to train on. Eight scenes of several digits are written for a hundred of them, and a twentieth
     of either with other digits and photographs for the evaluation."""
     epochs: int = 0
     """Passes over the data of each part; 0: as many as its recipe says."""
@@ -74,36 +74,36 @@ def main(arguments: list[str]) -> None:
     given = tyro.cli(Arguments, args=arguments, prog="botformer demo", description=__doc__)
     from rich.console import Console
 
-    report, nuclei, digits, scenes = demo(given.out, given.pictures, given.epochs)
+    report, nuclei, digits, scenes = demo(given.out, given.images, given.epochs)
     console = Console(soft_wrap=True)
     console.print(
         f"nuclei: mask AP50 {nuclei.results['mask']['AP50']:.3f} on the unseen strip; digits: "
-        f"{digits.results['top1']:.1%} of {digits.results['pictures']:,} unseen ones are right; digits in scenes: "
-        f"mask AP50 {scenes.results['mask']['AP50']:.3f} on {scenes.results['pictures']:,} unseen scenes"
+        f"{digits.results['top1']:.1%} of {digits.results['images']:,} unseen ones are right; digits in scenes: "
+        f"mask AP50 {scenes.results['mask']['AP50']:.3f} on {scenes.results['images']:,} unseen scenes"
     )
     console.print(f"The report: {report}")
-    console.print(f"Try one on a picture: botformer predict PICTURE --checkpoint {nuclei.run}")
+    console.print(f"Try one on an image: botformer predict IMAGE --checkpoint {nuclei.run}")
 
 
-def demo(out: Path, pictures: int, epochs: int = 0) -> tuple[Path, Part, Part, Part]:
+def demo(out: Path, images: int, epochs: int = 0) -> tuple[Path, Part, Part, Part]:
     """Data, training, evaluation and report, in OUT. Returns the report and nuclei, digits, scenes."""
     from botformer.commands.demo_report import write_demo_report
-    from botformer.data.digit_scenes import write_digit_scenes
-    from botformer.data.digits import write_digits
-    from botformer.data.nuclei import write_nuclei
+    from botformer.data.synthetic.digit_scenes import write_digit_scenes
+    from botformer.data.synthetic.digits import write_digits
+    from botformer.data.synthetic.nuclei_crops import write_nuclei
 
-    if pictures < FEWEST:
-        raise InputError(f"--pictures {pictures} are too few to learn from; expected {FEWEST} or more")
+    if images < FEWEST:
+        raise InputError(f"--images {images} are too few to learn from; expected {FEWEST} or more")
     clock = Clock()
     folders = {name: out / name for name in ("nuclei", "digits", "scenes")}
-    scenes = round(pictures * SCENES_A_PICTURE)
+    scenes = round(images * SCENES_A_IMAGE)
     # All data first: what is not installed is missed before anything is trained.
-    with clock.part("nuclei: writing the pictures"):
+    with clock.part("nuclei: writing the images"):
         write_nuclei(folders["nuclei"] / "data")
-    with clock.part("digits: writing the pictures"), _progress(pictures + _held_out(pictures)) as advance:
-        write_digits(folders["digits"] / "data", pictures, _held_out(pictures), on_picture=advance)
-    with clock.part("scenes: writing the pictures"), _progress(scenes + _held_out(scenes)) as advance:
-        write_digit_scenes(folders["scenes"] / "data", scenes, _held_out(scenes), on_picture=advance)
+    with clock.part("digits: writing the images"), _progress(images + _held_out(images)) as advance:
+        write_digits(folders["digits"] / "data", images, _held_out(images), on_image=advance)
+    with clock.part("scenes: writing the images"), _progress(scenes + _held_out(scenes)) as advance:
+        write_digit_scenes(folders["scenes"] / "data", scenes, _held_out(scenes), on_image=advance)
     nuclei = _learn("nuclei_mini", folders["nuclei"], epochs, clock)
     digits = _learn("digits", folders["digits"], epochs, clock)
     found = _learn("digit_scenes", folders["scenes"], epochs, clock, weights=str(digits.run))
@@ -140,8 +140,8 @@ def _learn(name: str, folder: Path, epochs: int, clock: Clock, weights: str = ""
     return Part(recipe, folder, results)
 
 
-def _held_out(pictures: int) -> int:
-    return max(pictures // 20, 10)
+def _held_out(images: int) -> int:
+    return max(images // 20, 10)
 
 
 @contextmanager

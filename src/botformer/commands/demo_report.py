@@ -17,9 +17,9 @@ _WRONG_SHOWN = 2
 def write_demo_report(
     report: Path, nuclei: "Part", digits: "Part", scenes: "Part", seconds: Mapping[str, float]
 ) -> None:
-    """The pictures that only the demo has, beside REPORT, and REPORT itself."""
-    from botformer.pictures.predictions import draw_gallery, draw_prediction
-    from botformer.pictures.report import Section, Table, write_report
+    """The images that only the demo has, beside REPORT, and REPORT itself."""
+    from botformer.plots.html_report import Section, Table, write_report
+    from botformer.plots.top5 import draw_gallery, draw_prediction
 
     right, wrong = _predictions(digits)
     gallery, close_up = report.parent / "gallery.png", report.parent / "prediction.png"
@@ -38,8 +38,8 @@ def write_demo_report(
                 ("what", "measured", "on unseen data"),
                 [
                     ("nuclei", _ap(nuclei.results), "whole nuclei of the micrograph's right strip"),
-                    ("digits", f"{digits.results['top1']:.1%} right", f"{digits.results['pictures']:,} pictures"),
-                    ("digits in scenes", _ap(scenes.results), f"{scenes.results['pictures']:,} scenes"),
+                    ("digits", f"{digits.results['top1']:.1%} right", f"{digits.results['images']:,} images"),
+                    ("digits in scenes", _ap(scenes.results), f"{scenes.results['images']:,} scenes"),
                 ],
             ),
             "AP50 is COCO's average precision of the outlines where an overlap of one half counts as found; AP is the "
@@ -67,7 +67,7 @@ def _parameters(part: "Part") -> str:
 
 
 def _nuclei(part: "Part") -> list[Any]:
-    from botformer.pictures.report import Picture, Section
+    from botformer.plots.html_report import ImageBlock, Section
 
     return [
         Section(
@@ -75,39 +75,41 @@ def _nuclei(part: "Part") -> list[Any]:
             [
                 f"{_parameters(part)} parameters. Training saw crops of the left three quarters of one fluorescence "
                 "micrograph whose nuclei people outlined; the strip below is the right quarter, of which it saw no "
-                "pixel. Nuclei that the strip's border cuts count neither way. One picture with "
+                "pixel. Nuclei that the strip's border cuts count neither way. One image with "
                 f"{part.results['objects']} whole nuclei to score: real data, but not a benchmark.",
-                Picture(part.evaluation / "best_and_worst.png", "The unseen strip: truth, and what was found."),
-                Picture(part.evaluation / "precision_recall.png", "Precision and recall on the strip."),
-                Picture(part.run / "curves.png", "Losses over the training."),
+                ImageBlock(part.evaluation / "best_and_worst.png", "The unseen strip: truth, and what was found."),
+                ImageBlock(part.evaluation / "precision_recall.png", "Precision and recall on the strip."),
+                ImageBlock(part.run / "curves.png", "Losses over the training."),
             ],
         )
     ]
 
 
 def _digits(part: "Part", gallery: Path, close_up: Path) -> list[Any]:
-    from botformer.pictures.report import Picture, Section
+    from botformer.plots.html_report import ImageBlock, Section
 
     return [
         Section(
             "Digits: a BoTNet classifier",
             [
-                f"{_parameters(part)} parameters. The pictures are synthetic scenes from real parts: digits that "
+                f"{_parameters(part)} parameters. The images are synthetic scenes from real parts: digits that "
                 "people wrote (MNIST), pasted on crops of photographs. Training and evaluation share neither digits "
                 "nor photographs.",
-                "Each picture stands beside the attention of the network's last stage, which looks at the whole map "
+                "Each image stands beside the attention of the network's last stage, which looks at the whole map "
                 "from one position. The titles say what it read; where it is wrong, what stands there.",
-                Picture(gallery, "Unseen pictures with the attention from their centre, averaged over the four heads."),
-                Picture(close_up, "One of them: the five most probable digits, and where the attention looks."),
-                Picture(part.run / "curves.png", "Loss, learning rate and accuracy on unseen pictures."),
-                Picture(part.evaluation / "confusion.png", "Truth in rows, predictions in columns."),
+                ImageBlock(
+                    gallery, "Unseen images with the attention from their centre, averaged over the four heads."
+                ),
+                ImageBlock(close_up, "One of them: the five most probable digits, and where the attention looks."),
+                ImageBlock(part.run / "curves.png", "Loss, learning rate and accuracy on unseen images."),
+                ImageBlock(part.evaluation / "confusion.png", "Truth in rows, predictions in columns."),
             ],
         )
     ]
 
 
 def _scenes(part: "Part") -> list[Any]:
-    from botformer.pictures.report import Picture, Section
+    from botformer.plots.html_report import ImageBlock, Section
 
     return [
         Section(
@@ -116,11 +118,11 @@ def _scenes(part: "Part") -> list[Any]:
                 f"{_parameters(part)} parameters; the backbone started from the classifier above. Each scene has one "
                 "to six digits on a photograph, of digits and photographs that training did not see. Best and worst "
                 "are chosen by the share of digits that were found and right.",
-                Picture(part.evaluation / "best_and_worst.png", "Unseen scenes: truth, and what was found."),
-                Picture(
+                ImageBlock(part.evaluation / "best_and_worst.png", "Unseen scenes: truth, and what was found."),
+                ImageBlock(
                     part.evaluation / "precision_recall.png", "Precision and recall, averaged over the ten digits."
                 ),
-                Picture(part.run / "curves.png", "Losses over the training."),
+                ImageBlock(part.run / "curves.png", "Losses over the training."),
             ],
         )
     ]
@@ -131,7 +133,7 @@ def _what_was_run(nuclei: "Part", digits: "Part", scenes: "Part", seconds: Mappi
     import os
     import platform
 
-    from botformer.pictures.report import Preformatted, Section, Table
+    from botformer.plots.html_report import Preformatted, Section, Table
 
     versions = json.loads((digits.run / "versions.json").read_text(encoding="utf-8"))
     parts = {"nuclei_mini": nuclei, "digits": digits, "digit_scenes": scenes}
@@ -164,11 +166,11 @@ def _what_was_run(nuclei: "Part", digits: "Part", scenes: "Part", seconds: Mappi
                     *((name, str(version)) for name, version in versions.items()),
                 ],
             ),
-            "The same on your own pictures: DIR has folders named after the classes, or COCO's annotations.",
+            "The same on your own images: DIR has folders named after the classes, or COCO's annotations.",
             Preformatted(
-                "botformer train digits --data DIR --out runs/mine --images.size 96 --images.flip\n"
+                "botformer train digits --data DIR --out runs/mine --images.size 96 --images.hflip\n"
                 "botformer train nuclei_mini --data DIR --out runs/cells --images.size 256 --images.test-size 512\n"
-                f"botformer predict PICTURE... --checkpoint {nuclei.run}"
+                f"botformer predict IMAGE... --checkpoint {nuclei.run}"
             ),
         ],
     )
@@ -185,16 +187,16 @@ def _changed(name: str, recipe: Any) -> str:
 
 
 def _predictions(part: "Part") -> tuple[list[Any], list[Any]]:
-    """Predictions on unseen pictures, one a class first: those that are right and those that are wrong."""
-    from botformer.commands.predict_classifier import CENTRE, look_at
+    """Predictions on unseen images, one a class first: those that are right and those that are wrong."""
     from botformer.create import load
+    from botformer.predict.classifier import CENTRE, look_at
 
-    model, card = load(part.run)
+    model, model_config = load(part.run)
     right, wrong = [], []
     for number in range(_SHOWN):
         for folder in sorted((part.data / "validation").iterdir()):
             files = sorted(folder.iterdir())
             if number < len(files):
-                prediction = replace(look_at(model, card, files[number], CENTRE), truth=folder.name)
+                prediction = replace(look_at(model, model_config, files[number], CENTRE), truth=folder.name)
                 (wrong if prediction.is_wrong else right).append(prediction)
     return right, wrong

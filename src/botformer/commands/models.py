@@ -7,7 +7,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from botformer.backbone.counting import count
+from botformer.backbone.flops import count
 from botformer.backbone.variants import PUBLISHED, ROWS
 from botformer.errors import InputError
 

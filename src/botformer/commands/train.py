@@ -1,4 +1,4 @@
-"""Train a recipe on your pictures: botformer train RECIPE --data DIR --out DIR [--any.field value]."""
+"""Train a recipe on your images: botformer train RECIPE --data DIR --out DIR [--any.field value]."""
 
 import logging
 import os
@@ -15,7 +15,7 @@ from rich.table import Table
 from botformer.errors import InputError
 from botformer.recipes import RECIPES, find_recipe
 from botformer.recipes.check import check
-from botformer.recipes.detector import Settings
+from botformer.recipes.detector_settings import Settings
 from botformer.recipes.schema import (
     ClassificationRecipe,
     DetectionImages,
@@ -28,13 +28,13 @@ from botformer.recipes.schema import (
 )
 
 if TYPE_CHECKING:
-    from botformer.data.detection_source import DetectionSource
+    from botformer.data.detection.dataset import DetectionDataset
 
 AnyRecipe = ClassificationRecipe | DetectionRecipe
 
 
 @dataclass(frozen=True)
-class Place:
+class RunOptions:
     out: Path = Path()
     """Where checkpoints, journal and curves go; runs/RECIPE by default."""
     resume: Literal["auto", "never"] = "auto"
@@ -42,7 +42,7 @@ class Place:
 
 
 @dataclass(frozen=True, kw_only=True)
-class ClassificationArguments(Place):
+class ClassificationArguments(RunOptions):
     data: str
     """DIR with train/CLASS/*.jpg and validation/CLASS/*.jpg, or with CLASS/*.jpg alone; tars; hfds/OWNER/NAME."""
     model: Model = field(default_factory=Model)
@@ -53,9 +53,9 @@ class ClassificationArguments(Place):
 
 
 @dataclass(frozen=True, kw_only=True)
-class DetectionArguments(Place):
+class DetectionArguments(RunOptions):
     data: str
-    """DIR with annotations/instances_train*.json, instances_val*.json and pictures (COCO), or with data.yaml (YOLO)."""
+    """DIR with annotations/instances_train*.json, instances_val*.json and images (COCO), or with data.yaml (YOLO)."""
     detector: Literal["mask_rcnn", "faster_rcnn"] = "mask_rcnn"
     """Boxes and masks, or boxes alone."""
     model: Model = field(default_factory=Model)
@@ -92,10 +92,10 @@ def main(arguments: list[str]) -> None:
 
 
 def train(recipe: AnyRecipe, data: str, out: Path, resume: Literal["auto", "never"]) -> dict[str, float | None]:
-    """Pictures, network and loop of a recipe put together; the metrics of the last evaluation."""
+    """Images, network and loop of a recipe put together; the metrics of the last evaluation."""
     # Heavy, and --help should not wait for it.
     from botformer.seeding import seed_all
-    from botformer.training.devices import open_accelerator
+    from botformer.training.distributed import open_accelerator
     from botformer.training.loop import fit
 
     check(recipe)
@@ -114,16 +114,16 @@ def train(recipe: AnyRecipe, data: str, out: Path, resume: Literal["auto", "neve
 def _classification_parts(recipe: ClassificationRecipe, data: str, per_process: int, share: dict[str, int]) -> Any:
     """Task, training batches and evaluation batches."""
     from botformer.create import create_classification_task
-    from botformer.data.batches import evaluation_batches, training_batches
-    from botformer.data.detection_sources import is_annotated
-    from botformer.data.sources import open_sources
+    from botformer.data.classification.batches import evaluation_batches, training_batches
+    from botformer.data.classification.dataset import open_classification_datasets
+    from botformer.data.detection.layouts import is_annotated
 
-    if is_annotated(data):  # their folders of pictures would pass for classes
+    if is_annotated(data):  # their folders of images would pass for classes
         raise InputError(
-            f"this recipe trains a classifier, but {data} holds objects with boxes (COCO or YOLO); give it pictures in "
+            f"this recipe trains a classifier, but {data} holds objects with boxes (COCO or YOLO); give it images in "
             f"class folders, DIR/train/CLASS/*.jpg, or take a recipe for detectors: {_names_of(DetectionRecipe)}"
         )
-    train_source, validation_source = open_sources(data)
+    train_source, validation_source = open_classification_datasets(data)
     task = create_classification_task(recipe, train_source.class_names)
     batches = training_batches(train_source, recipe.images, recipe.run.batch_size, recipe.run.seed, **share)
     return task, batches, evaluation_batches(validation_source, recipe.images, per_process, **share)
@@ -132,23 +132,23 @@ def _classification_parts(recipe: ClassificationRecipe, data: str, per_process: 
 def _detection_parts(recipe: DetectionRecipe, data: str, per_process: int, share: dict[str, int]) -> Any:
     """Task, training batches and evaluation batches."""
     from botformer.create import create_detection_task
-    from botformer.data.detection_batches import detection_evaluation_batches, detection_training_batches
-    from botformer.data.detection_sources import open_detection_sources
+    from botformer.data.detection.batches import detection_evaluation_batches, detection_training_batches
+    from botformer.data.detection.layouts import open_detection_datasets
 
-    train_source, validation_source = open_detection_sources(data)
+    train_source, validation_source = open_detection_datasets(data)
     _demand_objects(recipe, train_source, validation_source)
     task = create_detection_task(recipe, train_source.categories)
     batches = detection_training_batches(train_source, recipe.images, recipe.run.batch_size, recipe.run.seed, **share)
     return task, batches, detection_evaluation_batches(validation_source, recipe.images, per_process, **share)
 
 
-def _demand_objects(recipe: DetectionRecipe, train: "DetectionSource", validation: "DetectionSource") -> None:
+def _demand_objects(recipe: DetectionRecipe, train: "DetectionDataset", validation: "DetectionDataset") -> None:
     """What cannot be learnt or measured is said before the hours that it would take."""
-    from botformer.data.detection_sources import has_shapes
+    from botformer.data.detection.layouts import has_shapes
 
     if not validation.objects:
         raise InputError(
-            f"{validation.where} has no objects to measure by: {len(validation)} pictures, {len(validation.problems)} "
+            f"{validation.where} has no objects to measure by: {len(validation)} images, {len(validation.problems)} "
             "annotations left out; annotate some, or look at what was left out"
         )
     for source in (train, validation):

@@ -9,7 +9,7 @@ from botformer.backbone.resnet import Backbone, Classifier
 from botformer.backbone.variants import ROWS, Row, find_row
 from botformer.detection import Detector, build_detector
 from botformer.errors import InputError
-from botformer.recipes.detector import Kind, make_settings
+from botformer.recipes.detector_settings import Kind, make_settings
 from botformer.recipes.schema import DetectionImages
 
 ImageSize = int | tuple[int, int] | None
@@ -65,7 +65,7 @@ def create_detector(
             `strides`, such as timm's `features_only` networks.
         num_classes: kinds of objects, without the background; labels are 1 to num_classes.
         image_size: side of the canvas, or (height, width), in pixels; position tables of a row are made for it.
-        test_size: the canvas in detection, where it differs: networks trained on crops see whole pictures later.
+        test_size: the canvas in detection, where it differs: networks trained on crops see whole images later.
         backbone_options: options of `create_backbone` for a row, such as `frozen_stages` or `gradient_checkpointing`.
             BatchNorm follows the detector's settings unless it is named here.
         settings: fields of `botformer.detection.Settings`.
@@ -87,23 +87,28 @@ def create_detector(
     return build_detector(kind, backbone, num_classes, size, chosen, test_size)
 
 
-def network_of(card: dict[str, Any]) -> Classifier | Detector:
-    """The network that a card describes, with random weights (`create.loading.Loaded` says what stands in a card).
+def network_of(model_config: dict[str, Any]) -> Classifier | Detector:
+    """The network that a model config describes, with random weights (`create.loading.Loaded` says what stands in a model config).
 
     Raises:
         InputError: a value that is out of range or unknown.
-        KeyError, TypeError, ValueError: not the card of a network.
+        KeyError, TypeError, ValueError: not the model config of a network.
     """
-    if card["task"] != "detection":
-        return create_model(card["model"], len(card["class_names"]), card["image_size"], **card["options"])
+    if model_config["task"] != "detection":
+        return create_model(
+            model_config["model"],
+            len(model_config["class_names"]),
+            model_config["image_size"],
+            **model_config["options"],
+        )
     return create_detector(
-        card["detector"],
-        card["model"],
-        len([(int(number), str(name)) for number, name in card["categories"]]),
-        card["image_size"],
-        test_size=DetectionImages(**card["images"]).canvas,
-        backbone_options=card["options"],
-        **card["settings"],
+        model_config["detector"],
+        model_config["model"],
+        len([(int(number), str(name)) for number, name in model_config["categories"]]),
+        model_config["image_size"],
+        test_size=DetectionImages(**model_config["images"]).canvas,
+        backbone_options=model_config["options"],
+        **model_config["settings"],
     )
 
 

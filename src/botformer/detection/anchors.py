@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 from torchvision.models.detection.anchor_utils import AnchorGenerator
 
-from botformer.recipes.detector import Settings
+from botformer.recipes.detector_settings import Settings
 
 
 class Anchors:

@@ -4,7 +4,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 from botformer.detection.norms import make_norm
-from botformer.recipes.detector import Settings
+from botformer.recipes.detector_settings import Settings
 
 
 class FeaturePyramid(nn.Module):

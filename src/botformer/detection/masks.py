@@ -7,9 +7,9 @@ from torchvision.ops import roi_align
 
 
 def crop_masks(masks: Tensor, boxes_xyxy: Tensor, size: int) -> Tensor:
-    """Masks (n, h, w) of whole pictures -> (n, size, size) float32 0 or 1, each stretched from its box to a square.
+    """Masks (n, h, w) of whole images -> (n, size, size) float32 0 or 1, each stretched from its box to a square.
 
-    A cell is set where half of what it covers is. One mask after the other: a picture may hold a thousand, and as
+    A cell is set where half of what it covers is. One mask after the other: an image may hold a thousand, and as
     floats they would take four times what the caller's bytes do.
     """
     crops = [
@@ -19,26 +19,26 @@ def crop_masks(masks: Tensor, boxes_xyxy: Tensor, size: int) -> Tensor:
     return torch.stack(crops).float() if crops else boxes_xyxy.new_zeros(0, size, size)
 
 
-def mask_targets(crops: Tensor, boxes_xyxy: Tensor, owner: Tensor, regions_xyxy: Tensor, size: int) -> Tensor:
+def mask_targets(crops: Tensor, boxes_xyxy: Tensor, matched_idx: Tensor, proposals_xyxy: Tensor, size: int) -> Tensor:
     """What the mask branch should say of each region: (k, size, size) in 0..1, averages over its cells.
 
     crops (n, S, S) of boxes (n, 4); `owner` (k,) is the object that each of regions (k, 4) belongs to. Outside its box
     an object is not.
     """
     side = crops.shape[-1]
-    boxes = boxes_xyxy[owner]
+    boxes = boxes_xyxy[matched_idx]
     corner, extent = boxes[:, :2].repeat(1, 2), (boxes[:, 2:] - boxes[:, :2]).repeat(1, 2)
-    within = (regions_xyxy - corner) / extent * side + 1  # in cells of the crop, which gets a margin of one
-    # Only the crops that are needed become a batch of pictures.
-    used, index = torch.unique(owner, return_inverse=True)
-    pictures = F.pad(crops[used], (1, 1, 1, 1))[:, None]
-    return roi_align(pictures, torch.cat([index[:, None].to(within), within], 1), size, aligned=True)[:, 0]
+    within = (proposals_xyxy - corner) / extent * side + 1  # in cells of the crop, which gets a margin of one
+    # Only the crops that are needed become a batch of images.
+    used, index = torch.unique(matched_idx, return_inverse=True)
+    images = F.pad(crops[used], (1, 1, 1, 1))[:, None]
+    return roi_align(images, torch.cat([index[:, None].to(within), within], 1), size, aligned=True)[:, 0]
 
 
 def paste_window(probability: Tensor, box_xyxy: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
     """One predicted mask (M, M) over its box -> probabilities of the pixels it covers, and where they start.
 
-    Returns (rows, columns) of the window within the picture of `size` (height, width), and its (top, left); the window
+    Returns (rows, columns) of the window within the image of `size` (height, width), and its (top, left); the window
     is empty where the box covers no pixel's middle. Between the cells' middles it is linear; around the mask it is 0.
     """
     height, width = size

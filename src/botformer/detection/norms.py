@@ -3,7 +3,7 @@
 from torch import nn
 from torchvision.ops import FrozenBatchNorm2d
 
-from botformer.recipes.detector import Settings
+from botformer.recipes.detector_settings import Settings
 
 
 def make_norm(channels: int, settings: Settings) -> nn.Module:

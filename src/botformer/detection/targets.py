@@ -1,4 +1,4 @@
-"""What is in a picture, checked: torchvision's targets, or the same with masks as crops."""
+"""What is in an image, checked: torchvision's targets, or the same with masks as crops."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -9,15 +9,18 @@ from torch import Tensor
 
 from botformer.detection.masks import crop_masks
 from botformer.errors import InputError
-from botformer.recipes.detector import Kind, Settings
+from botformer.recipes.detector_settings import Kind, Settings
+
+_CROP_PER_CELL = 8
+"""Whole masks are kept as crops with so many cells per cell of the mask head's input: the code base's 112 for 14."""
 
 
 @dataclass(frozen=True)
-class Objects:
-    """The n objects of one picture, on the device of the detector."""
+class Targets:
+    """The n objects of one image, on the device of the detector."""
 
     boxes_xyxy: Tensor
-    """(n, 4) float32, pixels of the picture."""
+    """(n, 4) float32, pixels of the image."""
     labels: Tensor
     """(n,) int64, 1 to num_classes; 0 is the background."""
     mask_crops: Tensor | None = None
@@ -25,7 +28,7 @@ class Objects:
     has_mask: Tensor | None = None
     """(n,) bool: objects with a box alone teach the mask branch nothing."""
     keypoints: Tensor | None = None
-    """(n, keypoints, 3) float32: x, y in pixels of the picture, and whether it is visible."""
+    """(n, keypoints, 3) float32: x, y in pixels of the image, and whether it is visible."""
 
 
 def check_targets(
@@ -35,15 +38,15 @@ def check_targets(
     num_classes: int,
     settings: Settings,
     device: torch.device,
-) -> list[Objects]:
-    """Targets of a batch of pictures whose (height, width) are `sizes`.
+) -> list[Targets]:
+    """Targets of a batch of images whose (height, width) are `sizes`.
 
     A target has `boxes` (n, 4) float xyxy in pixels, `labels` (n,) int64 from 1 to num_classes, and, by kind,
     `keypoints` (n, keypoints, 3), or masks in one of two forms: `masks` (n, height, width), as torchvision wants them,
     or `mask_crops` (n, S, S), each relative to its box, with an optional `has_mask` (n,) bool. Other keys are ignored.
 
     Raises:
-        InputError: naming the picture and the box.
+        InputError: naming the image and the box.
     """
     if len(targets) != len(sizes):
         raise InputError(f"{len(sizes)} images but {len(targets)} targets; give one target an image")
@@ -54,20 +57,20 @@ def check_targets(
 
 
 class _Check:
-    """One picture's target."""
+    """One image's target."""
 
     def __init__(self, image: int, target: Mapping[str, Any], size: tuple[int, int], device: torch.device) -> None:
         self.image, self.target, self.size, self.device = image, target, size, device
 
-    def objects(self, kind: Kind, num_classes: int, settings: Settings) -> Objects:
+    def objects(self, kind: Kind, num_classes: int, settings: Settings) -> Targets:
         boxes = self._boxes()
         labels = self._labels(len(boxes), num_classes)
         if kind == "mask_rcnn":
             crops, has_mask = self._masks(boxes, settings)
-            return Objects(boxes, labels, crops, has_mask)
+            return Targets(boxes, labels, crops, has_mask)
         if kind == "keypoint_rcnn":
-            return Objects(boxes, labels, keypoints=self._keypoints(len(boxes), settings))
-        return Objects(boxes, labels)
+            return Targets(boxes, labels, keypoints=self._keypoints(len(boxes), settings))
+        return Targets(boxes, labels)
 
     def _tensor(self, key: str) -> Tensor:
         if key not in self.target:
@@ -137,7 +140,7 @@ class _Check:
             crops = crops.to(self.device, torch.float32)
         elif "masks" in self.target:
             masks = self._shaped("masks", (count, *self.size), "boxes, height, width of the image")
-            crops = crop_masks(masks, boxes, settings.mask_crop)
+            crops = crop_masks(masks, boxes, _CROP_PER_CELL * settings.mask_output_size)
         else:
             raise InputError(
                 f"target {self.image} has neither 'masks' nor 'mask_crops', which a mask_rcnn learns from; "

@@ -28,7 +28,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "settings.anchor_scale": (ABOVE_0, math.inf),
     "settings.anchor_sizes": (ABOVE_0, math.inf),
     "settings.rpn_huber_delta": (ABOVE_0, math.inf),
-    "settings.roi_cells": (ABOVE_0, math.inf),
+    "settings.roi_canonical_cells": (ABOVE_0, math.inf),
     "settings.box_weights": (ABOVE_0, math.inf),
     "settings.box_huber_delta": (ABOVE_0, math.inf),
     "schedule.epochs": (1, math.inf),

@@ -7,7 +7,7 @@ the run here, so that they fit all its lengths.
 
 from dataclasses import replace
 
-from botformer.recipes.detector import SMALL, Settings
+from botformer.recipes.detector_settings import SMALL, Settings
 from botformer.recipes.schema import DetectionImages, DetectionRecipe, Model, Optimizer, Run, Schedule
 
 _STEPS_AN_EPOCH = 118_287 // 64  # train2017 in batches of 64
@@ -15,7 +15,7 @@ _OURS = (
     "model.weights",
     "schedule.milestones",
     "schedule.warmup_epochs",
-    "settings.mask_padding",
+    "settings.padding_mask",
     "settings.roi_sampling_points",
 )
 _LARGE_MEMORY = 1280
@@ -70,7 +70,7 @@ RECIPES = {
     "coco_botnet50_72_jitter_0.5": _row("botnet50", 72, None, None, jitter=_WIDE),
     "coco_resnet50_72_jitter_0.1": _row("resnet50", 72, 43.8, 39.2, jitter=_WIDEST),
     "coco_botnet50_72_jitter_0.1": _row("botnet50", 72, 45.9, 40.7, jitter=_WIDEST),
-    # Larger pictures and deeper networks.
+    # Larger images and deeper networks.
     "coco_resnet50_72_1280": _row("resnet50", 72, 44.0, 39.5, size=1280, jitter=_WIDEST),
     "coco_botnet50_72_1280": _row("botnet50", 72, 46.1, 41.2, size=1280, jitter=_WIDEST),
     "coco_resnet101_72_1280": _row("resnet101", 72, 46.4, 41.2, size=1280, jitter=_WIDEST),
@@ -89,14 +89,14 @@ RECIPES = {
     "coco_resnet50_nl_36": _row("resnet50_nl", 36, 43.1, 38.4, ours=("model.name",)),
     "coco_resnet50_bot_c4_36": _row("resnet50_bot_c4", 36, 43.7, 38.9, ours=("model.name",)),
     "coco_resnet50_bot_c4c5_36": _row("resnet50_bot_c4c5", 36, 44.9, 39.7, ours=("model.name",)),
-    # Not from the paper: a few pictures again and again, which a detector without a bug learns by heart.
+    # Not from the paper: a few images again and again, which a detector without a bug learns by heart.
     "by_heart": DetectionRecipe(
-        source="ours: a few pictures learnt by heart, to show that nothing is wrong",
-        expect="mask AP above 0.7 on the training pictures",
+        source="ours: a few images learnt by heart, to show that nothing is wrong",
+        expect="mask AP above 0.7 on the training images",
         cost="ten minutes on two CPU cores",
         ours=("detector", "model", "images", "settings", "optimizer", "schedule", "run"),
         model=Model("botnet_mini", zero_gamma=False),
-        images=DetectionImages(size=256, scale_jitter=(1.0, 1.0), flip=False),
+        images=DetectionImages(size=256, scale_jitter=(1.0, 1.0), hflip=False),
         settings=replace(SMALL, anchor_sizes=(24.0, 48.0, 96.0, 192.0), roi_samples=64),
         optimizer=Optimizer("adamw", learning_rate=2e-3, weight_decay=0.0, clip_norm=5.0),
         schedule=Schedule(epochs=200, warmup_epochs=10.0),

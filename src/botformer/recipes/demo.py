@@ -3,7 +3,7 @@ cores."""
 
 from dataclasses import replace
 
-from botformer.recipes.detector import SMALL
+from botformer.recipes.detector_settings import SMALL
 from botformer.recipes.schema import (
     ClassificationRecipe,
     DetectionImages,
@@ -25,10 +25,10 @@ RECIPES = {
         ours=("model", "images", "optimizer", "schedule", "run"),
         # At this length of training blocks that start as the identity only lose time.
         model=Model("botnet_nano", zero_gamma=False),
-        images=Images(size=48, augmentation="crop", flip=False, evaluation_crop=1.0),
+        images=Images(size=48, augmentation="crop", hflip=False, evaluation_crop=1.0),
         optimizer=Optimizer("adamw", learning_rate=4e-3, weight_decay=0.05),
         schedule=Schedule(epochs=3, warmup_epochs=0.25),
-        # Layers this small only wait for a second thread; the other core reads the pictures.
+        # Layers this small only wait for a second thread; the other core reads the images.
         run=Run(batch_size=64, precision="float32", workers=1, threads=1),
     ),
     "digit_scenes": DetectionRecipe(
@@ -37,13 +37,13 @@ RECIPES = {
         cost="four minutes on two CPU cores",
         ours=_DETECTION,
         model=Model("botnet_nano", zero_gamma=False),
-        images=DetectionImages(size=160, scale_jitter=(0.9, 1.1), flip=False, mask_crop=56),
+        images=DetectionImages(size=160, scale_jitter=(0.9, 1.1), hflip=False, mask_crop=56),
         settings=replace(
             SMALL,
             anchor_sizes=(18.0, 28.0, 42.0, 60.0),
             anchor_ratios=(1.0, 1.6, 3.0),
-            rpn_candidates=200,
-            rpn_proposals=150,
+            rpn_pre_nms_top_n=200,
+            rpn_post_nms_top_n=150,
             roi_samples=32,
         ),
         optimizer=Optimizer("adamw", learning_rate=4e-3, weight_decay=0.05, clip_norm=5.0),
@@ -55,10 +55,10 @@ RECIPES = {
         expect="mask AP50 0.8 on the whole nuclei of the unseen strip",
         cost="two minutes on two CPU cores",
         ours=_DETECTION,
-        # A nucleus looks the same wherever it lies: position tables count cells, whatever the size of the picture.
+        # A nucleus looks the same wherever it lies: position tables count cells, whatever the size of the image.
         model=Model("botnet_nano", zero_gamma=False, tables="offset"),
         images=DetectionImages(
-            size=128, test_size=512, scale_jitter=(1.05, 2.25), flip=True, quarter_turns=True, mask_crop=56
+            size=128, test_size=512, scale_jitter=(1.05, 2.25), hflip=True, rot90=True, mask_crop=56
         ),
         settings=SMALL,
         optimizer=Optimizer("adamw", learning_rate=2e-3, weight_decay=0.05, clip_norm=5.0),

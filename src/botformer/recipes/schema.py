@@ -4,10 +4,7 @@ from dataclasses import dataclass, field
 from typing import Literal
 
 from botformer.errors import InputError
-from botformer.recipes.detector import Settings
-
-IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Red, green, blue of values in 0..1: what torchvision's and timm's weights expect, and ours."""
+from botformer.recipes.detector_settings import Settings
 
 
 @dataclass(frozen=True)
@@ -42,16 +39,16 @@ class Model:
 
 @dataclass(frozen=True)
 class Images:
-    """What happens to a picture before the network sees it."""
+    """What happens to an image before the network sees it."""
 
     size: int = 224
     """Side of the square the network sees, in pixels."""
     augmentation: Literal["standard", "crop", "none"] = "standard"
     """standard: random resized crop (8 to 100 % of the area) and flip; crop: pad 4 px and crop, and flip; none."""
-    flip: bool = True
-    """Mirror half of the training pictures (digits and text must not be)."""
+    hflip: bool = True
+    """Flip half of the training images left to right (digits and text must not be)."""
     rand_augment_layers: int = 0
-    """RandAugment operations a picture; 0 is off (the paper: 2)."""
+    """RandAugment operations an image; 0 is off (the paper: 2)."""
     rand_augment_magnitude: int = 10
     """RandAugment magnitude of 0 to 30 (the paper: 10)."""
     mixup: float = 0.0
@@ -61,31 +58,31 @@ class Images:
     evaluation_crop: float = 0.875
     """Side of the centre crop in evaluation, as a share of the resized shorter side."""
     max_bad_files: int = 20
-    """Stop when more pictures than this cannot be read; fewer are skipped, counted and listed."""
+    """Stop when more images than this cannot be read; fewer are skipped, counted and listed."""
     max_megapixels: float = 100.0
-    """A picture larger than this counts as unreadable (it may be a decompression bomb)."""
+    """An image larger than this counts as unreadable (it may be a decompression bomb)."""
 
 
 @dataclass(frozen=True)
 class DetectionImages:
-    """What happens to a picture before the detector sees it."""
+    """What happens to an image before the detector sees it."""
 
     size: int = 1024
-    """Side of the canvas in pixels. A picture lies in its upper left corner, the rest is padding."""
+    """Side of the canvas in pixels. An image lies in its upper left corner, the rest is padding."""
     test_size: int = 0
-    """Side of the canvas in evaluation and prediction, where the whole picture fits on it; 0: `size`."""
+    """Side of the canvas in evaluation and prediction, where the whole image fits on it; 0: `size`."""
     scale_jitter: tuple[float, float] = (0.8, 1.25)
-    """Least and greatest scale in training. At 1 the picture just fits the canvas; beyond, a part of it is cut out."""
-    flip: bool = True
-    """Mirror half of the training pictures."""
-    quarter_turns: bool = False
-    """Turn training pictures by 0, 90, 180 or 270 degrees: for pictures without an up and a down."""
+    """Least and greatest scale in training. At 1 the image just fits the canvas; beyond, a part of it is cut out."""
+    hflip: bool = True
+    """Flip half of the training images left to right."""
+    rot90: bool = False
+    """Turn training images by 0, 90, 180 or 270 degrees: for images without an up and a down."""
     mask_crop: int = 112
     """Side of the square that a mask is kept as."""
     max_bad_files: int = 20
-    """Stop when more pictures than this cannot be read; fewer are skipped, counted and listed."""
+    """Stop when more images than this cannot be read; fewer are skipped, counted and listed."""
     max_megapixels: float = 100.0
-    """A picture larger than this counts as unreadable (it may be a decompression bomb)."""
+    """An image larger than this counts as unreadable (it may be a decompression bomb)."""
 
     def __post_init__(self) -> None:
         low, high = self.scale_jitter
@@ -144,13 +141,13 @@ class Run:
     """The machine's side of it. Batch size, accumulation (through BatchNorm), precision and seed change the result."""
 
     batch_size: int = 1024
-    """Pictures an optimiser step, over all processes and accumulated parts together."""
+    """Images an optimiser step, over all processes and accumulated parts together."""
     accumulation: int = 1
     """Parts a batch is computed in, one after the other, when it does not fit into memory."""
     precision: Literal["float32", "bf16"] = "bf16"
     seed: int = 0
     workers: int = -1
-    """Processes that read pictures; -1: one a core, at most 8; 0: none."""
+    """Processes that read images; -1: one a core, at most 8; 0: none."""
     threads: int = 0
     """Threads of the network on a CPU; 0: PyTorch's choice, one a core. Small networks are fastest with 1."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
@@ -185,7 +182,7 @@ class Recipe:
 
 @dataclass(frozen=True)
 class ClassificationRecipe(Recipe):
-    """Pictures with one label each."""
+    """Images with one label each."""
 
     task: Literal["classification"] = "classification"
     images: Images = field(default_factory=Images)
@@ -193,7 +190,7 @@ class ClassificationRecipe(Recipe):
 
 @dataclass(frozen=True)
 class DetectionRecipe(Recipe):
-    """Pictures with objects in them."""
+    """Images with objects in them."""
 
     task: Literal["detection"] = "detection"
     detector: Literal["mask_rcnn", "faster_rcnn"] = "mask_rcnn"

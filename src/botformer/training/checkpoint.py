@@ -18,8 +18,9 @@ from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
 from torch import Tensor
 
+from botformer import stored_names
+from botformer.atomic_write import sync, write_json
 from botformer.errors import InputError
-from botformer.training.durable import sync, write_json
 from botformer.training.model_tensors import TensorSets
 
 STATE = "state.json"
@@ -40,8 +41,8 @@ class State:
     """The tensor files, without ".safetensors"."""
     recipe: dict[str, Any]
     versions: dict[str, str]
-    card: dict[str, Any]
-    """`Task.card()`: how to build the model."""
+    model_config: dict[str, Any]
+    """`Task.model_config()`: how to build the model."""
 
 
 def folder_name(step: int) -> str:
@@ -85,6 +86,8 @@ def read_state(folder: Path) -> State:
     except (ValueError, OSError) as error:
         raise InputError(f"{path} cannot be read: {error}") from error
     expected = {field.name for field in fields(State)}
+    if isinstance(content, dict):
+        content = stored_names.checkpoint_state(content)
     if not isinstance(content, dict) or content.keys() != expected:
         raise InputError(f"{path} is not a checkpoint's state: expected an object of {', '.join(sorted(expected))}")
     state = State(**content)
@@ -120,7 +123,7 @@ def _read_file(path: Path, step: int) -> dict[str, Tensor]:
         raise InputError(f"{path} is truncated or not a safetensors file ({error})") from error
     if written_at != str(step):
         raise InputError(f"{path} was not written with this checkpoint: it is of step {written_at}, expected {step}")
-    return tensors
+    return stored_names.tensors(tensors)
 
 
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:

@@ -7,6 +7,7 @@ goes only after no pointer names it.
 import shutil
 from pathlib import Path
 
+from botformer.atomic_write import write_text
 from botformer.errors import InputError
 from botformer.training.checkpoint import (
     State,
@@ -17,7 +18,6 @@ from botformer.training.checkpoint import (
     write_checkpoint,
     write_state,
 )
-from botformer.training.durable import write_text
 from botformer.training.model_tensors import TensorSets
 
 LAST = "last"

@@ -14,18 +14,18 @@ from botformer.recipes.schema import Recipe
 from botformer.seeding import seed_all
 from botformer.training.checkpoint import State
 from botformer.training.checkpoints import Checkpoints
-from botformer.training.devices import memory_mb, open_accelerator
-from botformer.training.evaluation import evaluate
-from botformer.training.interruption import Interrupted, StopRequest, stop_request
-from botformer.training.journal import Journal, RunJournal, SilentJournal
-from botformer.training.learner import Learner, batch_length
+from botformer.training.distributed import memory_mb, open_accelerator
+from botformer.training.evaluation_loop import evaluate
 from botformer.training.metrics_file import finite_or_none
 from botformer.training.non_finite import loss_error, weights_error
 from botformer.training.plan import Plan, make_plan
 from botformer.training.resume import Resume, as_json, find_start, restore
+from botformer.training.run_log import FileRunLog, RunLog, SilentRunLog
 from botformer.training.schedule import learning_rate, peak_learning_rate
-from botformer.training.step_report import StepFacts, StepReport, StepResult
+from botformer.training.signals import Interrupted, StopRequest, stop_request
+from botformer.training.step_report import StepInfo, StepReport, StepResult
 from botformer.training.task import Batch, Task, TrainBatches
+from botformer.training.train_step import TrainState, batch_length
 from botformer.training.versions import versions
 
 STEPS_LATE = {"cuda": 1}
@@ -53,24 +53,24 @@ def fit(
     accelerator = open_accelerator(recipe.run)
     plan = make_plan(recipe, train.steps_per_epoch)
     start = find_start(out, recipe, resume)
-    learner = Learner(task, recipe, accelerator)
+    train_state = TrainState(task, recipe, accelerator)
     if start:
-        restore(learner, out, start)
+        restore(train_state, out, start)
     accelerator.wait_for_everyone()  # all have looked at the folder before the first process changes it
-    run = _Run(learner, plan, recipe, out, start[1] if start else None)
+    run = _Run(train_state, plan, recipe, out, start[1] if start else None)
     try:
         return run.train(train, evaluation)
     finally:
-        run.journal.close()
-        learner.close()
+        run.run_log.close()
+        train_state.close()
 
 
 class _Run:
     """One run and where it stands."""
 
-    def __init__(self, learner: Learner, plan: Plan, recipe: Recipe, out: Path, resumed: State | None):
-        self.learner, self.plan, self.recipe, self.out = learner, plan, recipe, out
-        self.accelerator: Accelerator = learner.accelerator
+    def __init__(self, train_state: TrainState, plan: Plan, recipe: Recipe, out: Path, resumed: State | None):
+        self.train_state, self.plan, self.recipe, self.out = train_state, plan, recipe, out
+        self.accelerator: Accelerator = train_state.accelerator
         made_with = versions(self.accelerator.device)
         self.state = State(
             step=resumed.step if resumed else 0,
@@ -78,34 +78,34 @@ class _Run:
             metrics_step=resumed.metrics_step if resumed else 0,
             best_step=resumed.best_step if resumed else 0,
             best_value=resumed.best_value if resumed else None,
-            sets=list(learner.set_names),
+            sets=list(train_state.set_names),
             recipe=as_json(recipe),
             versions=made_with,
-            card=learner.task.card(),
+            model_config=train_state.task.model_config(),
         )
-        self.journal: Journal = SilentJournal()
+        self.run_log: RunLog = SilentRunLog()
         if self.accelerator.is_main_process:
             out.mkdir(parents=True, exist_ok=True)
             self.checkpoints = Checkpoints(out, recipe.run.keep, resumed)
-            self.journal = RunJournal(out, recipe, made_with, plan, self.state.step, learner.task.shown)
+            self.run_log = FileRunLog(out, recipe, made_with, plan, self.state.step, train_state.task.shown)
         self.peak_rate = peak_learning_rate(recipe.optimizer, recipe.run.batch_size)
         if self.peak_rate != recipe.optimizer.learning_rate:
-            self.journal.note(
+            self.run_log.note(
                 f"learning rate {self.peak_rate:g}: {recipe.optimizer.learning_rate:g} is for a batch of "
                 f"{recipe.optimizer.reference_batch}, this one has {recipe.run.batch_size}"
             )
         if resumed:
-            self.journal.note(f"continuing after step {resumed.step} of {plan.last} from {out}")
+            self.run_log.note(f"continuing after step {resumed.step} of {plan.last} from {out}")
             for name in sorted(made_with.keys() & resumed.versions.keys()):
                 if made_with[name] != resumed.versions[name]:
-                    self.journal.note(f"{name} was {resumed.versions[name]}, is now {made_with[name]}")
+                    self.run_log.note(f"{name} was {resumed.versions[name]}, is now {made_with[name]}")
 
     def train(self, train: TrainBatches, evaluation: Iterable[Batch]) -> dict[str, float | None]:
         state, plan = self.state, self.plan
         if state.step and plan.evaluates(state.step) and state.metrics_step != state.step:
             self.evaluate(evaluation)  # the run was stopped between this step and its evaluation
             self.save()
-            self.journal.draw()
+            self.run_log.draw()
         running: deque[StepReport] = deque()
         late = STEPS_LATE.get(self.accelerator.device.type, 0)
         with stop_request() as request:
@@ -124,7 +124,7 @@ class _Run:
                 if saves or is_best:
                     self.save()
                 if evaluates:
-                    self.journal.draw()
+                    self.run_log.draw()
                 if evaluates or saves:
                     self.clock = time.perf_counter()
         return state.metrics
@@ -135,15 +135,15 @@ class _Run:
         # The first thing done with the batch: fetching it may have left a random state that depends on the workers.
         seed_all(recipe.run.seed, step, self.accelerator.process_index)
         rate = learning_rate(step, plan.steps, recipe.schedule, plan.steps_per_epoch, self.peak_rate)
-        losses = self.learner.step(batch, rate)
+        losses = self.train_state.step(batch, rate)
         self.state.step = step + 1
-        facts = StepFacts(
+        info = StepInfo(
             step=step + 1,
             learning_rate=rate,
             images=batch_length(batch) * self.accelerator.num_processes,
             files=[str(file) for file in batch.get("files", [])],
         )
-        return StepReport(self.accelerator, facts, losses, stop=request.signal != 0)
+        return StepReport(self.accelerator, info, losses, stop=request.signal != 0)
 
     def settle(self, result: StepResult) -> bool:
         """Write a step down once its losses are known. True: somebody asked to stop."""
@@ -151,34 +151,34 @@ class _Run:
             raise loss_error(result, self.plan, self.out, self.accelerator)
         now = time.perf_counter()
         seconds, self.clock = now - self.clock, now
-        facts = result.facts
+        info = result.info
         record = {
             "kind": "train",
-            "step": facts.step,
-            "epoch": self.plan.epoch(facts.step),
+            "step": info.step,
+            "epoch": self.plan.epoch(info.step),
             "loss": result.loss,
-            "lr": facts.learning_rate,
-            "images_per_s": round(facts.images / seconds, 2),
+            "lr": info.learning_rate,
+            "images_per_s": round(info.images / seconds, 2),
             "memory_mb": memory_mb(self.accelerator.device),
         }
         if len(result.losses) > 1:
             assert not result.losses.keys() & record.keys(), f"a loss cannot be called {sorted(result.losses)}"
             record |= result.losses
-        self.journal.train(record)
+        self.run_log.train(record)
         return result.stop
 
     def evaluate(self, evaluation: Iterable[Batch]) -> bool:
         """Evaluate the weights, and their average if there is one. True: the best so far."""
         self.check_weights()
-        learner, state = self.learner, self.state
-        metrics = evaluate(learner.task, evaluation, self.accelerator).compute()
-        headline = metrics[learner.task.headline]
-        if learner.averaged_task:
-            averaged = evaluate(learner.averaged_task, evaluation, self.accelerator).compute()
-            headline = averaged[learner.task.headline]
+        train_state, state = self.train_state, self.state
+        metrics = evaluate(train_state.task, evaluation, self.accelerator).compute()
+        headline = metrics[train_state.task.headline]
+        if train_state.averaged_task:
+            averaged = evaluate(train_state.averaged_task, evaluation, self.accelerator).compute()
+            headline = averaged[train_state.task.headline]
             metrics |= {f"ema_{name}": value for name, value in averaged.items()}
         state.metrics, state.metrics_step = finite_or_none(metrics), state.step
-        self.journal.evaluation(
+        self.run_log.evaluation(
             {"kind": "evaluation", "step": state.step, "epoch": self.plan.epoch(state.step)} | state.metrics
         )
         is_best = math.isfinite(headline) and (state.best_value is None or headline > state.best_value)
@@ -189,18 +189,18 @@ class _Run:
     def save(self) -> None:
         self.check_weights()
         if self.accelerator.is_main_process:
-            self.journal.sync()
-            self.checkpoints.save(self.state, self.learner.tensors())
+            self.run_log.sync()
+            self.checkpoints.save(self.state, self.train_state.tensors())
         self.accelerator.wait_for_everyone()
 
     def check_weights(self) -> None:
         """A gradient can be infinite while the loss is not: such weights are neither evaluated nor saved."""
-        if not self.learner.weights_are_finite():
+        if not self.train_state.weights_are_finite():
             raise weights_error(self.state.step, self.plan, self.out)
 
     def leave(self, number: int) -> None:
         name = signal.Signals(number).name
-        self.journal.note(
+        self.run_log.note(
             f"stopped by {name} after step {self.state.step} of {self.plan.last}, checkpoint saved; "
             "the same command continues"
         )

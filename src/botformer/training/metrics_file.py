@@ -6,8 +6,9 @@ import os
 from pathlib import Path
 from typing import Any
 
+from botformer import stored_names
+from botformer.atomic_write import write_text
 from botformer.errors import InputError
-from botformer.training.durable import write_text
 
 Record = dict[str, Any]
 """`kind` ("train" or "evaluation"), `step` (steps done), `epoch` and numbers."""
@@ -41,7 +42,7 @@ def read_metrics(path: Path) -> list[Record]:
             assert isinstance(record["step"], int)
         except (ValueError, KeyError, TypeError, AssertionError):
             raise InputError(f"{path}, line {number}, is not a record of a run; delete that line") from None
-        records.append(record)
+        records.append(stored_names.metrics(record))
     return records
 
 

@@ -6,42 +6,42 @@ from pathlib import Path
 from accelerate import Accelerator
 from accelerate.utils import gather_object
 
+from botformer.atomic_write import write_json
 from botformer.errors import InputError
-from botformer.training.durable import write_json
 from botformer.training.plan import Plan
 from botformer.training.step_report import StepResult
 
 FILES_IN_MESSAGE = 20
 
 ADVICE = (
-    "Look at these pictures; try a lower optimizer.learning_rate, a longer schedule.warmup_epochs, "
+    "Look at these images; try a lower optimizer.learning_rate, a longer schedule.warmup_epochs, "
     "optimizer.clip_norm 1 or run.precision float32. No checkpoint was written after it"
 )
 
 
 def loss_error(result: StepResult, plan: Plan, out: Path, accelerator: Accelerator) -> InputError:
-    """The error for a loss that is not finite; the pictures of the processes it came from are also in a file."""
-    facts = result.facts
+    """The error for a loss that is not finite; the images of the processes it came from are also in a file."""
+    info = result.info
     bad = {name: value for name, value in result.own_losses.items() if not math.isfinite(value)}
-    found = gather_object([{"losses": bad, "files": facts.files}] if bad else [])
+    found = gather_object([{"losses": bad, "files": info.files}] if bad else [])
     losses = {name: value for part in found for name, value in part["losses"].items()} or {"sum": result.loss}
     files = [file for part in found for file in part["files"]]
     listed = out / "non_finite.json"
     if accelerator.is_main_process:
         values = {name: str(value) for name, value in losses.items()}
-        write_json(listed, {"step": facts.step, "lr": facts.learning_rate, "losses": values, "files": files})
+        write_json(listed, {"step": info.step, "lr": info.learning_rate, "losses": values, "files": files})
     names = ", ".join(files[:FILES_IN_MESSAGE]) or "not named"
     if len(files) > FILES_IN_MESSAGE:
         names += f" and {len(files) - FILES_IN_MESSAGE} more (all in {listed})"
     return InputError(
         f"the loss is not finite ({', '.join(f'{name} {value}' for name, value in losses.items())}) "
-        f"at step {facts.step} (epoch {plan.epoch(facts.step):.2f}), learning rate {facts.learning_rate:.3g}. "
-        f"Pictures of the batch: {names}. {ADVICE}"
+        f"at step {info.step} (epoch {plan.epoch(info.step):.2f}), learning rate {info.learning_rate:.3g}. "
+        f"Images of the batch: {names}. {ADVICE}"
     )
 
 
 def weights_error(step: int, plan: Plan, out: Path) -> InputError:
     return InputError(
         f"the weights stopped being finite at or before step {step} (epoch {plan.epoch(step):.2f}) in {out}, although "
-        f"every loss was finite. {ADVICE}".replace("Look at these pictures; try", "Try")
+        f"every loss was finite. {ADVICE}".replace("Look at these images; try", "Try")
     )

@@ -35,7 +35,7 @@ def make_plan(recipe: Recipe, steps_per_epoch: int) -> Plan:
     run, schedule = recipe.run, recipe.schedule
     if steps_per_epoch < 1:
         raise InputError(
-            f"there are fewer training pictures than one batch (run.batch_size {run.batch_size}); lower run.batch_size"
+            f"there are fewer training images than one batch (run.batch_size {run.batch_size}); lower run.batch_size"
         )
     steps = schedule.epochs * steps_per_epoch
     if warmup_steps(schedule, steps_per_epoch) >= steps:

@@ -9,7 +9,7 @@ from botformer.errors import InputError
 from botformer.recipes.schema import Recipe
 from botformer.training.checkpoint import State, folder_name, read_state, read_tensors
 from botformer.training.checkpoints import LAST, checkpoint_folder, older_checkpoints
-from botformer.training.learner import Learner
+from botformer.training.train_step import TrainState
 
 Resume = Literal["auto", "never"]
 
@@ -66,12 +66,12 @@ def find_start(out: Path, recipe: Recipe, resume: Resume) -> tuple[Path, State] 
     return folder, state
 
 
-def restore(learner: Learner, out: Path, start: tuple[Path, State]) -> None:
+def restore(train_state: TrainState, out: Path, start: tuple[Path, State]) -> None:
     """Put a checkpoint's weights and optimiser state into `learner`; `InputError` when a file is broken or foreign."""
     folder, state = start
-    _check_same_card(out, state.card, learner.task.card())
+    _check_same_card(out, state.model_config, train_state.task.model_config())
     try:
-        learner.load(read_tensors(folder, state))
+        train_state.load(read_tensors(folder, state))
     except InputError as error:
         raise InputError(f"cannot resume from {folder}: {error}. {older_checkpoints(out, than=folder)}") from error
 

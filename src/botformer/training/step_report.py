@@ -9,19 +9,19 @@ from torch import Tensor
 
 
 @dataclass(frozen=True)
-class StepFacts:
+class StepInfo:
     step: int
     """Steps done, this one included."""
     learning_rate: float
     images: int
-    """Pictures of the step, over all processes."""
+    """Images of the step, over all processes."""
     files: list[str]
-    """Pictures of this process's share."""
+    """Images of this process's share."""
 
 
 @dataclass(frozen=True)
 class StepResult:
-    facts: StepFacts
+    info: StepInfo
     losses: dict[str, float]
     """Means over all processes."""
     own_losses: dict[str, float]
@@ -41,8 +41,8 @@ class StepResult:
 class StepReport:
     """A step whose kernels may still be running. `read` waits for them."""
 
-    def __init__(self, accelerator: Accelerator, facts: StepFacts, losses: dict[str, Tensor], stop: bool):
-        self._facts = facts
+    def __init__(self, accelerator: Accelerator, info: StepInfo, losses: dict[str, Tensor], stop: bool):
+        self._facts = info
         self._names = list(losses)
         own = torch.stack([*losses.values(), torch.full((), float(stop), device=accelerator.device)])
         shared = accelerator.reduce(own, reduction="mean")
@@ -60,7 +60,7 @@ class StepReport:
             self._copied.synchronize()
         (*shared, stop), (*own, _) = self._values.tolist()
         return StepResult(
-            facts=self._facts,
+            info=self._facts,
             losses=dict(zip(self._names, shared, strict=True)),
             own_losses=dict(zip(self._names, own, strict=True)),
             stop=stop > 0,

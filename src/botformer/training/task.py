@@ -6,8 +6,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 Batch = Mapping[str, Any]
-"""One process's share of an optimiser step. Every value is a tensor or a list with one entry a picture; `files`, when
-there, names the pictures."""
+"""One process's share of an optimiser step. Every value is a tensor or a list with one entry an image; `files`, when
+there, names the images."""
 
 
 class Evaluator(Protocol):
@@ -39,7 +39,7 @@ class Task(Protocol):
     """The metrics that people are shown, where there are so many; all are written down."""
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses, each a mean over the pictures of the batch; their sum is minimised."""
+        """Losses, each a mean over the images of the batch; their sum is minimised."""
         ...
 
     def predict(self, batch: Batch) -> Any: ...
@@ -50,7 +50,7 @@ class Task(Protocol):
         """Names of parameters, relative to the task, that do not decay although they have two dimensions or more."""
         ...
 
-    def card(self) -> dict[str, Any]:
+    def model_config(self) -> dict[str, Any]:
         """What somebody needs to build the model again, as JSON: row, options, class names."""
         ...
 

@@ -1,7 +1,7 @@
 """Where weights come from."""
 
-from botformer.weights.cards import SHIPPED, read_card, save
-from botformer.weights.files import read_state_dict
-from botformer.weights.initialise import Match, initialise, load_weights
+from botformer.weights.load import Match, load_state, load_weights
+from botformer.weights.model_file import SHIPPED, read_model_config, save
+from botformer.weights.read_state_dict import read_state_dict
 
-__all__ = ["SHIPPED", "Match", "initialise", "load_weights", "read_card", "read_state_dict", "save"]
+__all__ = ["SHIPPED", "Match", "load_state", "load_weights", "read_model_config", "read_state_dict", "save"]

@@ -1,0 +1,87 @@
+"""The same answer through `scaled_dot_product_attention`, without any N x N tensor.
+
+Relative logits are plain logits in a larger space: with B = q~ . R_h (H numbers a query) and A = q~ . R_w (W numbers a
+query),
+
+    logit = [q~, B, A] . [k, onehot(y'), onehot(x')]
+
+so any fused kernel computes them, and no bias is needed (docs/attention.md). The head grows from D to D + H + W.
+"""
+
+from collections.abc import Sequence
+
+import torch
+import torch.nn.functional as F
+from torch import Tensor
+
+from botformer.attention.definition import by_offset
+
+
+def sdpa_attention(
+    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding_mask: Tensor | None = None
+) -> Tensor:
+    """Exact relative attention in O(HW) memory: (B, N, H, W, Dv). Arguments as in `relative_attention_2d`."""
+    return dot_attention(*relative_parts(q, k, rel_height, rel_width), v, padding_mask)
+
+
+def relative_parts(
+    q: Tensor, k: Tensor, rel_height: Tensor, rel_width: Tensor
+) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
+    """Query parts [q~, B, A] and key parts [k, onehot(y'), onehot(x')], each (B, N, H, W, any).
+
+    B and A cost O(H W (H + W) D): a query meets the table entries of its own offsets only.
+    """
+    B, N, H, W, D = q.shape
+    q = q * D**-0.5
+    row_terms = torch.einsum("bnyxd,yud->bnyxu", q, by_offset(rel_height))
+    column_terms = torch.einsum("bnyxd,xvd->bnyxv", q, by_offset(rel_width))
+    row = torch.eye(H, dtype=k.dtype, device=k.device)[:, None].expand(B, N, H, W, H)
+    column = torch.eye(W, dtype=k.dtype, device=k.device).expand(B, N, H, W, W)
+    return (q, row_terms, column_terms), (k, row, column)
+
+
+def dot_attention(
+    query_parts: Sequence[Tensor], key_parts: Sequence[Tensor], v: Tensor, padding_mask: Tensor | None = None
+) -> Tensor:
+    """Attention whose logit is the sum of the dot products of the parts, pair by pair; nothing is scaled here.
+
+    Args:
+        query_parts: tensors (B, N, H, W, any).
+        key_parts: as many, each as wide as its partner.
+        v: (B, N, H, W, Dv).
+        key_padding: (B, H, W) bool, True = no attention; an image with every key padded gives zeros.
+
+    Returns:
+        (B, N, H, W, Dv)
+    """
+    H, W, Dv = v.shape[-3:]
+    queries, keys = list(query_parts), list(key_parts)
+    if padding_mask is not None:
+        # One more column: 1 on the query's side, a number that no logit comes near on the padded key's side. It is
+        # finite because the gradient of an infinite one is not a number.
+        never = torch.finfo(v.dtype).min / 4
+        queries.append(torch.ones_like(queries[0][..., :1]))
+        keys.append((padding_mask.to(v.dtype) * never)[:, None, ..., None].expand_as(queries[-1]))
+    query, key = torch.cat(queries, -1).flatten(2, 3), torch.cat(keys, -1).flatten(2, 3)
+    # What every fused kernel accepts, so that PyTorch takes one by itself: the CPU's wants v as wide as q, the CUDA
+    # kernels want heads that are multiples of eight. `sdpa_kernel` would enforce it, but it switches kernels on and off
+    # for the whole process, other threads included.
+    width = -(-max(query.shape[-1], Dv) // 8) * 8
+    query, key = F.pad(query, (0, width - query.shape[-1])), F.pad(key, (0, width - key.shape[-1]))
+    value = F.pad(v.flatten(2, 3), (0, width - Dv))
+    if value.stride(-1) != 1:  # a view of an NCHW map that needed no padding
+        value = value.contiguous()
+    out = F.scaled_dot_product_attention(query, key, value, scale=1.0)
+    out = out[..., :Dv].unflatten(2, (H, W))
+    if padding_mask is not None:
+        out = out.masked_fill(padding_mask.flatten(1).all(1)[:, None, None, None, None], 0)
+    return out
+
+
+def attention_of_query(query_parts: Sequence[Tensor], key_parts: Sequence[Tensor], query_yx: tuple[int, int]) -> Tensor:
+    """Where one query position looks: the softmax over all keys, (B, N, H, W), in O(HW) memory."""
+    y, x = query_yx
+    logits = torch.stack(
+        [torch.einsum("bnd,bnuvd->bnuv", q[:, :, y, x], k) for q, k in zip(query_parts, key_parts, strict=True)]
+    ).sum(0)
+    return logits.flatten(-2).softmax(-1).unflatten(-1, logits.shape[-2:])

@@ -1,0 +1,1 @@
+"""Labelled images -> batches for a classifier."""

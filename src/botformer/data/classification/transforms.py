@@ -1,0 +1,124 @@
+"""An RGB image of any size -> the square the network sees, uint8. Normalisation follows on the device.
+
+Pillow alone, but for RandAugment: importing torchvision or timm takes every worker process seconds.
+"""
+
+import math
+import random
+from collections.abc import Callable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from botformer.errors import InputError
+from botformer.recipes.schema import Images
+
+Transform = Callable[[Image.Image], Tensor]
+"""RGB image -> uint8 (3, size, size)."""
+
+Box = tuple[float, float, float, float]
+"""left, top, right, bottom in pixels of the image, not rounded."""
+
+_AREA = (0.08, 1.0)
+_ASPECT_RATIO = (3 / 4, 4 / 3)
+_PADDING_PX = 4
+
+
+def training_transform(images: Images) -> Transform:
+    """Random, from Python's and NumPy's global generators: `seeding.seed_host` before it fixes the result.
+
+    `augmentation` "crop" and "none" first take an image of another size to `size` as evaluation does.
+    """
+    distort = None
+    if images.rand_augment_layers:
+        from timm.data.auto_augment import rand_augment_transform
+
+        # timm's magnitudes are those of the published TensorFlow code: 10 of 10 is full strength, and more is allowed
+        # for (mmax). RandAugment applies every operation it draws (p1.0); timm's default skips half of them.
+        layers, magnitude = images.rand_augment_layers, images.rand_augment_magnitude
+        distort = rand_augment_transform(f"rand-m{magnitude}-n{layers}-p1.0-mmax30", {})
+    return _Training(images, distort)
+
+
+def evaluation_transform(images: Images) -> Transform:
+    """Shorter side to `size / evaluation_crop`, then the centre crop. An image that already fits stays as it is."""
+    if not 0 < images.evaluation_crop <= 1:
+        raise InputError(f"images.evaluation_crop is {images.evaluation_crop}; a share above 0 and up to 1 is expected")
+    return _Evaluation(images.size, images.evaluation_crop)
+
+
+@dataclass(frozen=True)
+class _Training:
+    images: Images
+    distort: Callable[[Image.Image], Image.Image] | None
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        size = self.images.size
+        if self.images.augmentation == "standard":
+            image = _resized(image, random_box(image.width, image.height), size)
+        else:
+            image = _resized(image, centre_box(image.width, image.height, size, 1.0), size)
+        if self.images.augmentation == "crop":
+            left, top = (random.randint(-_PADDING_PX, _PADDING_PX) for _ in range(2))
+            image = image.crop((left, top, left + size, top + size))  # black where there is no image
+        if self.images.hflip and self.images.augmentation != "none" and random.random() < 0.5:
+            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        if self.distort is not None:
+            image = self.distort(image)
+        return _to_tensor(image)
+
+
+@dataclass(frozen=True)
+class _Evaluation:
+    size: int
+    crop: float
+
+    def __call__(self, image: Image.Image) -> Tensor:
+        box = centre_box(image.width, image.height, self.size, self.crop)
+        return _to_tensor(_resized(image, box, self.size))
+
+
+def random_box(width: int, height: int) -> Box:
+    """8 to 100 % of the image's area, 3:4 to 4:3; after ten misses the largest centred box that is allowed."""
+    for _ in range(10):
+        area = random.uniform(*_AREA) * width * height
+        ratio = math.exp(random.uniform(math.log(_ASPECT_RATIO[0]), math.log(_ASPECT_RATIO[1])))
+        w, h = max(1, round(math.sqrt(area * ratio))), max(1, round(math.sqrt(area / ratio)))
+        if w <= width and h <= height:
+            left, top = random.randint(0, width - w), random.randint(0, height - h)
+            return left, top, left + w, top + h
+    w, h = min(width, height * _ASPECT_RATIO[1]), min(height, width / _ASPECT_RATIO[0])
+    left, top = (width - w) / 2, (height - h) / 2
+    return left, top, left + w, top + h
+
+
+def centre_box(width: int, height: int, size: int, crop: float) -> Box:
+    """Where the centre crop of the resized image comes from.
+
+    Resizing this box gives what resizing the image (shorter side to `size / crop`, rounded down as timm does) and
+    cropping it gives, but costs nothing for what is cut off: a strip of 1x100000 pixels stays harmless.
+    """
+    shorter_px = int(size / crop)
+    if width <= height:
+        resized_width, resized_height = shorter_px, int(shorter_px * height / width)
+    else:
+        resized_width, resized_height = int(shorter_px * width / height), shorter_px
+    left, top = round((resized_width - size) / 2), round((resized_height - size) / 2)
+    x_scale, y_scale = width / resized_width, height / resized_height
+    return left * x_scale, top * y_scale, (left + size) * x_scale, (top + size) * y_scale
+
+
+def _resized(image: Image.Image, box: Box, size: int) -> Image.Image:
+    """Bicubic, antialiased; Pillow returns the very pixels where the box is `size` wide and high and not shifted."""
+    left, top, right, bottom = box
+    # Sums of floats may pass the edge by the last digit, which Pillow refuses.
+    box = (max(left, 0.0), max(top, 0.0), min(right, image.width), min(bottom, image.height))
+    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+
+
+def _to_tensor(image: Image.Image) -> Tensor:
+    """RGB -> uint8 (3, height, width), a view of (height, width, 3): channels last, as convolutions like it."""
+    return torch.from_numpy(np.array(image)).permute(2, 0, 1)

@@ -1,0 +1,1 @@
+"""Annotated images -> batches for a detector."""

@@ -1,0 +1,130 @@
+"""Images with objects -> batches for a detector; `dealing` says what a batch depends on."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, TypedDict
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from botformer.data.classification.batches import stack_channels_last
+from botformer.data.detection.coco_reader import coco_annotations
+from botformer.data.detection.dataset import DetectionDataset, ImageRecord
+from botformer.data.detection.transforms import fitting_transform, random_transform, transform_objects
+from botformer.data.image_io import BadImage, decode
+from botformer.data.loader import EvaluationLoader, TrainingLoader, evaluation_loader, training_loader
+from botformer.errors import InputError
+from botformer.recipes.schema import DetectionImages
+
+
+class DetectionBatch(TypedDict):
+    images: Tensor
+    """uint8 (images, 3, size, size), channels last in memory: each image in the top left corner, 0 beyond."""
+    targets: list[dict[str, Any]]
+    """One an image. Always: `boxes` (n, 4) float32 xyxy in pixels of the canvas, `labels` (n,) int64 from 1 (crowds
+    are background), `image_id`, `size` (height, width) of the image on its canvas, `original_size` (height, width) of
+    its file, `scale` (x, y): canvas pixels a pixel of the file.
+    In training: `mask_crops` (n, S, S) uint8, 0 or 1, relative to the boxes, and `has_mask` (n,) bool.
+    In evaluation: `ground_truth`, JSON text, the image's annotations in COCO's form in pixels of the file."""
+    files: list[str]
+    """Names in the source."""
+
+
+def detection_training_batches(
+    source: DetectionDataset,
+    images: DetectionImages,
+    batch_size: int,
+    seed: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+) -> TrainingLoader[DetectionBatch]:
+    """`batch_size` counts the images of all `world` processes together. `workers`: -1 is one a core, at most 8."""
+    if not source.objects:
+        raise InputError(
+            f"{source.where} has no objects to learn from: {len(source)} images, {len(source.problems)} annotations "
+            "left out; annotate some, or look at what was left out"
+        )
+    return training_loader(_DetectionSamples(source, images, training=True), batch_size, seed, workers, rank, world)
+
+
+def detection_evaluation_batches(
+    source: DetectionDataset, images: DetectionImages, batch_size: int, workers: int, rank: int = 0, world: int = 1
+) -> EvaluationLoader[DetectionBatch]:
+    """This process's share (every `world`-th image), in batches of `batch_size`, the last one smaller."""
+    return evaluation_loader(_DetectionSamples(source, images, training=False), batch_size, workers, rank, world)
+
+
+_Sample = tuple[Tensor, dict[str, Any]]
+"""The canvas, uint8 (3, size, size), and its target with arrays for tensors."""
+
+
+@dataclass(frozen=True)
+class _DetectionSamples:
+    source: DetectionDataset
+    images: DetectionImages
+    training: bool
+
+    @property
+    def where(self) -> str:
+        return self.source.where
+
+    @property
+    def max_bad_files(self) -> int:
+        return self.images.max_bad_files
+
+    @property
+    def preload(self) -> list[str]:
+        return [__name__]
+
+    def __len__(self) -> int:
+        return len(self.source)
+
+    def name(self, index: int) -> str:
+        return self.source.name(index)
+
+    def sample(self, index: int) -> _Sample:
+        record = self.source.image(index)
+        image = self._read(record)
+        if self.training:
+            transform = random_transform(image.size, self.images)
+            target = transform_objects(record, transform, self.images.mask_crop)
+        else:
+            transform = fitting_transform(image.size, self.images.canvas)
+            target = transform_objects(record, transform, None)
+            target["ground_truth"] = json.dumps(coco_annotations(record, self.source.categories))
+        target |= {
+            "image_id": record.id,
+            "size": transform.extent,
+            "original_size": (record.height, record.width),
+            "scale": transform.scale,
+        }
+        return transform.draw(image), target
+
+    def _read(self, record: ImageRecord) -> Image.Image:
+        image = decode(self.source.folder / record.file, record.file, self.images.max_megapixels)
+        if image.size != (record.width, record.height):
+            raise BadImage(
+                record.file,
+                f"is {image.width}x{image.height} pixels upright, its record (image id {record.id}) says "
+                f"{record.width}x{record.height}: boxes would not fit",
+            )
+        return image
+
+    def pack(self, samples: Sequence[_Sample], indices: Sequence[int]) -> dict[str, Any]:
+        # Targets travel as arrays. Each tensor would hold a file open until it is used, and there are dozens a batch.
+        return {
+            "images": stack_channels_last([image for image, _ in samples]),
+            "targets": [target for _, target in samples],
+            "files": [self.source.name(index) for index in indices],
+        }
+
+    def unpack(self, packed: dict[str, Any]) -> DetectionBatch:
+        targets = [
+            {key: torch.from_numpy(value) if isinstance(value, np.ndarray) else value for key, value in target.items()}
+            for target in packed["targets"]
+        ]
+        return DetectionBatch(images=packed["images"], targets=targets, files=packed["files"])

@@ -1,0 +1,133 @@
+"""Where annotated images lie: COCO's layouts and YOLO folders."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+
+from botformer.data.detection.coco_reader import open_coco
+from botformer.data.detection.dataset import DetectionDataset
+from botformer.data.detection.yolo_reader import open_yolo
+from botformer.errors import InputError
+
+LAYOUTS = """expected one of
+  DIR/annotations/instances_train*.json and instances_val*.json (COCO), the images in DIR/train* and DIR/val*
+  DIR/train/_annotations.coco.json and DIR/valid/_annotations.coco.json, the images beside them
+  DIR/data.yaml (YOLO), which says where train and val are"""
+
+_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "test")}
+"""What a split may be called; the first that exists is taken. Any other goes by its own name."""
+
+_LOOKED_FOR = 20
+"""Images of a split; if none of them is there, their folder is the wrong one."""
+
+
+def open_detection_datasets(data: str) -> tuple[DetectionDataset, DetectionDataset]:
+    """The images to train on and those to validate on, with the same categories. `LAYOUTS` says what `data` may be.
+
+    Raises InputError where the layout is none of these, a split is missing, or the two disagree on the categories.
+    """
+    train, validation = open_detection_dataset(data, "train"), open_detection_dataset(data, "validation")
+    if train.categories != validation.categories:
+        only_train = [f"{c.name} ({c.id})" for c in train.categories if c not in validation.categories]
+        only_validation = [f"{c.name} ({c.id})" for c in validation.categories if c not in train.categories]
+        raise InputError(
+            f"{train.where} and {validation.where} must have the same categories, names and ids; only in the first: "
+            f"{', '.join(only_train) or 'none'}; only in the second: {', '.join(only_validation) or 'none'}"
+        )
+    return train, validation
+
+
+def open_detection_dataset(data: str, split: str) -> DetectionDataset:
+    """One split: "train", "validation", or any other by its name, such as "test" or "val2017". As above."""
+    root = Path(data).expanduser()
+    if root.is_file():
+        raise InputError(f"{root} is a file, not the folder of a data set; {LAYOUTS}")
+    if not root.is_dir():
+        raise InputError(f"data folder {root} does not exist; {LAYOUTS}")
+    source = _open(root, split)
+    if not len(source):
+        raise InputError(
+            f"{source.where} has no images ({len(source.problems)} records left out); expected at least one"
+        )
+    _demand_images(source)
+    return source
+
+
+def is_annotated(data: str) -> bool:
+    """Whether `data` is a folder with annotations of objects, rather than images in class folders."""
+    root = Path(data).expanduser()
+    return root.is_dir() and bool(_annotations_in(root))
+
+
+def has_shapes(source: DetectionDataset) -> bool:
+    """Whether any object has a shape, not only a box."""
+    images = map(source.image, range(len(source)))
+    return any(found.segmentation is not None and not found.crowd for each in images for found in each.annotations)
+
+
+def _open(root: Path, split: str) -> DetectionDataset:
+    yolo = next((root / name for name in ("data.yaml", "data.yml") if (root / name).is_file()), None)
+    if yolo is not None:
+        return open_yolo(yolo, split)
+    for name in _NAMES.get(split, (split,)):
+        beside = root / name / "_annotations.coco.json"
+        if beside.is_file():
+            return open_coco(beside, beside.parent)
+        files = _annotation_files(root / "annotations", name)
+        if len(files) > 1:
+            raise InputError(
+                f"{root / 'annotations'} has {' and '.join(file.name for file in files)}: which of them is {split!r}? "
+                "Leave only one there"
+            )
+        if files:
+            return open_coco(files[0], _images_of(files[0], root))
+    annotated = _annotations_in(root)
+    hint = (
+        f"The annotations there: {_some(annotated)}; rename a file, or move some of its images to one for this split"
+        if annotated
+        else "Class folders, DIR/train/CLASS/*.jpg, are for classifiers"
+    )
+    raise InputError(
+        f"{root} has no annotations of the split {split!r} (found there: {_found(root)}); {LAYOUTS}\n{hint}"
+    )
+
+
+def _annotations_in(root: Path) -> list[str]:
+    patterns = ("annotations/*.json", "*/_annotations.coco.json", "data.yaml", "data.yml")
+    return sorted(file.relative_to(root).as_posix() for pattern in patterns for file in root.glob(pattern))
+
+
+def _annotation_files(folder: Path, name: str) -> list[Path]:
+    """NAME.json or instances_NAME.json, a year behind the name or none."""
+    pattern = re.compile(rf"(instances_)?{re.escape(name)}\d*\.json")
+    return sorted(file for file in folder.glob("*.json") if pattern.fullmatch(file.name))
+
+
+def _images_of(annotations: Path, root: Path) -> Path:
+    split = annotations.stem.removeprefix("instances_")
+    candidates = [root / split, root / "images" / split, root / "images"]
+    for folder in candidates:
+        if folder.is_dir():
+            return folder
+    raise InputError(
+        f"the images of {annotations} are not there: none of {', '.join(map(str, candidates))} is a folder; give the "
+        f"folder with the images one of these names (found in {root}: {_found(root)})"
+    )
+
+
+def _demand_images(source: DetectionDataset) -> None:
+    """A few images may be missing. All of them: somebody should hear that before anything is built."""
+    some = [source.name(index) for index in range(0, len(source), -(-len(source) // _LOOKED_FOR))]
+    if not any((source.folder / name).is_file() for name in some):
+        raise InputError(
+            f"none of {len(some)} images that {source.where} names is in {source.folder}, such as {some[0]} (found "
+            f"there: {_found(source.folder)}); 'file_name' in the annotations must be the path below that folder"
+        )
+
+
+def _found(folder: Path) -> str:
+    return _some(sorted(entry.name for entry in folder.iterdir())) or "nothing"
+
+
+def _some(names: Sequence[str]) -> str:
+    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -1,0 +1,79 @@
+"""COCO's two ways to write a shape, polygons and run lengths, -> the shape within a box, as a small square.
+
+Images lie on pixels as squares: pixel (row, column) covers [column, column + 1) x [row, row + 1). A shape is never
+laid out over its whole image.
+"""
+
+from typing import Any, TypeAlias
+
+import numpy as np
+
+from botformer import rle
+
+Segmentation: TypeAlias = list[list[float]] | dict[str, Any]
+"""Polygons [[x, y, x, y, ...], ...] in pixels, which together are the shape; or run lengths {"size": [height, width],
+"counts": numbers or a compressed string}, column by column, starting outside."""
+
+Box = tuple[float, float, float, float]
+"""x1, y1, x2, y2 in pixels."""
+
+
+def crop_mask(segmentation: Segmentation, box_xyxy: Box, size: int) -> np.ndarray:
+    """uint8 (size, size), 0 or 1: the shape within the box, stretched to a square.
+
+    Run lengths: a cell is set where the shape covers half of it. Polygons: where it covers the cell's middle (even-odd
+    rule within a polygon, as COCO fills them).
+    """
+    if isinstance(segmentation, dict):
+        return _crop_runs(segmentation, box_xyxy, size)
+    crop = np.zeros((size, size), dtype=bool)
+    for polygon in segmentation:
+        crop |= _crop_polygon(np.asarray(polygon, dtype=np.float64).reshape(-1, 2), box_xyxy, size)
+    return crop.astype(np.uint8)
+
+
+def area_px(segmentation: Segmentation) -> float:
+    """Pixels of run lengths; of polygons the sum of their areas."""
+    if isinstance(segmentation, dict):
+        return float(rle.decode_counts(segmentation["counts"])[1::2].sum())
+    areas = []
+    for polygon in segmentation:
+        x, y = np.asarray(polygon, dtype=np.float64).reshape(-1, 2).T
+        areas.append(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
+    return float(sum(areas))
+
+
+def _crop_runs(runs: dict[str, Any], box_xyxy: Box, size: int) -> np.ndarray:
+    height, width = runs["size"]
+    x1, y1, x2, y2 = box_xyxy
+    left, right = max(0, int(np.floor(x1))), min(width, int(np.ceil(x2)))
+    top, bottom = max(0, int(np.floor(y1))), min(height, int(np.ceil(y2)))
+    # Only the columns of the box: the runs cut to them, then laid out.
+    ends = np.clip(np.cumsum(rle.decode_counts(runs["counts"])), left * height, right * height)
+    lengths = np.diff(ends, prepend=left * height)
+    columns = np.repeat(np.arange(len(lengths)) % 2, lengths).reshape(right - left, height)
+    window = columns[:, top:bottom].T.astype(np.float32)
+    # The share of a cell that is covered: along rows and along columns one after the other.
+    covered = _overlaps(y1, y2, size, top, bottom) @ window @ _overlaps(x1, x2, size, left, right).T
+    return (covered >= 0.5 - 1e-5).astype(np.uint8)
+
+
+def _overlaps(low: float, high: float, cells: int, first: int, last: int) -> np.ndarray:
+    """float32 (cells, last - first): which share of each of the cells between low and high each pixel makes up."""
+    edges = low + (high - low) / cells * np.arange(cells + 1)
+    before = np.clip(edges[:, None] - np.arange(first, last), 0.0, 1.0)
+    return (np.diff(before, axis=0) * (cells / (high - low))).astype(np.float32)
+
+
+def _crop_polygon(points: np.ndarray, box_xyxy: Box, size: int) -> np.ndarray:
+    """points (n, 2) -> bool (size, size)."""
+    x1, y1, x2, y2 = box_xyxy
+    u, v = (points[:, 0] - x1) / (x2 - x1) * size, (points[:, 1] - y1) / (y2 - y1) * size  # in cells
+    next_u, next_v = np.roll(u, -1), np.roll(v, -1)
+    middles = np.arange(size) + 0.5
+    edge, row = np.nonzero((v[:, None] <= middles) != (next_v[:, None] <= middles))  # edges that cross a row's middle
+    crossing = u[edge] + (middles[row] - v[edge]) / (next_v[edge] - v[edge]) * (next_u[edge] - u[edge])
+    # Each crossing turns inside to outside, or back, from the first middle that does not lie left of it.
+    column = np.clip(np.ceil(crossing - 0.5), 0, size).astype(np.int64)
+    turns = np.bincount(row * (size + 1) + column, minlength=size * (size + 1)).reshape(size, size + 1)
+    return np.cumsum(turns, axis=1)[:, :size] % 2 == 1

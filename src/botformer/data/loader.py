@@ -1,0 +1,350 @@
+"""Images -> batches, whatever an image is. What a batch holds depends on seed and step alone.
+
+Not on the number of workers, nor of processes, nor on where a run was resumed: a batch is computed as a whole, by one
+worker, from its epoch and its indices.
+"""
+
+import logging
+import multiprocessing
+import os
+import signal
+import sys
+import threading
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import chain
+from multiprocessing import resource_tracker
+from typing import Any, Generic, Protocol, TypeVar
+
+import numpy as np
+import torch
+from torch import Tensor
+from torch.utils.data import DataLoader, Dataset
+
+from botformer.data.image_io import BadImage
+from botformer.errors import InputError
+from botformer.seeding import host_state_kept, seed_host
+
+log = logging.getLogger("botformer.data")
+
+BatchT_co = TypeVar("BatchT_co", covariant=True)
+
+
+class Samples(Protocol[BatchT_co]):
+    """What batches are dealt from. It travels to worker processes, so it holds no open file."""
+
+    @property
+    def where(self) -> str:
+        """The data set, for messages."""
+        ...
+
+    @property
+    def max_bad_files(self) -> int: ...
+
+    @property
+    def preload(self) -> list[str]:
+        """Modules that the workers need besides this one."""
+        ...
+
+    def __len__(self) -> int: ...
+
+    def name(self, index: int) -> str: ...
+
+    def sample(self, index: int) -> Any:
+        """Read and transform one image. Raises BadImage or OSError where it cannot be read."""
+        ...
+
+    def pack(self, samples: list[Any], indices: list[int]) -> Any:
+        """In a worker: samples -> what is sent to the main process, a dict."""
+        ...
+
+    def unpack(self, packed: Any) -> BatchT_co:
+        """In the main process: what `pack` gave -> the batch."""
+        ...
+
+
+def training_loader(
+    images: Samples[BatchT_co], batch_size: int, seed: int, workers: int, rank: int, world: int
+) -> "TrainingLoader[BatchT_co]":
+    """`batch_size` counts the images of all `world` processes together. `workers`: -1 is one a core, at most 8."""
+    if batch_size < 1 or batch_size % world:
+        raise InputError(
+            f"batch size {batch_size} cannot be shared evenly by {world} processes; "
+            f"{max(1, round(batch_size / world)) * world} can"
+        )
+    if len(images) < batch_size:
+        raise InputError(
+            f"{images.where} has {len(images)} images, fewer than one batch of {batch_size}; "
+            f"take a batch size of {max(1, len(images) // world) * world} or less (run.batch_size)"
+        )
+    sampler = _Sampler(len(images), batch_size, seed, rank, world)
+    return TrainingLoader(images, sampler, _worker_count(workers))
+
+
+def evaluation_loader(
+    images: Samples[BatchT_co], batch_size: int, workers: int, rank: int, world: int
+) -> "EvaluationLoader[BatchT_co]":
+    """This process's share (every `world`-th image), in batches of `batch_size`, the last one smaller."""
+    if batch_size < 1:
+        raise InputError(f"batch size {batch_size} is too small; at least 1 is expected")
+    share = range(rank, len(images), world)
+    chunks = [list(share[start : start + batch_size]) for start in range(0, len(share), batch_size)]
+    return EvaluationLoader(images, chunks, _worker_count(workers))
+
+
+class TrainingLoader(Generic[BatchT_co]):
+    """Endless, shuffled anew every epoch. `bad` lists what could not be read so far: name -> reason."""
+
+    def __init__(self, images: Samples[BatchT_co], sampler: "_Sampler", workers: int) -> None:
+        self.bad: dict[str, str] = {}
+        self.steps_per_epoch = sampler.steps_per_epoch
+        """Full batches; what is left over sits this epoch out."""
+        self._images = images
+        self._dealing = sampler
+        self._workers = workers
+
+    def starting_at(self, step: int) -> Iterator[BatchT_co]:
+        """Step s is batch `s % steps_per_epoch` of epoch `s // steps_per_epoch`. Workers end with the iterator.
+
+        An image that cannot be read gives its place to the next one in the source that can. Raises InputError when
+        more than `max_bad_files` cannot.
+        """
+        reading = _TrainingParts(self._images, self._dealing.seed)
+        for part in _loader(reading, self._dealing.from_step(step), self._workers):
+            _note_bad(self.bad, part.bad, self._images)
+            if part.packed is None:
+                raise _none_readable(self._images, self.bad)
+            yield self._images.unpack(part.packed)
+
+
+class EvaluationLoader(Generic[BatchT_co]):
+    """Every image once, each time it is iterated. `bad` lists what was left out: name -> reason."""
+
+    def __init__(self, images: Samples[BatchT_co], chunks: list[list[int]], workers: int) -> None:
+        self.bad: dict[str, str] = {}
+        self._images = images
+        self._chunks = chunks
+        self._workers = workers
+
+    def __len__(self) -> int:
+        return len(self._chunks)
+
+    def __iter__(self) -> Iterator[BatchT_co]:
+        """Raises InputError when more than `max_bad_files` images cannot be read, or none can."""
+        empty = bool(self._chunks)
+        for part in _loader(_EvaluationParts(self._images), self._chunks, self._workers):
+            _note_bad(self.bad, part.bad, self._images)
+            if part.packed is not None:
+                empty = False
+                yield self._images.unpack(part.packed)
+        if empty:
+            raise _none_readable(self._images, self.bad)
+
+
+# Who gets what
+
+
+@dataclass(frozen=True)
+class _Sampler:
+    """The order of training, a pure function of (seed, epoch)."""
+
+    images: int
+    batch_size: int
+    seed: int
+    rank: int
+    world: int
+
+    @property
+    def steps_per_epoch(self) -> int:
+        return self.images // self.batch_size
+
+    def from_step(self, step: int) -> Iterator[tuple[int, list[int]]]:
+        """(epoch, indices of this process's share) of every step from here on."""
+        epoch, position = divmod(step, self.steps_per_epoch)
+        share = self.batch_size // self.world
+        while True:
+            order = self._order(epoch)
+            for start in range(position * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size):
+                mine = start + self.rank * share
+                yield epoch, order[mine : mine + share].tolist()
+            epoch, position = epoch + 1, 0
+
+    def _order(self, epoch: int) -> Tensor:
+        """int64 (images,)."""
+        generator = torch.Generator()
+        generator.manual_seed(int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0]))
+        return torch.randperm(self.images, generator=generator)
+
+
+# What a worker does
+
+
+@dataclass(frozen=True)
+class _Part:
+    """What a worker hands over. Nothing packed: no image could be read."""
+
+    packed: Any
+    bad: dict[str, str]
+
+    def pin_memory(self) -> "_Part":
+        """The loader's hook for types of our own."""
+        if self.packed is None:
+            return self
+        pinned = {key: value.pin_memory() if isinstance(value, Tensor) else value for key, value in self.packed.items()}
+        return _Part(pinned, self.bad)
+
+
+@dataclass(frozen=True)
+class _TrainingParts(Dataset):
+    images: Samples
+    seed: int
+
+    def __getitem__(self, key: tuple[int, list[int]]) -> _Part:
+        epoch, indices = key
+        samples: list[Any] = []
+        read: list[int] = []
+        bad: dict[str, str] = {}
+        with host_state_kept():
+            for index in indices:
+                seed_host(self.seed, epoch, index)
+                found = self._first_readable_from(index, bad)
+                if found is None:
+                    return _Part(None, bad)
+                sample, index_read = found
+                samples.append(sample)
+                read.append(index_read)
+        return _Part(self.images.pack(samples, read), bad)
+
+    def _first_readable_from(self, index: int, bad: dict[str, str]) -> tuple[Any, int] | None:
+        """None after more bad images than are allowed, or where there is no good one."""
+        for candidate in chain(range(index, len(self.images)), range(index)):
+            if len(bad) > self.images.max_bad_files:
+                return None
+            sample = _read(self.images, candidate, bad)
+            if sample is not None:
+                return sample, candidate
+        return None
+
+
+@dataclass(frozen=True)
+class _EvaluationParts(Dataset):
+    images: Samples
+
+    def __getitem__(self, indices: list[int]) -> _Part:
+        samples: list[Any] = []
+        read: list[int] = []
+        bad: dict[str, str] = {}
+        for index in indices:
+            sample = _read(self.images, index, bad)
+            if sample is not None:
+                samples.append(sample)
+                read.append(index)
+        return _Part(self.images.pack(samples, read) if read else None, bad)
+
+
+def _read(images: Samples, index: int, bad: dict[str, str]) -> Any:
+    """The sample; None, with an entry in `bad`, where the image cannot be read."""
+    name = images.name(index)
+    if name in bad:
+        return None
+    try:
+        return images.sample(index)
+    except BadImage as error:
+        bad[name] = error.reason
+    except OSError as error:
+        bad[name] = error.strerror or str(error)
+    return None
+
+
+# What the main process does
+
+
+def _loader(parts: "_TrainingParts | _EvaluationParts", keys: Iterable[Any], workers: int) -> Iterable[_Part]:
+    if workers:
+        _prepare_fork_server(parts.images)
+    loader = DataLoader(
+        parts,
+        batch_size=None,  # a key is a whole batch
+        sampler=keys,
+        num_workers=workers,
+        collate_fn=_as_it_is,
+        pin_memory=torch.cuda.is_available(),
+        multiprocessing_context=_start_method() if workers else None,
+        worker_init_fn=_end_with_main_process,
+        generator=torch.Generator(),  # the loader draws a number from it; from the global one, if there is none
+    )
+    with _interrupts_held():
+        return iter(loader)
+
+
+@contextmanager
+def _interrupts_held() -> Iterator[None]:
+    """Ctrl-C goes to every process of a terminal. What starts in here never hears it, so that the main process can
+    finish its step; the main process hears it afterwards."""
+    if not hasattr(signal, "pthread_sigmask"):  # Windows
+        yield
+        return
+    resource_tracker.ensure_running()  # when it has to start it lets the signal through
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    try:
+        yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, before)
+
+
+def _as_it_is(part: Any) -> Any:
+    return part
+
+
+def _end_with_main_process(_: int) -> None:
+    """Should the main process be killed: torch's own check looks at the fork server, which waits for the workers."""
+    main = multiprocessing.parent_process()
+    assert main is not None
+
+    def follow() -> None:
+        main.join()
+        os._exit(1)
+
+    threading.Thread(target=follow, daemon=True).start()
+
+
+def _start_method() -> str:
+    """A fork of the training process may deadlock (threads) and breaks CUDA; spawn imports torch once a worker.
+
+    A fork server is clean as spawn is and imports once: two seconds for all workers together.
+    """
+    return "forkserver" if sys.platform == "linux" else "spawn"
+
+
+def _prepare_fork_server(images: Samples) -> None:
+    """Have the server import what its workers need. Without effect on a server that runs already."""
+    if _start_method() == "forkserver":
+        multiprocessing.set_forkserver_preload([__name__, *images.preload])
+
+
+def _worker_count(workers: int) -> int:
+    if workers < -1:
+        raise InputError(f"{workers} workers; expected -1 (one a core, at most 8), 0 (none) or more (run.workers)")
+    if workers >= 0:
+        return workers
+    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
+    return min(8, cores)
+
+
+def _note_bad(known: dict[str, str], new: dict[str, str], images: Samples) -> None:
+    for name, reason in new.items():
+        if name not in known:
+            known[name] = reason
+            log.warning("%s: skipped %s: %s", images.where, name, reason)
+    if len(known) > images.max_bad_files:
+        listed = "\n".join(f"  {name}: {reason}" for name, reason in sorted(known.items()))
+        raise InputError(
+            f"{len(known)} images of {images.where} cannot be read, {images.max_bad_files} are tolerated "
+            f"(images.max_bad_files):\n{listed}\nMend or remove them, or allow more"
+        )
+
+
+def _none_readable(images: Samples, bad: dict[str, str]) -> InputError:
+    name, reason = next(iter(bad.items()))
+    return InputError(f"none of the {len(bad)} images of {images.where} can be read; the first: {name}: {reason}")

@@ -1,0 +1,64 @@
+"""Data sets that are made on this machine: their folder appears finished or not at all, and is used again."""
+
+import json
+import os
+import shutil
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+from botformer.errors import InputError
+
+Fill = Callable[[Path], Mapping[str, Any]]
+"""Writes SPLIT/**/*.png into an empty folder; returns what its record shall say besides the parameters."""
+
+
+def cached_dataset(
+    folder: Path, name: str, parameters: Mapping[str, Any], images: Mapping[str, int], fill: Fill
+) -> bool:
+    """Have `fill` write a folder, and keep its parameters in FOLDER/NAME.json. Returns whether it was written now.
+
+    The work is done under another name beside it and takes its own when it is done. A finished folder of the same
+    parameters, with as many `images` in each split as it must have, is used as it is.
+
+    Raises `InputError` for a folder that holds something else.
+    """
+    if _taken(folder):
+        _check_finished(folder, name, parameters, images)
+        return False
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    unfinished = folder.parent / f".{folder.name}.{os.getpid()}"
+    # What lies there is of a process that was killed: it had our number, so it is gone.
+    shutil.rmtree(unfinished, ignore_errors=True)
+    unfinished.mkdir()
+    try:
+        record = {"parameters": dict(parameters), **fill(unfinished)}
+        (unfinished / f"{name}.json").write_text(
+            json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
+        )
+        if folder.exists():
+            folder.rmdir()  # empty, as checked above
+        unfinished.rename(folder)
+    except BaseException:
+        shutil.rmtree(unfinished, ignore_errors=True)
+        raise
+    return True
+
+
+def _taken(folder: Path) -> bool:
+    return folder.exists() and (not folder.is_dir() or any(folder.iterdir()))
+
+
+def _check_finished(folder: Path, name: str, parameters: Mapping[str, Any], images: Mapping[str, int]) -> None:
+    what, file = name.replace("_", " "), f"{name}.json"
+    advice = "name another folder or delete this one"
+    try:
+        found = json.loads((folder / file).read_text(encoding="utf-8"))["parameters"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise InputError(f"{folder} is not empty and is not a finished folder of {what} ({file}); {advice}") from None
+    if found != parameters:
+        raise InputError(f"{folder} holds {what} made with {found}, asked for were {dict(parameters)}; {advice}")
+    for split, expected in images.items():
+        there = sum(1 for _ in (folder / split).rglob("*.png"))
+        if there != expected:
+            raise InputError(f"{folder / split} holds {there} images, {expected} were written; {advice}")

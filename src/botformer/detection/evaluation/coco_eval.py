@@ -1,0 +1,270 @@
+"""COCO's average precision of boxes and masks, by faster-coco-eval: the same numbers as pycocotools.
+
+Detections and ground truth are kept an image at a time, under its id: an image that two processes saw counts once.
+They are JSON text in COCO's form, which goes between processes whole, where lists would be walked number by number.
+"""
+
+import json
+import logging
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from importlib.util import find_spec
+from typing import Any, Literal
+
+import numpy as np
+
+from botformer.detection.evaluation.f1_score import BestF1, Matches, best_f1, detection_accuracy
+from botformer.errors import InputError
+
+Kind = Literal["box", "mask"]
+NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
+"""Average precision and recall over IoU 0.5 to 0.95; at 0.5 and 0.75 alone; of small (below 32x32 px), medium and large
+(from 96x96) objects; recall with 1, 10 and 100 detections an image. -1 where there is nothing to be found."""
+
+log = logging.getLogger("botformer.detection")
+
+_MATCHED_IOU = 0.5
+
+
+class CocoEvaluator:
+    """Average precision of a detector. `update` it with every batch; then ask `compute` and the others.
+
+    Args:
+        categories: (id, name) as the data set has them; label 1 is the first.
+        kinds: what is measured.
+        max_detections: best detections of an image that count. COCO's is 100; images with more objects need more
+            (the numbers keep their names: AR100 is then the recall with `max_detections`).
+    """
+
+    def __init__(
+        self, categories: Sequence[tuple[int, str]], kinds: Sequence[Kind] = ("box", "mask"), max_detections: int = 100
+    ) -> None:
+        if find_spec("faster_coco_eval") is None:
+            raise InputError("average precision needs the package faster-coco-eval: pip install 'botformer[detection]'")
+        if max_detections <= 10:
+            raise InputError(f"max_detections must be more than 10 (COCO's 1, 10 and 100), got {max_detections}")
+        self.categories = [(int(number), name) for number, name in categories]
+        self.kinds = tuple(kinds)
+        self.max_detections = max_detections
+        self.images: dict[int, dict[str, Any]] = {}
+        """image id -> "size" (height, width), and as JSON "truth", COCO's annotations, and "found", COCO's results."""
+        self._evaluated: dict[Kind, _Evaluated] = {}
+
+    def update(self, predictions: Sequence[Mapping[str, Any]], batch: Mapping[str, Any]) -> None:
+        """Predictions in pixels of the files: `boxes` (n, 4) xyxy, `labels` (n,), `scores` (n,) and, for masks,
+        `masks`, n compressed run lengths. `batch["targets"]` have `image_id`, `original_size` and `ground_truth`."""
+        self._evaluated = {}
+        for found, target in zip(predictions, batch["targets"], strict=True):
+            image_id = int(target["image_id"])
+            self.images[image_id] = {
+                "size": [int(side) for side in target["original_size"]],
+                "truth": target["ground_truth"],
+                "found": json.dumps(coco_results(found, image_id, self.categories)),
+            }
+
+    def state(self) -> dict[int, dict[str, Any]]:
+        return self.images
+
+    def merge(self, states: list[dict[int, dict[str, Any]]]) -> None:
+        self._evaluated = {}
+        for state in states:
+            self.images.update(state)
+
+    def only(self, image_ids: Iterable[int]) -> "CocoEvaluator":
+        """The same of some of the images, such as those of one stain."""
+        part = CocoEvaluator(self.categories, self.kinds, self.max_detections)
+        part.images = {image_id: self.images[image_id] for image_id in image_ids}
+        return part
+
+    def results(self) -> list[dict[str, Any]]:
+        """All detections as COCO's results.json has them, by image id.
+
+        Scored by pycocotools they give these very numbers; for masks take `bbox` out first (see `_Evaluated.found`).
+        """
+        return [result for image_id in sorted(self.images) for result in json.loads(self.images[image_id]["found"])]
+
+    def compute(self) -> dict[str, float]:
+        """`box_AP` ... `box_ARl`, `mask_AP` ... `mask_ARl` (see NUMBERS), and `images`."""
+        metrics: dict[str, float] = {}
+        for kind in self.kinds:
+            metrics |= {f"{kind}_{name}": value for name, value in self._evaluate(kind).numbers.items()}
+        return metrics | {"images": len(self.images)}
+
+    def per_class(self, kind: Kind) -> list[dict[str, Any]]:
+        """`id`, `name`, `objects`, `AP`, `AP50` and `AP75` of each category; -1 where it has no objects."""
+        precision = self._evaluate(kind).precision
+        counts = {number: 0 for number, _ in self.categories}
+        for record in self._evaluate(kind).truth:
+            counts[record["category_id"]] += not record["iscrowd"]
+        return [
+            {
+                "id": number,
+                "name": name,
+                "objects": counts[number],
+                "AP": _mean(precision[:, :, place]),
+                "AP50": _mean(precision[0, :, place]),
+                "AP75": _mean(precision[5, :, place]),
+            }
+            for place, (number, name) in enumerate(sorted(self.categories))
+        ]
+
+    def precision_recall(self, kind: Kind, iou: float = 0.5) -> tuple[np.ndarray, np.ndarray]:
+        """Recall (101,) from 0 to 1, and the precision there (101,), averaged over categories that have objects.
+
+        Their area is AP at this IoU. The precision at a recall is the best that any threshold reaches there or beyond.
+        """
+        evaluated = self._evaluate(kind)
+        place = int(np.abs(evaluated.ious - iou).argmin())
+        if abs(evaluated.ious[place] - iou) > 1e-6:
+            raise InputError(f"precision and recall are known at IoU {evaluated.ious.round(2).tolist()}, not at {iou}")
+        curves = evaluated.precision[place].T
+        curves = curves[curves[:, 0] > -1]
+        return evaluated.recalls, curves.mean(0) if len(curves) else np.zeros(len(evaluated.recalls))
+
+    def best_f1(self, kind: Kind) -> BestF1:
+        """The score threshold that makes the best F1 at IoU 0.5, all categories together: what to draw from."""
+        return best_f1([matches for _, matches in self._matches(kind)], _MATCHED_IOU)
+
+    def community_ap(
+        self, kind: Kind, score_threshold: float, ious: Sequence[float] = (0.5, 0.6, 0.7, 0.8, 0.9)
+    ) -> dict[float, float]:
+        """IoU -> TP / (TP + FP + FN) of the detections with at least this score: the nuclei community's AP.
+
+        Counted over all images together (as StarDist does), with greedy matching (see `counting`). A threshold chosen
+        on the same images flatters. -1 where there is nothing to be found, and nothing was imagined.
+        """
+        matches = [matches for _, matches in self._matches(kind)]
+        shares = {iou: detection_accuracy(matches, iou, score_threshold) for iou in ious}
+        objects = sum(part.ious.shape[1] for part in matches)
+        return shares if objects else {iou: -1.0 if share == 1 else share for iou, share in shares.items()}
+
+    def per_image(self, kind: Kind, score_threshold: float) -> dict[int, float]:
+        """image id -> TP / (TP + FP + FN) at IoU 0.5, for the best and the worst images; 1 where both are empty."""
+        of_image: dict[int, list[Matches]] = {image_id: [] for image_id in self.images}
+        for image_id, matches in self._matches(kind):
+            of_image[image_id].append(matches)
+        return {
+            image_id: detection_accuracy(parts, _MATCHED_IOU, score_threshold) for image_id, parts in of_image.items()
+        }
+
+    def _evaluate(self, kind: Kind) -> "_Evaluated":
+        if kind not in self._evaluated:
+            self._evaluated[kind] = _Evaluated(self.images, self.categories, kind, self.max_detections)
+        return self._evaluated[kind]
+
+    def _matches(self, kind: Kind) -> list[tuple[int, Matches]]:
+        """(image id, overlaps of its detections and objects of one category)."""
+        return self._evaluate(kind).matches
+
+
+def coco_results(
+    found: Mapping[str, Any], image_id: int, categories: Sequence[tuple[int, str]]
+) -> list[dict[str, Any]]:
+    """An image's detections, in pixels of the file, as COCO's results: `image_id`, `category_id`, `bbox` xywh,
+    `score`, and `segmentation` where there are masks."""
+    boxes = np.asarray(found["boxes"].detach().cpu(), dtype=np.float64).reshape(-1, 4)
+    labels, scores = found["labels"].tolist(), found["scores"].tolist()
+    results = []
+    for index, ((x1, y1, x2, y2), label, score) in enumerate(zip(boxes.tolist(), labels, scores, strict=True)):
+        result = {
+            "image_id": image_id,
+            "category_id": categories[label - 1][0],
+            "bbox": [x1, y1, x2 - x1, y2 - y1],
+            "score": score,
+        }
+        if "masks" in found:
+            result["segmentation"] = found["masks"][index]
+        results.append(result)
+    return results
+
+
+@dataclass(frozen=True)
+class _Evaluated:
+    """One kind of average precision of some images."""
+
+    images: dict[int, dict[str, Any]]
+    categories: list[tuple[int, str]]
+    kind: Kind
+    max_detections: int
+
+    @cached_property
+    def _coco(self) -> Any:
+        """faster-coco-eval's evaluation, done."""
+        from faster_coco_eval import COCO, COCOeval_faster
+
+        truth, found = COCO(), COCO()
+        images = [
+            {"id": image_id, "height": image["size"][0], "width": image["size"][1]}
+            for image_id, image in self.images.items()
+        ]
+        categories = [{"id": number, "name": name} for number, name in self.categories]
+        for coco, records in ((truth, self.truth), (found, self.found)):
+            # Numbered anew: ids of data sets may repeat, and 0 means "matched with nothing" to the evaluation.
+            annotations = [record | {"id": number} for number, record in enumerate(records, 1)]
+            coco.dataset = {"images": images, "categories": categories, "annotations": annotations}
+            coco.createIndex()
+        evaluation = COCOeval_faster(truth, found, "bbox" if self.kind == "box" else "segm", print_function=log.debug)
+        evaluation.params.maxDets = [1, 10, self.max_detections]
+        evaluation.run()
+        return evaluation
+
+    @property
+    def precision(self) -> np.ndarray:
+        """(IoU, recall, category), all sizes, -1 where a category has no objects; categories by id."""
+        return self._coco.eval["precision"][:, :, :, 0, -1]
+
+    @property
+    def ious(self) -> np.ndarray:
+        return self._coco.params.iouThrs
+
+    @property
+    def recalls(self) -> np.ndarray:
+        return self._coco.params.recThrs
+
+    @cached_property
+    def numbers(self) -> dict[str, float]:
+        return dict(zip(NUMBERS, map(float, self._coco.stats), strict=True))
+
+    @cached_property
+    def matches(self) -> list[tuple[int, Matches]]:
+        groups: dict[tuple[int, int], tuple[list[dict], list[dict]]] = {}
+        for place, records in enumerate((self.truth, self.found)):
+            for record in records:
+                groups.setdefault((record["image_id"], record["category_id"]), ([], []))[place].append(record)
+        return [
+            (image_id, Matches.of(truth, found, self.kind, self.images[image_id]["size"], self.max_detections))
+            for (image_id, _), (truth, found) in sorted(groups.items())
+        ]
+
+    @cached_property
+    def truth(self) -> list[dict[str, Any]]:
+        """COCO's annotations. For masks, an object with a box alone is a crowd: what is found there counts neither way,
+        because nobody knows its shape."""
+        records = [record for image in self.images.values() for record in json.loads(image["truth"])]
+        return records if self.kind == "box" else [_with_shape(record) for record in records]
+
+    @cached_property
+    def found(self) -> list[dict[str, Any]]:
+        """COCO's results, with the size that decides whether one is small, medium or large: the mask's, or the box's.
+
+        Where a result has both, pycocotools takes the box's even for masks; COCO's own form of mask results has none.
+        """
+        records = [record for image in self.images.values() for record in json.loads(image["found"])]
+        if self.kind == "box":
+            return [record | {"area": record["bbox"][2] * record["bbox"][3], "iscrowd": 0} for record in records]
+        from faster_coco_eval import mask
+
+        return [record | {"area": float(mask.area(record["segmentation"])), "iscrowd": 0} for record in records]
+
+
+def _with_shape(record: dict[str, Any]) -> dict[str, Any]:
+    if "segmentation" in record:
+        return record
+    x, y, w, h = record["bbox"]
+    return record | {"segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]], "iscrowd": 1}
+
+
+def _mean(precision: np.ndarray) -> float:
+    known = precision[precision > -1]
+    return float(known.mean()) if len(known) else -1.0

@@ -1,0 +1,89 @@
+"""Images of any size on canvases of one size."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor
+from torch.nn import functional as F
+
+from botformer.errors import InputError
+
+_TOLERANCE = 0.5
+"""How far values may leave 0..1: resampling and colour jitter overshoot a little; bytes do so by far."""
+
+
+@dataclass(frozen=True)
+class PaddedImages:
+    """B images, each in the top left corner of its canvas."""
+
+    pixels: Tensor
+    """(B, 3, height, width) floats in 0..1; 0 beyond the image."""
+    sizes: list[tuple[int, int]]
+    """(height, width) of each image."""
+
+    def padding_mask(self) -> Tensor | None:
+        """(B, height, width) bool: pixels right of and below the image; None where every image fills its canvas.
+
+        Made on the device of the pixels from the sizes, which the host knows: nothing waits.
+        """
+        height, width = self.pixels.shape[2:]
+        if all(size == (height, width) for size in self.sizes):
+            return None
+        rows = torch.arange(height, device=self.pixels.device)
+        columns = torch.arange(width, device=self.pixels.device)
+        heights, widths = torch.tensor(self.sizes, device=self.pixels.device)[:, :, None].unbind(1)
+        return (rows >= heights)[:, :, None] | (columns >= widths)[:, None, :]
+
+
+def pad_images(images: Sequence[Tensor], size: tuple[int, int]) -> PaddedImages:
+    """Images (3, h, w), none larger than `size`, on canvases of `size` (height, width)."""
+    pixels = images[0].new_zeros(len(images), 3, *size)
+    for canvas, image in zip(pixels, images, strict=True):
+        canvas[:, : image.shape[1], : image.shape[2]] = image
+    return PaddedImages(pixels, [(image.shape[1], image.shape[2]) for image in images])
+
+
+def check_images(images: Sequence[Tensor], device: torch.device) -> list[Tensor]:
+    """Images on `device`, as float32 unless they are floats already.
+
+    Raises:
+        InputError: naming the image that is not (3, height, width) floats in 0..1.
+    """
+    checked = []
+    for index, image in enumerate(images):
+        if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3 or not image.numel():
+            found = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+            raise InputError(f"image {index} must be a tensor (3, height, width), red green blue, got {found}")
+        if not image.is_floating_point():
+            raise InputError(
+                f"image {index} must be floats in 0..1, got {image.dtype}; `detector.preprocess` takes bytes, too"
+            )
+        image = image.to(device)
+        low, high = torch.stack(image.detach().aminmax()).tolist()
+        if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):  # NaN fails both
+            raise InputError(
+                f"image {index} must be floats in 0..1, got {low:g} to {high:g}; divide bytes by 255, and do not "
+                "normalise: the detector does"
+            )
+        checked.append(image)
+    return checked
+
+
+def shrink_to_fit(image: Tensor, size: tuple[int, int]) -> Tensor:
+    """(3, h, w), scaled down with its aspect ratio if it is larger than `size` (height, width)."""
+    height, width = image.shape[1:]
+    scale = min(size[0] / height, size[1] / width)
+    if scale >= 1:
+        return image
+    smaller = [max(1, round(height * scale)), max(1, round(width * scale))]
+    return F.interpolate(image[None], size=smaller, mode="bilinear", antialias=True)[0]
+
+
+def group_by_padded_size(images: Sequence[Tensor], multiple: int) -> dict[tuple[int, int], list[int]]:
+    """{(height, width) rounded up to `multiple`: indices of the images}."""
+    groups: dict[tuple[int, int], list[int]] = {}
+    for index, image in enumerate(images):
+        size = tuple(-(-side // multiple) * multiple for side in image.shape[1:])
+        groups.setdefault((size[0], size[1]), []).append(index)
+    return groups

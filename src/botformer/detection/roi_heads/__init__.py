@@ -1,0 +1,1 @@
+"""Proposals -> classes and boxes, masks, key points."""

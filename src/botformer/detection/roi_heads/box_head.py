@@ -1,0 +1,103 @@
+"""The box branch: what a region shows, and where exactly."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection._utils import BoxCoder
+from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
+
+from botformer.detection.norms import make_norm
+from botformer.detection.roi_heads.roi_align import MultiScaleRoIAlign
+from botformer.detection.roi_heads.sampling import SampledProposals
+from botformer.detection.targets import Targets
+from botformer.recipes.detector_settings import Settings
+
+SMALLEST_PX = 1e-2
+
+
+@dataclass(frozen=True)
+class Detections:
+    """n objects found in one image, best first."""
+
+    boxes_xyxy: Tensor
+    """(n, 4) float32."""
+    labels: Tensor
+    """(n,) int64, from 1."""
+    scores: Tensor
+    """(n,) float32, probabilities."""
+
+
+class BoxHead(nn.Module):
+    """Regions -> classes and boxes: two fully connected layers with BatchNorm, then two linear ones."""
+
+    def __init__(self, num_classes: int, pooling: MultiScaleRoIAlign, settings: Settings) -> None:
+        super().__init__()
+        self.settings, self.pooling = settings, pooling
+        width = settings.box_channels
+        self.fc1 = nn.Linear(settings.fpn_channels * settings.box_output_size**2, width, bias=False)
+        self.norm1 = make_norm(width, settings)
+        self.fc2 = nn.Linear(width, width, bias=False)
+        self.norm2 = make_norm(width, settings)
+        self.predictor = FastRCNNPredictor(width, num_classes + 1)
+        for layer, std in ((self.predictor.cls_score, 0.01), (self.predictor.bbox_pred, 0.001)):
+            nn.init.normal_(layer.weight, std=std)
+            nn.init.zeros_(layer.bias)
+        for layer in (self.fc1, self.fc2):
+            nn.init.xavier_uniform_(layer.weight)
+        self.coder = BoxCoder(settings.box_weights)
+
+    def forward(self, pyramid: dict[str, Tensor], proposals_xyxy: list[Tensor]) -> tuple[Tensor, Tensor]:
+        """k regions in all -> logits (k, classes + 1), the background first, and deltas (k, classes + 1, 4)."""
+        x = self.pooling(pyramid, proposals_xyxy, self.settings.box_output_size).flatten(1)
+        for layer, norm in ((self.fc1, self.norm1), (self.fc2, self.norm2)):
+            x = F.relu(norm(layer(x)[:, :, None, None])[:, :, 0, 0])
+        logits, deltas = self.predictor(x)
+        return logits.float(), deltas.float().unflatten(1, (-1, 4))
+
+    def losses(
+        self, pyramid: dict[str, Tensor], samples: list[SampledProposals], targets: list[Targets]
+    ) -> dict[str, Tensor]:
+        """`loss_classifier`: mean cross-entropy; `loss_box_reg`: mean Huber loss of the objects' coordinates."""
+        logits, deltas = self(pyramid, [sample.proposals_xyxy for sample in samples])
+        labels = torch.cat([sample.labels for sample in samples])
+        wanted = torch.cat(
+            [
+                self.coder.encode_single(image.boxes_xyxy[sample.matched_idx], sample.proposals_xyxy)
+                for sample, image in zip((s.foreground() for s in samples), targets, strict=True)
+            ]
+        )
+        said = deltas[labels > 0, labels[labels > 0]]
+        box_loss = F.huber_loss(said, wanted, delta=self.settings.box_huber_delta, reduction="sum")
+        return {
+            "loss_classifier": F.cross_entropy(logits, labels),
+            "loss_box_reg": box_loss / max(wanted.numel(), 1),
+        }
+
+    def detect(
+        self, pyramid: dict[str, Tensor], proposals: list[Tensor], sizes: list[tuple[int, int]]
+    ) -> list[Detections]:
+        """Proposals (n, 4) of images of (height, width) -> what is found in each."""
+        logits, deltas = self(pyramid, proposals)
+        counts = [len(boxes) for boxes in proposals]
+        return [
+            self._select(logit.softmax(1), delta, boxes, size)
+            for logit, delta, boxes, size in zip(
+                logits.split(counts), deltas.split(counts), proposals, sizes, strict=True
+            )
+        ]
+
+    def _select(self, scores: Tensor, deltas: Tensor, proposals: Tensor, size: tuple[int, int]) -> Detections:
+        """Scores (n, classes + 1), deltas (n, classes + 1, 4): threshold, suppression within a class, the best."""
+        settings = self.settings
+        region, label = torch.where(scores[:, 1:] > settings.score_threshold)
+        label = label + 1
+        score = scores[region, label]
+        boxes = self.coder.decode_single(deltas[region, label], proposals[region])
+        boxes = clip_boxes_to_image(boxes, size)
+        kept = remove_small_boxes(boxes, SMALLEST_PX)
+        boxes, label, score = boxes[kept], label[kept], score[kept]
+        kept = batched_nms(boxes, score, label, settings.nms_iou)[: settings.max_detections]
+        return Detections(boxes[kept], label[kept], score[kept])

@@ -1,0 +1,78 @@
+"""The mask branch: the shape within a box."""
+
+from functools import partial
+from itertools import pairwise
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.ops import Conv2dNormActivation
+
+from botformer.detection.masks import mask_targets
+from botformer.detection.norms import make_norm
+from botformer.detection.roi_heads.roi_align import MultiScaleRoIAlign
+from botformer.detection.roi_heads.sampling import SampledProposals
+from botformer.detection.targets import Targets
+from botformer.recipes.detector_settings import Settings
+
+
+class MaskHead(nn.Module):
+    """Regions -> a mask for every class: 3x3 convolutions, a transposed one that doubles the cells, a 1x1."""
+
+    def __init__(self, num_classes: int, pooling: MultiScaleRoIAlign, settings: Settings) -> None:
+        super().__init__()
+        self.settings, self.pooling = settings, pooling
+        width, norm = settings.mask_channels, partial(make_norm, settings=settings)
+        widths = [settings.fpn_channels] + [width] * settings.mask_convolutions
+        self.convolutions = nn.Sequential(*(Conv2dNormActivation(a, b, norm_layer=norm) for a, b in pairwise(widths)))
+        self.enlarge = nn.ConvTranspose2d(widths[-1], width, 2, stride=2, bias=False)
+        self.norm = make_norm(width, settings)
+        self.logits = nn.Conv2d(width, num_classes + 1, 1)
+        for module in self.modules():
+            if isinstance(module, nn.Conv2d | nn.ConvTranspose2d):
+                nn.init.kaiming_normal_(module.weight, mode="fan_out", nonlinearity="relu")
+                if module.bias is not None:
+                    nn.init.zeros_(module.bias)
+
+    def forward(self, pyramid: dict[str, Tensor], proposals_xyxy: list[Tensor]) -> Tensor:
+        """k regions in all -> logits (k, classes + 1, M, M), M = 2 mask_cells; the background's say nothing."""
+        x = self.convolutions(self.pooling(pyramid, proposals_xyxy, self.settings.mask_output_size))
+        return self.logits(F.relu(self.norm(self.enlarge(x)))).float()
+
+    def losses(
+        self, pyramid: dict[str, Tensor], samples: list[SampledProposals], targets: list[Targets]
+    ) -> dict[str, Tensor]:
+        """`loss_mask`: mean cross-entropy of the cells of regions whose object has a mask."""
+        chosen = [sample.foreground() for sample in samples]
+        if not any(len(sample.labels) for sample in chosen):
+            # One region of background, which counts nothing: BatchNorm needs something to see, and every process must
+            # take part when statistics and gradients are averaged.
+            sample = samples[0]
+            logits = self(pyramid, [sample.proposals_xyxy[:1]] + [sample.proposals_xyxy[:0]] * (len(samples) - 1))
+            return {"loss_mask": logits.sum() * 0}
+        logits = self(pyramid, [sample.proposals_xyxy for sample in chosen])
+        labels = torch.cat([sample.labels for sample in chosen])
+        wanted, counts = [], []
+        for sample, image in zip(chosen, targets, strict=True):
+            assert image.mask_crops is not None
+            assert image.has_mask is not None
+            wanted.append(
+                mask_targets(
+                    image.mask_crops, image.boxes_xyxy, sample.matched_idx, sample.proposals_xyxy, logits.shape[-1]
+                )
+            )
+            counts.append(image.has_mask[sample.matched_idx])
+        said = logits[torch.arange(len(labels), device=labels.device), labels]
+        cells = F.binary_cross_entropy_with_logits(said, torch.cat(wanted), reduction="none").mean((1, 2))
+        weight = torch.cat(counts).float()
+        return {"loss_mask": (cells * weight).sum() / weight.sum().clamp(min=1)}
+
+    def predict(self, pyramid: dict[str, Tensor], boxes_xyxy: list[Tensor], labels: list[Tensor]) -> list[Tensor]:
+        """Boxes (n, 4) and labels (n,) an image -> probabilities (n, M, M) of the labelled class over each box."""
+        if not any(len(boxes) for boxes in boxes_xyxy):
+            side = 2 * self.settings.mask_output_size
+            return [boxes.new_zeros(0, side, side) for boxes in boxes_xyxy]
+        logits = self(pyramid, boxes_xyxy)
+        label = torch.cat(labels)
+        masks = logits[torch.arange(len(label), device=label.device), label].sigmoid()
+        return list(masks.split([len(boxes) for boxes in boxes_xyxy]))

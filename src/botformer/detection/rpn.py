@@ -1,0 +1,132 @@
+"""Where something may be: the region proposal network."""
+
+from dataclasses import dataclass
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder
+from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
+
+from botformer.detection.anchors import Anchors
+from botformer.detection.matcher import BETWEEN_THRESHOLDS, match
+from botformer.detection.norms import make_norm
+from botformer.detection.targets import Targets
+from botformer.recipes.detector_settings import Settings
+
+SMALLEST_PX = 1e-3
+"""A proposal thinner than this has no logarithm to learn from."""
+
+
+@dataclass(frozen=True)
+class RPNOutput:
+    """What the network says of every anchor; each a list, one a level of A anchors."""
+
+    logits: list[Tensor]
+    """(B, A): is there an object?"""
+    deltas: list[Tensor]
+    """(B, A, 4): from the anchor to the object's box, in the coder's units."""
+    anchors_xyxy: list[Tensor]
+    """(A, 4)."""
+
+
+class RegionProposalNetwork(nn.Module):
+    """Pyramid -> `RPNOutput`; from those come the proposals and the losses.
+
+    One 3x3 convolution and two 1x1 are shared by all levels; each level has its own BatchNorm between them.
+    """
+
+    def __init__(self, levels: tuple[str, ...], strides: list[int], settings: Settings) -> None:
+        super().__init__()
+        self.settings = settings
+        width, ratios = settings.fpn_channels, len(settings.anchor_ratios)
+        self.conv = nn.Conv2d(width, width, 3, padding=1, bias=False)
+        self.norm = nn.ModuleDict({level: make_norm(width, settings) for level in levels})
+        self.logits = nn.Conv2d(width, ratios, 1)
+        self.deltas = nn.Conv2d(width, 4 * ratios, 1)
+        for module in (self.conv, self.logits, self.deltas):
+            nn.init.normal_(module.weight, std=0.01)
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+        self.anchors = Anchors(strides, settings)
+        self.coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
+        self.sampler = BalancedPositiveNegativeSampler(settings.rpn_samples, settings.rpn_positive_fraction)
+
+    def forward(self, pyramid: dict[str, Tensor]) -> RPNOutput:
+        logits, deltas = [], []
+        for level, feature_map in pyramid.items():
+            x = F.relu(self.norm[level](self.conv(feature_map)))
+            # (B, ratios * k, H, W) -> (B, H * W * ratios, k): the order of the anchors.
+            logits.append(self.logits(x).permute(0, 2, 3, 1).flatten(1).float())
+            deltas.append(self.deltas(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4).float())
+        return RPNOutput(logits, deltas, self.anchors(list(pyramid.values())))
+
+    @torch.no_grad()
+    def propose(self, rpn_output: RPNOutput, sizes: list[tuple[int, int]], candidates: int) -> list[Tensor]:
+        """(n, 4) boxes xyxy an image, best first, clipped to its own (height, width): nothing lies in the padding."""
+        proposals = []
+        for image, size in enumerate(sizes):
+            boxes, scores, levels = [], [], []
+            for level, anchors in enumerate(rpn_output.anchors_xyxy):
+                score, best = rpn_output.logits[level][image].topk(min(candidates, len(anchors)))
+                boxes.append(self.coder.decode_single(rpn_output.deltas[level][image, best], anchors[best]))
+                scores.append(score)
+                levels.append(torch.full_like(best, level))
+            box, score, level = clip_boxes_to_image(torch.cat(boxes), size), torch.cat(scores), torch.cat(levels)
+            wide = remove_small_boxes(box, SMALLEST_PX)
+            box, score, level = box[wide], score[wide], level[wide]
+            kept = batched_nms(box, score, level, self.settings.rpn_nms_iou)
+            proposals.append(box[kept[: self.settings.rpn_post_nms_top_n]])
+        return proposals
+
+    def losses(self, rpn_output: RPNOutput, targets: list[Targets]) -> dict[str, Tensor]:
+        """`loss_objectness`, cross-entropy over the sampled anchors, and `loss_rpn_box_reg`.
+
+        The box loss is the code base's: the mean Huber loss of the positive anchors' coordinates on each level, summed
+        over levels; a level without any adds nothing.
+        """
+        settings = self.settings
+        anchors = torch.cat(rpn_output.anchors_xyxy)
+        matched_idxs = [self._assign(anchors, image) for image in targets]
+        positive, negative = (
+            torch.stack(chosen).bool()
+            for chosen in self.sampler([self._sign(matched_idx) for matched_idx in matched_idxs])
+        )
+        logits = torch.cat(rpn_output.logits, 1)
+        sampled = positive | negative
+        cross_entropy = F.binary_cross_entropy_with_logits(logits[sampled], positive[sampled].float(), reduction="sum")
+
+        box_loss = torch.stack(
+            [deltas.sum() * 0 for deltas in rpn_output.deltas]
+        ).sum()  # in the graph without objects too
+        start = 0
+        for level_anchors, deltas in zip(rpn_output.anchors_xyxy, rpn_output.deltas, strict=True):
+            here = positive[:, start : start + len(level_anchors)]
+            if here.any():
+                wanted = [
+                    self.coder.encode_single(
+                        image.boxes_xyxy[matched_idx[start : start + len(level_anchors)][chosen]], level_anchors[chosen]
+                    )
+                    for image, matched_idx, chosen in zip(targets, matched_idxs, here, strict=True)
+                ]
+                box_loss = box_loss + F.huber_loss(deltas[here], torch.cat(wanted), delta=settings.rpn_huber_delta)
+            start += len(level_anchors)
+        return {
+            "loss_objectness": cross_entropy / (len(targets) * settings.rpn_samples),
+            "loss_rpn_box_reg": box_loss,
+        }
+
+    def _assign(self, anchors: Tensor, image: Targets) -> Tensor:
+        settings = self.settings
+        return match(
+            anchors,
+            image.boxes_xyxy,
+            settings.rpn_positive_iou,
+            settings.rpn_negative_iou,
+            allow_low_quality_matches=True,
+        )
+
+    @staticmethod
+    def _sign(matched_idx: Tensor) -> Tensor:
+        """What the sampler reads: 1 object, 0 background, -1 neither."""
+        return (matched_idx >= 0).float() - (matched_idx == BETWEEN_THRESHOLDS).float()

@@ -1,0 +1,83 @@
+"""Weights into a model that need not be the one they came from."""
+
+import logging
+from dataclasses import dataclass
+from pathlib import Path
+
+from torch import Tensor, nn
+
+from botformer.errors import InputError
+from botformer.weights.read_state_dict import read_state_dict
+
+logger = logging.getLogger(__name__)
+
+
+@dataclass(frozen=True)
+class Match:
+    """What of a file went into a model. Names are parameter and buffer names, sorted."""
+
+    loaded: list[str]
+    """In both, and taken over."""
+    missing: list[str]
+    """In the model alone: they keep the values they had."""
+    unused: list[str]
+    """In the file alone."""
+    other_shape: list[str]
+    """In both with shapes that do not fit: they keep the values they had."""
+
+    def __str__(self) -> str:
+        parts = [f"{len(self.loaded)} tensors loaded"]
+        for names, what in (
+            (self.missing, "not in the file, left as initialised"),
+            (self.other_shape, "of another shape, left as initialised"),
+            (self.unused, "in the file but not in the model"),
+        ):
+            if names:
+                parts.append(f"{len(names)} {what}: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}")
+        return "; ".join(parts)
+
+
+def load_weights(model: nn.Module, source: str | Path, part: str = "") -> Match:
+    """Load what fits from a file into `model`, log what did and what did not, and return it.
+
+    A ResNet's file initialises any BoT row of the same depth this way: all but c5's `conv2`. Position tables made for
+    another map size are taken over by the layer's own rule.
+
+    Args:
+        source: see `read_state_dict`.
+        part: a part of the model, such as a detector's "backbone". A file without any name of that part is taken to be
+            the part's own: a classifier's file then goes into a detector's backbone, a detector's into all of it.
+
+    Raises:
+        InputError: the file cannot be read, or nothing in it fits the model.
+    """
+    state = read_state_dict(source)
+    whole = not part or any(name.startswith(f"{part}.") for name in state)
+    match = load_state(model if whole else model.get_submodule(part), state)
+    logger.info("weights from %s%s: %s", source, "" if whole else f" into the {part}", match)
+    if not match.loaded:
+        raise InputError(f"nothing in {source} fits this model ({match}); is it a ResNet or BoTNet of the same depth?")
+    return match
+
+
+def load_state(model: nn.Module, state: dict[str, Tensor]) -> Match:
+    """Copy every tensor of `state` whose name and shape fit.
+
+    The modules' own hooks see all of it first: they take position tables to their size, and translate other names.
+    """
+    own = model.state_dict()
+    other_shape = {name for name, tensor in state.items() if name in own and not _fits(name, tensor, own[name])}
+    result = model.load_state_dict({n: t for n, t in state.items() if n not in other_shape}, strict=False)
+    missing = set(result.missing_keys) - other_shape
+    counters = {name for name in own if name.endswith("num_batches_tracked")}  # files of old versions lack them
+    return Match(
+        loaded=sorted(own.keys() - missing - other_shape - (counters - state.keys())),
+        missing=sorted(missing - counters),
+        unused=sorted(name for name in result.unexpected_keys if not name.endswith("num_batches_tracked")),
+        other_shape=sorted(other_shape),
+    )
+
+
+def _fits(name: str, theirs: Tensor, own: Tensor) -> bool:
+    is_table = name.rpartition(".")[2] in ("rel_height", "rel_width", "abs_height", "abs_width")
+    return theirs.shape == own.shape or (is_table and theirs.shape[1:] == own.shape[1:])

@@ -1,0 +1,71 @@
+"""One file that is a whole trained network: its tensors, and a model config that says how to build it and what it knows."""
+
+import json
+import os
+from pathlib import Path
+from typing import Any
+
+from safetensors import SafetensorError, safe_open
+from safetensors.torch import save as serialise
+from torch import nn
+
+from botformer import stored_names
+from botformer.errors import InputError
+
+_CARD = "botformer"
+
+SHIPPED = {"nuclei": Path(__file__).parent / "shipped" / "nuclei.safetensors"}
+"""Trained networks that come with the package. Beside each file lies a NAME.md that says what it was trained on."""
+
+
+def save(model: nn.Module, model_config: dict[str, Any], file: str | Path) -> None:
+    """Write `model` and `model_config`, as `botformer.load` gave them, as one .safetensors file that `load` reads again.
+
+    Raises `InputError` for another ending, a folder that does not exist, or a model config with more than JSON can hold.
+    """
+    file = Path(file)
+    if file.suffix != ".safetensors":
+        raise InputError(f"{file} will be a safetensors file; name it {file.with_suffix('.safetensors').name}")
+    if not file.parent.is_dir():
+        raise InputError(f"{file} cannot be written: {file.parent} is not a folder; make it first")
+    try:
+        text = json.dumps(model_config)
+    except (TypeError, ValueError) as error:
+        raise InputError(f"the model config for {file} must be a dict that JSON can hold ({error})") from error
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    unfinished = file.with_name(f".{file.name}.{os.getpid()}")  # whole or not at all
+    try:
+        unfinished.write_bytes(serialise(tensors, metadata={"format": "pt", _CARD: text}))
+        unfinished.replace(file)
+    finally:
+        unfinished.unlink(missing_ok=True)
+
+
+def read_model_config(file: Path) -> dict[str, Any]:
+    """The model config in a .safetensors file. Raises `InputError` where there is none, or a damaged one."""
+    if file.suffix != ".safetensors":
+        raise InputError(
+            f"{file} is not a .safetensors file; expected one of botformer.save, or a run's folder. To start a "
+            "training from weights alone, give them as --model.weights"
+        )
+    try:
+        with safe_open(file, "pt") as opened:
+            text = (opened.metadata() or {}).get(_CARD)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{file} is truncated or not a safetensors file ({error}); download or save it again"
+        ) from error
+    if text is None:
+        raise InputError(
+            f"{file} has weights but does not say of which network; expected a file of botformer.save, or a run's "
+            "folder. To start a training from it, give it as --model.weights"
+        )
+    try:
+        model_config = json.loads(text)
+    except json.JSONDecodeError as error:
+        raise InputError(f"{file} has a damaged model config, no JSON ({error}); download or save it again") from error
+    if not isinstance(model_config, dict):
+        raise InputError(
+            f"{file} has a {type(model_config).__name__} as its model config, not an object; was it written by botformer?"
+        )
+    return stored_names.recipe(model_config)

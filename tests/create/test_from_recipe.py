@@ -1,0 +1,80 @@
+"""First weights of a detector: from a classifier's run, from a ResNet, from another detector."""
+
+import re
+from dataclasses import replace
+
+import pytest
+import torch
+import torchvision
+from safetensors.torch import save_file
+
+import botformer
+from botformer import cli
+from botformer.create import create_detection_task
+from botformer.recipes.detector_settings import SMALL
+from botformer.recipes.schema import DetectionImages, DetectionRecipe, Model
+
+KINDS = [(1, "cell"), (5, "nucleus")]
+
+
+def detection_task(name, weights="", categories=KINDS):
+    model = Model(name, zero_gamma=False, tables="offset", weights=str(weights))
+    return create_detection_task(
+        DetectionRecipe(model=model, images=DetectionImages(size=64), settings=replace(SMALL, fpn_channels=16)),
+        categories,
+    )
+
+
+def differing(ours, theirs):
+    """Names of ours that are not, value for value, in theirs."""
+    return {name for name, value in ours.items() if name not in theirs or not torch.equal(value, theirs[name])}
+
+
+def test_a_classifier_s_run_gives_the_backbone(colours, tmp_path, caplog):
+    run = tmp_path / "run"
+    quick = ["--run.max-steps=1", "--run.batch-size=8", "--run.workers=0", "--images.size=64"]
+    assert cli.main(["train", "digits", "--data", str(colours), "--out", str(run), *quick]) == 0
+    theirs = botformer.load(run).model.state_dict()
+    with caplog.at_level("INFO"):
+        ours = detection_task("botnet_nano", run).model.backbone.state_dict()
+    assert differing(ours, theirs) == set()
+    assert "into the backbone" in caplog.text
+    assert "2 in the file but not in the model: fc.bias, fc.weight" in caplog.text
+    assert differing(detection_task("botnet_nano").model.backbone.state_dict(), theirs)
+
+
+def test_a_resnet50_of_torchvision_gives_all_but_the_attention_of_c5(tmp_path, caplog):
+    theirs = torchvision.models.resnet50().state_dict()
+    for name, value in theirs.items():
+        if name.endswith(("running_mean", "running_var")):
+            value.uniform_(0.5, 1.5)
+    save_file(theirs, tmp_path / "resnet50.safetensors")
+    with caplog.at_level("INFO"):
+        ours = detection_task("botnet50", tmp_path / "resnet50.safetensors").model.backbone.state_dict()
+    left = differing(ours, theirs)
+    assert left
+    assert all(re.fullmatch(r"layer4\.\d\.conv2\..*", name) for name in left)
+    assert {name for name in ours if not re.fullmatch(r"layer4\.\d\.conv2\..*", name)} <= theirs.keys()
+    assert "stays random" not in caplog.text
+
+
+@pytest.mark.parametrize("others", [[(1, "cell")], [(2, "star"), (3, "moon"), (4, "sun")]])
+def test_a_detector_of_other_categories_gives_all_but_the_predictors(others, tmp_path, caplog):
+    torch.manual_seed(0)
+    first = detection_task("botnet_nano", categories=others)
+    botformer.save(first.model, first.model_config(), tmp_path / "first.safetensors")
+    torch.manual_seed(1)
+    untouched = detection_task("botnet_nano").model.state_dict()
+    torch.manual_seed(1)
+    with caplog.at_level("INFO"):
+        task = detection_task("botnet_nano", tmp_path / "first.safetensors")
+    predictors = {
+        f"{part}.{kind}"
+        for part in ("boxes.predictor.cls_score", "boxes.predictor.bbox_pred", "masks.logits")
+        for kind in ("weight", "bias")
+    }
+    ours = task.model.state_dict()
+    assert differing(ours, first.model.state_dict()) == predictors
+    assert all(torch.equal(ours[name], untouched[name]) for name in predictors)
+    assert f"6 of another shape, left as initialised: {', '.join(sorted(predictors))}" in caplog.text
+    assert task.model_config()["categories"] == [[1, "cell"], [5, "nucleus"]]

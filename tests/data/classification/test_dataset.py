@@ -1,0 +1,336 @@
+import logging
+import os
+import pickle
+import shutil
+import tarfile
+from collections import Counter
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from botformer.data.classification.dataset import (
+    ClassificationDataset,
+    open_classification_dataset,
+    open_classification_datasets,
+)
+from botformer.data.image_io import decode
+from botformer.errors import InputError
+from tests.data.classification.folders import write_folder, write_tar
+
+
+def contents(source: ClassificationDataset) -> list[tuple[str, str, bytes]]:
+    """(name, class, bytes) of every image."""
+    found = []
+    for index in range(len(source)):
+        file, label = source.read(index)
+        with file:
+            found.append((source.name(index), source.class_names[label], file.read()))
+    return found
+
+
+def on_disk(root: Path) -> list[tuple[str, str, bytes]]:
+    return sorted(
+        (f"{path.parent.name}/{path.name}", path.parent.name, path.read_bytes()) for path in root.glob("*/*.png")
+    )
+
+
+@pytest.fixture
+def split_folder(tmp_path: Path) -> Path:
+    write_folder(tmp_path / "set" / "train", {"cat": 3, "dog": 4, "emu": 2})
+    write_folder(tmp_path / "set" / "validation", {"cat": 1, "dog": 2, "emu": 1})
+    return tmp_path / "set"
+
+
+def test_folder_gives_every_file_with_the_class_of_its_folder(split_folder: Path) -> None:
+    train, validation = open_classification_datasets(str(split_folder))
+    assert train.class_names == validation.class_names == ("cat", "dog", "emu")
+    assert contents(train) == on_disk(split_folder / "train")
+    assert contents(validation) == on_disk(split_folder / "validation")
+
+
+@pytest.mark.parametrize("name", ["val", "test"])
+def test_other_names_of_the_validation_split(split_folder: Path, name: str) -> None:
+    (split_folder / "validation").rename(split_folder / name)
+    assert len(open_classification_datasets(str(split_folder))[1]) == 4
+
+
+def test_a_class_spans_the_folders_below_it(tmp_path: Path) -> None:
+    write_folder(tmp_path / "cat", {"indoors": 2, "outdoors": 2})
+    write_folder(tmp_path / "dog", {"indoors": 2, "outdoors": 2})
+    source = open_classification_dataset(str(tmp_path))
+    assert source.class_names == ("cat", "dog")
+    assert all(name.startswith(label) for name, label, _ in contents(source))
+
+
+def test_classes_are_in_natural_order_and_case_does_not_confuse(tmp_path: Path) -> None:
+    write_folder(tmp_path, dict.fromkeys(["10", "2", "b", "B", "a"], 1))
+    assert open_classification_dataset(str(tmp_path)).class_names == ("2", "10", "a", "B", "b")
+
+
+def test_names_that_are_not_ascii_and_symbolic_links(tmp_path: Path) -> None:
+    write_folder(tmp_path / "elsewhere", {"x": 2})
+    write_folder(tmp_path / "set", {"größe": 2, "猫": 2})
+    (tmp_path / "set" / "ссылка").symlink_to(tmp_path / "elsewhere" / "x", target_is_directory=True)
+    (tmp_path / "set" / "猫" / "link.png").symlink_to(tmp_path / "elsewhere" / "x" / "00.png")
+    source = open_classification_dataset(str(tmp_path / "set"))
+    assert Counter(label for _, label, _ in contents(source)) == {"größe": 2, "猫": 3, "ссылка": 2}
+
+
+def test_what_systems_leave_behind_is_no_image(split_folder: Path) -> None:
+    before = contents(open_classification_datasets(str(split_folder))[0])
+    for name in ("cat/._00.png", "cat/.thumb/00.png", ".cache/00.png", "__MACOSX/cat/00.png", "cat/notes.txt"):
+        (split_folder / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        (split_folder / "train" / name).write_bytes(b"?")
+    assert contents(open_classification_datasets(str(split_folder))[0]) == before
+
+
+def test_images_outside_the_class_folders_are_reported(split_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    shutil.copy(split_folder / "train/cat/00.png", split_folder / "train/overview.png")
+    train, _ = open_classification_datasets(str(split_folder))
+    assert contents(train) == on_disk(split_folder / "train")
+    assert "1 images outside the class folders are left out, such as overview.png" in caplog.text
+
+
+# Held out
+
+
+def test_a_tenth_of_every_class_is_held_out(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_folder(tmp_path, {"cat": 40, "dog": 20, "emu": 3, "fox": 1}, size=(1, 1))
+    with caplog.at_level(logging.INFO, "botformer.data"):
+        train, validation = open_classification_datasets(str(tmp_path))
+    assert "7 of 64 images, a tenth of every class by a hash of the names, are held out" in caplog.text
+    assert Counter(label for _, label, _ in contents(validation)) == {"cat": 4, "dog": 2, "emu": 1}
+    assert sorted(contents(train) + contents(validation)) == on_disk(tmp_path)
+    assert train.class_names == validation.class_names == ("cat", "dog", "emu", "fox")
+
+
+def test_the_held_out_tenth_depends_on_the_names_alone(tmp_path: Path) -> None:
+    write_folder(tmp_path / "a", {"cat": 30, "dog": 30}, size=(1, 1))
+    first = [name for name, _, _ in contents(open_classification_datasets(str(tmp_path / "a"))[1])]
+    (tmp_path / "b").mkdir()
+    for label in ("dog", "cat"):  # written anew, in another order, elsewhere
+        (tmp_path / "b" / label).mkdir()
+        for path in sorted((tmp_path / "a" / label).iterdir(), reverse=True):
+            shutil.copy(path, tmp_path / "b" / label / path.name)
+    again = [name for name, _, _ in contents(open_classification_datasets(str(tmp_path / "b"))[1])]
+    assert first == again
+    assert first != sorted(first)[:3] + sorted(first)[3:][::-1]
+    assert {name[-6:-4] for name in first} != {"00", "01", "02"}  # not simply the first files
+
+
+# Tars
+
+
+def test_tars_hold_what_the_folders_held(split_folder: Path, tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        write_tar(tmp_path / f"{split}.tar", split_folder / split)
+    train, validation = open_classification_datasets(str(tmp_path))
+    assert train.class_names == ("cat", "dog", "emu")
+    assert contents(train) == on_disk(split_folder / "train")
+    assert contents(validation) == on_disk(split_folder / "validation")
+    assert contents(pickle.loads(pickle.dumps(train))) == contents(train)
+
+
+def test_a_folder_of_tars_with_one_tar_a_class(split_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "tars" / "train").mkdir(parents=True)
+    for label in ("cat", "dog", "emu"):
+        write_tar(tmp_path / "tars" / "train" / f"{label}.tar", split_folder / "train" / label)
+    source = open_classification_dataset(str(tmp_path / "tars"), "train")
+    expected = [
+        (f"{label}.tar/{name.split('/')[1]}", label, data) for name, label, data in on_disk(split_folder / "train")
+    ]
+    assert contents(source) == expected
+
+
+def test_a_folder_of_shards_with_classes_inside(split_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "shards").mkdir()
+    write_tar(tmp_path / "shards" / "0.tar", split_folder / "train")
+    write_tar(tmp_path / "shards" / "1.tar", split_folder / "validation")
+    source = open_classification_dataset(str(tmp_path / "shards"))
+    assert Counter(label for _, label, _ in contents(source)) == {"cat": 4, "dog": 6, "emu": 3}
+
+
+def test_a_tar_of_tars(split_folder: Path, tmp_path: Path) -> None:
+    (tmp_path / "inner").mkdir()
+    for label in ("cat", "dog", "emu"):
+        write_tar(tmp_path / "inner" / f"{label}.tar", split_folder / "train" / label)
+    source = open_classification_dataset(str(write_tar(tmp_path / "all.tar", tmp_path / "inner")))
+    assert [(label, data) for _, label, data in contents(source)] == [
+        (label, data) for _, label, data in on_disk(split_folder / "train")
+    ]
+
+
+class Touch:
+    """Unpickled, it leaves a file."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+
+    def __reduce__(self) -> tuple:
+        return Path.touch, (self.path,)
+
+
+def test_no_pickle_is_read_or_written_beside_tars(
+    split_folder: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    train = tmp_path / "tars" / "train"
+    train.mkdir(parents=True)
+    write_tar(train / "0.tar", split_folder / "train")
+    (train / "_train_tarinfos.pickle").write_bytes(pickle.dumps(Touch(tmp_path / "was_run")))
+    monkeypatch.setattr(os.path, "getsize", lambda path: 20 * 1024**3)  # so large that timm would keep a cache
+    assert len(open_classification_dataset(str(tmp_path / "tars"), "train")) == 9
+    assert not (tmp_path / "was_run").exists()
+    (train / "_train_tarinfos.pickle").unlink()
+    open_classification_dataset(str(tmp_path / "tars"), "train")
+    assert [path.name for path in train.iterdir()] == ["0.tar"]
+
+
+def test_a_tar_that_cannot_be_listed(split_folder: Path, tmp_path: Path) -> None:
+    tar = write_tar(tmp_path / "train.tar", split_folder / "train")
+    with tarfile.open(tmp_path / "zipped.tar", "w:gz") as zipped:
+        zipped.add(split_folder / "train", "train")
+    with pytest.raises(InputError, match=r"zipped\.tar cannot be listed .* compressed"):
+        open_classification_dataset(str(tmp_path / "zipped.tar"))
+    tar.write_bytes(tar.read_bytes()[:1000])
+    with pytest.raises(InputError, match=r"train\.tar cannot be listed .* cut short"):
+        open_classification_dataset(str(tar))
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(InputError, match=r"empty\.tar: no images"):
+        open_classification_dataset(str(write_tar(tmp_path / "empty.tar", tmp_path / "empty")))
+
+
+# Hub data sets
+
+
+@pytest.fixture
+def hub_data_set(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> tuple[str, Path]:
+    """A local folder of Parquet files, as the hub serves them, and the images inside."""
+    datasets = pytest.importorskip("datasets")
+    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path / "cache")
+    monkeypatch.setattr(datasets.config, "HF_HUB_OFFLINE", True)
+    folder = write_folder(tmp_path / "images", {"cat": 12, "dog": 12})
+    features = datasets.Features({"image": datasets.Image(), "label": datasets.ClassLabel(names=["dog", "cat"])})
+    for split, chosen in (("train", slice(0, 8)), ("test", slice(8, 12))):
+        paths = [path for label in ("cat", "dog") for path in sorted((folder / label).iterdir())[chosen]]
+        rows = [
+            {"image": {"bytes": path.read_bytes(), "path": None}, "label": ["dog", "cat"].index(path.parent.name)}
+            for path in paths
+        ]
+        (tmp_path / "hub" / "data").mkdir(parents=True, exist_ok=True)
+        datasets.Dataset.from_list(rows, features=features).to_parquet(
+            tmp_path / "hub" / "data" / f"{split}-00000-of-00001.parquet"
+        )
+    return f"hfds/{tmp_path / 'hub'}", folder
+
+
+def test_hub_data_set_gives_bytes_and_class_names(hub_data_set: tuple[str, Path]) -> None:
+    data, folder = hub_data_set
+    train, validation = open_classification_datasets(data)
+    assert (len(train), len(validation)) == (16, 8)
+    assert train.class_names == validation.class_names == ("dog", "cat")
+    expected = [(label, data) for _, label, data in on_disk(folder)]
+    assert [(label, data) for _, label, data in contents(train)] == expected[:8] + expected[12:20]
+    assert [(label, data) for _, label, data in contents(validation)] == expected[8:12] + expected[20:]
+    assert (train.name(3), validation.name(0)) == ("train[3]", "test[0]")
+    assert contents(pickle.loads(pickle.dumps(train))) == contents(train)
+
+
+def test_hub_data_set_without_validation_holds_a_tenth_out(hub_data_set: tuple[str, Path]) -> None:
+    data, _ = hub_data_set
+    (Path(data.removeprefix("hfds/")) / "data" / "test-00000-of-00001.parquet").unlink()
+    train, validation = open_classification_datasets(data)
+    assert (len(train), len(validation)) == (14, 2)
+
+
+def test_hub_data_set_that_cannot_be_opened(hub_data_set: tuple[str, Path]) -> None:
+    data, _ = hub_data_set
+    with pytest.raises(InputError, match=r"split 'night', cannot be opened .*night"):
+        open_classification_dataset(data, "night")
+    with pytest.raises(InputError, match=r"hfds/nobody/nothing, split 'train', cannot be opened"):
+        open_classification_datasets("hfds/nobody/nothing")
+
+
+# Messages
+
+
+def test_missing_folder_is_answered_with_the_layouts(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"(?s)nowhere does not exist; expected one of\n  DIR/train/CLASS") as caught:
+        open_classification_datasets(str(tmp_path / "nowhere"))
+    assert "hfds/OWNER/NAME" in str(caught.value)
+
+
+def test_empty_folder(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"has no class folders; found there: nothing; expected one of"):
+        open_classification_datasets(str(tmp_path))
+
+
+def test_folder_of_loose_images(tmp_path: Path) -> None:
+    Image.new("RGB", (2, 2)).save(tmp_path / "a.png")
+    with pytest.raises(InputError, match=r"has no class folders; found there: a\.png"):
+        open_classification_datasets(str(tmp_path))
+
+
+def test_a_file_that_is_not_a_tar(tmp_path: Path) -> None:
+    (tmp_path / "data.zip").write_bytes(b"PK")
+    with pytest.raises(InputError, match=r"data\.zip is a file, not a folder or a \.tar \(unpack"):
+        open_classification_datasets(str(tmp_path / "data.zip"))
+
+
+def test_class_folder_without_images(split_folder: Path) -> None:
+    (split_folder / "train" / "gnu").mkdir()
+    with pytest.raises(InputError, match=r"train: no images \(\.jpg .* in the class folder gnu; fill or remove"):
+        open_classification_datasets(str(split_folder))
+
+
+def test_one_class(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"cat": 5})
+    with pytest.raises(InputError, match=r"all 5 images of .* are of one class, 'cat'"):
+        open_classification_datasets(str(tmp_path))
+
+
+def test_train_without_validation(split_folder: Path) -> None:
+    (split_folder / "validation").rename(split_folder / "vald")
+    with pytest.raises(InputError, match=r"nothing to validate on; found there: train, vald\. Add .*validation"):
+        open_classification_datasets(str(split_folder))
+    train, validation = open_classification_datasets(str(split_folder / "train"))  # what the message proposes
+    assert (len(train), len(validation)) == (6, 3)
+
+
+def test_classes_that_differ_are_named(split_folder: Path) -> None:
+    write_folder(split_folder / "train", {"fox": 1})
+    write_folder(split_folder / "validation", {"gnu": 1, "hen": 1})
+    with pytest.raises(InputError, match=r"only in .*train: fox; only in .*validation: gnu, hen"):
+        open_classification_datasets(str(split_folder))
+
+
+def test_a_single_split(split_folder: Path) -> None:
+    write_folder(split_folder / "night", {"cat": 1, "dog": 1})
+    assert len(open_classification_dataset(str(split_folder), "night")) == 2
+    (split_folder / "validation").rename(split_folder / "val")
+    assert len(open_classification_dataset(str(split_folder), "validation")) == 4
+    assert len(open_classification_dataset(str(split_folder / "train"))) == 9
+    with pytest.raises(InputError, match=r"no split 'day': neither .* found there: night, train, val"):
+        open_classification_dataset(str(split_folder), "day")
+
+
+def test_a_single_split_that_is_held_out(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"cat": 10, "dog": 10})
+    train, validation = open_classification_datasets(str(tmp_path))
+    assert contents(open_classification_dataset(str(tmp_path), "train")) == contents(train)
+    assert contents(open_classification_dataset(str(tmp_path), "validation")) == contents(validation)
+
+
+def test_a_link_to_nowhere_is_listed_and_fails_when_read(split_folder: Path) -> None:
+    (split_folder / "train/cat/zz.png").symlink_to(split_folder / "gone.png")
+    train, _ = open_classification_datasets(str(split_folder))
+    index = [train.name(i) for i in range(len(train))].index("cat/zz.png")
+    with pytest.raises(FileNotFoundError):
+        train.read(index)
+
+
+def test_what_is_read_can_be_decoded(split_folder: Path) -> None:
+    train, _ = open_classification_datasets(str(split_folder))
+    file, _ = train.read(0)
+    with file:
+        assert decode(file, train.name(0)).size == (12, 10)

@@ -1,0 +1,108 @@
+import base64
+import re
+from html.parser import HTMLParser
+from pathlib import Path
+
+import pytest
+from PIL import Image
+
+from botformer.plots.html_report import ImageBlock, Preformatted, Section, Table, write_report
+
+NASTY = """<script>alert("1 & 2")</script> {curly} 'quoted' äöü"""
+VOID = {"meta", "img", "br"}
+
+
+class Page(HTMLParser):
+    """Texts, attributes and elements of a page; fails on an element that is not closed in order."""
+
+    def __init__(self, html: str):
+        super().__init__()
+        self.open: list[str] = []
+        self.elements: list[tuple[str, dict[str, str | None]]] = []
+        self.texts: dict[str, list[str]] = {}
+        self.feed(html)
+        self.close()
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.elements.append((tag, dict(attrs)))
+        if tag not in VOID:
+            self.open.append(tag)
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def handle_data(self, data):
+        if self.open and data.strip():
+            self.texts.setdefault(self.open[-1], []).append(data)
+
+    def all(self, tag: str) -> list[dict[str, str | None]]:
+        return [attributes for name, attributes in self.elements if name == tag]
+
+
+@pytest.fixture
+def png(tmp_path) -> Path:
+    Image.new("RGB", (3, 2), "red").save(tmp_path / "red.png")
+    return tmp_path / "red.png"
+
+
+def page(folder: Path, *sections: Section, title: str = "a report") -> Page:
+    write_report(folder / "report.html", title, sections)
+    return Page((folder / "report.html").read_text(encoding="utf-8"))
+
+
+def test_everything_is_escaped_and_comes_back_as_it_was(tmp_path, png):
+    content = [NASTY, ImageBlock(png, NASTY), Table([NASTY], [[NASTY]]), Preformatted(NASTY)]
+    found = page(tmp_path, Section(NASTY, content), title=NASTY)
+    for tag in ("title", "h1", "h2", "p", "figcaption", "th", "td", "pre"):
+        assert found.texts[tag] == [NASTY], tag
+    assert found.all("img")[0]["alt"] == NASTY
+    assert not found.all("script")
+
+
+def test_images_are_inside_byte_for_byte(tmp_path, png):
+    source = page(tmp_path, Section("images", [ImageBlock(png, "red")])).all("img")[0]["src"]
+    assert source is not None
+    kind, data = source.split(",")
+    assert kind == "data:image/png;base64"
+    assert base64.b64decode(data) == png.read_bytes()
+
+
+def test_nothing_is_loaded_from_elsewhere(tmp_path, png):
+    found = page(tmp_path, Section("one", ["text", ImageBlock(png, "red"), Table(["a"], [["b"]])]))
+    for tag, attributes in found.elements:
+        assert tag not in ("script", "link", "iframe", "object", "base")
+        for name in ("src", "href", "srcset", "data"):
+            assert (attributes.get(name) or "data:").startswith("data:")
+    assert not re.search(r"url\(|@import|https?:", (tmp_path / "report.html").read_text(encoding="utf-8"))
+    policies = [meta["content"] for meta in found.all("meta") if meta.get("http-equiv") == "Content-Security-Policy"]
+    assert "default-src 'none'" in str(policies[0])
+
+
+def test_a_phone_and_a_dark_screen_are_served(tmp_path):
+    found = page(tmp_path)
+    metas = {meta.get("name"): meta["content"] for meta in found.all("meta") if "content" in meta}
+    assert metas["viewport"] == "width=device-width, initial-scale=1"
+    assert metas["color-scheme"] == "light dark"
+    assert "prefers-color-scheme: dark" in "".join(found.texts["style"])
+    assert found.all("html") == [{"lang": "en"}]
+
+
+def test_columns_of_numbers_are_flush_right_and_others_are_not(tmp_path):
+    table = Table(["name", "top-1", "time"], [["botnet50", "93.4 %", "12 s"], ["resnet50", "-", "−3e-4"]])
+    found = page(tmp_path, Section("numbers", [table]))
+    assert [cell.get("class") for cell in found.all("td")] == [None, "number", "number"] * 2
+    assert [cell.get("class") for cell in found.all("th")] == [None, "number", "number"]
+
+
+def test_a_table_with_a_ragged_row_is_our_bug(tmp_path):
+    with pytest.raises(AssertionError, match="number of cells"):
+        page(tmp_path, Section("numbers", [Table(["a", "b"], [["1"]])]))
+
+
+def test_a_failed_report_leaves_the_old_one_whole(tmp_path):
+    page(tmp_path, title="old")
+    with pytest.raises(FileNotFoundError):
+        page(tmp_path, Section("images", [ImageBlock(tmp_path / "absent.png", "")]), title="new")
+    assert "<h1>old</h1>" in (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert [path.name for path in tmp_path.iterdir()] == ["report.html"]

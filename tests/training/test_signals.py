@@ -1,0 +1,65 @@
+import os
+import signal
+import threading
+import time
+
+import pytest
+
+from botformer.training.signals import Interrupted, stop_request
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_first_signal_asks_and_leaving_restores_the_handlers(number: signal.Signals) -> None:
+    before = signal.getsignal(number)
+    with stop_request() as request:
+        assert request.signal == 0
+        os.kill(os.getpid(), number)
+        assert request.signal == number
+    assert signal.getsignal(number) is before
+
+
+def test_second_ctrl_c_stops_at_once() -> None:
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job would have it ignored
+    try:
+        with stop_request():
+            signal.raise_signal(signal.SIGINT)
+            with pytest.raises(KeyboardInterrupt):
+                signal.raise_signal(signal.SIGINT)
+    finally:
+        signal.signal(signal.SIGINT, before)
+
+
+def test_forked_data_worker_outlives_ctrl_c_but_can_be_ended() -> None:
+    with stop_request() as request:
+        ready, done = os.pipe(), os.pipe()
+        child = os.fork()
+        if child == 0:
+            os.write(ready[1], b"r")
+            time.sleep(0.5)
+            os.write(done[1], b"d")
+            time.sleep(60)
+            os._exit(1)
+        os.read(ready[0], 1)
+        os.kill(child, signal.SIGINT)
+        assert os.read(done[0], 1) == b"d"
+        os.kill(child, signal.SIGTERM)
+        _, status = os.waitpid(child, 0)
+        assert os.WTERMSIG(status) == signal.SIGTERM
+        assert request.signal == 0
+
+
+def test_other_threads_train_without_handlers() -> None:
+    seen = []
+
+    def inside() -> None:
+        with stop_request() as request:
+            seen.append(request.signal)
+
+    thread = threading.Thread(target=inside)
+    thread.start()
+    thread.join()
+    assert seen == [0]
+
+
+def test_interrupted_is_an_exit_with_the_shells_status() -> None:
+    assert Interrupted(128 + signal.SIGINT).code == 130
