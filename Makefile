@@ -17,7 +17,7 @@ help:
 	@echo "make demo    train small BoTNets on nuclei and digits, evaluate them, write runs/demo/report.html (minutes, CPU)"
 	@echo "make test    run the tests"
 	@echo "make check   style, types, layers, the wheel"
-	@echo "make gpu     on a machine with CUDA: GPU tests and benchmarks with the python3 that is there, installing nothing"
+	@echo "make gpu     on a machine with CUDA: GPU tests and benchmarks with the python3 of the machine; installs nothing"
 	@echo "make setup   install everything into .venv (the others do it by themselves)"
 	@echo "make clean   remove what setup and the tests left behind (not runs/)"
 
@@ -36,7 +36,7 @@ check: $(READY)
 	$(BIN)/pyright
 	$(MAKE) --no-print-directory wheel
 
-# Under nine minutes: a suite that runs out of its own leaves cases out and says so in its receipt, results/*_gpu.json.
+# Under nine minutes: each suite has a time limit; its receipt, results/*_gpu.json, lists the cases left out.
 gpu: export PYTHONPATH := src:.
 gpu: | check-gpu
 	timeout 150 $(PYTHON) -m pytest -p no:cacheprovider -m gpu tests/attention -x
@@ -47,8 +47,8 @@ gpu: | check-gpu
 
 .PHONY: check-gpu
 check-gpu:
-	@$(PYTHON) -c 'import torch' 2>/dev/null || { echo "make gpu: '$(PYTHON)' has no PyTorch, and make gpu installs nothing; say make gpu PYTHON=/path/to/python"; exit 1; }
-	@$(PYTHON) -c 'import torch; exit(not torch.cuda.is_available())' 2>/dev/null || { echo "make gpu: PyTorch finds no CUDA device here; the same benchmarks run on a CPU: botformer benchmark attention"; exit 1; }
+	@$(PYTHON) -c 'import torch' 2>/dev/null || { echo "make gpu: '$(PYTHON)' has no PyTorch, and make gpu installs nothing; use make gpu PYTHON=/path/to/python"; exit 1; }
+	@$(PYTHON) -c 'import torch; exit(not torch.cuda.is_available())' 2>/dev/null || { echo "make gpu: PyTorch finds no CUDA device; the same benchmarks run on a CPU: botformer benchmark attention"; exit 1; }
 	@$(PYTHON) -c 'import torch; exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11))' || { echo "make gpu: needs PyTorch 2.11 or newer"; exit 1; }
 
 # The wheel in an empty environment with the base dependencies alone.

@@ -1,4 +1,4 @@
-"""Measurements behind two choices on the CPU: who multiplies matrices, and what becomes of freed memory.
+"""Measurements behind two choices on the CPU: the library for matrix products, and whether to keep freed memory.
 
 python benchmarks/cpu_choices.py    writes results/cpu_choices.json
 """
@@ -43,11 +43,11 @@ def main() -> None:
     rows = [_products_row(*shape) for shape in SHAPES] + [_memory_row(*step) for step in STEPS]
     write_receipt(
         Path(__file__).parents[1] / "results/cpu_choices.json",
-        "Choices on the CPU: who multiplies matrices, and what becomes of freed memory",
+        "Choices on the CPU: the library for matrix products, and whether to keep freed memory",
         "python benchmarks/cpu_choices.py",
         rows,
-        notes="float32. Products: medians of 15 turns; the first two are those of tiles, the others whole small maps. "
-        "Training steps: medians of two processes each.",
+        notes="float32. Products: medians of 15 turns; the first two are those of tiles, the others those of whole "
+        "small maps. Training steps: medians of two processes each.",
         measured={"threads": torch.get_num_threads()},
     )
 
@@ -61,7 +61,7 @@ def _products_row(matrices: int, M: int, K: int, N: int) -> dict[str, Any]:
 
 
 def _memory_row(name: str, image_px: int, batch: int) -> dict[str, Any]:
-    times: dict[str, list[float]] = {"given back": [], "kept": []}
+    times: dict[str, list[float]] = {"returned": [], "kept": []}
     for _ in range(2):
         for kept, measured in times.items():
             command = [sys.executable, __file__, "--step", name, str(image_px), str(batch), kept]

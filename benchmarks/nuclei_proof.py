@@ -1,8 +1,8 @@
-"""R50 against BoT50 on real nuclei: one recipe, equal budgets, several seeds; and two predictors that look at nothing.
+"""R50 and BoT50 on real nuclei: one recipe, equal budgets, several seeds; and two baselines that ignore the image.
 
 python benchmarks/nuclei_proof.py --data DIR [--out runs/nuclei_proof] [--seeds 0 1 2]
 
-DIR is a COCO folder whose image records have a `stain`. What is finished in --out is not run again. Writes
+DIR is a COCO folder whose image records have a `stain`. Finished runs in --out are not repeated. Writes
 results/nuclei_proof.json.
 """
 
@@ -31,10 +31,10 @@ RESULTS = Path(__file__).parents[1] / "results"
 MODELS = ("resnet50", "botnet50")
 NOTES = (
     "Random initial weights, about a thousand steps: a comparison at equal budget, not good detectors. The validation "
-    "images were split off by a hash of their names; crops of one slide may stand on both sides. Community AP is "
-    "TP / (TP + FP + FN) at IoU 0.5, at the score threshold that has the best F1 on these very images, which "
-    "flatters. The constant predictor answers every image with the same grid of discs of the training set's median "
-    "size; the random one draws number, places, sizes and scores."
+    "images were split off by a hash of their names; crops of one slide may be in both splits. Community AP is "
+    "TP / (TP + FP + FN) at IoU 0.5, at the score threshold that has the best F1 on these images, which "
+    "is optimistic. The constant predictor returns the same grid of discs of the training set's median size for every "
+    "image; the random one draws number, positions, sizes and scores."
 )
 
 
@@ -49,15 +49,15 @@ def main() -> None:
         runs = [measured(model, seed, given.data, given.out) for seed in given.seeds]
         rows += [*runs, *spread(model, runs)]
     train, validation = open_detection_datasets(given.data)
-    objects = Objects(train)
-    rows += [baseline(name, validation, predictor) for name, predictor in objects.predictors().items()]
+    statistics = ObjectStatistics(train)
+    rows += [baseline(name, validation, predictor) for name, predictor in statistics.predictors().items()]
     command = "python benchmarks/nuclei_proof.py --data DIR --seeds " + " ".join(map(str, given.seeds))
     title = "Nuclei (dsb2018): R50 and BoT50, one recipe, equal budgets"
     print(write_receipt(RESULTS / "nuclei_proof.json", title, command, rows, given.seeds[0], NOTES).name)
 
 
 def measured(model: str, seed: int, data: str, out: Path) -> dict[str, Any]:
-    """One training, or what is there of it, and its evaluation."""
+    """The figures of one training run; trains and evaluates it unless that is done."""
     run, recipe = out / f"{model}_{seed}", f"nuclei_{model}"
     metrics = run / "evaluation" / "metrics.json"
     if not metrics.is_file():
@@ -68,7 +68,7 @@ def measured(model: str, seed: int, data: str, out: Path) -> dict[str, Any]:
 
 
 def spread(model: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
-    """Mean over the seeds, and the standard deviation of one run."""
+    """Mean and standard deviation over the seeds; nothing for one seed."""
     names = [name for name in runs[0] if name not in ("predictor", "seed", "steps")]
     if len(runs) < 2:
         return []
@@ -95,8 +95,8 @@ def figures(metrics: dict[str, Any]) -> dict[str, float]:
     }
 
 
-class Objects:
-    """How many objects the training images have and how large they are, as shares of the image's longer side."""
+class ObjectStatistics:
+    """Number of objects per training image, and their sizes as fractions of the image's longer side."""
 
     def __init__(self, source: DetectionDataset) -> None:
         images = [source.image(index) for index in range(len(source))]
@@ -113,22 +113,22 @@ class Objects:
     def constant(self, height: int, width: int) -> dict[str, Any]:
         """Discs of the median size on a grid with about the median number of cells."""
         across = round(np.sqrt(np.median(self.counts)))
-        places = [((row + 0.5) / across, (column + 0.5) / across) for row in range(across) for column in range(across)]
-        return discs(height, width, places, [float(np.median(self.sides))] * len(places), [1.0] * len(places))
+        centres = [((row + 0.5) / across, (column + 0.5) / across) for row in range(across) for column in range(across)]
+        return discs(height, width, centres, [float(np.median(self.sides))] * len(centres), [1.0] * len(centres))
 
     def random(self, height: int, width: int) -> dict[str, Any]:
         count = random.choice(self.counts)
-        places = [(random.random(), random.random()) for _ in range(count)]
-        return discs(height, width, places, random.choices(self.sides, k=count), [random.random() for _ in places])
+        centres = [(random.random(), random.random()) for _ in range(count)]
+        return discs(height, width, centres, random.choices(self.sides, k=count), [random.random() for _ in centres])
 
 
 def discs(
-    height: int, width: int, places: list[tuple[float, float]], sides: list[float], scores: list[float]
+    height: int, width: int, centres: list[tuple[float, float]], sides: list[float], scores: list[float]
 ) -> dict[str, Any]:
-    """Detections as the detector gives them. `places` (y, x) and `sides` are shares of the image."""
+    """Detections in the detector's form. `centres` (y, x) and `sides` are fractions of the image."""
     rows, columns = np.mgrid[:height, :width] + 0.5
     boxes, masks = [], []
-    for (y, x), side in zip(places, sides, strict=True):
+    for (y, x), side in zip(centres, sides, strict=True):
         radius = side * max(height, width) / 2
         y, x = y * height, x * width
         boxes.append([x - radius, y - radius, x + radius, y + radius])
@@ -142,7 +142,7 @@ def discs(
 
 
 def baseline(name: str, source: DetectionDataset, predictor: Callable[[int, int], dict[str, Any]]) -> dict[str, Any]:
-    """What a predictor that does not look at the image gets."""
+    """The figures of a predictor that ignores the image."""
     random.seed(0)
     categories = [(category.id, category.name) for category in source.categories]
     metrics = CocoEvaluator(categories, max_detections=300)

@@ -1,7 +1,7 @@
-"""Run a command of botformer, time it, and keep a receipt of the figures it leaves in a JSON file.
+"""Run a command of botformer, time it, and write a receipt with figures from a JSON file that it wrote.
 
-python benchmarks/record.py demo --title "The demo" --figures runs/demo/evaluation/results.json:top1,images \
-    -- botformer demo
+python benchmarks/record.py cifar10 --title "CIFAR-10" --figures runs/cifar10/evaluation/metrics.json:top1,images \
+    -- botformer evaluate runs/cifar10 --data DIR
 """
 
 import argparse
@@ -23,7 +23,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("name", help="the receipt is results/NAME.json")
     parser.add_argument("--title", required=True)
-    parser.add_argument("--figures", required=True, help="FILE.json:key,key,...; a/b is b within a")
+    parser.add_argument("--figures", required=True, help="FILE.json:key,key,...; a/b is the value of b in a")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--notes", default="")
     own, command = sys.argv[1:], []
@@ -37,7 +37,7 @@ def main() -> None:
     seconds = time.perf_counter() - started
     file, _, keys = given.figures.partition(":")
     measured = json.loads(Path(file).read_text(encoding="utf-8"))
-    figures = {key: _inside(measured, key) for key in keys.split(",")} | {
+    figures = {key: _value(measured, key) for key in keys.split(",")} | {
         "wall_seconds": round(seconds, 1),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3),
     }
@@ -47,7 +47,7 @@ def main() -> None:
     print(f"{path.name}: {figures}", file=sys.stderr)
 
 
-def _inside(content: Any, key: str) -> Any:
+def _value(content: Any, key: str) -> Any:
     for name in key.split("/"):
         content = content[name]
     return content

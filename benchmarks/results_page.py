@@ -1,4 +1,4 @@
-"""results/*.json -> results/RESULTS.md. `--check` fails when the page is not what the receipts say."""
+"""results/*.json -> results/RESULTS.md. `--check` fails if the page does not match the receipts."""
 
 import json
 import sys
@@ -12,13 +12,15 @@ RESULTS = Path(__file__).parents[1] / "results"
 HEAD = """# Results
 
 Generated from the receipts in this folder by `python benchmarks/results_page.py`; every number here was measured by us.
-A receipt says the command, the commit, the seed, the machine and the versions.
+A receipt records the command, the commit, the seed, the machine and the versions.
+In older receipts, column names and wording were changed to today's; figures were not. The command and the commit are
+those of the measurement.
 """
 
-GOALS = """## Speed and memory: goals and where we stand
+GOALS = """## Speed and memory: goals and measurements
 
-Ratios within one run, from the receipts below; empty where nothing was measured. What bounds the lines that are not
-reached stands in [docs/attention.md](../docs/attention.md).
+Quotients of figures of one run, from the receipts below; empty where nothing was measured.
+[docs/attention.md](../docs/attention.md) explains what limits the goals that are not reached.
 """
 
 
@@ -43,7 +45,7 @@ def _section(receipt: dict[str, Any]) -> str:
 
 
 def _table(figures: Any) -> str:
-    """A list of rows as a table with their keys above; one set of figures as a table of one row."""
+    """Markdown: a list of rows as a table with their keys as its head; one set of figures as a table of one row."""
     rows = figures if isinstance(figures, list) else [figures]
     keys = list(dict.fromkeys(key for row in rows for key in row))
     lines = [keys, ["---"] * len(keys), *([_cell(row.get(key)) for key in keys] for row in rows)]

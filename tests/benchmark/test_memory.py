@@ -8,7 +8,7 @@ CPU = torch.device("cpu")
 N = 2**16  # float32 numbers
 
 
-def test_the_peak_is_what_is_held_together_and_not_the_sum():
+def test_the_peak_is_what_is_allocated_at_one_time_and_not_the_sum():
     def call():
         for _ in range(3):
             a = torch.empty(N)
@@ -18,7 +18,7 @@ def test_the_peak_is_what_is_held_together_and_not_the_sum():
     assert peak_bytes(call, CPU) == 4 * 3 * N
 
 
-def test_what_was_held_before_does_not_count():
+def test_what_was_allocated_before_does_not_count():
     before = torch.ones(N)
     assert peak_bytes(lambda: before.mul_(2), CPU) < 1000
 

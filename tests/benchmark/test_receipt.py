@@ -3,7 +3,7 @@ import json
 from botformer.benchmark import receipt
 
 
-def test_a_receipt_is_complete_and_names_no_place(tmp_path):
+def test_a_receipt_is_complete_and_contains_no_path(tmp_path):
     path = receipt.write_receipt(
         tmp_path / "new" / "speed.json", "Speed", "botformer benchmark", [{"ms": 1.0}], 3, "n", {"threads": 2}
     )
@@ -21,7 +21,7 @@ def test_a_receipt_is_complete_and_names_no_place(tmp_path):
     assert str(tmp_path) not in path.read_text()
 
 
-def test_a_copy_without_history_is_told_its_commit(tmp_path, monkeypatch):
+def test_a_copy_without_history_takes_its_commit_from_the_environment(tmp_path, monkeypatch):
     monkeypatch.setattr(receipt, "_ROOT", tmp_path)
     monkeypatch.setenv("BOTFORMER_COMMIT", "a" * 40)
     written = json.loads(receipt.write_receipt(tmp_path / "x.json", "t", "c", []).read_text())

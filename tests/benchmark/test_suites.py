@@ -1,6 +1,7 @@
 """Every suite from the command line to receipt, table and image, at tiny sizes."""
 
 import json
+from typing import get_args
 
 import pytest
 import torch
@@ -8,11 +9,12 @@ from PIL import Image
 from rich.console import Console
 
 from botformer import cli
-from botformer.benchmark import attention_suite, headline_suite, model_suite, third_party
-from botformer.benchmark.chart import draw_benchmark
+from botformer.benchmark import attention_suite, chart, detection_suite, headline_suite, model_suite, third_party
 from botformer.benchmark.comparison import run_case
 from botformer.benchmark.roofline import Peaks
-from botformer.commands import benchmark
+from botformer.benchmark.run import TITLES
+from botformer.benchmark.table import print_table
+from botformer.commands.benchmark import Suite
 from botformer.errors import InputError
 
 CPU = torch.device("cpu")
@@ -22,18 +24,20 @@ PEAKS = Peaks(100.0, 10.0)
 @pytest.fixture(autouse=True)
 def _no_compiler_and_cheap_peaks(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    monkeypatch.setattr("botformer.benchmark.roofline.measure_peaks", lambda device, dtype: PEAKS)
+    monkeypatch.setattr("botformer.benchmark.run.measure_peaks", lambda device, dtype: PEAKS)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")
-@pytest.mark.parametrize("suite", benchmark.TITLES)
-def test_a_suite_leaves_a_complete_receipt_a_table_and_a_image(suite, tmp_path, capsys):
-    assert cli.main(["benchmark", suite, "--device", "cpu", "--quick", "--out", str(tmp_path), "--notes", "a try"]) == 0
+@pytest.mark.parametrize("suite", TITLES)
+def test_a_suite_leaves_a_complete_receipt_a_table_and_a_chart(suite, tmp_path, capsys):
+    assert (
+        cli.main(["benchmark", suite, "--device", "cpu", "--quick", "--out", str(tmp_path), "--notes", "a trial"]) == 0
+    )
     receipt = json.loads((tmp_path / f"{suite}_cpu_quick.json").read_text())
     assert receipt["name"] == f"{suite}_cpu_quick"
     assert receipt["command"].startswith(f"botformer benchmark {suite} --device cpu --quick")
     assert receipt["seed"] == 0
-    assert receipt["notes"].endswith("a try")
+    assert receipt["notes"].endswith("a trial")
     assert {"processor", "cores", "gpu", "threads", "float32_matmul_gflops", "copy_gb_per_s"} <= set(
         receipt["hardware"]
     )
@@ -57,25 +61,46 @@ def test_all_peers_agree_with_the_definition_on_an_even_map(monkeypatch):
 
 def test_an_attention_without_the_scale_is_caught(monkeypatch):
     def unscaled(rel_height, rel_width, heads):
-        theirs = third_party.timm_attention(rel_height, rel_width, heads)
-        theirs.scale_pos_embed = False
-        return theirs
+        peer = third_party.timm_attention(rel_height, rel_width, heads)
+        peer.scale_pos_embed = False
+        return peer
 
-    monkeypatch.setitem(attention_suite.PEERS, "timm", unscaled)
+    monkeypatch.setitem(attention_suite.IMPLEMENTATIONS, "timm", unscaled)
     case = attention_suite.attention_case(attention_suite.Shape(4, 6, 2, 2, 16), False, CPU, torch.float32)
     with pytest.raises(RuntimeError, match="timm .* should compute the same"):
         run_case(case, 1, CPU, PEAKS)
 
 
 def test_a_network_with_a_wrong_attention_in_it_is_caught(monkeypatch):
-    def wrong(layer):
-        theirs = model_suite.as_timm(layer)
-        torch.nn.init.zeros_(next(weight for name, weight in theirs.named_parameters() if "height_rel" in name))
-        return theirs
+    def wrong(rel_height, rel_width, heads, qkv):
+        return third_party.timm_attention(torch.zeros_like(rel_height), rel_width, heads, qkv)
 
-    monkeypatch.setitem(model_suite.SWAPS, "timm", wrong)
+    monkeypatch.setitem(model_suite.THIRD_PARTY, "timm", wrong)
     with pytest.raises(RuntimeError, match="attention of timm .* should compute the same"):
         run_case(model_suite.attention_case("inference", 128, 1, CPU), 1, CPU, PEAKS)
+
+
+def test_the_command_and_the_titles_name_the_same_suites():
+    assert get_args(Suite) == tuple(TITLES)
+
+
+def test_training_on_batches_and_on_lists_of_images_that_differ_is_caught(monkeypatch):
+    as_torchvision = detection_suite._as_torchvision
+
+    def without_the_first_object(batch):
+        images, targets = as_torchvision(batch)
+        return images, [{key: value[1:] for key, value in target.items()} for target in targets]
+
+    monkeypatch.setattr(detection_suite, "_as_torchvision", without_the_first_object)
+    with pytest.raises(RuntimeError, match=r"resnet_nano, detector\.losses .* should compute the same"):
+        run_case(next(iter(detection_suite.cases(CPU, quick=True))), 1, CPU, PEAKS)
+
+
+def test_a_chart_shows_the_labels_of_its_cases():
+    row = {"px": 64, "batch": 2, "mode": "inference", "implementation": "ours", "ms": 1.0, "peak_mib": 1.0}
+    assert chart._cases([row, {**row, "implementation": "other"}]) == [
+        ("64 px, batch 2, inference", [row, {**row, "implementation": "other"}])
+    ]
 
 
 @pytest.mark.parametrize("group", headline_suite.GROUPS)
@@ -99,7 +124,7 @@ def test_the_flops_of_attention_are_those_of_its_products():
     assert shape.gflop(backward=False, position=False) * 1e9 == pytest.approx(2 * 2 * 6 * 6 * 5)
 
 
-def test_what_was_left_out_stands_under_the_table(tmp_path):
+def test_what_was_left_out_is_listed_below_the_table(tmp_path):
     figures = [
         {"map": "2x2", "implementation": "ours", "ms": 1.5, "ratio": 1.0, "peak_mib": 2.0},
         {"map": "2x2", "implementation": "large", "left_out": "out of memory"},
@@ -107,19 +132,19 @@ def test_what_was_left_out_stands_under_the_table(tmp_path):
     receipt = tmp_path / "attention.json"
     receipt.write_text(json.dumps({"title": "t", "figures": figures}))
     console = Console(record=True, width=100)
-    benchmark.print_table(receipt, console)
+    print_table(receipt, console)
     printed = console.export_text()
     assert "1.5" in printed
     assert "left out: large: out of memory (1 case)" in printed
 
 
-def test_a_file_that_is_no_receipt_is_said(tmp_path):
+def test_a_file_that_is_no_receipt_is_rejected(tmp_path):
     (tmp_path / "x.json").write_text("[]")
     with pytest.raises(InputError, match=r"x\.json is not the receipt of a benchmark"):
-        draw_benchmark(tmp_path / "x.json", tmp_path / "x.png")
+        chart.draw_benchmark(tmp_path / "x.json", tmp_path / "x.png")
 
 
-def test_only_the_cases_with_a_label_are_held(tmp_path, capsys):
+def test_only_the_cases_with_a_label_are_run(tmp_path, capsys):
     call = ["benchmark", "attention", "--device", "cpu", "--quick", "--out", str(tmp_path)]
     assert cli.main([*call, "--only", "both"]) == 0
     figures = json.loads((tmp_path / "attention_both_cpu_quick.json").read_text())["figures"]
@@ -129,7 +154,7 @@ def test_only_the_cases_with_a_label_are_held(tmp_path, capsys):
 
 
 @pytest.mark.skipif(torch.cuda.is_available(), reason="there is one")
-def test_a_device_that_is_not_there_is_said(tmp_path, capsys):
+def test_a_missing_device_is_an_error(tmp_path, capsys):
     assert cli.main(["benchmark", "attention", "--device", "cuda", "--out", str(tmp_path)]) == 2
-    assert "finds no CUDA device here; say --device cpu" in capsys.readouterr().err
+    assert "finds no CUDA device; use --device cpu" in capsys.readouterr().err
     assert list(tmp_path.iterdir()) == []

@@ -10,7 +10,7 @@ CPU = torch.device("cpu")
 
 
 class Clock:
-    """A clock that functions of known duration put forward; it starts long ago."""
+    """A clock that advances only when functions of known duration are called."""
 
     def __init__(self):
         self.seconds = 1e4
@@ -44,14 +44,14 @@ def test_real_sleep_is_seen_in_full():
     assert min(times) >= 4
 
 
-def test_implementations_take_turns_and_the_first_place_goes_round(clock):
+def test_implementations_take_turns_and_each_round_starts_with_the_next_one(clock):
     order: list[str] = []
     calls = {name: clock.takes(30, lambda number, name=name: order.append(name)) for name in "abc"}
     take_turns(calls, rounds=3, device=CPU)
     assert "".join(order) == "abc" + "abc" + "bca" + "cab"
 
 
-def test_short_calls_are_repeated_and_every_call_has_the_next_input(clock):
+def test_short_calls_are_repeated_and_every_call_gets_the_next_input(clock):
     numbers: list[int] = []
     take_turns({"one": clock.takes(8, numbers.append)}, rounds=3, device=CPU)
     assert numbers == list(range(1 + 3 * 3))  # three calls of 8 ms make a turn of at least 20

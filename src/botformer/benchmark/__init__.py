@@ -1,1 +1,1 @@
-"""Implementations side by side: who computes the same, how fast, in how much memory, and a receipt of it."""
+"""Implementations compared with each other: same results, time, memory; and the receipts that record it."""

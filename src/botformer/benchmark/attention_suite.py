@@ -1,7 +1,7 @@
-"""The operation alone: our backends, timm, lucidrains, FlexAttention, the definition and, as the floor, no position.
+"""The attention operation alone: our backends, the definition, timm, lucidrains, FlexAttention, and no position.
 
-Everybody gets what a channels_last 1x1 convolution gives, (B, 3C, H, W), and returns (B, C, H, W): what each does to
-get from the one to the other is part of it.
+All take the output of a channels_last 1x1 convolution, (B, 3C, H, W), and return (B, C, H, W); any copies or changes
+of layout in between are part of the measurement.
 """
 
 from collections.abc import Callable, Iterator
@@ -22,9 +22,8 @@ from botformer.benchmark.third_party import (
 )
 from botformer.benchmark.timing import Call, rotations
 
-Tables = tuple[Tensor, Tensor]
-# Name -> what builds it from the position tables (2H-1, D), (2W-1, D) and the number of heads.
-PEERS: dict[str, Callable[[Tensor, Tensor, int], nn.Module]] = {
+# Name -> its constructor from the position tables (2H-1, D), (2W-1, D) and the number of heads.
+IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, int], nn.Module]] = {
     "no position": lambda height, width, heads: AttentionWithoutPosition(heads),
     **{
         f"ours, {name}": lambda height, width, heads, name=name: OurAttention(height, width, heads, name)
@@ -47,14 +46,14 @@ class Shape:
     dim: int = 128
 
     def gflop(self, backward: bool, position: bool) -> float:
-        """Products of the forward pass, or of both, with the backward pass making the logits once more."""
+        """Matrix products of the forward pass, or of both passes; the backward pass computes the logits again."""
         B, N, H, W, D = self.batch, self.heads, self.height, self.width, self.dim
         entries = 2 * H - 1 + 2 * W - 1 if position else 0
         forward, again = 2 * H * W * D + D * entries, 5 * H * W * D + 3 * D * entries
         return 2 * B * N * H * W * (forward + (again if backward else 0)) / 1e9
 
 
-# What matters most comes first: minutes may run out.
+# The most important first: time may run out.
 CPU = (Shape(64, 64), Shape(32, 32), Shape(14, 14, batch=8), Shape(16, 16, batch=8), Shape(14, 14))
 CUDA = (
     Shape(64, 64),
@@ -71,7 +70,7 @@ TINY = (Shape(3, 4, batch=2, heads=2, dim=16),)
 
 
 def cases(device: torch.device, quick: bool) -> Iterator[Case]:
-    """Forward in inference, and both passes, for each shape; bfloat16 on a GPU and float32 on a CPU."""
+    """The forward pass in inference, and both passes, at each shape; bfloat16 on a GPU, float32 on a CPU."""
     shapes = TINY if quick else CUDA if device.type == "cuda" else CPU
     dtype = torch.bfloat16 if device.type == "cuda" else torch.float32
     for shape in shapes:
@@ -86,12 +85,12 @@ def attention_case(shape: Shape, backward: bool, device: torch.device, dtype: to
             Implementation(
                 name,
                 lambda build=build: _prepare(build, shape, backward, device, dtype),
-                answer="" if name == "no position" else "relative attention",
-                unsupported_reason=_obstacle(name, shape, backward, device, dtype),
+                output="" if name == "no position" else "relative attention",
+                unsupported_reason=_unsupported_reason(name, shape, backward, device, dtype),
                 third_party=name in ("timm", "lucidrains", "FlexAttention"),
                 gflop=shape.gflop(backward, position=name != "no position"),
             )
-            for name, build in PEERS.items()
+            for name, build in IMPLEMENTATIONS.items()
         ],
         tolerance=0.001 if dtype == torch.float32 else 0.1,
     )
@@ -109,7 +108,7 @@ def _prepare(
     sets = rotations(B * 4 * C * H * W * dtype.itemsize, device)
     maps = [_map(B, 3 * C, H, W, device, dtype).requires_grad_(backward) for _ in range(sets)]
     upstream = [_map(B, C, H, W, device, dtype) for _ in range(sets)] if backward else []
-    # After the inputs, which then are the same for all: building may draw random numbers too.
+    # After the inputs, so that these are equal for all: construction may draw random numbers, too.
     attention = build(height.to(device, dtype), width.to(device, dtype), shape.heads).to(device, dtype)
     parameters = list(attention.parameters())
 
@@ -129,12 +128,12 @@ def _map(B: int, C: int, H: int, W: int, device: torch.device, dtype: torch.dtyp
     return torch.randn(B, C, H, W).to(device, dtype).to(memory_format=torch.channels_last)
 
 
-def _obstacle(name: str, shape: Shape, backward: bool, device: torch.device, dtype: torch.dtype) -> str:
+def _unsupported_reason(name: str, shape: Shape, backward: bool, device: torch.device, dtype: torch.dtype) -> str:
     if name.startswith("ours, "):
         sample = torch.empty(1, 1, shape.height, shape.width, shape.dim, device=device, dtype=dtype)
         return BACKENDS[name.removeprefix("ours, ")].unsupported_reason(sample, sample)
     if name == "lucidrains":
-        return LUCIDRAINS_MISSING or ("odd sizes are beyond it" if shape.height % 2 or shape.width % 2 else "")
+        return LUCIDRAINS_MISSING or ("it takes even map sizes only" if shape.height % 2 or shape.width % 2 else "")
     if name == "FlexAttention" and device.type == "cpu":
         return "it has no backward pass on the CPU" if backward else ""
     return ""

@@ -1,4 +1,4 @@
-"""The figures of a benchmark's receipt as an image: a row a case, bars of time beside bars of memory."""
+"""The figures of a benchmark's receipt as an image: one row per case, bars of time beside bars of memory."""
 
 import json
 import textwrap
@@ -11,8 +11,8 @@ from botformer.errors import InputError
 from botformer.plots import style
 
 _BAR_INCHES = 0.24
-_TITLE_LETTERS = 95  # a line
-_SPEAK_FOR_THEMSELVES = ("mode", "pass", "group")  # labels whose names a title goes without
+_TITLE_CHARACTERS = 95  # per line
+_LEGEND = "blue: our attention, and networks with it"
 
 
 def draw_benchmark(receipt: Path, out: Path) -> None:
@@ -26,16 +26,17 @@ def draw_benchmark(receipt: Path, out: Path) -> None:
     except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(f"{receipt} is not the receipt of a benchmark ({error!r})") from error
     bars = [len(rows) for _, rows in cases]
-    figure = style.new_figure(0.6 + sum(0.75 + _BAR_INCHES * count for count in bars))
+    figure = style.new_figure(0.9 + sum(0.9 + _BAR_INCHES * count for count in bars))
     grid: Any = figure.subplots(
         max(len(cases), 1), 2, squeeze=False, sharey="row", height_ratios=[2 + count for count in bars] or [1]
     )
     for axes, (title, rows) in zip(grid, cases, strict=True):
-        _draw_bars(axes[0], rows, "ms", f"{title}; ms")
-        _draw_bars(axes[1], rows, "peak_mib", "peak memory, MiB")
+        _draw_bars(axes[0], rows, "ms", f"{title}\ntime per call, ms")
+        _draw_bars(axes[1], rows, "peak_mib", "\npeak memory, MiB")
         axes[1].tick_params(labelleft=False)
+    title, _, setting = content["title"].partition(" (")
     figure.suptitle(
-        textwrap.fill(content["title"], _TITLE_LETTERS),
+        "\n".join([*textwrap.wrap(title, _TITLE_CHARACTERS), *([f"({setting}"] if setting else [])]),
         x=0.01,
         ha="left",
         fontsize=11,
@@ -43,19 +44,28 @@ def draw_benchmark(receipt: Path, out: Path) -> None:
         color=style.INK,
         parse_math=False,
     )
+    figure.supxlabel(_LEGEND, x=0.01, ha="left", fontsize=9, color=style.FAINT)
     style.save(figure, out)
 
 
 def _cases(figures: list[dict[str, Any]]) -> list[tuple[str, list[dict[str, Any]]]]:
-    """Rows with figures by their labels: what stands before "implementation"."""
+    """Rows with figures by case: a case is the values of the columns before "implementation"."""
     cases: dict[str, list[dict[str, Any]]] = {}
     for row in figures:
         if "ms" in row:
             names = list(row)
             labels = names[: names.index("implementation")]
-            words = (str(row[label]) if label in _SPEAK_FOR_THEMSELVES else f"{label} {row[label]}" for label in labels)
+            words = (_label(name, row[name]) for name in labels)
             cases.setdefault(", ".join(words), []).append(row)
     return list(cases.items())
+
+
+def _label(name: str, value: Any) -> str:
+    if name == "pass":
+        return "both passes" if value == "both" else f"{value} pass"
+    if name == "px":
+        return f"{value} px"
+    return str(value) if name in ("mode", "group") else f"{name} {value}"
 
 
 def _draw_bars(axes: Axes, rows: list[dict[str, Any]], key: str, title: str) -> None:
@@ -66,14 +76,14 @@ def _draw_bars(axes: Axes, rows: list[dict[str, Any]], key: str, title: str) -> 
     axes.set_ylim(len(rows) - 0.5, -0.5)  # the first on top; both panels share the axis
     axes.grid(visible=False, axis="y")
     axes.set_xlim(0, 1.15 * max(values))
-    for place, value in enumerate(values):
+    for y, value in enumerate(values):
         axes.annotate(
-            f"{value:g}", (value, place), (3, 0), textcoords="offset points", va="center", fontsize=8, color=style.INK
+            f"{value:g}", (value, y), (3, 0), textcoords="offset points", va="center", fontsize=8, color=style.INK
         )
 
 
 def _is_ours(implementation: str) -> bool:
-    """A BoTNet of ours or our attention, for the colour of a bar; the same network with others' attention is not."""
-    return "attention of" not in implementation and any(
-        word in implementation for word in ("ours", "adopted", "botnet_", "botnet50")
-    )
+    """Whether a bar shows our attention or a network with it, for its colour."""
+    if "attention of" in implementation or implementation.startswith("loader"):
+        return False
+    return any(word in implementation for word in ("ours", "converted", "botnet_", "botnet50"))

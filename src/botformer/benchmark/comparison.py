@@ -1,4 +1,4 @@
-"""A contest: implementations of one case checked against each other, timed in turns, weighed; a row of figures for each."""
+"""Implementations of one case: checked against each other, timed in turns, their memory measured."""
 
 import gc
 import statistics
@@ -20,47 +20,50 @@ Row = dict[str, Any]
 
 @dataclass(frozen=True)
 class Implementation:
-    """`prepare` builds it and returns one call of it: the input's number -> a tensor or several, or nothing.
-
-    Implementations of a case with the same `answer` must give the same tensors on input 0, loosely: nobody is timed doing
-    something else. Without `answer` they need only be finite.
-    """
+    """One way to compute a case. `prepare` builds it and returns its call: input number -> tensor, several, or none."""
 
     name: str
     prepare: Callable[[], Call]
-    answer: str = ""
+    output: str = ""
+    """What it computes. Implementations of a case with the same `output` must return equal tensors for input 0, within
+    the case's tolerance; without a name the tensors need only be finite."""
     unsupported_reason: str = ""
-    """Why it cannot take part, in words."""
+    """Why it cannot run this case; empty if it can."""
     third_party: bool = False
-    """Somebody else's code: where it fails it is left out with what it said; where ours fails, so does the contest."""
+    """Code of another project: an exception leaves it out, with the message. An exception in our code is raised."""
     gflop: float | None = None
-    """Billions of operations a call, where a share of the machine's peak means something."""
+    """Billions of operations per call, where a fraction of the machine's peak is meaningful."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Implementations side by side. The first that can take part is what the others' times are divided by."""
+    """Implementations to compare. Ratios are to the first one that runs."""
 
     labels: Row
     implementations: Sequence[Implementation]
     tolerance: float = 0.02
-    """Largest |a - b| / |b|, as norms, between answers that should be the same."""
+    """Largest |a - b| / |b|, as norms, between outputs that should be equal."""
 
 
 def run_case(
-    case: Case, rounds: int, device: torch.device, peaks: Peaks, on_turn: Callable[[str], None] = lambda what: None
+    case: Case, rounds: int, device: torch.device, peaks: Peaks, on_turn: Callable[[str], None] = lambda case: None
 ) -> list[Row]:
-    """Labels and figures, a row an implementation; one that cannot take part has a reason in place of figures.
+    """One row per implementation.
 
-    Columns: the labels, "implementation", "ms" (median), "ratio" (median of the ratios to the first, round by round),
-    "peak_mib" (memory beyond what was held before the call), "of_peak" (share of the measured matrix product peak),
-    "left_out".
+    Columns: the labels, "implementation", "ms" (median), "ratio" (to the first, median of the ratios within a round),
+    "peak_mib" (peak memory beyond what was allocated before the call), "of_peak" (fraction of the measured peak of
+    matrix products). An implementation that cannot run has "left_out", the reason, instead of figures.
+
+    Args:
+        rounds: turns of each implementation.
+        peaks: of `device`, measured.
+        on_turn: called with the case's labels after every turn.
 
     Raises:
-        RuntimeError: two that should give the same answer do not.
+        RuntimeError: outputs that should be equal differ, or are not finite.
     """
     calls, left_out = _prepare(case)
-    _compare_answers(case, calls, left_out)
+    _compare_outputs(case, calls, left_out)
     by_name = {implementation.name: implementation for implementation in case.implementations}
     times = take_turns(calls, rounds, device, on_turn=lambda: on_turn(_describe(case.labels))) if calls else {}
     rows = []
@@ -86,19 +89,19 @@ def run_cases(
     device: torch.device,
     peaks: Peaks,
     minutes: float = 0,
-    on_turn: Callable[[str], None] = lambda what: None,
+    on_turn: Callable[[str], None] = lambda case: None,
 ) -> Iterator[list[Row]]:
-    """The rows of case after case; when the `minutes` are up (0: never), one row says so for each that is left."""
+    """The rows of each case. After `minutes` (0: no limit) no further case begins; one row per case left says so."""
     begun = monotonic()
     for case in cases:
         if minutes and monotonic() - begun > 60 * minutes:
-            yield [case.labels | {"implementation": "all", "left_out": f"{minutes:g} minutes were up"}]
+            yield [case.labels | {"implementation": "all", "left_out": f"the limit of {minutes:g} minutes was reached"}]
         else:
             yield run_case(case, rounds, device, peaks, on_turn)
 
 
 def free(device: torch.device) -> None:
-    """Let go of what the last case held."""
+    """Release the memory of the last case."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
@@ -118,35 +121,36 @@ def _prepare(case: Case) -> tuple[dict[str, Call], dict[str, str]]:
     return calls, left_out
 
 
-def _compare_answers(case: Case, calls: dict[str, Call], left_out: dict[str, str]) -> None:
-    """Everybody's first call against the first one with the same answer; who runs out of memory leaves `calls`."""
+def _compare_outputs(case: Case, calls: dict[str, Call], left_out: dict[str, str]) -> None:
+    """Call each implementation once and compare equal outputs; one that fails moves from `calls` to `left_out`."""
     references: dict[str, tuple[str, list[Tensor]]] = {}
     for implementation in case.implementations:
         name = implementation.name
         if name not in calls:
             continue
         try:
-            answer = _tensors(calls[name](0))
+            torch.manual_seed(SEED)  # for implementations that sample
+            output = _tensors(calls[name](0))
         except Exception as error:
             del calls[name]
             left_out[name] = _reason(implementation, error)
             continue
-        if not all(tensor.isfinite().all() for tensor in answer):
-            raise RuntimeError(f"{_describe(case.labels)}: {name} gives numbers that are not finite")
-        if not implementation.answer:
+        if not all(tensor.isfinite().all() for tensor in output):
+            raise RuntimeError(f"{_describe(case.labels)}: {name} returns numbers that are not finite")
+        if not implementation.output:
             continue
-        other, expected = references.setdefault(implementation.answer, (name, answer))
-        for a, b in zip(answer, expected, strict=True):
+        other, expected = references.setdefault(implementation.output, (name, output))
+        for a, b in zip(output, expected, strict=True):
             error = float((a - b).norm() / b.norm())
             if not (a.shape == b.shape and error <= case.tolerance):
                 raise RuntimeError(
                     f"{_describe(case.labels)}: {name} {tuple(a.shape)} and {other} {tuple(b.shape)} should compute "
-                    f"the same and differ by {error:.2g} of it, more than {case.tolerance:g}"
+                    f"the same and differ by {error:.2g} of the norm, more than {case.tolerance:g}"
                 )
 
 
 def _reason(implementation: Implementation, error: Exception) -> str:
-    """Why it failed, in a line; raised on if that is our fault."""
+    """Why it failed, in one line. Raises the error again if it is one of our code."""
     if isinstance(error, torch.OutOfMemoryError):
         return "out of memory"
     if not implementation.third_party:
@@ -154,9 +158,9 @@ def _reason(implementation: Implementation, error: Exception) -> str:
     return f"{type(error).__name__}: {error}".partition("\n")[0]
 
 
-def _tensors(answer: Any) -> list[Tensor]:
-    """What a call gave, as float32 copies."""
-    tensors = [answer] if isinstance(answer, Tensor) else list(answer or ())
+def _tensors(output: Any) -> list[Tensor]:
+    """The output of a call as float32 copies."""
+    tensors = [output] if isinstance(output, Tensor) else list(output or ())
     return [tensor.detach().float().clone() for tensor in tensors]
 
 
@@ -165,5 +169,5 @@ def _describe(labels: Row) -> str:
 
 
 def _three(value: float) -> float:
-    """To three significant digits, and to the unit above a thousand."""
+    """Three significant digits; whole numbers above a thousand."""
     return float(f"{value:.3g}") if value < 1000 else float(round(value))

@@ -1,70 +1,122 @@
-"""The whole Mask R-CNN training step, ResNet-50 against BoTNet-50 under the same detector; and the loader alone."""
+"""A training step of Mask R-CNN with ResNet-50 and with BoTNet-50, and the data loader alone."""
 
 import tempfile
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import torch
+from accelerate.utils import send_to_device
 from PIL import Image
 from torch import Tensor
 
 from botformer.benchmark.comparison import Case, Implementation
+from botformer.benchmark.model_steps import sgd_step
 from botformer.benchmark.timing import Call
 from botformer.create import create_detector
-from botformer.data.detection.batches import detection_training_batches
+from botformer.data.detection.batches import DetectionBatch, detection_training_batches
 from botformer.data.detection.coco_writer import CocoWriter
 from botformer.data.detection.dataset import Category
 from botformer.data.detection.layouts import open_detection_datasets
+from botformer.detection.masks import paste_window
+from botformer.detection.task import DetectionTask
 from botformer.recipes import RECIPES
 from botformer.recipes.schema import DetectionImages, DetectionRecipe
 
-CLASSES, OBJECTS = 80, 10  # an image of COCO has seven objects on the average
-# (backbones, image px, batch)
-FULL = (("resnet50", "botnet50"), 1024)
-TINY = (("resnet_nano", "botnet_nano"), 128)
+CLASSES, OBJECTS = 80, 10  # an image of COCO has seven objects on average
+FULL = ("resnet50", "botnet50")
+TINY = ("resnet_nano", "botnet_nano")
+TINY_PX = 128
 BATCH = {"cpu": 1, "cuda": 4}
-SETS = 3
+INPUTS = 3
 IMAGES, IMAGE_PX = 24, (480, 640)  # COCO's usual height and width
-LOADED = "coco_botnet50_36"  # the recipe whose images the loader makes
+RECIPE = "coco_botnet50_36"  # whose images the loader makes
+
+Entry = Literal["batch", "losses"]
+ENTRIES: dict[Entry, str] = {"batch": "", "losses": ", detector.losses"}
+"""Where the images enter, and the end of the implementation's name: `DetectionTask` takes the loader's batch, as in
+training; `detector.losses` takes a list of images with torchvision's targets."""
 
 
 def cases(device: torch.device, quick: bool) -> Iterator[Case]:
-    """Losses, backward and a step of SGD with momentum, bfloat16 on a GPU; and batches from files, in one process."""
-    names, image_px = TINY if quick else FULL
+    """Losses, backward pass and a step of SGD, bfloat16 on a GPU; and batches read from files in one process."""
+    recipe = RECIPES[RECIPE]
+    assert isinstance(recipe, DetectionRecipe)
+    images = DetectionImages(size=TINY_PX) if quick else recipe.images
     batch = 1 if quick else BATCH[device.type]
     yield Case(
-        {"px": image_px, "batch": batch, "mode": "training step"},
+        {"px": images.size, "batch": batch, "mode": "training step"},
         [
-            Implementation(f"Mask R-CNN, {name}", lambda name=name: training_step(name, image_px, batch, device))
-            for name in names
+            Implementation(
+                f"Mask R-CNN, {name}{suffix}",
+                lambda entry=entry, name=name: training_step(entry, name, images, batch, device),
+                output=f"losses of {name}",
+            )
+            for entry, suffix in ENTRIES.items()
+            for name in (TINY if quick else FULL)
         ],
+        tolerance=0.02 if device.type == "cuda" else 1e-4,
     )
-    recipe = RECIPES[LOADED]
-    assert isinstance(recipe, DetectionRecipe)
-    images = DetectionImages(size=TINY[1]) if quick else recipe.images
     yield Case(
         {"px": images.size, "batch": 4, "mode": "loader"},
-        [Implementation(f"loader, one process, {LOADED}", lambda: loading(images, batch=4))],
+        [Implementation(f"loader, one process, {RECIPE}", lambda: loading(images, batch=4))],
     )
+
+
+def training_step(entry: Entry, backbone: str, images: DetectionImages, batch: int, device: torch.device) -> Call:
+    """A call that returns the losses (4,) except `loss_mask`: `_as_torchvision` changes the borders of masks a little."""
+    detector: Any = create_detector("mask_rcnn", backbone, CLASSES, images.size)
+    detector = detector.train().to(device, memory_format=torch.channels_last)
+    inputs: list[tuple[Any, ...]] = [(send_to_device(loaded, device),) for loaded in _batches(images, batch, INPUTS)]
+    if entry == "losses":
+        inputs, losses = [_as_torchvision(loaded) for (loaded,) in inputs], detector.losses
+    else:
+        losses = DetectionTask(detector, {}, [(label, str(label)) for label in range(1, CLASSES + 1)], set())
+
+    def loss_and_losses(number: int) -> tuple[Tensor, Tensor]:
+        by_name = losses(*inputs[number % INPUTS])
+        compared = torch.stack([loss.float() for name, loss in by_name.items() if name != "loss_mask"])
+        return compared.sum() + by_name["loss_mask"].float(), compared
+
+    return sgd_step(loss_and_losses, detector, device)
 
 
 def loading(images: DetectionImages, batch: int) -> Call:
-    """Reads, decodes, flips, scales and crops the next images of a training set; returns the canvases."""
-    folder = tempfile.TemporaryDirectory()
-    _write_images(Path(folder.name))
-    training, _ = open_detection_datasets(folder.name)
-    batches = detection_training_batches(training, images, batch, seed=0, workers=0).starting_at(0)
+    """A call that reads, decodes, flips, scales and crops the next images of a training set, and returns them."""
+    batches = _training_batches(images, batch)
+    return lambda number: next(batches)["images"]
 
-    def call(number: int, held: Any = folder) -> Tensor:  # the images live as long as the call
-        return next(batches)["images"]
 
-    return call
+def _batches(images: DetectionImages, batch: int, count: int) -> list[DetectionBatch]:
+    batches = _training_batches(images, batch)
+    return [next(batches) for _ in range(count)]
+
+
+def _training_batches(images: DetectionImages, batch: int) -> Iterator[DetectionBatch]:
+    """As the loader gives them in training."""
+    with tempfile.TemporaryDirectory() as folder:  # exists as long as the iterator
+        _write_images(Path(folder))
+        training, _ = open_detection_datasets(folder)
+        yield from detection_training_batches(training, images, batch, seed=0, workers=0).starting_at(0)
+
+
+def _as_torchvision(batch: DetectionBatch) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
+    """The same images (3, height, width) in 0..1 without padding, with torchvision's targets: whole masks."""
+    images, targets = [], []
+    for padded, target in zip(batch["images"], batch["targets"], strict=True):
+        height, width = target["size"]
+        images.append(padded[:, :height, :width].float() / 255)
+        masks = padded.new_zeros(len(target["boxes"]), height, width)
+        for mask, crop, box in zip(masks, target["mask_crops"], target["boxes"], strict=True):
+            window, (top, left) = paste_window(crop, box, (height, width))
+            mask[top : top + window.shape[0], left : left + window.shape[1]] = window >= 0.5
+        targets.append({"boxes": target["boxes"], "labels": target["labels"], "masks": masks})
+    return images, targets
 
 
 def _write_images(folder: Path) -> None:
-    """JPEGs of smooth noise with rectangles for objects, in COCO's layout; two for validation."""
+    """JPEGs of smooth noise with rectangles as objects, in COCO's layout; two for validation."""
     rng, category = np.random.default_rng(0), Category(1, "rectangle")
     for split, images in (("train2017", IMAGES), ("val2017", 2)):
         writer = CocoWriter([category])
@@ -80,41 +132,3 @@ def _write_images(folder: Path) -> None:
                 mask[y : y + rng.integers(20, 160), x : x + rng.integers(20, 200)] = True
                 writer.add_object(mask, category)
         writer.save(folder / "annotations" / f"instances_{split}.json")
-
-
-def training_step(backbone: str, image_px: int, batch: int, device: torch.device) -> Call:
-    """Returns the sum of the losses."""
-    sets = [_batch(image_px, batch, device) for _ in range(SETS)]
-    detector: Any = create_detector("mask_rcnn", backbone, CLASSES, image_px)
-    detector = detector.train().to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(
-        [parameter for parameter in detector.parameters() if parameter.requires_grad], lr=1e-4, momentum=0.9
-    )
-
-    def call(number: int) -> Tensor:
-        images, targets = sets[number % SETS]
-        with torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda"):
-            loss = torch.stack([loss.float() for loss in detector.losses(images, targets).values()]).sum()
-        loss.backward()
-        optimizer.step()
-        optimizer.zero_grad(set_to_none=True)  # here, so that nothing is held between the calls
-        return loss.detach()
-
-    return call
-
-
-def _batch(image_px: int, batch: int, device: torch.device) -> tuple[list[Tensor], list[dict[str, Tensor]]]:
-    """Noise (3, px, px) in 0..1 with rectangles for objects, as torchvision's targets."""
-    images = [torch.rand(3, image_px, image_px, device=device) for _ in range(batch)]
-    return images, [_rectangles(image_px, device) for _ in range(batch)]
-
-
-def _rectangles(image_px: int, device: torch.device) -> dict[str, Tensor]:
-    corners = torch.rand(OBJECTS, 2) * image_px * 0.7
-    sides = (0.05 + 0.2 * torch.rand(OBJECTS, 2)) * image_px
-    boxes = torch.cat([corners, corners + sides], 1).round()
-    masks = torch.zeros(OBJECTS, image_px, image_px, dtype=torch.uint8)
-    for mask, (x1, y1, x2, y2) in zip(masks, boxes.int().tolist(), strict=True):
-        mask[y1:y2, x1:x2] = 1
-    labels = torch.randint(1, CLASSES + 1, (OBJECTS,))
-    return {"boxes": boxes.to(device), "labels": labels.to(device), "masks": masks.to(device)}

@@ -1,7 +1,7 @@
-"""The paper's headline: a training step of T3 to T7 against EfficientNets, SE-ResNets and ResNeSts, same batch.
+"""The paper's headline: a training step of T3 to T7 and of EfficientNets, SE-ResNets and ResNeSts at one batch size.
 
-Each at its own image size, all from timm but ours. They are not to give the same answer; what they reach on ImageNet
-is in the papers.
+Each network at its own image size; all but ours are timm's. Their outputs differ; their accuracy on ImageNet is in the
+papers.
 """
 
 from collections.abc import Iterator
@@ -9,12 +9,11 @@ from collections.abc import Iterator
 import torch
 from torch import nn
 
-from botformer.backbone.flops import count
-from botformer.backbone.variants import ROWS, find_row
+from botformer.backbone.variants import ROWS
 from botformer.benchmark.comparison import Case, Implementation
-from botformer.benchmark.model_steps import our_model, training_step
+from botformer.benchmark.model_steps import gflop, our_model, training_step
 
-# (name, image px); a group: ours first, then networks whose accuracy the paper sets beside it.
+# (name, image px). One group per case: ours first, then networks that the paper compares it with.
 GROUPS = (
     (("botnet_t7", 384), ("efficientnet_b7", 600), ("resnest269e", 416)),
     (("botnet_t3", 224), ("efficientnet_b4", 380), ("seresnet50", 224), ("resnest50d", 224)),
@@ -28,7 +27,7 @@ TINY = ((("botnet_nano", 48), ("efficientnet_b0", 48)),)
 
 
 def cases(device: torch.device, quick: bool) -> Iterator[Case]:
-    """A case a group. On a CPU the nearest rival alone, the cheapest group first."""
+    """One case per group. On a CPU only the first two networks of a group, the cheapest group first."""
     groups = TINY if quick else GROUPS if device.type == "cuda" else CPU_GROUPS
     batch = 2 if quick else BATCH[device.type]
     for group in groups:
@@ -36,11 +35,10 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
 
 
 def _implementation(name: str, image_px: int, batch: int, device: torch.device) -> Implementation:
-    ours = name in ROWS
     return Implementation(
         f"{name}, {image_px} px",
         lambda: training_step(lambda: _model(name, image_px), image_px, batch, device),
-        gflop=6 * batch * count(find_row(name), image_px).multiply_adds / 1e9 if ours else None,
+        gflop=gflop(name, image_px, batch, training=True) if name in ROWS else None,
     )
 
 

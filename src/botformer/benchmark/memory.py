@@ -1,8 +1,8 @@
-"""The most memory that a call holds at a time, as the allocator of the device saw it.
+"""Peak memory of a call, as the device's allocator counts it.
 
-On a GPU that is PyTorch's own count. On the CPU the profiler records every allocation and release of PyTorch's
-allocator, those inside an operator included; their running sum is the same count, to the byte and whatever else the
-machine does. Memory that a library takes past that allocator (oneDNN's packed weights, OpenMP's threads) is not in it.
+On a GPU this is PyTorch's own count. On the CPU the profiler records every allocation and release of PyTorch's
+allocator, including those inside an operator; their running sum is the same count, exact to the byte.
+It does not include memory that a library allocates by other means (oneDNN's packed weights, OpenMP's threads).
 """
 
 import gc
@@ -13,7 +13,7 @@ import torch
 
 
 def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
-    """Bytes at the peak during the call, beyond those that were held before it; what it returns counts."""
+    """Peak bytes during the call beyond those allocated before it. What the call returns counts."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.synchronize(device)
@@ -22,17 +22,17 @@ def peak_bytes(call: Callable[[], Any], device: torch.device) -> int:
         call()
         torch.cuda.synchronize(device)
         return torch.cuda.max_memory_allocated(device) - before
-    held = peak = 0
+    allocated = peak = 0
     for change in _allocations(call):
-        held += change
-        peak = max(peak, held)
+        allocated += change
+        peak = max(peak, allocated)
     return peak
 
 
 def _allocations(call: Callable[[], Any]) -> list[int]:
-    """Bytes taken (positive) and given back (negative), in order.
+    """Bytes allocated (positive) and freed (negative), in order.
 
-    From PyTorch's plain profiler, because its newer one writes to the terminal and gives the same records.
+    From PyTorch's plain profiler, because the newer one prints to the terminal and records the same.
     """
     recorder: Any = torch.autograd  # none of what follows is declared
     experimental = recorder.profiler._ExperimentalConfig()

@@ -1,4 +1,4 @@
-"""Networks with somebody else's attention in them, and one call of a network: inference or a training step."""
+"""The networks that benchmarks compare, and one call of a network: inference or a training step."""
 
 import copy
 from collections.abc import Callable
@@ -8,33 +8,38 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
+from botformer.backbone.flops import count
 from botformer.backbone.mhsa import MHSA2d
+from botformer.backbone.variants import find_row
 from botformer.benchmark.timing import Call, rotations
 from botformer.create import create_model
 
 CLASSES = 1000
 Build = Callable[[], Any]
+ConstructAttention = Callable[[Tensor, Tensor, int, nn.Module], nn.Module]
+"""Position tables (2H-1, D) and (2W-1, D), heads, projection -> a layer (B, C, H, W) -> (B, C, H, W)."""
 
 
-def our_model(name: str, image_px: int, attention: Callable[[MHSA2d], nn.Module] | None = None) -> nn.Module:
-    """A row with all parts at work from the start, and `attention`, if given, in place of each attention layer.
+def our_model(name: str, image_px: int, attention: ConstructAttention | None = None) -> nn.Module:
+    """A network by name with random weights; `attention`, if given, replaces each attention layer.
 
-    Gamma is not zeroed, queries and keys are not small and the statistics are those of noise: otherwise activations
-    grow from block to block, each query looks at a single key, and a wrong attention is not seen in the logits.
+    Gamma is not zeroed, the projections have unit variance and BatchNorm's statistics are those of noise. Otherwise
+    activations grow from block to block, each query attends to a single key, and the logits do not show a wrong
+    attention.
     """
     model = create_model(name, CLASSES, image_px, zero_gamma=False)
-    places = [
+    layers = [
         (parent, child_name, layer)
         for parent in model.modules()
         for child_name, layer in parent.named_children()
         if isinstance(layer, MHSA2d)
     ]
-    for _, _, layer in places:
+    for _, _, layer in layers:
         nn.init.normal_(layer.qkv.weight, std=layer.qkv.in_channels**-0.5)
     _measure_statistics(model)
-    if attention is not None:  # after all weights are drawn: theirs draw some too
-        for parent, child_name, layer in places:
-            setattr(parent, child_name, attention(layer))
+    if attention is not None:  # after all weights are drawn: construction draws random numbers, too
+        for parent, child_name, layer in layers:
+            setattr(parent, child_name, third_party_layer(attention, layer))
     return model
 
 
@@ -50,48 +55,20 @@ def _measure_statistics(model: nn.Module) -> None:
         norm.momentum = momentum
 
 
-def as_timm(layer: MHSA2d) -> nn.Module:
-    """timm's `BottleneckAttn` with the weights of ours."""
-    from timm.layers.bottleneck_attn import BottleneckAttn
-
-    channels = layer.qkv.in_channels
-    theirs = BottleneckAttn(
-        channels,
-        feat_size=_two(layer.size),
-        num_heads=layer.heads,
-        dim_head=channels // layer.heads,
-        scale_pos_embed=True,
-    )
-    theirs.qkv = copy.deepcopy(layer.qkv)
-    theirs.pos_embed.height_rel = nn.Parameter(layer.rel_height.detach().clone())
-    theirs.pos_embed.width_rel = nn.Parameter(layer.rel_width.detach().clone())
-    return _pooled(theirs, layer)
+def third_party_layer(construct: ConstructAttention, layer: MHSA2d) -> nn.Module:
+    """A third-party layer with the weights of ours, pooled like ours."""
+    tables = layer.rel_height.detach(), layer.rel_width.detach()
+    attention = construct(*tables, layer.heads, copy.deepcopy(layer.qkv))
+    return nn.Sequential(attention, nn.AvgPool2d(2, 2, ceil_mode=True)) if layer.pool else attention
 
 
-def as_lucidrains(layer: MHSA2d) -> nn.Module:
-    """The `Attention` of bottleneck-transformer-pytorch with the weights of ours."""
-    from bottleneck_transformer_pytorch.bottleneck_transformer_pytorch import Attention
-
-    channels = layer.qkv.in_channels
-    theirs: Any = Attention(
-        dim=channels,
-        fmap_size=_two(layer.size),
-        heads=layer.heads,
-        dim_head=channels // layer.heads,
-        rel_pos_emb=True,
-    )
-    theirs.to_qkv = copy.deepcopy(layer.qkv)
-    theirs.pos_emb.rel_height = nn.Parameter(layer.rel_height.detach().clone())
-    theirs.pos_emb.rel_width = nn.Parameter(layer.rel_width.detach().clone())
-    return _pooled(theirs, layer)
-
-
-def _pooled(theirs: nn.Module, layer: MHSA2d) -> nn.Module:
-    return nn.Sequential(theirs, nn.AvgPool2d(2, 2, ceil_mode=True)) if layer.pool else theirs
+def gflop(name: str, image_px: int, batch: int, training: bool) -> float:
+    """Of one of our networks: twice its multiply-adds as the paper counts them; three times that in training."""
+    return 2 * (3 if training else 1) * batch * count(find_row(name), image_px).multiply_adds / 1e9
 
 
 def inference(build: Build, image_px: int, batch: int, device: torch.device) -> Call:
-    """Images (batch, 3, px, px) -> logits, in evaluation mode, channels_last; bfloat16 on a GPU."""
+    """Images (batch, 3, px, px) -> logits in evaluation mode, channels_last; bfloat16 on a GPU."""
     images = _images(image_px, batch, device)
     model = build().eval().to(device, memory_format=torch.channels_last)
 
@@ -107,17 +84,26 @@ def training_step(build: Build, image_px: int, batch: int, device: torch.device,
     images = _images(image_px, batch, device)
     labels = torch.randint(CLASSES, (batch,)).to(device)
     model: nn.Module = build().train().to(device, memory_format=torch.channels_last)
-    optimizer = torch.optim.SGD(model.parameters(), lr=1e-4, momentum=0.9)
     forward: Any = torch.compile(model) if compiled else model
+
+    def loss_and_logits(number: int) -> tuple[Tensor, Tensor]:
+        logits = forward(images[number % len(images)])
+        return F.cross_entropy(logits, labels), logits
+
+    return sgd_step(loss_and_logits, model, device)
+
+
+def sgd_step(loss_and_output: Callable[[int], tuple[Tensor, Tensor]], model: nn.Module, device: torch.device) -> Call:
+    """A call that computes the loss, its gradients and a step of SGD with momentum, and returns the output."""
+    optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
 
     def call(number: int) -> Tensor:
         with torch.autocast("cuda", torch.bfloat16, enabled=_on_gpu(device)):
-            logits = forward(images[number % len(images)])
-            loss = F.cross_entropy(logits, labels)
+            loss, output = loss_and_output(number)
         loss.backward()
         optimizer.step()
-        optimizer.zero_grad(set_to_none=True)  # here, so that nothing is held between the calls
-        return logits.detach()
+        optimizer.zero_grad(set_to_none=True)  # here, so that no gradients are kept between calls
+        return output.detach()
 
     return call
 
@@ -130,8 +116,3 @@ def _images(image_px: int, batch: int, device: torch.device) -> list[Tensor]:
 
 def _on_gpu(device: torch.device) -> bool:
     return device.type == "cuda"
-
-
-def _two(size: tuple[int, ...]) -> tuple[int, int]:
-    height, width = size
-    return height, width

@@ -1,4 +1,4 @@
-"""Whole networks: ResNet-50 against BoTNet-50 with each attention, timm's BoTNet before and after `adopt`, deployed."""
+"""Whole networks: ResNet-50 and BoTNet-50 with each attention, deployed; timm's BoTNet before and after `convert`."""
 
 from collections.abc import Callable, Iterator
 from functools import partial
@@ -7,12 +7,15 @@ from typing import Any
 import torch
 from torch import nn
 
-from botformer.backbone.flops import count
-from botformer.backbone.mhsa import MHSA2d
-from botformer.backbone.variants import find_row
 from botformer.benchmark.comparison import Case, Implementation
-from botformer.benchmark.model_steps import as_lucidrains, as_timm, inference, our_model, training_step
-from botformer.benchmark.third_party import LUCIDRAINS_MISSING
+from botformer.benchmark.model_steps import (
+    ConstructAttention,
+    gflop,
+    inference,
+    our_model,
+    training_step,
+)
+from botformer.benchmark.third_party import LUCIDRAINS_MISSING, lucidrains_attention, timm_attention
 from botformer.deploy import optimize
 from botformer.weights.convert_timm import convert
 
@@ -24,11 +27,11 @@ MODES = ("training step", "inference")
 COMPILED_TRAINING = (1024, 4)
 DEPLOYED = {"cpu": (224, 8), "cuda": (224, 64)}
 TIMM = {"cpu": (256, 1), "cuda": (256, 64)}
-SWAPS: dict[str, Callable[[MHSA2d], nn.Module]] = {"timm": as_timm, "lucidrains": as_lucidrains}
+THIRD_PARTY: dict[str, ConstructAttention] = {"timm": timm_attention, "lucidrains": lucidrains_attention}
 
 
 def cases(device: torch.device, quick: bool) -> Iterator[Case]:
-    """Each attention in the same network at each size; `adopt` in both modes; deployed networks."""
+    """Each attention in the same network at each size; deployed networks; `convert` in both modes."""
     sizes = TINY if quick else CUDA if device.type == "cuda" else CPU
     for mode in MODES:
         yield attention_case(mode, *sizes[0], device)
@@ -47,26 +50,26 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
 
 
 def attention_case(mode: str, image_px: int, batch: int, device: torch.device) -> Case:
-    """ResNet-50, and BoTNet-50 with our attention, timm's and lucidrains'."""
+    """ResNet-50, and BoTNet-50 with our, timm's and lucidrains' attention."""
     call = partial(_call, mode, image_px=image_px, batch=batch, device=device)
-    gflop = partial(_gflop, mode, image_px, batch)
+    operations = partial(gflop, image_px=image_px, batch=batch, training=mode != "inference")
     implementations = [
-        Implementation("resnet50", lambda: call(lambda: our_model("resnet50", image_px)), gflop=gflop("resnet50")),
+        Implementation("resnet50", lambda: call(lambda: our_model("resnet50", image_px)), gflop=operations("resnet50")),
         Implementation(
             "botnet50, ours",
             lambda: call(lambda: our_model("botnet50", image_px)),
-            answer="botnet50",
-            gflop=gflop("botnet50"),
+            output="botnet50",
+            gflop=operations("botnet50"),
         ),
     ]
-    for name, swap in SWAPS.items():
+    for name, attention in THIRD_PARTY.items():
         implementations.append(
             Implementation(
                 f"botnet50, attention of {name}",
-                lambda swap=swap: call(lambda: our_model("botnet50", image_px, swap)),
-                answer="botnet50",
+                lambda attention=attention: call(lambda: our_model("botnet50", image_px, attention)),
+                output="botnet50",
                 unsupported_reason=LUCIDRAINS_MISSING if name == "lucidrains" else "",
-                gflop=gflop("botnet50"),
+                gflop=operations("botnet50"),
             )
         )
     return Case({"px": image_px, "batch": batch, "mode": mode}, implementations, _tolerance(device))
@@ -80,7 +83,7 @@ def compiled_case(image_px: int, batch: int, device: torch.device) -> Case:
             Implementation(
                 name,
                 lambda name=name: training_step(lambda: our_model(name, image_px), image_px, batch, device, True),
-                gflop=_gflop("training step", image_px, batch, name),
+                gflop=gflop(name, image_px, batch, training=True),
             )
             for name in ("resnet50", "botnet50")
         ],
@@ -88,22 +91,23 @@ def compiled_case(image_px: int, batch: int, device: torch.device) -> Case:
 
 
 def convert_case(mode: str, image_px: int, batch: int, device: torch.device) -> Case:
-    """timm's botnet26t_256 as it comes and adopted."""
+    """timm's botnet26t_256, unchanged and converted."""
     call = partial(_call, mode, image_px=image_px, batch=batch, device=device)
     name = "botnet26t_256"
     implementations = [
-        Implementation(f"timm {name}", lambda: call(lambda: _timm_model(name)), answer=name),
-        Implementation(f"timm {name}, adopted", lambda: call(lambda: convert(_timm_model(name))), answer=name),
+        Implementation(f"timm {name}", lambda: call(lambda: _timm_model(name)), output=name),
+        Implementation(f"timm {name}, converted", lambda: call(lambda: convert(_timm_model(name))), output=name),
     ]
     return Case({"px": image_px, "batch": batch, "mode": mode}, implementations, _tolerance(device))
 
 
 def deployed_case(image_px: int, batch: int, device: torch.device, compiled: bool) -> Case:
-    """Inference with networks as they come and as `deploy.optimize` makes them."""
+    """Inference before and after `deploy.optimize`."""
     call = partial(_call, "inference", image_px=image_px, batch=batch, device=device)
 
     def implementation(title: str, name: str, make: Callable[[], Any]) -> Implementation:
-        return Implementation(title, lambda: call(make), answer=name, gflop=_gflop("inference", image_px, batch, name))
+        operations = gflop(name, image_px, batch, training=False)
+        return Implementation(title, lambda: call(make), output=name, gflop=operations)
 
     implementations = [
         implementation("torchvision resnet50, eager", "resnet50", lambda: _torchvision_resnet50(image_px))
@@ -125,13 +129,12 @@ def deployed_case(image_px: int, batch: int, device: torch.device, compiled: boo
 
 
 def bfloat16_case(image_px: int, batch: int, device: torch.device, compiled: bool) -> Case:
-    """The same in bfloat16, in a case of its own: rounding moves the logits of random weights by a sixth and more.
-
-    Compared with each other; how near the network is to the exact one is a matter of the tests.
+    """The same in bfloat16. A case of its own: rounding changes the logits of random weights by a sixth and more, so
+    outputs in bfloat16 are compared with each other only. Tests compare them with float32.
     """
 
-    def implementation(title: str, answer: str, make: Callable[[], Any]) -> Implementation:
-        return Implementation(title, lambda: _call("inference", make, image_px, batch, device), answer=answer)
+    def implementation(title: str, output: str, make: Callable[[], Any]) -> Implementation:
+        return Implementation(title, lambda: _call("inference", make, image_px, batch, device), output=output)
 
     implementations = [
         implementation("torchvision resnet50, eager, float32", "resnet50", lambda: _torchvision_resnet50(image_px)),
@@ -155,25 +158,20 @@ def _call(mode: str, build: Callable[[], Any], image_px: int, batch: int, device
     return (inference if mode == "inference" else training_step)(build, image_px, batch, device)
 
 
-def _gflop(mode: str, image_px: int, batch: int, name: str) -> float:
-    """Twice the multiply-adds as the paper counts them; three times that for a training step."""
-    return 2 * batch * count(find_row(name), image_px).multiply_adds * (1 if mode == "inference" else 3) / 1e9
-
-
 def _torchvision_resnet50(image_px: int) -> nn.Module:
-    """With the weights that our ResNet-50 draws from the same seed."""
+    """With the weights of our ResNet-50 from the same seed."""
     from torchvision.models import resnet50
 
-    ours = our_model("resnet50", image_px)
-    theirs = resnet50(weights=None)
-    theirs.load_state_dict(ours.state_dict())
-    return theirs
+    weights = our_model("resnet50", image_px).state_dict()
+    model = resnet50(weights=None)
+    model.load_state_dict(weights)
+    return model
 
 
 def _timm_model(name: str) -> nn.Module:
     import timm
 
-    return timm.create_model(name, zero_init_last=False)  # or the attention would not be seen in the logits
+    return timm.create_model(name, zero_init_last=False)  # otherwise the logits do not show the attention
 
 
 def _tolerance(device: torch.device) -> float:

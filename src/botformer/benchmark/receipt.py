@@ -1,4 +1,4 @@
-"""A receipt: everything somebody needs to believe a number or to measure it again."""
+"""A receipt: a measurement with all that is needed to check or repeat it."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from pathlib import Path
 from typing import Any
 
 PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "triton", "bottleneck-transformer-pytorch")
-_ROOT = Path(__file__).resolve().parents[3]  # of the repository, where the package lies in one
+_ROOT = Path(__file__).resolve().parents[3]  # of the repository, where the package is in one
 
 
 def write_receipt(
@@ -25,9 +25,9 @@ def write_receipt(
     """Write the receipt `path` (NAME.json) and return the path.
 
     Args:
-        figures: whatever was measured, as JSON: a row, or a list of rows with the same meaning.
-        notes: what to beware of.
-        measured: what else is known of the hardware, such as its measured peaks.
+        figures: what was measured, as JSON: one row, or a list of rows.
+        notes: caveats.
+        measured: more about the hardware, such as its measured peaks.
     """
     receipt = {
         "name": path.stem,
@@ -82,12 +82,12 @@ def _versions() -> dict[str, str]:
 
 
 def _commit() -> str:
-    """Of the repository; a copy of it without its history is told by BOTFORMER_COMMIT. Empty if nobody knows."""
+    """Of the repository; in a copy without history, that of BOTFORMER_COMMIT. Empty if unknown."""
     return _git("rev-parse", "HEAD") or os.environ.get("BOTFORMER_COMMIT", "")
 
 
 def _git(*arguments: str) -> str:
-    """What git says in the repository, or nothing where there is none of ours or no git."""
+    """The output of git in the repository; empty where there is no repository or no git."""
     if not (_ROOT / ".git").exists():
         return ""
     try:

@@ -1,4 +1,4 @@
-"""What the machine can do at best, measured: a share of it says more about a kernel than milliseconds do."""
+"""The machine's peaks, measured. A fraction of a peak says more about a kernel than milliseconds do."""
 
 from dataclasses import dataclass
 
@@ -14,14 +14,14 @@ _COPY_BYTES = {"cpu": 2**27, "cuda": 2**31}
 @dataclass(frozen=True)
 class Peaks:
     matmul_gflops: float
-    """Of a large square matrix product in the given dtype, by the fastest of PyTorch's libraries for it; a multiply-add
-    is two operations."""
+    """Of a large square matrix product in the given dtype, by the fastest of PyTorch's libraries. One multiply-add
+    counts as two operations."""
     copy_gb_per_s: float
-    """Of a large copy, bytes read and bytes written together."""
+    """Of a large copy; bytes read plus bytes written."""
 
 
 def measure_peaks(device: torch.device, dtype: torch.dtype, rounds: int = 5) -> Peaks:
-    """The best of a few rounds each: a peak is what was reached once."""
+    """The best of a few rounds: a peak is what was reached once."""
     side, size = _SIDE[device.type], _COPY_BYTES[device.type]
     a, b = (torch.randn(side, side, device=device, dtype=dtype) for _ in range(2))
     source = torch.zeros(size, dtype=torch.uint8, device=device)

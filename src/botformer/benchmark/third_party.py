@@ -1,6 +1,6 @@
-"""Other people's attention with our numbers in it, and what else the operation is held against.
+"""Attention of other projects with our weights, and what else our attention is compared with.
 
-Letters: B batch, N heads, H x W map, D head width, C = N D channels.
+Notation: B batch, N heads, H x W map, D head width, C = N D channels.
 """
 
 import importlib.util
@@ -20,7 +20,7 @@ LUCIDRAINS_MISSING = (
 
 
 class OurAttention(nn.Module):
-    """A projected map (B, 3C, H, W), channels_last -> (B, C, H, W), by one of our backends."""
+    """One of our backends: projected map (B, 3C, H, W), channels_last -> (B, C, H, W)."""
 
     def __init__(self, rel_height: Tensor, rel_width: Tensor, heads: int, backend: str) -> None:
         super().__init__()
@@ -33,7 +33,7 @@ class OurAttention(nn.Module):
 
 
 class AttentionWithoutPosition(nn.Module):
-    """The same map through PyTorch's fused attention, which knows nothing about positions: the floor."""
+    """PyTorch's fused attention on the same map, without positions: the lower bound of the cost."""
 
     def __init__(self, heads: int) -> None:
         super().__init__()
@@ -45,7 +45,7 @@ class AttentionWithoutPosition(nn.Module):
 
 
 class FlexAttention(nn.Module):
-    """The same operation as a user of PyTorch's FlexAttention would write it: the bias as a compiled `score_mod`."""
+    """The same operation written with PyTorch's FlexAttention: the position terms in a compiled `score_mod`."""
 
     def __init__(self, rel_height: Tensor, rel_width: Tensor, heads: int) -> None:
         super().__init__()
@@ -53,7 +53,7 @@ class FlexAttention(nn.Module):
 
         self.rel_height, self.rel_width = nn.Parameter(rel_height.clone()), nn.Parameter(rel_width.clone())
         self.heads = heads
-        torch.compiler.reset()  # past eight shapes the compiler gives up and runs the uncompiled form without an error
+        torch.compiler.reset()  # after eight shapes the compiler silently runs the uncompiled form
         self.attention: Any = torch.compile(flex_attention, dynamic=False)
 
     def forward(self, projected: Tensor) -> Tensor:
@@ -69,28 +69,34 @@ class FlexAttention(nn.Module):
         return _map_of(out.unflatten(2, tuple(projected.shape[2:])))
 
 
-def timm_attention(rel_height: Tensor, rel_width: Tensor, heads: int) -> nn.Module:
-    """timm's `BottleneckAttn` that scales positions like the authors; its projection is a copy-less identity."""
+def timm_attention(rel_height: Tensor, rel_width: Tensor, heads: int, qkv: nn.Module | None = None) -> nn.Module:
+    """timm's `BottleneckAttn` with these position tables; it scales positions as the authors do.
+
+    Args:
+        rel_height: (2H-1, D).
+        rel_width: (2W-1, D).
+        qkv: the projection (B, C, H, W) -> (B, 3C, H, W). None: the layer is given a projected map (B, 3C, H, W).
+    """
     from timm.layers.bottleneck_attn import BottleneckAttn
 
     (H, W), D = _map_size(rel_height, rel_width), rel_height.shape[1]
-    theirs = BottleneckAttn(heads * D, feat_size=(H, W), num_heads=heads, dim_head=D, scale_pos_embed=True)
-    theirs.qkv = nn.Identity()  # pyright: ignore[reportAttributeAccessIssue]
-    theirs.pos_embed.height_rel = nn.Parameter(rel_height.clone())
-    theirs.pos_embed.width_rel = nn.Parameter(rel_width.clone())
-    return theirs
+    peer: Any = BottleneckAttn(heads * D, feat_size=(H, W), num_heads=heads, dim_head=D, scale_pos_embed=True)
+    peer.qkv = qkv or nn.Identity()
+    peer.pos_embed.height_rel = nn.Parameter(rel_height.clone())
+    peer.pos_embed.width_rel = nn.Parameter(rel_width.clone())
+    return peer
 
 
-def lucidrains_attention(rel_height: Tensor, rel_width: Tensor, heads: int) -> nn.Module:
-    """The `Attention` of bottleneck-transformer-pytorch, likewise."""
+def lucidrains_attention(rel_height: Tensor, rel_width: Tensor, heads: int, qkv: nn.Module | None = None) -> nn.Module:
+    """The `Attention` of bottleneck-transformer-pytorch; arguments as `timm_attention`."""
     from bottleneck_transformer_pytorch.bottleneck_transformer_pytorch import Attention
 
     (H, W), D = _map_size(rel_height, rel_width), rel_height.shape[1]
-    theirs: Any = Attention(dim=heads * D, fmap_size=(H, W), heads=heads, dim_head=D, rel_pos_emb=True)
-    theirs.to_qkv = nn.Identity()
-    theirs.pos_emb.rel_height = nn.Parameter(rel_height.clone())
-    theirs.pos_emb.rel_width = nn.Parameter(rel_width.clone())
-    return theirs
+    peer: Any = Attention(dim=heads * D, fmap_size=(H, W), heads=heads, dim_head=D, rel_pos_emb=True)
+    peer.to_qkv = qkv or nn.Identity()
+    peer.pos_emb.rel_height = nn.Parameter(rel_height.clone())
+    peer.pos_emb.rel_width = nn.Parameter(rel_width.clone())
+    return peer
 
 
 def _map_size(rel_height: Tensor, rel_width: Tensor) -> tuple[int, int]:

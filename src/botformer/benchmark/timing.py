@@ -1,7 +1,7 @@
-"""Times that can be compared: implementations take turns round by round, and ratios are made within a round.
+"""Comparable times: implementations take turns within each round, and ratios are taken within a round.
 
-What else the machine does then meets everybody alike. A turn is as many calls as make it long enough to be measured,
-and every call has another input, so that none finds its input in a cache (`rotations`).
+Other load on the machine then affects all of them alike. A turn consists of enough calls to be measurable, and
+consecutive calls have different inputs, so that no input is still in a cache (`rotations`).
 """
 
 import math
@@ -14,12 +14,12 @@ from typing import Any
 import torch
 
 Call = Callable[[int], Any]
-"""One call of an implementation, on the input with this number; numbers go on, the implementation takes the remainder."""
+"""One call of an implementation: input number -> output. Numbers keep rising; the call takes the remainder."""
 
 SHORTEST_TURN_MS = 20.0
-MOST_CALLS = 50  # a turn
-ROOM_BYTES = 2**30  # for the inputs of one implementation
-USUAL_CACHE_BYTES = 2**26  # where a machine does not say
+MOST_CALLS = 50  # per turn
+MOST_INPUT_BYTES = 2**30  # per implementation
+DEFAULT_CACHE_BYTES = 2**26  # where the size is unknown
 
 
 def take_turns(
@@ -28,45 +28,45 @@ def take_turns(
     device: torch.device,
     on_turn: Callable[[], None] = lambda: None,
 ) -> dict[str, list[float]]:
-    """Milliseconds of one call of each implementation, one figure a round.
+    """Milliseconds per call of each implementation, one figure per round.
 
     Args:
         calls: by the implementation's name.
-        rounds: at least 1; who starts moves on by one each round.
-        on_turn: told after every turn.
+        rounds: at least 1. Each round starts with the next implementation.
+        on_turn: called after every turn.
 
-    Before the first round everybody is called once, which says how many calls make a turn and warms up.
+    Before the first round each is called once: to warm up, and to find how many calls make a turn.
     """
     assert rounds > 0
-    names, number, together = list(calls), dict.fromkeys(calls, 0), {}
+    names, number, calls_per_turn = list(calls), dict.fromkeys(calls, 0), {}
     for name in names:
         once = _turn(calls[name], number[name], 1, device)
         number[name] += 1
-        together[name] = min(MOST_CALLS, math.ceil(SHORTEST_TURN_MS / once))
+        calls_per_turn[name] = min(MOST_CALLS, math.ceil(SHORTEST_TURN_MS / once))
         on_turn()
     times: dict[str, list[float]] = {name: [] for name in names}
     for round_ in range(rounds):
         start = round_ % len(names)
         for name in names[start:] + names[:start]:
-            times[name].append(_turn(calls[name], number[name], together[name], device))
-            number[name] += together[name]
+            times[name].append(_turn(calls[name], number[name], calls_per_turn[name], device))
+            number[name] += calls_per_turn[name]
             on_turn()
     return times
 
 
 def ratio(one: list[float], other: list[float]) -> float:
-    """The median of one / other, round by round."""
+    """The median of one / other within each round."""
     return statistics.median(a / b for a, b in zip(one, other, strict=True))
 
 
 def rotations(input_bytes: int, device: torch.device) -> int:
-    """How many inputs of this size lie beyond the caches together, and at least 3; fewer where memory forbids it."""
+    """How many inputs of this size together exceed the caches: at least 3, within `MOST_INPUT_BYTES` if possible."""
     wanted = 2 * _cache_bytes(device) // max(input_bytes, 1) + 1
-    return max(3, min(wanted, ROOM_BYTES // max(input_bytes, 1)))
+    return max(3, min(wanted, MOST_INPUT_BYTES // max(input_bytes, 1)))
 
 
 def _turn(call: Call, first: int, calls: int, device: torch.device) -> float:
-    """Milliseconds a call."""
+    """Milliseconds per call."""
     if device.type == "cuda":
         start, end = torch.cuda.Event(enable_timing=True), torch.cuda.Event(enable_timing=True)
         torch.cuda.synchronize(device)
@@ -87,4 +87,4 @@ def _cache_bytes(device: torch.device) -> int:
         return torch.cuda.get_device_properties(device).L2_cache_size
     sizes = Path("/sys/devices/system/cpu/cpu0/cache").glob("index*/size")
     found = [path.read_text().strip() for path in sizes]
-    return max((int(size[:-1]) * 1024 for size in found if size.endswith("K")), default=USUAL_CACHE_BYTES)
+    return max((int(size[:-1]) * 1024 for size in found if size.endswith("K")), default=DEFAULT_CACHE_BYTES)

@@ -1,9 +1,9 @@
-"""Can a BoTNet Mask R-CNN learn a few COCO images by heart? If not, the pipeline has a bug.
+"""Overfit sanity check: a BoTNet Mask R-CNN must fit a few COCO images; if it cannot, the pipeline has a bug.
 
-python benchmarks/coco_by_heart.py --data DIR [--images 8] [--out runs/coco_by_heart] [-- botformer train options]
+python benchmarks/coco_overfit.py --data DIR [--images 8] [--out runs/coco_overfit] [-- botformer train options]
 
-Takes the first images of the training split that have one to five objects and no crowd, trains on them, and measures
-on the same ones. Writes results/coco_by_heart.json.
+Trains on the first images of the training split that have one to five objects and no crowd, and evaluates on the same
+images. Writes results/coco_overfit.json.
 """
 
 import argparse
@@ -18,8 +18,8 @@ from botformer.benchmark.receipt import write_receipt
 
 RESULTS = Path(__file__).parents[1] / "results"
 NOTES = (
-    "Measured on the training images themselves, the first ones by file name that have one to five objects and no "
-    "crowd: evidence that data, losses, boxes, masks and scoring fit together, and nothing else."
+    "Measured on the training images themselves, the first by file name that have one to five objects and no crowd: "
+    "evidence that data, losses, boxes, masks and evaluation fit together, and of nothing else."
 )
 
 
@@ -27,14 +27,14 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--data", type=Path, required=True)
     parser.add_argument("--images", type=int, default=8)
-    parser.add_argument("--out", type=Path, default=Path("runs/coco_by_heart"))
+    parser.add_argument("--out", type=Path, default=Path("runs/coco_overfit"))
     own, options = sys.argv[1:], []
     if "--" in own:
         own, options = own[: own.index("--")], own[own.index("--") + 1 :]
     given = parser.parse_args(own)
     subset, run = given.out / "data", given.out / "run"
     write_subset(given.data, subset, given.images)
-    train = ["train", "by_heart", "--data", str(subset), "--out", str(run), *options]
+    train = ["train", "overfit", "--data", str(subset), "--out", str(run), *options]
     for arguments in (train, ["evaluate", str(run / "last"), "--data", str(subset), "--out", str(run / "evaluation")]):
         subprocess.run([sys.executable, "-m", "botformer.cli", *arguments], check=True)
     measured = json.loads((run / "evaluation" / "metrics.json").read_text(encoding="utf-8"))
@@ -43,13 +43,13 @@ def main() -> None:
         | {name: measured[kind][name] for name in ("AP", "AP50", "AP75")}
         for kind in ("box", "mask")
     ]
-    command = f"python benchmarks/coco_by_heart.py --data DIR --images {given.images} -- {shlex.join(options)}"
-    title = "COCO images with one to five objects learnt by heart (training images, not a result)"
-    write_receipt(RESULTS / "coco_by_heart.json", title, command.removesuffix(" -- "), rows, 0, NOTES)
+    command = f"python benchmarks/coco_overfit.py --data DIR --images {given.images} -- {shlex.join(options)}"
+    title = "Overfit sanity check on COCO images with one to five objects (training images, not a result)"
+    write_receipt(RESULTS / "coco_overfit.json", title, command.removesuffix(" -- "), rows, 0, NOTES)
 
 
 def write_subset(data: Path, out: Path, count: int) -> None:
-    """The first `count` images that fit as a COCO folder whose two splits are the same."""
+    """Write the first `count` suitable images as a COCO folder with two equal splits."""
     content = json.loads((data / "annotations" / "instances_train2017.json").read_text(encoding="utf-8"))
     of_image: dict[int, list[dict]] = {}
     for annotation in content["annotations"]:
