@@ -1,6 +1,6 @@
 """Run a command of botformer, time it, and keep a receipt of the figures it leaves in a JSON file.
 
-python benchmarks/record.py demo --title "The demo" --figures runs/demo/evaluation/results.json:top1,images \
+python benchmarks/record.py demo --title "The demo" --figures runs/demo/digits/evaluation/metrics.json:top1,images \
     -- botformer demo
 """
 
