@@ -222,6 +222,17 @@ def test_the_attention_of_the_detection_that_was_asked_for_is_drawn(network, dat
     assert "no detection 5000" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize("columns", ["80", "60"])
+def test_a_long_file_name_stays_on_one_line_of_the_table(network, image, tmp_path, capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    file = shutil.copy(image, tmp_path / f"{'x' * 110}_slide.png")
+    assert predict(network, tmp_path / "out", file, "--threshold", 0) == 0
+    rows = capsys.readouterr().out.splitlines()[1:-1]
+    (row,) = (row for row in rows if "_slide.png" in row)
+    assert 24 <= len(row.split()[0]) < len(str(file))
+    assert max(map(len, rows)) <= int(columns)
+
+
 def test_nothing_found_is_said_and_drawn(image, tmp_path, capsys):
     network = save_detector(tmp_path / "blind.safetensors", score_threshold=1.0)
     for more in ([], ["--tile", 64], ["--attention"]):

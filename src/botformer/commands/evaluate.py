@@ -102,7 +102,9 @@ def _print_detector(metrics: dict[str, Any], out: Path, console: Console) -> Non
         "\nAt the score threshold with the best F1 (chosen on these images, which flatters); "
         "TP / (TP + FP + FN) at each IoU:"
     )
-    table = new_table("", "threshold", "F1", "precision", "recall", *(f"IoU {iou}" for iou in headline["community_ap"]))
+    table = new_table(
+        "", "threshold", "F1", "precision", "recall", *(f"IoU\n{iou}" for iou in headline["community_ap"])
+    )
     for kind in kinds:
         best = metrics[kind]["best_f1"]
         numbers = (best["threshold"], best["f1"], best["precision"], best["recall"])

@@ -19,7 +19,7 @@ _EACH = 3
 
 def draw_best_and_worst(
     source: DetectionDataset,
-    metrics: CocoEvaluator,
+    evaluator: CocoEvaluator,
     kind: Kind,
     threshold: float,
     max_megapixels: float,
@@ -30,21 +30,23 @@ def draw_best_and_worst(
     Images are ranked by TP / (TP + FP + FN) at IoU 0.5, those of equal rank by how many objects they have, so that
     empty ones come last among both.
     """
-    places = {source.image(index).id: index for index in range(len(source))}
-    accuracies = metrics.per_image(kind, threshold)
-    objects = {image_id: _objects(metrics.images[image_id]) for image_id in accuracies}
-    best = sorted(accuracies, key=lambda image_id: (-accuracies[image_id], -objects[image_id], places[image_id]))[
+    positions = {source.image(index).id: index for index in range(len(source))}
+    accuracies = evaluator.per_image(kind, threshold)
+    objects = {image_id: _objects(evaluator.images[image_id]) for image_id in accuracies}
+    best = sorted(accuracies, key=lambda image_id: (-accuracies[image_id], -objects[image_id], positions[image_id]))[
         :_EACH
     ]
-    worst = sorted(accuracies, key=lambda image_id: (accuracies[image_id], -objects[image_id], places[image_id]))
+    worst = sorted(accuracies, key=lambda image_id: (accuracies[image_id], -objects[image_id], positions[image_id]))
     worst = [image_id for image_id in worst if image_id not in best][:_EACH]
     names = {category.id: category.name for category in source.categories}
     pairs = []
     for sort, image_ids in (("best", best), ("worst", worst)):
         for image_id in image_ids:
-            record = source.image(places[image_id])
+            record = source.image(positions[image_id])
             image = np.array(decode(source.folder / record.file, record.file, max_megapixels))
-            found = [record for record in json.loads(metrics.images[image_id]["found"]) if record["score"] >= threshold]
+            found = [
+                record for record in json.loads(evaluator.images[image_id]["found"]) if record["score"] >= threshold
+            ]
             truth = _truth(image, record, source, kind)
             title = f"{sort}: {accuracies[image_id]:.2f} = TP / (TP + FP + FN) · {record.file}{_ignored(truth, record)}"
             pairs.append((title, truth, _prediction(image, found, names, kind)))

@@ -77,45 +77,45 @@ def evaluate_detector(options: EvaluateOptions, loaded: Loaded, accelerator: Acc
     return metrics
 
 
-def _measured(metrics: CocoEvaluator) -> dict[str, Any]:
+def _measured(evaluator: CocoEvaluator) -> dict[str, Any]:
     """Counts, and for each kind COCO's numbers, those of every category, and those at the best threshold."""
-    measured = _counts(metrics)
-    for kind in metrics.kinds:
-        best = metrics.best_f1(kind)
-        measured[kind] = _numbers(metrics, kind, best.threshold) | {
+    measured = _counts(evaluator)
+    for kind in evaluator.kinds:
+        best = evaluator.best_f1(kind)
+        measured[kind] = _numbers(evaluator, kind, best.threshold) | {
             "best_f1": best._asdict(),
-            "per_class": metrics.per_class(kind),
+            "per_class": evaluator.per_class(kind),
         }
     return measured
 
 
-def _of_groups(metrics: CocoEvaluator, key: str | None, groups: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+def _of_groups(evaluator: CocoEvaluator, key: str | None, groups: Mapping[str, Sequence[int]]) -> dict[str, Any]:
     """The same of every group of images, at the thresholds that are best for all images together."""
     if key is None:
         return {}
     parts = {
-        value: metrics.only(image_id for image_id in image_ids if image_id in metrics.images)
+        value: evaluator.only(image_id for image_id in image_ids if image_id in evaluator.images)
         for value, image_ids in groups.items()
     }
     measured = {value: _counts(part) for value, part in parts.items()}
-    for kind in metrics.kinds:
-        threshold = metrics.best_f1(kind).threshold
+    for kind in evaluator.kinds:
+        threshold = evaluator.best_f1(kind).threshold
         for value, part in parts.items():
             measured[value][kind] = _numbers(part, kind, threshold)
     return {"by": {key: measured}}
 
 
-def _counts(metrics: CocoEvaluator) -> dict[str, Any]:
+def _counts(evaluator: CocoEvaluator) -> dict[str, Any]:
     return {
-        "images": len(metrics.images),
-        "objects": sum(row["objects"] for row in metrics.per_class("box")),
-        "detections": len(metrics.results()),
+        "images": len(evaluator.images),
+        "objects": sum(row["objects"] for row in evaluator.per_class("box")),
+        "detections": len(evaluator.results()),
     }
 
 
-def _numbers(metrics: CocoEvaluator, kind: Kind, threshold: float) -> dict[str, Any]:
-    numbers = metrics.compute()
-    accuracies = metrics.community_ap(kind, threshold)
+def _numbers(evaluator: CocoEvaluator, kind: Kind, threshold: float) -> dict[str, Any]:
+    numbers = evaluator.compute()
+    accuracies = evaluator.community_ap(kind, threshold)
     return {name: numbers[f"{kind}_{name}"] for name in NUMBERS} | {
         "community_ap": {f"{iou:g}": accuracy for iou, accuracy in accuracies.items()}
     }
