@@ -98,17 +98,16 @@ def _print_detector(metrics: dict[str, Any], out: Path, console: Console) -> Non
     if len(known) > 1:
         lowest = sorted(known, key=lambda row: row["AP"])[:_LOWEST]
         console.print(f"lowest {kinds[-1]} AP: " + ", ".join(f"{row['name']} {row['AP']:.3f}" for row in lowest))
-    console.print(
-        "\nAt the score threshold with the best F1 (chosen on these images, which flatters); "
-        "TP / (TP + FP + FN) at each IoU:"
-    )
-    table = new_table(
-        "", "threshold", "F1", "precision", "recall", *(f"IoU\n{iou}" for iou in headline["community_ap"])
-    )
+    console.print("\nAt the score threshold with the best F1 at IoU 0.5 (chosen on these images, which flatters):")
+    table = new_table("", "threshold", "F1", "precision", "recall")
     for kind in kinds:
         best = metrics[kind]["best_f1"]
-        numbers = (best["threshold"], best["f1"], best["precision"], best["recall"])
-        table.add_row(kind, *map(_number, (*numbers, *metrics[kind]["community_ap"].values())))
+        table.add_row(kind, *(_number(best[name]) for name in ("threshold", "f1", "precision", "recall")))
+    print_table(console, table)
+    console.print("TP / (TP + FP + FN) at that threshold:")
+    table = new_table("", *(f"IoU {iou}" for iou in headline["community_ap"]))
+    for kind in kinds:
+        table.add_row(kind, *map(_number, metrics[kind]["community_ap"].values()))
     print_table(console, table)
     for key, groups in metrics.get("by", {}).items():
         _print_groups(key, groups, kinds, console)

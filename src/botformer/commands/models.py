@@ -33,6 +33,7 @@ def main(arguments: list[str]) -> None:
         "has no figure for that size.",
         *notes,
         sep="\n",
+        soft_wrap=False,
     )
 
 
