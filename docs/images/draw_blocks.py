@@ -11,7 +11,8 @@ from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
 from botformer.create import load
-from botformer.predict.classifier import look_at
+from botformer.data.image_io import decode
+from botformer.predict.classifier import classify, to_draw
 
 INK, FAINT, PLAIN, NEW = "#1f2933", "#5b6670", "#e3e8ec", "#f6c85f"
 WIDTH, HEIGHT = 11.0, 4.3
@@ -29,7 +30,8 @@ def main(run: Path, images: list[Path]) -> None:
     for row, query in enumerate(QUERIES):
         for column, image in enumerate(images):
             axes = figure.add_axes((0.53 + 0.155 * column, 0.49 - 0.42 * row, 0.145, 0.37))
-            draw_attention(axes, look_at(model, model_config, image, query))
+            classification = classify(model, model_config, decode(image, image.name))
+            draw_attention(axes, to_draw(model, classification, query))
     figure.text(0.53, 0.925, "where the MHSA of a trained BoTNet looks from the ring", fontsize=11, color=INK)
     figure.savefig(Path(__file__).with_name("blocks.png"))
 

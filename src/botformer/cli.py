@@ -1,4 +1,4 @@
-"""`botformer VERB ...`: picks a command and imports it only then."""
+"""`botformer COMMAND ...`: imports the one command that was asked for, and runs it."""
 
 import logging
 import os
@@ -7,14 +7,14 @@ from importlib import import_module
 
 from botformer.errors import InputError
 
-# Verb -> what it does; the command is `botformer.commands.VERB.main(arguments)`.
+# Name -> what it does; the command is `botformer.commands.NAME.main(arguments)`.
 COMMANDS = {
-    "demo": "train small BoTNets on nuclei and handwritten digits and write a report, in minutes on a CPU",
+    "demo": "train small BoTNets on nuclei and handwritten digits and write a report; minutes on a CPU",
     "train": "train a recipe on your images",
-    "evaluate": "measure a trained network on images whose labels or objects are known",
-    "predict": "say what is on an image: classes, or boxes and masks; show where the attention looks",
+    "evaluate": "measure a trained network on annotated images: accuracy, or COCO's average precision",
+    "predict": "classify images, or detect objects with boxes and masks; draw them and the attention",
     "benchmark": "measure speed and memory side by side with other implementations",
-    "models": "list the networks with their parameters and multiply-adds, ours and the paper's",
+    "models": "list the networks with their parameters and multiply-adds, computed and from the paper",
 }
 
 
@@ -29,34 +29,34 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(f"botformer {botformer.__version__}")
         return 0
-    verb, rest = arguments[0], arguments[1:]
+    name, rest = arguments[0], arguments[1:]
     try:
-        if verb not in COMMANDS:
+        if name not in COMMANDS:
             from botformer.errors import unknown
 
-            raise unknown("command", verb, COMMANDS)
+            raise unknown("command", name, COMMANDS)
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
         for noisy in ("PIL", "matplotlib", "accelerate", "httpx", "torch"):
             logging.getLogger(noisy).setLevel(logging.WARNING)
-        import_module(f"botformer.commands.{verb}").main(rest)
+        import_module(f"botformer.commands.{name}").main(rest)
         _leave_the_other_processes()
     except InputError as error:
-        print(f"botformer {verb}: {error}", file=sys.stderr)
+        print(f"botformer {name}: {error}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
-        print(f"botformer {verb}: interrupted", file=sys.stderr)
+        print(f"botformer {name}: interrupted", file=sys.stderr)
         return 130
-    except BrokenPipeError:  # the reader of our output went away, as `| head` does
+    except BrokenPipeError:  # the reader of the output is gone, as after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:  # no room, no permission, no such place: it names the file
-        print(f"botformer {verb}: {error}", file=sys.stderr)
+    except OSError as error:  # disk full, no permission, no such folder: it names the file
+        print(f"botformer {name}: {error}", file=sys.stderr)
         return 2
     return 0
 
 
 def _leave_the_other_processes() -> None:
-    """Under torchrun: a process that ends with its connections open may be killed by its own threads."""
+    """Under torchrun a process that ends with open connections may be killed by its own threads."""
     if "torch.distributed" in sys.modules:
         from torch import distributed
 
@@ -66,14 +66,14 @@ def _leave_the_other_processes() -> None:
 
 def _help() -> str:
     width = max(map(len, COMMANDS))
-    verbs = "\n".join(f"  {verb:<{width}}  {what}" for verb, what in COMMANDS.items())
+    lines = "\n".join(f"  {name:<{width}}  {what}" for name, what in COMMANDS.items())
     return f"""botformer: Bottleneck Transformers for vision
 
 usage: botformer COMMAND [arguments]
 
-{verbs}
+{lines}
 
-botformer COMMAND --help says more. Start with: botformer demo"""
+botformer COMMAND --help lists its arguments. Start with: botformer demo"""
 
 
 if __name__ == "__main__":

@@ -33,10 +33,11 @@ def test_images_are_normalised_as_torchvision_does():
 def test_accuracy_equals_sklearn_s_and_does_not_depend_on_how_it_was_shared_out():
     generator = torch.Generator().manual_seed(2)
     logits, labels = torch.randn(200, 7, generator=generator), torch.randint(0, 7, (200,), generator=generator)
+    files = [f"{number}.png" for number in range(200)]
     whole, parts = Accuracy(7), [Accuracy(7), Accuracy(7)]
-    whole.update(logits, {"labels": labels})
+    whole.update(logits, {"labels": labels, "files": files})
     for index, part in enumerate(parts):
-        part.update(logits[index::2], {"labels": labels[index::2]})
+        part.update(logits[index::2], {"labels": labels[index::2], "files": files[index::2]})
     merged = Accuracy(7)
     merged.merge([part.state() for part in parts])
     probabilities = logits.softmax(1).double().numpy()
@@ -50,6 +51,13 @@ def test_accuracy_equals_sklearn_s_and_does_not_depend_on_how_it_was_shared_out(
     for accuracy in (whole, merged):
         assert accuracy.compute() == pytest.approx(expected, rel=1e-5)
         assert (accuracy.confusion.numpy() == confusion_matrix(labels, logits.argmax(1))).all()
+        records = {record["file_name"]: record for record in accuracy.predictions(list("abcdefg"))}
+        assert sorted(records) == sorted(files)
+        for file, row, label in zip(files, probabilities, labels.tolist(), strict=True):
+            best = row.argsort()[::-1][:5]
+            assert records[file].get("label") == "abcdefg"[label]
+            assert [name for name, _ in records[file]["top5"]] == ["abcdefg"[index] for index in best]
+            assert [p for _, p in records[file]["top5"]] == pytest.approx(row[best].tolist(), abs=1e-6)
 
 
 def test_five_classes_or_fewer_have_no_top5_and_nothing_counted_gives_zeros():

@@ -19,7 +19,7 @@ def test_the_demo_outlines_nuclei_reads_digits_and_leaves_a_self_contained_repor
     assert done.returncode == 0, done.stderr
     out = tmp_path / "demo"
     nuclei = json.loads((out / "nuclei" / "evaluation" / "metrics.json").read_text())
-    digits = json.loads((out / "digits" / "evaluation" / "results.json").read_text())
+    digits = json.loads((out / "digits" / "evaluation" / "metrics.json").read_text())
     scenes = json.loads((out / "scenes" / "evaluation" / "metrics.json").read_text())
     assert nuclei["mask"]["AP50"] >= 0.8
     assert (digits["images"], scenes["images"]) == (800, 64)

@@ -68,7 +68,7 @@ def test_two_processes_measure_what_one_does(tmp_path):
     assert one["mask"]["AP50"] > 0.02
     assert len(numbers(one)) > 100
     assert numbers(two) == pytest.approx(numbers(one), abs=1e-6)
-    results = [json.loads((tmp_path / name / "results.json").read_text()) for name in ("one", "two")]
+    results = [json.loads((tmp_path / name / "predictions.json").read_text()) for name in ("one", "two")]
     assert [result["image_id"] for result in results[0]] == [result["image_id"] for result in results[1]]
     assert sorted(f.name for f in (tmp_path / "one").iterdir()) == sorted(
         f.name for f in (tmp_path / "two").iterdir() if f.name != "screens.json"

@@ -22,7 +22,7 @@ from .detection_scenes import KNOWN, ODD, SIZES, rewrite, save_detector
 
 pytest.importorskip("faster_coco_eval")
 
-FILES = ["best_and_worst.png", "metrics.json", "precision_recall.png", "results.json"]
+FILES = ["best_and_worst.png", "metrics.json", "precision_recall.png", "predictions.json"]
 IOU_TYPE = {"box": "bbox", "mask": "segm"}
 
 
@@ -51,10 +51,10 @@ def evaluated(network, data, tmp_path_factory):
 
 
 def judged_by_pycocotools(data, out, kind, image_ids=None):
-    """The twelve numbers of results.json against the data set's own file."""
+    """The twelve numbers of predictions.json against the data set's own file."""
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(annotations_of(data)))
-        results = json.loads((out / "results.json").read_text())
+        results = json.loads((out / "predictions.json").read_text())
         if kind == "mask":
             results = [{key: value for key, value in result.items() if key != "bbox"} for result in results]
         evaluation = COCOeval(truth, truth.loadRes(results), IOU_TYPE[kind])
@@ -84,7 +84,7 @@ def test_results_load_into_pycocotools_as_they_are(evaluated, data):
     out, _, _ = evaluated
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(annotations_of(data)))
-        found = truth.loadRes(str(out / "results.json"))
+        found = truth.loadRes(str(out / "predictions.json"))
     assert len(found.anns) == metrics_in(out)["detections"] > 0
     assert {found.annToMask(record).shape for record in found.anns.values()} <= {
         (height, width) for width, height in SIZES
@@ -137,7 +137,7 @@ def test_best_and_worst_images_show_truth_beside_what_passes_the_threshold(evalu
     assert shares[0] > shares[3]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(annotations_of(data)))
-        found = truth.loadRes(str(out / "results.json"))
+        found = truth.loadRes(str(out / "predictions.json"))
     threshold = metrics_in(out)["mask"]["best_f1"]["threshold"]
     ids = {record["file_name"]: record["id"] for record in truth.imgs.values()}
     names = {number: record["name"] for number, record in truth.cats.items()}
@@ -193,7 +193,7 @@ def test_nothing_found_gives_zeros(data, tmp_path, capsys):
     assert evaluate(network, data, tmp_path / "out") == 0
     metrics = metrics_in(tmp_path / "out")
     assert metrics["detections"] == metrics["mask"]["AP"] == metrics["mask"]["community_ap"]["0.5"] == 0
-    assert json.loads((tmp_path / "out" / "results.json").read_text()) == []
+    assert json.loads((tmp_path / "out" / "predictions.json").read_text()) == []
     assert sorted(file.name for file in (tmp_path / "out").iterdir()) == FILES
 
 
@@ -271,7 +271,7 @@ def test_a_classifier_does_not_take_objects_with_boxes(data, colours, tmp_path, 
     assert evaluate(tmp_path / "classifier.safetensors", colours, tmp_path / "out", "--by=stain") == 2
     assert "--by is for detectors" in capsys.readouterr().err
     assert evaluate(tmp_path / "classifier.safetensors", colours, tmp_path / "out") == 0
-    assert json.loads((tmp_path / "out" / "results.json").read_text())["images"] == 9
+    assert json.loads((tmp_path / "out" / "metrics.json").read_text())["images"] == 9
 
 
 def test_results_go_beside_a_run_and_into_runs_for_a_file_or_a_name(network, tmp_path):

@@ -46,7 +46,7 @@ def test_training_learns_and_leaves_everything_beside_the_checkpoint(run):
 
 def test_evaluate_says_what_training_said(run, colours, tmp_path, capsys):
     assert cli.main(["evaluate", str(run), "--data", str(colours), "--out", str(tmp_path), "--workers", "0"]) == 0
-    results = json.loads((tmp_path / "results.json").read_text())
+    results = json.loads((tmp_path / "metrics.json").read_text())
     best = (run / "best").read_text().strip()
     saved = json.loads((run / "checkpoints" / best / "state.json").read_text())
     assert results["top1"] == saved["metrics"]["top1"]
@@ -54,6 +54,60 @@ def test_evaluate_says_what_training_said(run, colours, tmp_path, capsys):
     assert sum(map(sum, results["confusion"])) == 9
     assert f"top1 {results['top1']:.4f}" in capsys.readouterr().out
     assert (tmp_path / "confusion.png").stat().st_size > 5000
+    assert (results["task"], results["checkpoint"], results["data"]) == ("classification", str(run), str(colours))
+    assert results["weights"] == str(run / "checkpoints" / best / "model.safetensors")
+    assert (results["split"], results["images"], results["skipped"]) == ("validation", 9, {"images": {}})
+
+
+def test_evaluate_and_predict_write_the_same_predictions(run, colours, tmp_path):
+    """One in batches, the other image by image; a file that cannot be read is in neither list."""
+    shutil.copytree(colours, tmp_path / "data")
+    (tmp_path / "data" / "validation" / "green" / "1.png").write_bytes(b"\x89PNG\r\n\x1a\n broken")
+    folder = tmp_path / "data" / "validation"
+    arguments = [str(run), "--data", str(tmp_path / "data"), "--out", str(tmp_path / "evaluated"), "--workers=0"]
+    assert cli.main(["evaluate", *arguments, "--batch-size=4"]) == 0
+    assert cli.main(["predict", str(folder), "--checkpoint", str(run), "--out", str(tmp_path / "predicted")]) == 2
+    evaluated, predicted = (
+        json.loads((tmp_path / name / "predictions.json").read_text()) for name in ("evaluated", "predicted")
+    )
+    assert len(evaluated) == len(predicted) == 8
+    for one, other in zip(evaluated, predicted, strict=True):
+        assert (folder / one["file_name"]).as_posix() == other["file_name"]
+        assert one["label"] == one["file_name"].split("/")[0]
+        assert [name for name, _ in one["top5"]] == [name for name, _ in other["top5"]]
+        assert [p for _, p in one["top5"]] == pytest.approx([p for _, p in other["top5"]], abs=2e-6)
+    metrics = json.loads((tmp_path / "evaluated" / "metrics.json").read_text())
+    assert metrics["top1"] == sum(one["top5"][0][0] == one["label"] for one in evaluated) / 8
+    assert metrics["images"] == 8
+    assert list(metrics["skipped"]["images"]) == ["green/1.png"]
+
+
+@pytest.mark.parametrize("columns", ["80", "60"])
+def test_a_long_file_name_stays_on_one_line_of_the_table(run, colours, tmp_path, capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    long = tmp_path / f"{'scan_of_' * 14}slide_7.png"
+    assert len(long.name) > 120
+    shutil.copy(colours / "validation" / "red" / "0.png", long)
+    assert cli.main(["predict", str(long), "--checkpoint", str(run), "--out", str(tmp_path / "out")]) == 0
+    rows = capsys.readouterr().out.splitlines()[1:-1]
+    (row,) = (row for row in rows if "slide_7.png" in row)
+    name = row.split()[0]
+    assert len(name) >= 24
+    assert "…" in name
+    assert name.startswith(str(long)[:7])
+    assert "red" in row
+    assert max(map(len, rows)) <= int(columns)
+
+
+def test_names_are_not_taken_for_markup(run, colours, tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "200")
+    monkeypatch.chdir(tmp_path)
+    odd = Path("[red]:smile: [link=a].png")
+    shutil.copy(colours / "validation" / "red" / "0.png", odd)
+    assert cli.main(["predict", str(odd), "--checkpoint", str(run), "--out", "[bold]:warning:[0]"]) == 0
+    printed = capsys.readouterr().out
+    assert str(odd) in printed
+    assert "are in [bold]:warning:[0]" in printed
 
 
 def test_predict_writes_the_top_classes_and_a_drawing_for_files_and_folders(run, colours, tmp_path):
@@ -72,10 +126,17 @@ def test_predict_writes_the_top_classes_and_a_drawing_for_files_and_folders(run,
     assert len(predictions) == 4
     assert [p["top5"][0][0] for p in predictions[:3]] == ["red"] * 3
     assert all(sum(p for _, p in entry["top5"]) == pytest.approx(1, abs=1e-4) for entry in predictions)
-    assert all((tmp_path / "out" / entry["drawing"]).stat().st_size > 5000 for entry in predictions)
+    assert all(entry.keys() == {"file_name", "top5"} for entry in predictions)
+    described = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert [image["file_name"] for image in described["images"]] == [entry["file_name"] for entry in predictions]
+    assert described["categories"] == [{"id": n, "name": name} for n, name in enumerate(("blue", "green", "red"))]
+    assert described["unreadable"] == []
+    odd_one = described["images"][3]
+    assert (odd_one["id"], odd_one["file_name"], odd_one["width"], odd_one["height"]) == (4, odd.as_posix(), 70, 41)
+    assert all((tmp_path / "out" / image["drawing"]).stat().st_size > 5000 for image in described["images"])
 
 
-def test_predictions_never_overwrite_a_image_or_each_other(run, colours, tmp_path):
+def test_predictions_never_overwrite_an_image_or_each_other(run, colours, tmp_path):
     for folder in ("x", "y"):
         (tmp_path / folder).mkdir()
         shutil.copy(colours / "validation" / "red" / "0.png", tmp_path / folder / "a.png")
@@ -85,7 +146,7 @@ def test_predictions_never_overwrite_a_image_or_each_other(run, colours, tmp_pat
     arguments = [*map(str, files), "--checkpoint", str(run), "--out", str(tmp_path / "x")]
     assert cli.main(["predict", *arguments]) == 0
     assert [file.read_bytes() for file in files] == before
-    drawings = [entry["drawing"] for entry in json.loads((tmp_path / "x" / "predictions.json").read_text())]
+    drawings = [image["drawing"] for image in json.loads((tmp_path / "x" / "images.json").read_text())["images"]]
     assert len(set(drawings)) == 3
     assert all((tmp_path / "x" / drawing).is_file() for drawing in drawings)
 
@@ -224,10 +285,13 @@ def test_an_unreadable_image_is_named_and_the_others_are_predicted(run, colours,
     arguments = [str(tmp_path / "broken.jpg"), str(good), "--checkpoint", str(run), "--out", str(tmp_path / "out")]
     assert cli.main(["predict", *arguments]) == 2
     assert "1 of 2 images could not be read" in capsys.readouterr().err
-    predicted, unreadable = json.loads((tmp_path / "out" / "predictions.json").read_text())
-    assert "top5" in predicted
-    assert unreadable["file"].endswith("broken.jpg")
-    assert unreadable["unreadable"]
+    (predicted,) = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert predicted["file_name"] == good.as_posix()
+    described = json.loads((tmp_path / "out" / "images.json").read_text())
+    assert [image["file_name"] for image in described["images"]] == [good.as_posix()]
+    (unreadable,) = described["unreadable"]
+    assert unreadable["file_name"].endswith("broken.jpg")
+    assert unreadable["reason"]
 
 
 def test_bad_files_in_training_are_skipped_listed_and_limited(colours, tmp_path, caplog, capsys):
@@ -258,6 +322,6 @@ def test_cifar_trains_evaluates_and_predicts(recipe, real_data, tmp_path):
     quick = ["--schedule.epochs=2", "--run.batch-size=50", "--run.workers=0"]
     assert cli.main(["train", recipe, "--data", str(tmp_path / "data"), "--out", str(out), *quick]) == 0
     assert cli.main(["evaluate", str(out), "--data", str(tmp_path / "data"), "--workers=0"]) == 0
-    assert json.loads((out / "evaluation" / "results.json").read_text())["images"] == 40
+    assert json.loads((out / "evaluation" / "metrics.json").read_text())["images"] == 40
     image = next((tmp_path / "data" / "test" / "frog").iterdir())
     assert cli.main(["predict", str(image), "--checkpoint", str(out)]) == 0

@@ -22,7 +22,7 @@ from botformer.detection.evaluation.coco_eval import NUMBERS
 from botformer.detection.sliced_inference import Tiling
 from botformer.plots import detections
 from botformer.predict import detector
-from botformer.predict.detector import attention_of, find
+from botformer.predict.detector import attention_of, detect_image
 from botformer.recipes.schema import ClassificationRecipe, Images, Model
 from botformer.rle import decode
 from botformer.weights import SHIPPED
@@ -123,9 +123,9 @@ def test_masks_are_drawn_where_they_are_also_on_a_smaller_image(largest, factor,
     monkeypatch.setattr(detector, "_LARGEST_DRAWN_PX", largest)
     model, model_config = botformer.load(network)
     pixels = read(image, image.name)
-    found = find(model, pixels, 96)
+    found = detect_image(model, pixels, 96)
     chosen = range(0, len(found["masks"]), 7)
-    shown = detector._shown(pixels, found, chosen, model_config["categories"])
+    shown = detector.to_draw(pixels, found, chosen, model_config["categories"])
     assert shown.size == (-(-100 // factor), -(-150 // factor))
     np.testing.assert_allclose(shown.boxes * factor, found["boxes"][list(chosen)], rtol=1e-6)
     drawn = 0
@@ -139,7 +139,7 @@ def test_masks_are_drawn_where_they_are_also_on_a_smaller_image(largest, factor,
     assert drawn > 100
 
 
-def test_a_image_no_larger_than_a_tile_gives_the_same_as_without(network, data, tmp_path):
+def test_an_image_no_larger_than_a_tile_gives_the_same_as_without(network, data, tmp_path):
     file = data / "val" / "13.png"
     assert max(SIZES[2]) == 130
     assert predict(network, tmp_path / "whole", file) == 0
@@ -149,14 +149,14 @@ def test_a_image_no_larger_than_a_tile_gives_the_same_as_without(network, data, 
 
 def test_tiles_are_seen_as_images_of_their_own(network, image, tmp_path):
     tiling = Tiling((100, 150), 64)
-    assert len(tiling.windows) == 6
+    assert len(tiling.tiles) == 6
     detector = botformer.load(network).model
     found = []
-    for number, window in enumerate(tiling.windows):
+    for number, tile in enumerate(tiling.tiles):
         file = tmp_path / f"{number}.png"
-        Image.open(image).crop(window).save(file)
-        found.append(find(detector, read(file, file.name), 96))
-    expected = tiling.unite(found)
+        Image.open(image).crop(tile).save(file)
+        found.append(detect_image(detector, read(file, file.name), 96))
+    expected = tiling.merge(found)
     assert predict(network, tmp_path / "out", image, "--tile", 64) == 0
     results = said(tmp_path / "out")
     assert [result["score"] for result in results] == expected["scores"].tolist()
@@ -222,6 +222,17 @@ def test_the_attention_of_the_detection_that_was_asked_for_is_drawn(network, dat
     assert "no detection 5000" in " ".join(capsys.readouterr().out.split())
 
 
+@pytest.mark.parametrize("columns", ["80", "60"])
+def test_a_long_file_name_stays_on_one_line_of_the_table(network, image, tmp_path, capsys, monkeypatch, columns):
+    monkeypatch.setenv("COLUMNS", columns)
+    file = shutil.copy(image, tmp_path / f"{'x' * 110}_slide.png")
+    assert predict(network, tmp_path / "out", file, "--threshold", 0) == 0
+    rows = capsys.readouterr().out.splitlines()[1:-1]
+    (row,) = (row for row in rows if "_slide.png" in row)
+    assert 24 <= len(row.split()[0]) < len(str(file))
+    assert max(map(len, rows)) <= int(columns)
+
+
 def test_nothing_found_is_said_and_drawn(image, tmp_path, capsys):
     network = save_detector(tmp_path / "blind.safetensors", score_threshold=1.0)
     for more in ([], ["--tile", 64], ["--attention"]):
@@ -282,7 +293,7 @@ def test_a_file_s_predictions_lie_under_its_name(network, image, tmp_path, monke
     ("arguments", "words"),
     [
         (["--query", "0.5", "0.5"], "is a detector, and --query is for classifiers"),
-        (["--query", "2", "0.5"], "--query takes two shares"),
+        (["--query", "2", "0.5"], "--query takes two fractions"),
         (["--threshold", "1.5"], "--threshold is a score between 0 and 1"),
         (["--tile", "8"], "at least 64 px, got 8"),
         (["--tile", "0"], "at least 64 px, got 0"),
@@ -334,8 +345,8 @@ def test_a_network_without_attention_says_so(image, tmp_path, capsys, network, m
     model, model_config = botformer.load(network)
     for block in model.backbone.layer4:
         block.conv2 = torch.nn.Identity()
-    with pytest.raises(Exception, match="has no attention layers to be shown"):
-        detector.predict_images(model, model_config, [], tmp_path, detector.PredictOptions(attention=True))
+    with pytest.raises(Exception, match="has no attention layers to draw"):
+        detector.predict_files(model, model_config, [], tmp_path, detector.PredictOptions(attention=True))
 
 
 @pytest.mark.parametrize(
@@ -351,7 +362,7 @@ def test_what_is_for_detectors_is_refused_with_a_classifier(arguments, image, tm
     assert len(said(tmp_path / "out")) == 1
 
 
-def test_the_limit_of_a_image_s_size_can_be_moved(network, image, tmp_path, capsys):
+def test_the_limit_of_an_image_s_size_can_be_moved(network, image, tmp_path, capsys):
     arguments = ["predict", str(image), "--checkpoint", str(network), "--out", str(tmp_path / "out")]
     assert cli.main([*arguments, "--max-megapixels", "0.001"]) == 2
     assert "more than 0.001 megapixels" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Windows over large images: against images of known objects and a detector that reports what a window shows."""
+"""Tiles of large images: against images of known objects and a detector that reports what a tile shows."""
 
 import itertools
 import tracemalloc
@@ -38,11 +38,11 @@ def box_of(mask):
     return [columns[0], rows[0], columns[-1] + 1, rows[-1] + 1]
 
 
-def visible(objects, window, rng=None):
-    """What an ideal detector reports of a window; with `rng`, one that is less sure of what it sees."""
+def visible(objects, tile, rng=None):
+    """What an ideal detector reports of a tile; with `rng`, one that is less sure of what it sees."""
     found = []
     for mask, label, score in zip(*objects, strict=True):
-        seen = mask[window.top : window.bottom, window.left : window.right]
+        seen = mask[tile.top : tile.bottom, tile.left : tile.right]
         if seen.any():
             found.append((box_of(seen), label, score * (rng.uniform(0.5, 1) if rng else 1), encode(seen)))
     return {
@@ -58,7 +58,7 @@ def as_set(masks, labels):
 
 
 SIZES = [(150, 230), (64, 300), (300, 50), (65, 64), (129, 128)]
-# Seven thirty-seconds of the tile are 14 px; the others are seen whole by few windows or none.
+# Seven thirty-seconds of the tile are 14 px; the others are seen whole by few tiles or none.
 SIDES = {"small": (2, 14), "any": (4, 90), "large": (60, 160)}
 
 
@@ -69,11 +69,11 @@ def test_each_object_comes_once_and_whole_wherever_windows_cut_it(size, sides, s
     objects = scene(seed, size, SIDES[sides])
     tiling = Tiling(size, TILE)
     rng = np.random.default_rng(seed + 100)
-    united = tiling.unite([visible(objects, window, rng) for window in tiling.windows])
-    assert as_set([decode(mask) for mask in united["masks"]], united["labels"]) == as_set(*objects[:2])
-    boxes = [box_of(decode(mask)) for mask in united["masks"]]
-    assert united["boxes"].tolist() == boxes
-    assert united["scores"].tolist() == sorted(united["scores"].tolist(), reverse=True)
+    merged = tiling.merge([visible(objects, tile, rng) for tile in tiling.tiles])
+    assert as_set([decode(mask) for mask in merged["masks"]], merged["labels"]) == as_set(*objects[:2])
+    boxes = [box_of(decode(mask)) for mask in merged["masks"]]
+    assert merged["boxes"].tolist() == boxes
+    assert merged["scores"].tolist() == sorted(merged["scores"].tolist(), reverse=True)
 
 
 @pytest.mark.parametrize("seed", range(4))
@@ -83,8 +83,8 @@ def test_boxes_without_masks_come_once_too(seed):
     boxes = [[x, y, x + 10, y + 12] for x in range(3 + seed, 240, 23) for y in range(5 + seed, 180, 31)]
     tiling = Tiling(size, TILE)
     found = []
-    for window in tiling.windows:
-        corner = np.array([window.left, window.top] * 2)
+    for tile in tiling.tiles:
+        corner = np.array([tile.left, tile.top] * 2)
         seen = np.clip(np.array(boxes) - corner, 0, TILE)
         seen = seen[(seen[:, 2] > seen[:, 0]) & (seen[:, 3] > seen[:, 1])]
         found.append(
@@ -94,9 +94,9 @@ def test_boxes_without_masks_come_once_too(seed):
                 "scores": torch.full((len(seen),), 0.5),
             }
         )
-    united = tiling.unite(found)
-    assert sorted(united["boxes"].int().tolist()) == sorted(boxes)
-    assert "masks" not in united
+    merged = tiling.merge(found)
+    assert sorted(merged["boxes"].int().tolist()) == sorted(boxes)
+    assert "masks" not in merged
 
 
 def test_touching_objects_of_two_windows_stay_two():
@@ -106,77 +106,77 @@ def test_touching_objects_of_two_windows_stay_two():
     left[20:30, 50:56], right[20:30, 56:62] = True, True
     tiling = Tiling(size, TILE)
     touching = (np.array([left, right]), np.array([1, 1]), np.array([0.9, 0.8]))
-    united = tiling.unite([visible(touching, window) for window in tiling.windows])
-    assert as_set([decode(mask) for mask in united["masks"]], united["labels"]) == as_set(*touching[:2])
+    merged = tiling.merge([visible(touching, tile) for tile in tiling.tiles])
+    assert as_set([decode(mask) for mask in merged["masks"]], merged["labels"]) == as_set(*touching[:2])
 
 
 def one(tiling, number, columns, label, score):
-    """What a window reports of a bar in these columns of the image."""
+    """What a tile reports of a bar in these columns of the image."""
     mask = np.zeros((1, *tiling.size), dtype=bool)
     mask[0, 20:30, columns] = True
-    return visible((mask, np.array([label]), np.array([score])), tiling.windows[number])
+    return visible((mask, np.array([label]), np.array([score])), tiling.tiles[number])
 
 
 @pytest.mark.parametrize("columns", [slice(52, 60), slice(20, 90)])
 def test_categories_are_kept_apart_whether_whole_or_cut(columns):
     tiling = Tiling((64, 112), TILE)
-    united = tiling.unite([one(tiling, 0, columns, 1, 0.9), one(tiling, 1, columns, 2, 0.8)])
-    assert united["labels"].tolist() == [1, 2]
+    merged = tiling.merge([one(tiling, 0, columns, 1, 0.9), one(tiling, 1, columns, 2, 0.8)])
+    assert merged["labels"].tolist() == [1, 2]
     seen = range(max(columns.start, 48), columns.stop)
-    assert united["boxes"][1].tolist() == [seen.start, 20, seen.stop, 30]
+    assert merged["boxes"][1].tolist() == [seen.start, 20, seen.stop, 30]
 
 
 def test_a_whole_look_goes_before_a_cut_one_however_sure():
-    """The window that cuts the object sees it begin too early: before the other window, which so cannot hold it."""
+    """The tile that cuts the object sees it begin too early: before the other tile, which so cannot hold it."""
     tiling = Tiling((64, 112), TILE)
-    united = tiling.unite([one(tiling, 0, slice(47, 70), 1, 0.9), one(tiling, 1, slice(50, 70), 1, 0.6)])
-    assert united["boxes"].tolist() == [[50, 20, 70, 30]]
+    merged = tiling.merge([one(tiling, 0, slice(47, 70), 1, 0.9), one(tiling, 1, slice(50, 70), 1, 0.6)])
+    assert merged["boxes"].tolist() == [[50, 20, 70, 30]]
 
 
 def test_of_two_looks_at_one_object_the_better_stays():
-    """The windows disagree by a pixel, as detectors do; neither is cut."""
+    """The tiles disagree by a pixel, as detectors do; neither is cut."""
     size = (64, 112)
     tiling = Tiling(size, TILE)
-    first, second = tiling.windows
+    first, second = tiling.tiles
     assert second.left < 56 < first.right
-    united = tiling.unite([one(tiling, 0, slice(51, 59), 1, 0.6), one(tiling, 1, slice(52, 60), 1, 0.7)])
-    assert united["scores"].tolist() == pytest.approx([0.7])
-    assert united["boxes"].tolist() == [[52, 20, 60, 30]]
+    merged = tiling.merge([one(tiling, 0, slice(51, 59), 1, 0.6), one(tiling, 1, slice(52, 60), 1, 0.7)])
+    assert merged["scores"].tolist() == pytest.approx([0.7])
+    assert merged["boxes"].tolist() == [[52, 20, 60, 30]]
 
 
 def test_what_a_border_cuts_is_not_believed_where_another_window_sees_it_clear():
     """Half an object may look like another kind of object."""
     tiling = Tiling((64, 112), TILE)
-    united = tiling.unite([one(tiling, 0, slice(58, 68), 2, 0.9), one(tiling, 1, slice(58, 68), 1, 0.6)])
-    assert united["labels"].tolist() == [1]
+    merged = tiling.merge([one(tiling, 0, slice(58, 68), 2, 0.9), one(tiling, 1, slice(58, 68), 1, 0.6)])
+    assert merged["labels"].tolist() == [1]
 
 
 @pytest.mark.parametrize("size", [(64, 64), (10, 64), (33, 20)])
 def test_a_image_no_larger_than_a_tile_is_left_as_it_was_found(size):
     tiling = Tiling(size, TILE)
-    assert tiling.windows == [(0, 0, size[1], size[0])]
-    found = visible(scene(0, size, (2, 14)), tiling.windows[0])
-    united = tiling.unite([found])
-    assert united.keys() == found.keys()
-    assert all(united[key] is found[key] for key in found)
+    assert tiling.tiles == [(0, 0, size[1], size[0])]
+    found = visible(scene(0, size, (2, 14)), tiling.tiles[0])
+    merged = tiling.merge([found])
+    assert merged.keys() == found.keys()
+    assert all(merged[key] is found[key] for key in found)
 
 
 def test_nothing_found_is_nothing():
     tiling = Tiling((100, 200), TILE)
     nothing = (np.zeros((0, 100, 200), dtype=bool), [], [])
-    united = tiling.unite([visible(nothing, window) for window in tiling.windows])
-    assert united["boxes"].shape == (0, 4)
-    assert united["labels"].shape == united["scores"].shape == (0,)
-    assert united["masks"] == []
+    merged = tiling.merge([visible(nothing, tile) for tile in tiling.tiles])
+    assert merged["boxes"].shape == (0, 4)
+    assert merged["labels"].shape == merged["scores"].shape == (0,)
+    assert merged["masks"] == []
 
 
 @pytest.mark.parametrize("seed", range(20))
 def test_windows_cover_the_image_and_overlap_by_a_quarter(seed):
     rng = np.random.default_rng(seed)
     size, tile = tuple(rng.integers(1, 1500, 2).tolist()), int(rng.integers(64, 400))
-    windows = Tiling(size, tile).windows
+    tiles = Tiling(size, tile).tiles
     for axis, length in ((0, size[1]), (1, size[0])):
-        spans = sorted({(window[axis], window[axis + 2]) for window in windows})
+        spans = sorted({(tile[axis], tile[axis + 2]) for tile in tiles})
         assert spans[0][0] == 0
         assert spans[-1][1] == length
         assert {end - start for start, end in spans} == {min(tile, length)}
@@ -205,13 +205,13 @@ def test_pixels_of_a_box_are_those_it_touches():
 
 
 def test_no_mask_of_the_whole_image_is_ever_made():
-    """60,000 x 40,000 px: one such mask would be 2.4 GB, one of a window 400 MB."""
+    """60,000 x 40,000 px: one such mask would be 2.4 GB, one of a tile 400 MB."""
     size = (40_000, 60_000)
     tiling = Tiling(size, 20_000)
     small = encode(np.ones((10, 10), dtype=bool))
     found = []
-    for window in tiling.windows:
-        # A square in the middle of the window, as run lengths of the window.
+    for tile in tiling.tiles:
+        # A square in the middle of the tile, as run lengths of the tile.
         before, side = 9_995 * 20_000 + 9_995, 10
         counts = [before] + [side, 20_000 - side] * (side - 1) + [side]
         mask = {"size": [20_000, 20_000], "counts": counts_of(counts + [20_000**2 - sum(counts)])}
@@ -223,16 +223,16 @@ def test_no_mask_of_the_whole_image_is_ever_made():
                 "masks": [mask],
             }
         )
-        assert (window.right - window.left, window.bottom - window.top) == (20_000, 20_000)
+        assert (tile.right - tile.left, tile.bottom - tile.top) == (20_000, 20_000)
     tracemalloc.start()
-    united = tiling.unite(found)
+    merged = tiling.merge(found)
     peak = tracemalloc.get_traced_memory()[1]
     tracemalloc.stop()
     assert peak < 10e6
-    assert len(united["masks"]) == len(tiling.windows)
-    box = united["boxes"][0].numpy()
+    assert len(merged["masks"]) == len(tiling.tiles)
+    box = merged["boxes"][0].numpy()
     rows, columns = box_pixels(box, size)
-    assert encode(mask_at(united["masks"][0], rows, columns)) == small
+    assert encode(mask_at(merged["masks"][0], rows, columns)) == small
 
 
 def counts_of(numbers):

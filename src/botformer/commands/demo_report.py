@@ -1,26 +1,50 @@
-"""What the demo's report says."""
+"""The demo's report."""
 
+import json
+import os
+import platform
 from collections.abc import Mapping
-from dataclasses import replace
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
+from botformer.backbone.resnet import Classifier
+from botformer.create import load
+from botformer.data.image_io import decode
+from botformer.plots.html_report import ImageBlock, Preformatted, Section, Table, write_report
+from botformer.plots.top5 import Prediction, draw_gallery, draw_prediction
+from botformer.predict.classifier import classify, to_draw
 from botformer.recipes import find_recipe
-
-if TYPE_CHECKING:
-    from botformer.commands.demo import Part
 
 _SHOWN = 8
 _WRONG_SHOWN = 2
 
 
-def write_demo_report(
-    report: Path, nuclei: "Part", digits: "Part", scenes: "Part", seconds: Mapping[str, float]
-) -> None:
-    """The images that only the demo has, beside REPORT, and REPORT itself."""
-    from botformer.plots.html_report import Section, Table, write_report
-    from botformer.plots.top5 import draw_gallery, draw_prediction
+@dataclass(frozen=True)
+class Part:
+    """One network of the demo."""
 
+    recipe: Any
+    folder: Path
+    """Of `data`, `run` and `evaluation`."""
+    metrics: dict[str, Any]
+    """What metrics.json of the evaluation holds."""
+
+    @property
+    def data(self) -> Path:
+        return self.folder / "data"
+
+    @property
+    def run(self) -> Path:
+        return self.folder / "run"
+
+    @property
+    def evaluation(self) -> Path:
+        return self.folder / "evaluation"
+
+
+def write_demo_report(report: Path, nuclei: Part, digits: Part, scenes: Part, seconds: Mapping[str, float]) -> None:
+    """The images that only the demo has, beside REPORT, and REPORT itself."""
     right, wrong = _predictions(digits)
     gallery, close_up = report.parent / "gallery.png", report.parent / "prediction.png"
     shown_wrong = wrong[:_WRONG_SHOWN]
@@ -37,9 +61,9 @@ def write_demo_report(
             Table(
                 ("what", "measured", "on unseen data"),
                 [
-                    ("nuclei", _ap(nuclei.results), "whole nuclei of the micrograph's right strip"),
-                    ("digits", f"{digits.results['top1']:.1%} right", f"{digits.results['images']:,} images"),
-                    ("digits in scenes", _ap(scenes.results), f"{scenes.results['images']:,} scenes"),
+                    ("nuclei", _ap(nuclei.metrics), "whole nuclei of the micrograph's right strip"),
+                    ("digits", f"{digits.metrics['top1']:.1%} right", f"{digits.metrics['images']:,} images"),
+                    ("digits in scenes", _ap(scenes.metrics), f"{scenes.metrics['images']:,} scenes"),
                 ],
             ),
             "AP50 is COCO's average precision of the outlines where an overlap of one half counts as found; AP is the "
@@ -56,19 +80,15 @@ def write_demo_report(
     write_report(report, "botformer demo: nuclei and digits", sections)
 
 
-def _ap(results: dict[str, Any]) -> str:
-    return f"{results['mask']['AP50']:.3f} mask AP50, {results['mask']['AP']:.3f} mask AP"
+def _ap(metrics: dict[str, Any]) -> str:
+    return f"{metrics['mask']['AP50']:.3f} mask AP50, {metrics['mask']['AP']:.3f} mask AP"
 
 
-def _parameters(part: "Part") -> str:
-    from botformer.create import load
-
+def _parameters(part: Part) -> str:
     return f"{sum(parameter.numel() for parameter in load(part.run).model.parameters()):,}"
 
 
-def _nuclei(part: "Part") -> list[Any]:
-    from botformer.plots.html_report import ImageBlock, Section
-
+def _nuclei(part: Part) -> list[Section]:
     return [
         Section(
             "Nuclei: a BoTNet Mask R-CNN on a micrograph",
@@ -76,7 +96,7 @@ def _nuclei(part: "Part") -> list[Any]:
                 f"{_parameters(part)} parameters. Training saw crops of the left three quarters of one fluorescence "
                 "micrograph whose nuclei people outlined; the strip below is the right quarter, of which it saw no "
                 "pixel. Nuclei that the strip's border cuts count neither way. One image with "
-                f"{part.results['objects']} whole nuclei to score: real data, but not a benchmark.",
+                f"{part.metrics['objects']} whole nuclei to score: real data, but not a benchmark.",
                 ImageBlock(part.evaluation / "best_and_worst.png", "The unseen strip: truth, and what was found."),
                 ImageBlock(part.evaluation / "precision_recall.png", "Precision and recall on the strip."),
                 ImageBlock(part.run / "curves.png", "Losses over the training."),
@@ -85,9 +105,7 @@ def _nuclei(part: "Part") -> list[Any]:
     ]
 
 
-def _digits(part: "Part", gallery: Path, close_up: Path) -> list[Any]:
-    from botformer.plots.html_report import ImageBlock, Section
-
+def _digits(part: Part, gallery: Path, close_up: Path) -> list[Section]:
     return [
         Section(
             "Digits: a BoTNet classifier",
@@ -108,16 +126,14 @@ def _digits(part: "Part", gallery: Path, close_up: Path) -> list[Any]:
     ]
 
 
-def _scenes(part: "Part") -> list[Any]:
-    from botformer.plots.html_report import ImageBlock, Section
-
+def _scenes(part: Part) -> list[Section]:
     return [
         Section(
             "Digits in scenes: finding and outlining ten kinds of objects",
             [
                 f"{_parameters(part)} parameters; the backbone started from the classifier above. Each scene has one "
                 "to six digits on a photograph, of digits and photographs that training did not see. Best and worst "
-                "are chosen by the share of digits that were found and right.",
+                "are chosen by TP / (TP + FP + FN).",
                 ImageBlock(part.evaluation / "best_and_worst.png", "Unseen scenes: truth, and what was found."),
                 ImageBlock(
                     part.evaluation / "precision_recall.png", "Precision and recall, averaged over the ten digits."
@@ -128,13 +144,7 @@ def _scenes(part: "Part") -> list[Any]:
     ]
 
 
-def _what_was_run(nuclei: "Part", digits: "Part", scenes: "Part", seconds: Mapping[str, float]) -> Any:
-    import json
-    import os
-    import platform
-
-    from botformer.plots.html_report import Preformatted, Section, Table
-
+def _what_was_run(nuclei: Part, digits: Part, scenes: Part, seconds: Mapping[str, float]) -> Section:
     versions = json.loads((digits.run / "versions.json").read_text(encoding="utf-8"))
     parts = {"nuclei_mini": nuclei, "digits": digits, "digit_scenes": scenes}
     commands = "\n".join(
@@ -177,26 +187,25 @@ def _what_was_run(nuclei: "Part", digits: "Part", scenes: "Part", seconds: Mappi
 
 
 def _changed(name: str, recipe: Any) -> str:
-    """What the command line needs to say besides the recipe's name."""
+    """The options that the command needs besides the recipe's name."""
     original = find_recipe(name)
-    said = f" --model.weights {recipe.model.weights}" if recipe.model.weights else ""
+    changed = f" --model.weights {recipe.model.weights}" if recipe.model.weights else ""
     if recipe.schedule != original.schedule:
         schedule = recipe.schedule
-        said += f" --schedule.epochs {schedule.epochs} --schedule.warmup-epochs {schedule.warmup_epochs:g}"
-    return said
+        changed += f" --schedule.epochs {schedule.epochs} --schedule.warmup-epochs {schedule.warmup_epochs:g}"
+    return changed
 
 
-def _predictions(part: "Part") -> tuple[list[Any], list[Any]]:
-    """Predictions on unseen images, one a class first: those that are right and those that are wrong."""
-    from botformer.create import load
-    from botformer.predict.classifier import CENTRE, look_at
-
+def _predictions(part: Part) -> tuple[list[Prediction], list[Prediction]]:
+    """Predictions on unseen images, the first of each class first: those that are right and those that are wrong."""
     model, model_config = load(part.run)
+    assert isinstance(model, Classifier)
     right, wrong = [], []
     for number in range(_SHOWN):
         for folder in sorted((part.data / "validation").iterdir()):
             files = sorted(folder.iterdir())
             if number < len(files):
-                prediction = replace(look_at(model, model_config, files[number], CENTRE), truth=folder.name)
+                image = decode(files[number], files[number].name)
+                prediction = to_draw(model, classify(model, model_config, image), truth=folder.name)
                 (wrong if prediction.is_wrong else right).append(prediction)
     return right, wrong

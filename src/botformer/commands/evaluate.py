@@ -1,16 +1,19 @@
-"""Measure a trained network on images whose labels or objects are known: botformer evaluate RUN --data DIR."""
+"""Measure a trained network on annotated images: botformer evaluate RUN --data DIR."""
 
-import logging
 import os
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
 
 import tyro
+from rich.console import Console
 
-from botformer.errors import InputError
+from botformer.commands.screen import new_table, print_table, progress_bar, screen
 
-Device = Literal["auto", "cuda", "mps", "cpu"]
+_IN_TABLE = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+_LOWEST = 5
+"""Classes that are named on the screen."""
 
 
 @dataclass(frozen=True)
@@ -21,20 +24,20 @@ class Arguments:
     data: str
     """As for `botformer train`: images in class folders for a classifier, COCO or YOLO annotations for a detector."""
     split: str = "validation"
-    """Which part of the data: validation, train, or any other in it such as test."""
+    """Split of the data: validation, train, or any other that is there, such as test."""
     out: Path | None = None
-    """Where the results go; evaluation/ in the run by default, else runs/evaluation/NAME."""
+    """Folder for the results; by default evaluation/ in the run, or runs/evaluation/NAME."""
     by: str | None = None
-    """Detectors: measure groups of images too, told apart by this key of the image records, such as stain."""
+    """Detectors: also measure groups of images, by this key of the image records, such as stain."""
     batch_size: int | None = None
-    """Images at a time in each process; 64 for classifiers, 4 for detectors by default."""
+    """Images per batch in each process; by default 64 for classifiers, 4 for detectors."""
     workers: int = -1
-    """Processes that read images; -1: one a core, at most 8; 0: none."""
-    device: Device = "auto"
+    """Processes that read images; -1: one per core, at most 8; 0: none."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
 
     @property
     def folder(self) -> Path:
-        """Where the results go."""
+        """Of the results."""
         if self.out is not None:
             return self.out
         run = self.checkpoint
@@ -42,52 +45,92 @@ class Arguments:
 
 
 def main(arguments: list[str]) -> None:
-    given = tyro.cli(Arguments, args=arguments, prog="botformer evaluate", description=__doc__)
-    from rich.console import Console
-
-    from botformer.evaluate.classifier import print_classification
-    from botformer.evaluate.detector import print_detection
-
-    results = evaluate_checkpoint(given)
-    if int(os.environ.get("RANK", "0")) > 0:  # under torchrun the first process speaks for all
-        return
-    console = Console(soft_wrap=True)
-    print_results = print_detection if results["task"] == "detection" else print_classification
-    print_results(results, given.folder, console)
+    evaluate(tyro.cli(Arguments, args=arguments, prog="botformer evaluate", description=__doc__))
 
 
-def evaluate_checkpoint(given: Arguments) -> dict[str, Any]:
-    """Evaluate, write the results to `given.folder`, and return what results.json (of a classifier) or metrics.json (of
-    a detector) holds."""
-    from botformer.create import load
-    from botformer.evaluate.classifier import evaluate_classifier
-    from botformer.evaluate.detector import evaluate_detector
-    from botformer.recipes.schema import Run
-    from botformer.training.distributed import open_accelerator
+def evaluate(given: Arguments) -> None:
+    # Heavy, and --help should not wait for it.
+    from botformer.evaluate.checkpoint import evaluate_checkpoint
+    from botformer.evaluate.options import EvaluateOptions
 
-    accelerator = open_accelerator(Run(device=given.device, precision="float32"))
-    if not accelerator.is_main_process:
-        logging.disable(logging.INFO)
-    loaded = load(given.checkpoint)
-    _demand_data_of(loaded.model_config["task"], given)
-    evaluate = evaluate_detector if loaded.model_config["task"] == "detection" else evaluate_classifier
-    return evaluate(given, loaded, accelerator)
-
-
-def _demand_data_of(task: str, given: Arguments) -> None:
-    """The other task's data would give an error all the same, but one that leads astray."""
-    from botformer.data.detection.layouts import LAYOUTS, is_annotated
-
-    annotated = is_annotated(given.data)
-    if task == "classification" and annotated:
-        raise InputError(
-            f"{given.checkpoint} is a classifier, but {given.data} holds objects with boxes (COCO or YOLO); give it "
-            "images in class folders, DIR/validation/CLASS/*.jpg, or evaluate a detector"
+    quiet = int(os.environ.get("RANK", "0")) > 0  # under torchrun only the first process writes to the screen
+    with progress_bar("evaluating", quiet=quiet) as bar:
+        options = EvaluateOptions(
+            given.checkpoint,
+            given.data,
+            given.split,
+            given.folder,
+            given.by,
+            given.batch_size,
+            given.workers,
+            on_progress=bar.show,
         )
-    if task == "detection" and Path(given.data).expanduser().is_dir() and not annotated:
-        raise InputError(
-            f"{given.checkpoint} is a detector, but {given.data} has no annotations that say where objects are (class "
-            f"folders are for classifiers); {LAYOUTS}"
-        )
-    if task == "classification" and given.by is not None:
-        raise InputError("--by is for detectors: images in class folders have no image records; leave it out")
+        metrics = evaluate_checkpoint(options, given.device)
+    if metrics is not None:
+        print_metrics = _print_detector if metrics["task"] == "detection" else _print_classifier
+        print_metrics(metrics, given.folder, screen())
+
+
+def _print_classifier(metrics: dict[str, Any], out: Path, console: Console) -> None:
+    console.print(
+        f"{metrics['split']} of {metrics['data']}: "
+        + ", ".join(f"{name} {metrics[name]:.4f}" for name in ("top1", "top5", "loss") if name in metrics)
+        + f" on {metrics['images']:,} images"
+    )
+    lowest = sorted(metrics["per_class"].items(), key=lambda item: item[1])[:_LOWEST]
+    console.print("lowest accuracy: " + ", ".join(f"{name} {accuracy:.1%}" for name, accuracy in lowest))
+    _print_files(metrics, ("metrics.json", "predictions.json", "confusion.png"), out, console)
+
+
+def _print_detector(metrics: dict[str, Any], out: Path, console: Console) -> None:
+    """Numbers that do not exist, COCO's -1, are "-"."""
+    kinds = [kind for kind in ("box", "mask") if kind in metrics]
+    console.print(
+        f"{metrics['split']} of {metrics['data']}: {metrics['images']:,} images with {metrics['objects']:,} "
+        f"objects, {metrics['detections']:,} detections"
+    )
+    table = new_table("", *(name.replace("100", str(metrics["max_detections"])) for name in _IN_TABLE))
+    for kind in kinds:
+        table.add_row(kind, *(_number(metrics[kind][name]) for name in _IN_TABLE))
+    print_table(console, table)
+    headline = metrics[kinds[-1]]
+    known = [row for row in headline["per_class"] if row["AP"] >= 0]
+    if len(known) > 1:
+        lowest = sorted(known, key=lambda row: row["AP"])[:_LOWEST]
+        console.print(f"lowest {kinds[-1]} AP: " + ", ".join(f"{row['name']} {row['AP']:.3f}" for row in lowest))
+    console.print("\nAt the score threshold with the best F1 at IoU 0.5 (chosen on these images, which flatters):")
+    table = new_table("", "threshold", "F1", "precision", "recall")
+    for kind in kinds:
+        best = metrics[kind]["best_f1"]
+        table.add_row(kind, *(_number(best[name]) for name in ("threshold", "f1", "precision", "recall")))
+    print_table(console, table)
+    console.print("TP / (TP + FP + FN) at that threshold:")
+    table = new_table("", *(f"IoU {iou}" for iou in headline["community_ap"]))
+    for kind in kinds:
+        table.add_row(kind, *map(_number, metrics[kind]["community_ap"].values()))
+    print_table(console, table)
+    for key, groups in metrics.get("by", {}).items():
+        _print_groups(key, groups, kinds, console)
+    _print_files(
+        metrics, ("metrics.json", "predictions.json", "precision_recall.png", "best_and_worst.png"), out, console
+    )
+
+
+def _print_groups(key: str, groups: dict[str, Any], kinds: Sequence[str], console: Console) -> None:
+    columns = [(kind, name) for kind in kinds for name in ("AP", "AP50")]
+    table = new_table(key, "images", "objects", *(f"{kind} {name}" for kind, name in columns))
+    for value, group in groups.items():
+        numbers = (_number(group[kind][name]) for kind, name in columns)
+        table.add_row(value, f"{group['images']:,}", f"{group['objects']:,}", *numbers)
+    print_table(console, table)
+
+
+def _print_files(metrics: dict[str, Any], files: Sequence[str], out: Path, console: Console) -> None:
+    for what, skipped in metrics["skipped"].items():
+        if skipped:
+            console.print(f"{len(skipped)} {what} were left out, wholly or in part; metrics.json lists them")
+    console.print(f"{', '.join(files)} are in {out}")
+
+
+def _number(value: float) -> str:
+    return "-" if value == -1 else f"{value:.3f}"

@@ -1,14 +1,12 @@
-"""List the networks with their exact counts for 1000 classes, ours and the paper's in columns of their own."""
+"""List the networks with their exact parameters and multiply-adds for 1000 classes, beside the paper's figures."""
 
 from dataclasses import dataclass
 
 import tyro
-from rich import box
-from rich.console import Console
-from rich.table import Table
 
 from botformer.backbone.flops import count
 from botformer.backbone.variants import PUBLISHED, ROWS
+from botformer.commands.screen import new_table, print_table, screen
 from botformer.errors import InputError
 
 HEADERS = ("model", "pixels", "parameters", "paper", "multiply-adds", "paper")
@@ -17,31 +15,30 @@ HEADERS = ("model", "pixels", "parameters", "paper", "multiply-adds", "paper")
 @dataclass(frozen=True)
 class Arguments:
     image_size: int = 0
-    """Count at this many pixels; 0: at the size the paper counts at, or else the row's own."""
+    """Image size in pixels; 0: the size for which the paper has figures, else the network's default."""
 
 
 def main(arguments: list[str]) -> None:
     given = tyro.cli(Arguments, args=arguments, prog="botformer models", description=__doc__)
     if given.image_size < 0:
         raise InputError(f"--image-size must be positive, got {given.image_size}")
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for index, header in enumerate(HEADERS):
-        table.add_column(header, justify="right" if index else "left", no_wrap=True)
+    table = new_table(*HEADERS)
     lines, notes = rows(given.image_size)
     for cells in lines:
         table.add_row(*cells)
-    console = Console()
-    console.print(table)
+    console = screen()
+    print_table(console, table)
     console.print(
         "Multiply-adds of convolutions and matrix products, without the last layer. An empty paper column: the paper "
-        "prints no figure for that size.",
+        "has no figure for that size.",
         *notes,
         sep="\n",
+        soft_wrap=False,
     )
 
 
 def rows(image_size: int = 0) -> tuple[list[tuple[str, ...]], list[str]]:
-    """The cells of the table, and the notes that stars in it refer to."""
+    """The rows of the table, and the notes to which its stars refer."""
     lines, notes = [], []
     for name, row in ROWS.items():
         published = {p.image_size: p for p in PUBLISHED.get(name, ())}

@@ -1,15 +1,22 @@
-"""Say what is on images, and show it: botformer predict IMAGE... [--checkpoint RUN]."""
+"""Classify images, or detect objects on them, and draw the result: botformer predict IMAGE... [--checkpoint RUN]."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
-from typing import Annotated, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+from rich import box
+from rich.console import Console
+from rich.table import Table
 
+from botformer.commands.screen import file_name, print_table, progress_bar, screen
 from botformer.errors import InputError
+from botformer.text import and_more
 
-Device = Literal["auto", "cuda", "mps", "cpu"]
+if TYPE_CHECKING:
+    from botformer.classification.metrics import ImagePrediction
+    from botformer.predict.detector import ImageSummary
 
 
 @dataclass(frozen=True)
@@ -20,74 +27,77 @@ class Arguments:
     """The --out folder of a training run (its best checkpoint), the folder of one checkpoint, a .safetensors file of
     botformer.save, or the name of a network that comes with the package."""
     out: Path | None = None
-    """Where drawings and JSON files go; by default predictions/ in the run, or runs/predictions/NAME."""
+    """Folder for drawings and JSON files; by default predictions/ in the run, or runs/predictions/NAME."""
     query: tuple[float, float] | None = None
-    """Classifiers: the place that looks, as shares of the image: 0.5 0.5 is its centre (default), 0 0 its upper left
-    corner."""
+    """Classifiers: draw the attention from this position (y x), as fractions of the image: 0.5 0.5 is the centre
+    (default), 0 0 the upper left corner."""
     threshold: float | None = None
-    """Detectors: least score of what is drawn and counted on screen, 0.5 by default. The JSON file has all."""
+    """Detectors: score threshold of what is drawn and counted, 0.5 by default. predictions.json has all detections."""
     tile: int | None = None
-    """Detectors: see images larger than this through overlapping windows of so many pixels a side. A window is scaled
-    to the network's canvas as a whole image is, so this decides how large objects look."""
+    """Detectors: cut larger images into overlapping tiles of so many pixels a side. Each tile is resized to the
+    network's input size as a whole image is, so this decides how large objects look."""
     attention: bool = False
     """Detectors: also draw where the attention layers look from the centre of one detection."""
     detection: int | None = None
-    """Detectors: which one looks, from the best, 0 (default), on."""
+    """Detectors: which detection, by rank; 0, the best, by default."""
     annotations: Path | None = None
-    """Detectors: a COCO file whose image ids the JSON files shall use, to score them against it."""
+    """Detectors: a COCO annotation file whose image ids predictions.json shall use, to score it against that file."""
     max_megapixels: float | None = None
-    """A larger image counts as unreadable (it may be a decompression bomb); by default the network's own limit."""
-    device: Device = "auto"
+    """Larger images count as unreadable (they may be decompression bombs); by default the network's own limit."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+
+
+_OF_CLASSIFIERS = ("query",)
+_OF_DETECTORS = ("threshold", "tile", "attention", "detection", "annotations")
+_LISTED = 5
+"""Classes that are named on the screen."""
 
 
 def main(arguments: list[str]) -> None:
     given = tyro.cli(Arguments, args=arguments, prog="botformer predict", description=__doc__)
     _check(given)
-    out = given.out or _usual_place(given.checkpoint)
-    files = _files(given.images, out)
+    predict(given)
 
-    from rich.console import Console
 
+def predict(given: Arguments) -> None:
+    # Heavy, and --help should not wait for it.
     from botformer.create import load
+    from botformer.detection import Detector
+    from botformer.predict import classifier, detector
+    from botformer.predict.files import list_images
     from botformer.recipes.schema import Run
     from botformer.training.distributed import open_accelerator
 
+    out = given.out or _default_out(given.checkpoint)
+    files = list_images(given.images, out)
     model, model_config = load(given.checkpoint)
     if given.max_megapixels is not None:
         model_config["images"]["max_megapixels"] = given.max_megapixels
-    is_detector = model_config["task"] == "detection"
-    _refuse(given, ("query",) if is_detector else _OF_DETECTORS, model_config["task"])
-    console = Console(soft_wrap=True)
-    console.print(f"network: {_named(given.checkpoint, model_config)}", markup=False)
+    _refuse(given, _OF_CLASSIFIERS if isinstance(model, Detector) else _OF_DETECTORS, model_config["task"])
+    console = screen()
+    console.print(f"network: {_description(given.checkpoint, model_config)}")
     model.to(open_accelerator(Run(device=given.device, precision="float32")).device)
-    drawings = _drawings(files, out, "prediction")
-    if is_detector:
-        from botformer.predict.detector import PredictOptions, predict_images, summary
-
-        chosen = {name: getattr(given, name) for name in _OF_DETECTORS if getattr(given, name) is not None}
-        places = list(zip(files, drawings, _drawings(files, out, "attention"), strict=True))
-        results, bad = predict_images(model, model_config, places, out, PredictOptions(**chosen))
-        told = summary(results, chosen.get("threshold", PredictOptions.threshold))
-        left = "drawings, predictions.json (all detections) and images.json (their images)"
-    else:
-        from botformer.predict.classifier import predict_images, summary
-
-        results, bad = predict_images(model, model_config, list(zip(files, drawings, strict=True)), out, given.query)
-        told, left = summary(results), "drawings and predictions.json"
-    Console().print(told)
-    console.print(f"{left} are in {out}", markup=False)
-    if bad:
-        listed = "\n".join(f"  {name}: {reason}" for name, reason in bad.items())
-        raise InputError(f"{len(bad)} of {len(files)} images could not be read:\n{listed}")
-
-
-_OF_DETECTORS = ("threshold", "tile", "attention", "detection", "annotations")
+    chosen: Any = {name: getattr(given, name) for name in _OF_DETECTORS if getattr(given, name) is not None}
+    options = detector.PredictOptions(**chosen)
+    with progress_bar("predicting") as bar:
+        if isinstance(model, Detector):
+            summaries, unreadable = detector.predict_files(model, model_config, files, out, options, bar.show)
+            table = _detections_table(summaries, options.threshold, console)
+        else:
+            query = given.query or classifier.CENTRE
+            records, unreadable = classifier.predict_files(model, model_config, files, out, query, bar.show)
+            table = _classes_table(records, console)
+    print_table(console, table)
+    console.print(f"drawings, predictions.json (all predictions) and images.json (the images) are in {out}")
+    if unreadable:
+        listed = "\n".join(f"  {file}: {reason}" for file, reason in unreadable.items())
+        raise InputError(f"{len(unreadable)} of {len(files)} images could not be read:\n{listed}")
 
 
 def _check(given: Arguments) -> None:
     """Values that no network could use."""
-    if given.query is not None and not all(0 <= share <= 1 for share in given.query):
-        raise InputError(f"--query takes two shares of the image between 0 and 1, got {given.query}")
+    if given.query is not None and not all(0 <= fraction <= 1 for fraction in given.query):
+        raise InputError(f"--query takes two fractions of the image between 0 and 1, got {given.query}")
     if given.threshold is not None and not 0 <= given.threshold <= 1:
         raise InputError(f"--threshold is a score between 0 and 1, got {given.threshold}")
     if given.detection is not None and given.detection < 0:
@@ -95,7 +105,7 @@ def _check(given: Arguments) -> None:
     if given.detection is not None and not given.attention:
         raise InputError("--detection says whose attention is drawn; give --attention too, or leave it out")
     if given.attention and given.tile is not None:
-        raise InputError("--attention shows one look at the whole image; leave --tile or --attention out")
+        raise InputError("--attention is drawn over the whole image; leave --tile or --attention out")
 
 
 def _refuse(given: Arguments, options: Sequence[str], task: str) -> None:
@@ -107,53 +117,40 @@ def _refuse(given: Arguments, options: Sequence[str], task: str) -> None:
             raise InputError(f"{given.checkpoint} is a {of}, and --{name} is for {other}; leave it out")
 
 
-def _usual_place(checkpoint: Path) -> Path:
+def _default_out(checkpoint: Path) -> Path:
     return checkpoint / "predictions" if checkpoint.is_dir() else Path("runs/predictions") / checkpoint.stem
 
 
-def _named(checkpoint: Path, model_config: dict[str, Any]) -> str:
+def _description(checkpoint: Path, model_config: dict[str, Any]) -> str:
     """The network in a few words."""
     kind = [model_config["detector"]] if "detector" in model_config else []
     names = model_config.get("class_names") or [name for _, name in model_config["categories"]]
-    some = ", ".join(names[:5]) + (f" and {len(names) - 5} more" if len(names) > 5 else "")
     origin = "" if checkpoint.exists() else ", which comes with botformer"
-    return f"{checkpoint}{origin} ({' '.join([*kind, model_config['model']])}; {some})"
+    return f"{checkpoint}{origin} ({' '.join([*kind, model_config['model']])}; {and_more(names, _LISTED)})"
 
 
-def _files(given: Sequence[Path], out: Path) -> list[Path]:
-    """The images named, and those in the folders named, in order. Drawings of an earlier time are no images."""
-    from botformer.data.classification.dataset import EXTENSIONS
-
-    files = []
-    for path in given:
-        if path.is_dir():
-            drawn = out if path.resolve() in out.resolve().parents else None
-            found = sorted(
-                p
-                for p in path.rglob("*")
-                if p.suffix.lower() in EXTENSIONS
-                and not p.name.startswith(".")
-                and not (drawn and drawn.resolve() in p.resolve().parents)
-            )
-            if not found:
-                raise InputError(f"{path} holds no images ({', '.join(EXTENSIONS)})")
-            files += found
-        elif path.is_file():
-            files.append(path)
-        else:
-            raise InputError(f"{path} does not exist; expected an image or a folder of images")
-    if not files:
-        raise InputError("name at least one image: botformer predict IMAGE...")
-    return files
+def _classes_table(records: "Sequence[ImagePrediction]", console: Console) -> Table:
+    table = _table("image", "best class", "probability", "then")
+    for record in records:
+        (name, probability), *others = record["top5"]
+        then = ", ".join(f"{other} {p:.1%}" for other, p in others[:3])
+        table.add_row(file_name(record["file_name"], console), name, f"{probability:.1%}", then)
+    return table
 
 
-def _drawings(files: Sequence[Path], out: Path, kind: str) -> list[Path]:
-    """NAME.KIND.png for each file, numbered where several have the same name; never one of the images themselves."""
-    taken = {file.resolve() for file in files}
-    drawings = []
-    for file in files:
-        names = (f"{file.stem}.{kind}{number}.png" for number in ("", *(f"-{n}" for n in range(2, len(files) + 2))))
-        drawing = next(out / name for name in names if (out / name).resolve() not in taken)
-        taken.add(drawing.resolve())
-        drawings.append(drawing)
-    return drawings
+def _detections_table(summaries: "Sequence[ImageSummary]", threshold: float, console: Console) -> Table:
+    table = _table("image", f"detections, score {threshold:g} or more", "best score", "")
+    for summary in summaries:
+        counts = ", ".join(f"{count} \N{MULTIPLICATION SIGN} {name}" for name, count in summary.counts.items())
+        best = "" if summary.best is None else f"{summary.best:.3f}"
+        table.add_row(file_name(str(summary.file), console), counts or "nothing", best, summary.note)
+    return table
+
+
+def _table(image: str, first: str, number: str, last: str) -> Table:
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column(image, no_wrap=True)
+    table.add_column(first, overflow="fold")
+    table.add_column(number, justify="right", no_wrap=True)
+    table.add_column(last, overflow="fold")
+    return table

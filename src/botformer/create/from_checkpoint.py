@@ -1,4 +1,4 @@
-"""Trained networks from checkpoints and from files that say what they hold."""
+"""Trained networks from checkpoints and from .safetensors files with a model config."""
 
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,20 +15,25 @@ from botformer.weights import SHIPPED, load_state, read_model_config, read_state
 
 
 class Loaded(NamedTuple):
-    """A trained network: `model` in evaluation mode, on the CPU, and what its checkpoint says of it."""
+    """A trained network."""
 
     model: Classifier | Detector
+    """In evaluation mode, on the CPU."""
     model_config: dict[str, Any]
-    """"task" ("classification" or "detection"), row ("model"), "options", "images" (how images are prepared),
-    "image_size"; "class_names", or "categories" [[id, name], ...], "detector" and "settings"."""
+    """"task" ("classification" or "detection"), "model" (its row in the table of variants), "options", "images" (how
+    images are prepared), "image_size"; "class_names", or "categories" [[id, name], ...], "detector" and "settings"."""
 
 
 def load(checkpoint: str | Path) -> Loaded:
-    """The network of a run's folder (its best checkpoint; RUN/last is the last), of one checkpoint's folder, with
-    averaged weights if it has them, of a .safetensors file with a model config in it, or one of the package by name ("nuclei").
+    """Load a trained network.
+
+    Args:
+        checkpoint: the folder of a run (its best checkpoint; RUN/last is the last), the folder of one checkpoint (its
+            averaged weights, where it has some), a .safetensors file of `botformer.save`, or the name of a network that
+            comes with the package ("nuclei").
 
     Raises:
-        InputError: no checkpoint there, or a broken or foreign one.
+        InputError: no checkpoint there, or one that is broken or of another program.
     """
     file = Path(weights_file(checkpoint))
     if not file.is_file():
@@ -42,8 +47,11 @@ def load(checkpoint: str | Path) -> Loaded:
 
 
 def weights_file(source: str | Path) -> str | Path:
-    """What stands for weights: a run's or a checkpoint's folder, RUN/last or RUN/best, or a shipped network's name. A
-    folder without a checkpoint that happens to be called like one does not count. The rest stands for itself."""
+    """The file with the weights of a run, a checkpoint, RUN/last, RUN/best, or a network that comes with the package.
+
+    A folder without a checkpoint does not hide a network of the package that has its name. Anything else, such as a
+    file, is returned as it is.
+    """
     path = Path(source)
     if path.name in ("last", "best") and path.is_file():
         path = checkpoint_folder(path.parent, path.name) or path
@@ -61,7 +69,7 @@ def weights_file(source: str | Path) -> str | Path:
 def _build(model_config: dict[str, Any], state: dict[str, Tensor], file: Path) -> Classifier | Detector:
     try:
         model = network_of(model_config)
-    except InputError as error:  # a value that this version does not know
+    except InputError as error:  # a value that this version does not have
         raise InputError(f"the model config of {file} cannot be built: {error}") from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(

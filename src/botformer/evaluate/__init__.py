@@ -1,1 +1,1 @@
-"""Trained networks measured on data sets."""
+"""Trained networks measured on data sets: the numbers, the drawings, and the files that hold them."""

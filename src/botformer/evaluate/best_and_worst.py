@@ -3,67 +3,68 @@
 import json
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 
-if TYPE_CHECKING:
-    from botformer.data.detection.dataset import DetectionDataset, ImageRecord
-    from botformer.detection.evaluation.coco_eval import CocoEvaluator, Kind
-    from botformer.plots.detections import Shown
+from botformer.data.detection.dataset import DetectionDataset, ImageRecord
+from botformer.data.image_io import decode
+from botformer.detection.evaluation.coco_eval import CocoEvaluator, Kind
+from botformer.detection.rle_masks import RLEMasks
+from botformer.plots import detections as plots
+from botformer.plots.detections import Shown
 
 _EACH = 3
 
 
 def draw_best_and_worst(
-    source: "DetectionDataset",
-    metrics: "CocoEvaluator",
-    kind: "Kind",
+    source: DetectionDataset,
+    evaluator: CocoEvaluator,
+    kind: Kind,
     threshold: float,
     max_megapixels: float,
     out: Path,
 ) -> None:
-    """Draw as PNG three images of each sort, with the detections that score `threshold` or more.
+    """Draw the three best and the three worst images as PNG, with the detections that score `threshold` or more.
 
     Images are ranked by TP / (TP + FP + FN) at IoU 0.5, those of equal rank by how many objects they have, so that
-    empty ones come last in both sorts.
+    empty ones come last among both.
     """
-    from botformer.data.image_io import decode
-    from botformer.plots.detections import draw_pairs
-
-    places = {source.image(index).id: index for index in range(len(source))}
-    shares = metrics.per_image(kind, threshold)
-    objects = {image_id: _objects(metrics.images[image_id]) for image_id in shares}
-    best = sorted(shares, key=lambda image_id: (-shares[image_id], -objects[image_id], places[image_id]))[:_EACH]
-    worst = sorted(shares, key=lambda image_id: (shares[image_id], -objects[image_id], places[image_id]))
+    positions = {source.image(index).id: index for index in range(len(source))}
+    accuracies = evaluator.per_image(kind, threshold)
+    objects = {image_id: _objects(evaluator.images[image_id]) for image_id in accuracies}
+    best = sorted(accuracies, key=lambda image_id: (-accuracies[image_id], -objects[image_id], positions[image_id]))[
+        :_EACH
+    ]
+    worst = sorted(accuracies, key=lambda image_id: (accuracies[image_id], -objects[image_id], positions[image_id]))
     worst = [image_id for image_id in worst if image_id not in best][:_EACH]
     names = {category.id: category.name for category in source.categories}
     pairs = []
     for sort, image_ids in (("best", best), ("worst", worst)):
         for image_id in image_ids:
-            record = source.image(places[image_id])
+            record = source.image(positions[image_id])
             image = np.array(decode(source.folder / record.file, record.file, max_megapixels))
-            found = [record for record in json.loads(metrics.images[image_id]["found"]) if record["score"] >= threshold]
+            found = [
+                record for record in json.loads(evaluator.images[image_id]["found"]) if record["score"] >= threshold
+            ]
             truth = _truth(image, record, source, kind)
-            title = f"{sort}: {shares[image_id]:.2f} = TP / (TP + FP + FN) · {record.file}{_ignored(truth, record)}"
+            title = f"{sort}: {accuracies[image_id]:.2f} = TP / (TP + FP + FN) · {record.file}{_ignored(truth, record)}"
             pairs.append((title, truth, _prediction(image, found, names, kind)))
-    draw_pairs(pairs, out)
+    plots.draw_pairs(pairs, out)
 
 
 def _objects(image: dict[str, Any]) -> int:
     return sum(not record["iscrowd"] for record in json.loads(image["truth"]))
 
 
-def _ignored(truth: "Shown", record: "ImageRecord") -> str:
-    """Where they are detected nothing is wrong, which the drawing alone would not explain."""
+def _ignored(truth: Shown, record: ImageRecord) -> str:
+    """How many objects are missing from the drawing: a detection there is no false positive."""
     count = len(record.annotations) - len(truth.names)
     return f" · {count} ignored, not drawn" if count else ""
 
 
-def _truth(image: np.ndarray, record: "ImageRecord", source: "DetectionDataset", kind: "Kind") -> "Shown":
-    """Without crowds, which count neither way; nor, for masks, what has a box alone."""
-    from botformer.plots.detections import Shown
-
+def _truth(image: np.ndarray, record: ImageRecord, source: DetectionDataset, kind: Kind) -> Shown:
+    """Without crowds, which are ignored; and, for masks, without objects that have only a box."""
     objects = [
         annotation
         for annotation in record.annotations
@@ -73,13 +74,11 @@ def _truth(image: np.ndarray, record: "ImageRecord", source: "DetectionDataset",
         image,
         np.array([annotation.box_xyxy for annotation in objects], dtype=np.float64).reshape(-1, 4),
         [source.categories[annotation.label - 1].name for annotation in objects],
-        masks=None if kind == "box" else _Masks([annotation.segmentation for annotation in objects], image),
+        masks=None if kind == "box" else _masks([annotation.segmentation for annotation in objects], image),
     )
 
 
-def _prediction(image: np.ndarray, found: list[dict[str, Any]], names: dict[int, str], kind: "Kind") -> "Shown":
-    from botformer.plots.detections import Shown
-
+def _prediction(image: np.ndarray, found: list[dict[str, Any]], names: dict[int, str], kind: Kind) -> Shown:
     boxes = np.array([record["bbox"] for record in found], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return Shown(
@@ -87,23 +86,20 @@ def _prediction(image: np.ndarray, found: list[dict[str, Any]], names: dict[int,
         boxes,
         [names[record["category_id"]] for record in found],
         np.array([record["score"] for record in found]),
-        None if kind == "box" else _Masks([record["segmentation"] for record in found], image),
+        None if kind == "box" else _masks([record["segmentation"] for record in found], image),
     )
 
 
-class _Masks(Sequence[np.ndarray]):
-    """Shapes in either of COCO's forms as bool arrays (h, w), each made when it is asked for: a thousand at once would
-    not fit into memory."""
+def _masks(segmentations: Sequence[Any], image: np.ndarray) -> RLEMasks:
+    """Polygons and run-length encodings, which are COCO's two forms."""
+    from faster_coco_eval import mask as coco_mask  # an extra, which classifiers do without
 
-    def __init__(self, shapes: Sequence[Any], image: np.ndarray) -> None:
-        self._shapes = shapes
-        self._size = image.shape[:2]
+    height, width = image.shape[:2]
+    encoded = [coco_mask.segmToRle(segmentation, width, height) for segmentation in segmentations]
+    return RLEMasks([_with_text(mask) for mask in encoded], (height, width))
 
-    def __len__(self) -> int:
-        return len(self._shapes)
 
-    def __getitem__(self, index: Any) -> Any:
-        from faster_coco_eval import mask
-
-        height, width = self._size
-        return mask.decode(mask.segmToRle(self._shapes[index], width, height)).astype(bool)
+def _with_text(encoded: dict[str, Any]) -> dict[str, Any]:
+    """Compressed counts come as bytes from some functions."""
+    counts = encoded["counts"]
+    return encoded | {"counts": counts.decode("ascii") if isinstance(counts, bytes) else counts}

@@ -1,1 +1,1 @@
-"""Trained networks on images."""
+"""Trained networks on images: what they predict, how it is drawn, and the files that hold it."""

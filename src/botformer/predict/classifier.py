@@ -1,84 +1,111 @@
-"""What classifiers say about images: the best classes, and the attention from one place."""
+"""What a classifier predicts on images: the best classes, and where its attention looks."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
+
+import numpy as np
+import torch
+from PIL import Image
+from torch import Tensor
+
+from botformer.backbone.attention_maps import attention_maps
+from botformer.backbone.resnet import Classifier
+from botformer.classification.metrics import ImagePrediction, named_top5, top5
+from botformer.data.classification.transforms import evaluation_transform
+from botformer.data.image_io import BadImage, decode
+from botformer.image_normalization import normalize_bytes
+from botformer.plots.top5 import Prediction, draw_prediction
+from botformer.predict.files import Predictions, drawing_files
+from botformer.recipes.schema import Images
 
 CENTRE = (0.5, 0.5)
 
 
-def predict_images(
-    model: Any,
-    model_config: dict[str, Any],
-    places: Sequence[tuple[Path, Path]],
-    out: Path,
-    query: tuple[float, float] | None = None,
-) -> tuple[list[dict[str, Any]], dict[str, str]]:
-    """Predict every (file, drawing), draw it, and write OUT/predictions.json.
+@dataclass(frozen=True)
+class Classification:
+    """One image as a classifier saw it, and what it predicted."""
 
-    Returns the entries of that file, {"file", "top5": [[name, probability], ...], "drawing"}, and the files that could
-    not be read with the reason; they are in that file too, as {"file", "unreadable": reason}.
-    """
-    import json
-
-    from rich.console import Console
-    from rich.progress import track
-
-    from botformer.data.image_io import BadImage
-    from botformer.plots.top5 import draw_prediction
-
-    out.mkdir(parents=True, exist_ok=True)
-    results, bad = [], {}
-    for file, drawing in track(places, "predicting", console=Console(stderr=True), transient=True):
-        try:
-            prediction = look_at(model, model_config, file, query or CENTRE)
-        except BadImage as error:
-            bad[str(file)] = error.reason
-            continue
-        draw_prediction(**vars(prediction) | {"out": drawing})
-        top5 = [[name, round(p, 6)] for name, p in zip(prediction.names, prediction.probabilities, strict=True)]
-        results.append({"file": str(file), "top5": top5, "drawing": drawing.name})
-    entries = [*results, *({"file": file, "unreadable": reason} for file, reason in bad.items())]
-    (out / "predictions.json").write_text(json.dumps(entries, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
-    return results, bad
+    pixels: Tensor
+    """(3, size, size) uint8, resized and cropped as in an evaluation."""
+    top5: list[tuple[str, float]]
+    """At most five classes and their probabilities, the best first."""
 
 
-def look_at(model: Any, model_config: dict[str, Any], file: Path, query: tuple[float, float]) -> Any:
-    """The `images.predictions.Prediction` of one file: top 5 and the attention of every layer, heads averaged."""
-    import torch
-
-    from botformer.backbone.attention_maps import attention_maps
-    from botformer.data.classification.transforms import evaluation_transform
-    from botformer.data.image_io import decode
-    from botformer.image_normalization import normalize_bytes
-    from botformer.plots.top5 import Prediction
-    from botformer.recipes.schema import Images
-
-    images = Images(**model_config["images"])
-    pixels = evaluation_transform(images)(decode(file, file.name, images.max_megapixels))
-    batch = normalize_bytes(pixels[None].to(next(model.parameters()).device))
+def classify(model: Classifier, model_config: Mapping[str, Any], image: Image.Image) -> Classification:
+    """The best classes of one RGB image, prepared as in an evaluation."""
+    pixels = evaluation_transform(Images(**model_config["images"]))(image)
     with torch.inference_mode():
-        best = model(batch)[0].float().softmax(-1).topk(min(5, len(model_config["class_names"])))
+        (classes,), (probabilities,) = top5(model(_batch(model, pixels)).float())
+    return Classification(pixels, named_top5(classes, probabilities, model_config["class_names"]))
+
+
+def attention_of(
+    model: Classifier, pixels: Tensor, query: tuple[float, float] = CENTRE
+) -> list[tuple[str, np.ndarray]]:
+    """Where each attention layer looks from one position, heads averaged: names and weights (H, W).
+
+    Args:
+        pixels: (3, size, size) uint8, as in `Classification`.
+        query: (y, x) of the position, as fractions of the image.
+    """
+    maps = attention_maps(model, _batch(model, pixels), query)
+    return [(name, heads[0].mean(0).cpu().numpy()) for name, heads in maps]
+
+
+def to_draw(
+    model: Classifier, classification: Classification, query: tuple[float, float] = CENTRE, truth: str | None = None
+) -> Prediction:
+    """A classification with the attention from `query`, (y, x) as fractions of the image, as `plots.top5` draws it."""
+    pixels = classification.pixels
+    height, width = pixels.shape[1:]
     return Prediction(
         image=pixels.permute(1, 2, 0).numpy(),
-        names=[model_config["class_names"][index] for index in best.indices.tolist()],
-        probabilities=best.values.tolist(),
-        attention=[(name, heads[0].mean(0).cpu().numpy()) for name, heads in attention_maps(model, batch, query)],
-        query_yx=(query[0] * (images.size - 1), query[1] * (images.size - 1)),
+        names=[name for name, _ in classification.top5],
+        probabilities=[probability for _, probability in classification.top5],
+        attention=attention_of(model, pixels, query),
+        query_yx=(query[0] * (height - 1), query[1] * (width - 1)),
+        truth=truth,
     )
 
 
-def summary(results: Sequence[dict[str, Any]]) -> Any:
-    """The entries of `predict_images` as a table for the screen."""
-    from rich import box
-    from rich.markup import escape
-    from rich.table import Table
+def predict_files(
+    model: Classifier,
+    model_config: Mapping[str, Any],
+    files: Sequence[Path],
+    out: Path,
+    query: tuple[float, float] = CENTRE,
+    on_progress: Callable[[float], object] = lambda fraction: None,
+) -> tuple[list[ImagePrediction], dict[Path, str]]:
+    """Classify every file, draw the result, and write predictions.json and images.json; all into the folder `out`.
 
-    table = Table(box=box.SIMPLE, pad_edge=False)
-    for header in ("image", "best", "", "then"):
-        table.add_column(header, overflow="fold")
-    for result in results:
-        (name, probability), *others = result["top5"]
-        then = ", ".join(f"{other} {p:.1%}" for other, p in others[:3])
-        table.add_row(escape(result["file"]), escape(name), f"{probability:.1%}", escape(then))
-    return table
+    Args:
+        query: (y, x) of the position whose attention is drawn, as fractions of the image.
+        on_progress: called with the fraction of the files that are done.
+
+    Returns:
+        The records of predictions.json, and the files that could not be read with the reason.
+    """
+    max_megapixels = Images(**model_config["images"]).max_megapixels
+    out.mkdir(parents=True, exist_ok=True)
+    records: list[ImagePrediction] = []
+    predictions = Predictions(list(enumerate(model_config["class_names"])))
+    for number, (file, drawing) in enumerate(zip(files, drawing_files(files, out, "prediction"), strict=True)):
+        on_progress(number / len(files))
+        try:
+            image = decode(file, file.name, max_megapixels)
+        except BadImage as error:
+            predictions.unreadable[file] = error.reason
+            continue
+        classification = classify(model, model_config, image)
+        draw_prediction(**vars(to_draw(model, classification, query)), out=drawing)
+        records.append({"file_name": file.as_posix(), "top5": classification.top5})
+        predictions.add_image(number + 1, file, image, drawing)
+    predictions.records.extend(records)
+    predictions.write(out)
+    return records, predictions.unreadable
+
+
+def _batch(model: Classifier, pixels: Tensor) -> Tensor:
+    return normalize_bytes(pixels[None].to(next(model.parameters()).device))

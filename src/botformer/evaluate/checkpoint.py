@@ -1,0 +1,50 @@
+"""Evaluate whatever a checkpoint holds."""
+
+import logging
+from pathlib import Path
+from typing import Any, Literal
+
+from botformer.create import load
+from botformer.data.detection.layouts import LAYOUTS, is_annotated
+from botformer.errors import InputError
+from botformer.evaluate.classifier import evaluate_classifier
+from botformer.evaluate.detector import evaluate_detector
+from botformer.evaluate.options import EvaluateOptions
+from botformer.recipes.schema import Run
+from botformer.training.distributed import open_accelerator
+
+
+def evaluate_checkpoint(
+    options: EvaluateOptions, device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+) -> dict[str, Any] | None:
+    """Evaluate, write metrics.json, predictions.json and drawings to `options.out`, and return what metrics.json holds.
+
+    Under torchrun each process evaluates a part of the images; the first one writes, the others return None.
+
+    Raises:
+        InputError: no such checkpoint or data, or data that do not fit the network.
+    """
+    accelerator = open_accelerator(Run(device=device, precision="float32"))
+    if not accelerator.is_main_process:
+        logging.disable(logging.INFO)
+    loaded = load(options.checkpoint)
+    _check_data(loaded.model_config["task"], options)
+    evaluate = evaluate_detector if loaded.model_config["task"] == "detection" else evaluate_classifier
+    return evaluate(options, loaded, accelerator)
+
+
+def _check_data(task: str, options: EvaluateOptions) -> None:
+    """Data of the other task would give an error all the same, but a misleading one."""
+    annotated = is_annotated(options.data)
+    if task == "classification" and annotated:
+        raise InputError(
+            f"{options.checkpoint} is a classifier, but {options.data} holds objects with boxes (COCO or YOLO); give "
+            "it images in class folders, DIR/validation/CLASS/*.jpg, or evaluate a detector"
+        )
+    if task == "detection" and Path(options.data).expanduser().is_dir() and not annotated:
+        raise InputError(
+            f"{options.checkpoint} is a detector, but {options.data} has no annotations of objects (class folders are "
+            f"for classifiers); {LAYOUTS}"
+        )
+    if task == "classification" and options.by is not None:
+        raise InputError("--by is for detectors: images in class folders have no image records; leave it out")
