@@ -1,7 +1,7 @@
 """What is generated in README.md and docs/: the tables of results and of models, the index of decisions.
 
-    python docs/write_tables.py            # write them
-    python docs/write_tables.py --check    # fail if a page is not what it would write
+python docs/write_tables.py            # write them
+python docs/write_tables.py --check    # fail if a page is not what it would write
 """
 
 import json
@@ -85,8 +85,10 @@ RESULTS = (
         "ms",
         ".4g",
         {"mode": "deployed in bfloat16", "implementation": "botnet50, deployed and compiled"},
-        {"torchvision's ResNet-50 in eager float32": {"implementation": "torchvision resnet50, eager, float32"},
-            "ResNet-50 likewise": {"implementation": "resnet50, deployed and compiled"}},
+        {
+            "torchvision's ResNet-50 in eager float32": {"implementation": "torchvision resnet50, eager, float32"},
+            "ResNet-50 likewise": {"implementation": "resnet50, deployed and compiled"},
+        },
     ),
     Result(
         "EfficientNet-B7 at 600 px, training step: time / BoTNet-T7's at 384 px",
