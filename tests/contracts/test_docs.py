@@ -1,5 +1,6 @@
 """The pages of docs/ name files, links and decisions that exist."""
 
+import json
 import re
 import subprocess
 import sys
@@ -68,6 +69,24 @@ def test_the_tour_follows_the_numbers_of_its_figure():
     numbers = [int(number) for number in re.findall(r"Part\(axes, (\d+),", text_of(DOCS / "images/draw_flow.py"))]
     steps = [int(number) for number in re.findall(r"^(\d+)\. \*\*", text_of(DOCS / "tour.md"), re.MULTILINE)]
     assert numbers == steps == list(range(1, len(steps) + 1))
+
+
+def test_the_measured_figures_of_detectors_are_figures_of_receipts():
+    measured = [
+        value
+        for path in (ROOT / "results").glob("*.json")
+        for row in _rows(json.loads(path.read_text(encoding="utf-8"))["figures"])
+        for value in row.values()
+        if isinstance(value, float)
+    ]
+    printed = re.findall(r"\b0\.\d{3,4}\b", text_of(DOCS / "detection.md").partition("## Measured")[2])
+    assert len(printed) >= 10
+    for figure in printed:
+        assert any(f"{value:.{len(figure) - 2}f}" == figure for value in measured), figure
+
+
+def _rows(figures):
+    return figures if isinstance(figures, list) else [figures]
 
 
 def test_the_generated_parts_are_up_to_date():
