@@ -18,7 +18,7 @@ def main() -> None:
         (0.035, 0.235, total, "Greys", "logits of a tile", "keys, three rows of the image"),
         (0.305, 0.235, content, "Blues", r"$\tilde{q}\cdot k$", "a matrix product"),
         (0.575, 0.235, np.tile(width, ROWS), "Oranges", "column terms A", "one block, the same in every key row"),
-        (0.845, 0.13, height, "Greens", "row terms B", "one column a key row"),
+        (0.845, 0.13, height, "Greens", "row terms B", "one column per key row"),
     ]
     for (x, size, values, colours, title, note), sign in zip(parts, ["", "=", "+", "+"], strict=True):
         axes = figure.add_axes((x, 0.2, size, 0.6))

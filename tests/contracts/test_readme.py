@@ -1,94 +1,195 @@
-"""The README promises nothing that does not run."""
+"""The README and the pages of docs/ promise nothing that does not run."""
 
+import json
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
 import pytest
 import torch
+import tyro
 
 import botformer
 from botformer import cli
 from botformer.backbone.flops import count
 from botformer.backbone.variants import PUBLISHED, ROWS
 from botformer.commands import train
-from botformer.recipes import RECIPES
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
+PLACEHOLDERS = {"RECIPE": "nuclei", "PX": "512"}
 
 
-def test_the_python_runs_and_gives_the_shapes_it_says():
-    block = re.search(r"```python\n(.*?)```", README, re.DOTALL)
-    names: dict = {}
-    exec(block[1], names)
-    assert names["logits"].shape == (2, 10)
-    assert list(names["maps"]) == ["c2", "c3", "c4", "c5"]
-    assert len(block[1].strip().splitlines()) == 6
+def python_blocks(page: Path) -> list[str]:
+    return re.findall(r"```python\n(.*?)```", page.read_text(encoding="utf-8"), re.DOTALL)
 
 
-def test_the_python_of_detectors_runs():
-    """With a smaller canvas, and the images and targets that the README leaves to the reader."""
-    block = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[1]
+def detector_block_runs(block: str) -> dict:
+    """With a smaller canvas, and the images and targets that the page leaves to the reader."""
     masks = torch.zeros(1, 100, 128, dtype=torch.bool)
     masks[0, 20:60, 30:90] = True
     target = {"boxes": torch.tensor([[30.0, 20.0, 90.0, 60.0]]), "labels": torch.tensor([7]), "masks": masks}
     names: dict = {"botformer": botformer, "images": [torch.rand(3, 100, 128)], "targets": [target]}
+    assert "image_size=1024" in block
     exec(block.replace("image_size=1024", "image_size=128"), names)
     assert names["losses"].keys() >= {"loss_mask", "loss_box_reg"}
-    assert [found.keys() for found in names["found"]] == [{"boxes", "labels", "scores", "masks"}]
+    assert [detections.keys() for detections in names["detections"]] == [{"boxes", "labels", "scores", "masks"}]
+    return names
+
+
+def test_every_block_of_python_is_run_below():
+    blocks = {page.relative_to(ROOT).as_posix(): len(python_blocks(page)) for page in PAGES}
+    assert {name: number for name, number in blocks.items() if number} == {"README.md": 3, "docs/detection.md": 1}
+
+
+def test_the_python_runs_and_gives_the_shapes_it_says():
+    block = python_blocks(ROOT / "README.md")[0]
+    names: dict = {}
+    exec(block, names)
+    assert names["logits"].shape == (2, 10)
+    assert list(names["maps"]) == ["c2", "c3", "c4", "c5"]
+    assert len(block.strip().splitlines()) == 6
+
+
+def test_the_python_of_detectors_runs():
+    names = detector_block_runs(python_blocks(ROOT / "README.md")[1])
     assert names["config"]["categories"] == [[1, "nucleus"]]
 
 
+def test_the_python_of_the_page_on_detectors_runs():
+    detector_block_runs(python_blocks(ROOT / "docs/detection.md")[0])
+
+
 def test_the_python_of_speed_runs():
-    pytest.importorskip("timm")
-    block = re.findall(r"```python\n(.*?)```", README, re.DOTALL)[2]
+    block = python_blocks(ROOT / "README.md")[2]
     names: dict = {"botformer": botformer, "torch": torch, "model": botformer.create_model("botnet_nano").eval()}
     exec(block, names)
     images = torch.randn(1, 3, 65, 48)
     expected = names["model"](images)
     torch.testing.assert_close(names["fast"](images), expected)
     assert names["faster"](images).dtype == torch.float32
-    assert names["freed"].eval()(torch.randn(1, 3, 96, 160)).shape == (1, 1000)
+    assert names["converted"].eval()(torch.randn(1, 3, 96, 160)).shape == (1, 1000)
+
+
+def figures_of(content) -> list[float]:
+    if isinstance(content, dict | list):
+        return [
+            figure
+            for item in (content.values() if isinstance(content, dict) else content)
+            for figure in figures_of(item)
+        ]
+    return [content] if isinstance(content, int | float) and not isinstance(content, bool) else []
+
+
+def test_every_printed_result_is_a_figure_of_its_receipt():
+    lines = re.findall(
+        r"^\| (.*?) \| ([\d.]+) \| (.*?) ?\| (.*?) ?\| \[(\w+)\]\(results/(\w+)\.json\) \|$", README, re.MULTILINE
+    )
+    assert len(lines) == len(re.findall(r"\]\(results/\w+\.json\)", README)) >= 9
+    for what, ours, others, _, receipt, file in lines:
+        assert receipt == file
+        content = json.loads((ROOT / f"results/{receipt}.json").read_text(encoding="utf-8"))
+        printed = [ours, *(other.rsplit(" ", 1)[1] for other in others.split(", ") if other)]
+        for figure in printed:
+            decimals = len(figure.partition(".")[2])
+            measured = figures_of(content["figures"])
+            assert any(abs(float(figure) - value) <= 0.5 * 10**-decimals + 1e-9 for value in measured), (what, figure)
+        hardware = content["hardware"]
+        assert f"{ {2: 'two'}[hardware['cores']] } cores of an {hardware['processor']}" in README
+        assert hardware["gpu"] is None
+
+
+def test_the_papers_figures_stand_in_the_papers_column_alone():
+    table = re.search(r"^\| what \|.*?(?=\n[^|])", README, re.MULTILINE | re.DOTALL)
+    assert table is not None
+    columns = [line.split(" | ") for line in table[0].splitlines()]
+    assert [cell.strip(" |") for cell in columns[0]].index("paper") == 3
+    for figure in ("1.31", "1.64"):
+        assert sum(figure in line for line in table[0].splitlines()) == 1
+        assert f"{figure} (TPU-v3) |" in table[0]
 
 
 def test_the_table_of_models_is_what_is_counted_and_what_the_paper_prints():
-    lines = re.findall(r"^\| (\w+) \| (\d+) \| ([\d,]+) \| (.*?) ?\| ([\d.]+e9) \| (.*?) ?\|$", README, re.MULTILINE)
-    assert len(lines) == 8
+    page = (ROOT / "docs/models.md").read_text(encoding="utf-8")
+    lines = re.findall(
+        r"^\| (\w+)(?:\\\*)* \| (\d+) \| ([\d,]+) \| (\S*) ?\| ([\d.]+e9) \| (\S*) ?\|$", page, re.MULTILINE
+    )
+    assert [name for name, *_ in lines] == list(ROWS)
     for name, size, parameters, paper_parameters, multiply_adds, paper_multiply_adds in lines:
         counts = count(ROWS[name], int(size))
-        published = next(p for p in PUBLISHED[name] if p.image_size == int(size))
+        published = {p.image_size: p for p in PUBLISHED.get(name, ())}.get(int(size))
         assert f"{counts.parameters:,}" == parameters
         assert f"{counts.multiply_adds / 1e9:.3f}e9" == multiply_adds
-        assert paper_parameters.split(" ")[0] == published.parameters
-        assert paper_multiply_adds.split(" ")[0] == published.multiply_adds
+        assert paper_parameters == (published.parameters if published else "")
+        assert paper_multiply_adds == (published.multiply_adds if published else "")
 
 
-def test_every_command_line_is_one_that_the_program_takes(monkeypatch):
-    """Verbs, recipes and fields exist; nothing is trained."""
-    called = []
-    monkeypatch.setattr(train, "train", lambda recipe, data, out, resume: called.append((recipe, data, out)) or {})
-    commands = re.findall(r"^    (botformer .*?)(?: {2,}#.*)?$", README, re.MULTILINE)
-    assert len(commands) >= 4
-    for command in commands:
-        verb, *arguments = shlex.split(command)[1:]
+def indented(page: Path) -> list[str]:
+    """The lines of code blocks by indentation, without their comments."""
+    return re.findall(r"^ {4}(\S.*?)(?: {2,}#.*)?$", page.read_text(encoding="utf-8"), re.MULTILINE)
+
+
+def commands(page: Path) -> list[str]:
+    return [line for line in indented(page) if line.startswith("botformer ")]
+
+
+class NotRunError(Exception):
+    """The arguments were taken; nothing is to be run."""
+
+
+@pytest.mark.parametrize("page", [page for page in PAGES if commands(page)], ids=lambda page: page.name)
+def test_every_command_line_is_one_that_the_program_takes(page, monkeypatch):
+    """Verbs, recipes, options and fields exist; nothing is run. What stands in brackets is taken, too."""
+    trained = []
+    monkeypatch.setattr(train, "train", lambda recipe, *rest, **others: trained.append(recipe) or {})
+    parse = tyro.cli
+
+    def only_parse(*given, **options):
+        parse(*given, **options)
+        raise NotRunError
+
+    for command in commands(page):
+        words = [PLACEHOLDERS.get(word, word) for word in shlex.split(re.sub(r"[\[\]]|\.\.\.", "", command))]
+        verb, *arguments = words[1:]
         assert verb in cli.COMMANDS
         if verb == "train":
             assert cli.main([verb, *arguments]) == 0
-            assert arguments[0] in RECIPES
-    assert len(called) == 4
-    assert {recipe.run.batch_size for recipe, _, _ in called} == {8, 64, 1024}
+        else:
+            with monkeypatch.context() as patched:
+                patched.setattr(tyro, "cli", only_parse)
+                with pytest.raises(NotRunError):
+                    cli.main([verb, *arguments])
+    if page.name == "README.md":
+        assert {recipe.run.batch_size for recipe in trained} == {8, 64, 1024}
+        assert {getattr(recipe, "detector", None) for recipe in trained} == {None, "mask_rcnn", "keypoint_rcnn"}
+
+
+def test_commands_within_the_text_have_verbs_that_exist():
+    for page in PAGES:
+        for verb in re.findall(r"`botformer ([a-z]+)", page.read_text(encoding="utf-8")):
+            assert verb in cli.COMMANDS, page
+
+
+def test_what_is_installed_exists():
+    """Every `pip install` is of this folder with extras that pyproject.toml has, and comes before anything else."""
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]["optional-dependencies"]
+    lines = [line for line in indented(ROOT / "README.md") if "pip install" in line]
+    assert lines == [indented(ROOT / "README.md")[0]]
+    for page in PAGES:
+        for given in re.findall(r'pip install (?:-e )?"(.*?)"', page.read_text(encoding="utf-8")):
+            assert re.fullmatch(r"\.(\[[\w,]+\])?", given), given
+            assert set(re.findall(r"\w+", given)) <= extras.keys()
 
 
 def test_make_targets_exist():
     targets = set(re.findall(r"^([a-z-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.MULTILINE))
     for page in PAGES:
-        assert set(re.findall(r"^ {4}make (\w+)", page.read_text(encoding="utf-8"), re.MULTILINE)) <= targets
+        text = page.read_text(encoding="utf-8")
+        assert set(re.findall(r"(?:^ {4}|`)make (\w+)", text, re.MULTILINE)) <= targets
 
 
-@pytest.mark.parametrize("page", PAGES, ids=lambda page: page.name)
-def test_links_lead_somewhere(page):
-    for target in re.findall(r"\]\(([^)#]+)\)", page.read_text(encoding="utf-8")):
-        if not target.startswith("http"):
-            assert (page.parent / target).exists(), target
+def test_every_indented_line_is_checked_by_something():
+    known = ("botformer ", "make ", "uv pip install ")
+    assert all(line.startswith(known) for line in indented(ROOT / "README.md"))

@@ -1,0 +1,182 @@
+"""What is generated in README.md and docs/: the tables of results and of models, the index of decisions.
+
+python docs/write_tables.py            # write them
+python docs/write_tables.py --check    # fail if a page is not what it would write
+"""
+
+import json
+import re
+import sys
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+from botformer.commands.models import rows as model_rows
+
+ROOT = Path(__file__).parents[1]
+README, MODELS, DECISIONS = ROOT / "README.md", ROOT / "docs/models.md", ROOT / "docs/decisions/README.md"
+
+Labels = Mapping[str, Any]
+
+
+@dataclass(frozen=True)
+class Result:
+    """One line of the README's table. A receipt's figure is found by its column and by the labels of its row."""
+
+    what: str
+    receipt: str
+    column: str
+    form: str
+    """How a figure is written."""
+    ours: Labels = field(default_factory=dict)
+    others: Mapping[str, Labels] = field(default_factory=dict)
+    """Name -> labels that differ from those of `ours`."""
+    paper: str = ""
+
+
+_MAP = {"map": "64x64", "batch": 1, "implementation": "ours, tiled"}
+_OTHERS = {name: {"implementation": name} for name in ("timm", "lucidrains", "FlexAttention")}
+_PX = {"px": 1024, "batch": 1, "implementation": "botnet50, ours"}
+_WITH = {
+    f"attention of {name}": {"implementation": f"botnet50, attention of {name}"} for name in ("timm", "lucidrains")
+}
+
+RESULTS = (
+    Result(
+        "attention, 64x64 positions, forward: ms", "attention_cpu", "ms", ".4g", _MAP | {"pass": "forward"}, _OTHERS
+    ),
+    Result(
+        "the same, forward and backward: ms",
+        "attention_cpu",
+        "ms",
+        ".4g",
+        _MAP | {"pass": "both"},
+        {name: _OTHERS[name] for name in ("timm", "lucidrains")},
+    ),
+    Result(
+        "the same, peak memory: MiB",
+        "attention_cpu",
+        "peak_mib",
+        ".4g",
+        _MAP | {"pass": "both"},
+        {name: _OTHERS[name] for name in ("timm", "lucidrains")},
+    ),
+    Result(
+        "BoTNet-50, inference at 1024 px: time / ResNet-50's",
+        "model_cpu",
+        "ratio",
+        ".2f",
+        _PX | {"mode": "inference"},
+        _WITH,
+    ),
+    Result(
+        "BoTNet-50, training step at 1024 px: time / ResNet-50's",
+        "model_cpu",
+        "ratio",
+        ".2f",
+        _PX | {"mode": "training step"},
+        _WITH,
+        "1.31 (TPU-v3)",
+    ),
+    Result(
+        "BoTNet-50, inference, 8 images of 224 px, compiled, bfloat16: ms",
+        "model_cpu",
+        "ms",
+        ".4g",
+        {"mode": "deployed in bfloat16", "implementation": "botnet50, deployed and compiled"},
+        {
+            "torchvision's ResNet-50 in eager float32": {"implementation": "torchvision resnet50, eager, float32"},
+            "ResNet-50 likewise": {"implementation": "resnet50, deployed and compiled"},
+        },
+    ),
+    Result(
+        "EfficientNet-B7 at 600 px, training step: time / BoTNet-T7's at 384 px",
+        "headline_cpu",
+        "ratio",
+        ".2f",
+        {"group": "botnet_t7", "implementation": "efficientnet_b7, 600 px"},
+        paper="up to 1.64 (TPU-v3)",
+    ),
+    Result(
+        "Mask R-CNN with BoTNet-50, training step at 1024 px: time / with ResNet-50",
+        "detection_cpu",
+        "ratio",
+        ".2f",
+        {"px": 1024, "mode": "training step", "implementation": "Mask R-CNN, botnet50"},
+    ),
+    Result(
+        "nuclei, 1,040 steps from random weights, mean of two seeds: mask AP",
+        "nuclei_proof",
+        "mask AP",
+        ".3f",
+        {"predictor": "botnet50", "seed": "mean"},
+        {"ResNet-50": {"predictor": "resnet50"}},
+    ),
+    Result("nuclei, the network of the package: mask AP", "nuclei_shipped", "mask/AP", ".3f"),
+    Result("`make demo`, digits on photographs: top-1", "demo", "digits top1", ".3f"),
+)
+
+
+def results_table() -> str:
+    lines = ["| what | ours | others, in the same run | paper | receipt |", "|---|---|---|---|---|"]
+    for result in RESULTS:
+        figures = json.loads((ROOT / f"results/{result.receipt}.json").read_text(encoding="utf-8"))["figures"]
+
+        def shown(labels: Labels, result: Result = result, figures: Any = figures) -> str:
+            return f"{_figure(figures, result.column, labels):{result.form}}"
+
+        others = ", ".join(f"{name} {shown({**result.ours, **labels})}" for name, labels in result.others.items())
+        link = f"[{result.receipt}](results/{result.receipt}.json)"
+        lines.append(
+            f"| {result.what} | {shown(result.ours)} | {others} | {result.paper} | {link} |".replace("  ", " ")
+        )
+    return "\n".join(lines)
+
+
+def _figure(figures: Any, column: str, labels: Labels) -> float:
+    if isinstance(figures, dict):
+        return figures[column]
+    (row,) = [row for row in figures if labels.items() <= row.items()]
+    return row[column]
+
+
+def models_table() -> str:
+    lines, notes = model_rows()
+    table = ["| model | pixels | parameters | paper | multiply-adds | paper |", "|---|---|---|---|---|---|"]
+    table += ["| " + " | ".join(cell.replace("*", "\\*") for cell in line) + " |" for line in lines]
+    text = "\n".join(table).replace("  ", " ")
+    return "\n\n".join([text, *(note.replace("*", "\\*") for note in notes)])
+
+
+def decisions_index() -> str:
+    pages = sorted(DECISIONS.parent.glob("[0-9]*.md"))
+    titles = [page.read_text(encoding="utf-8").splitlines()[0] for page in pages]
+    return "\n".join(
+        f"* {page.name[:4]} [{re.sub(r'^# [0-9]+[.] ', '', title)}]({page.name})"
+        for page, title in zip(pages, titles, strict=True)
+    )
+
+
+PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
+    (README, "results", results_table),
+    (MODELS, "models", models_table),
+    (DECISIONS, "index", decisions_index),
+)
+
+
+def main(check: bool) -> None:
+    for path, name, make in PARTS:
+        text = path.read_text(encoding="utf-8")
+        start, end = f"<!-- {name}: python docs/write_tables.py -->\n", f"<!-- end of {name} -->"
+        before, _, rest = text.partition(start)
+        _, _, after = rest.partition(end)
+        assert after, f"{path} lacks the marks of {name}"
+        written = before + start + make() + "\n" + end + after
+        if check and written != text:
+            sys.exit(f"{path.relative_to(ROOT)} is out of date: python docs/write_tables.py")
+        path.write_text(written, encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main(check="--check" in sys.argv)
