@@ -34,7 +34,7 @@ def main() -> None:
     given = parser.parse_args(own)
     subset, run = given.out / "data", given.out / "run"
     write_subset(given.data, subset, given.images)
-    train = ["train", "by_heart", "--data", str(subset), "--out", str(run), *options]
+    train = ["train", "overfit", "--data", str(subset), "--out", str(run), *options]
     for arguments in (train, ["evaluate", str(run / "last"), "--data", str(subset), "--out", str(run / "evaluation")]):
         subprocess.run([sys.executable, "-m", "botformer.cli", *arguments], check=True)
     measured = json.loads((run / "evaluation" / "metrics.json").read_text(encoding="utf-8"))

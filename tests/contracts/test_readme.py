@@ -12,7 +12,7 @@ from botformer import cli
 from botformer.backbone.flops import count
 from botformer.backbone.variants import PUBLISHED, ROWS
 from botformer.commands import train
-from botformer.recipes import RECIPES
+from botformer.recipes import EXPERIMENTS
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -76,7 +76,7 @@ def test_every_command_line_is_one_that_the_program_takes(monkeypatch):
         assert verb in cli.COMMANDS
         if verb == "train":
             assert cli.main([verb, *arguments]) == 0
-            assert arguments[0] in RECIPES
+            assert arguments[0] in EXPERIMENTS
     assert len(called) == 4
     assert {recipe.run.batch_size for recipe, _, _ in called} == {8, 64, 1024}
 

@@ -17,7 +17,7 @@ from botformer.data.detection.batches import detection_training_batches
 from botformer.data.detection.coco_writer import CocoWriter
 from botformer.data.detection.dataset import Category
 from botformer.data.detection.layouts import open_detection_datasets
-from botformer.recipes import RECIPES
+from botformer.recipes import find_recipe
 from botformer.recipes.schema import DetectionImages, DetectionRecipe
 
 CLASSES, OBJECTS = 80, 10  # an image of COCO has seven objects on the average
@@ -41,7 +41,7 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
             for name in names
         ],
     )
-    recipe = RECIPES[LOADED]
+    recipe = find_recipe(LOADED)
     assert isinstance(recipe, DetectionRecipe)
     images = DetectionImages(size=TINY[1]) if quick else recipe.images
     yield Case(
