@@ -112,6 +112,21 @@ def test_the_command_of_a_row_trains_it(row, monkeypatch):
         assert find_row(recipe.model.name).blocks == blocks
 
 
+def test_the_list_of_recipes_and_the_help_of_one_show_their_rows(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit):
+        cli.main(["train"])
+    lines = capsys.readouterr().out.splitlines()
+    for row in EXPERIMENTS.values():
+        (line,) = [line for line in lines if line.split()[:1] == [row.name]]
+        assert all(words in line for words in (row.paper, row.expect, row.cost, row.receipt))
+    with pytest.raises(SystemExit):
+        cli.main(["train", "coco_botnet50_36", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "`botformer train coco_botnet50_36 --data DIR --model.weights resnet50.pth`" in printed
+    assert "Table 2, section 4.1" in printed
+
+
 def test_what_the_paper_gives_stands_in_the_rows():
     hundred, two_hundred = find_recipe("imagenet_botnet50_100"), find_recipe("imagenet_botnet50_200")
     assert (hundred.run.batch_size, hundred.optimizer.weight_decay, hundred.schedule.epochs) == (1024, 1e-4, 100)
