@@ -156,3 +156,18 @@ def test_names_of_today_are_left_alone():
     assert stored_names.tensors(tensors) == tensors
     theirs = {"boxes": 1, "masks.weight": 2}  # of somebody else's network, which has no pyramid
     assert stored_names.tensors(theirs) == theirs
+
+
+def test_a_recipe_is_stored_without_what_its_row_says_about_itself():
+    """Older files have it; it never made two recipes differ. A model config keeps its task."""
+    old = {"source": "paper", "expect": "43.6", "cost": "days", "ours": ["model.weights"], "task": "detection"}
+    settings = {"mask_crop": 28, "rpn_candidates": 60, "nms_iou": 0.5}
+    new = {"rpn_pre_nms_top_n": 60, "nms_iou": 0.5}
+    assert stored_names.recipe({**old, "run": {"seed": 3}, "settings": settings}) == {
+        "run": {"seed": 3},
+        "settings": new,
+    }
+    assert stored_names.model_config({"task": "detection", "settings": settings}) == {
+        "task": "detection",
+        "settings": new,
+    }

@@ -1,4 +1,4 @@
-"""Names in files that older versions wrote -> today's. Standard library only; applied once, where a file is read."""
+"""Names in files of older versions -> today's. Standard library only; applied once, where a file is read."""
 
 from collections.abc import Mapping
 from typing import Any, TypeVar
@@ -30,14 +30,16 @@ _SETTINGS = {
     "mask_cells": "mask_output_size",
     "keypoint_cells": "keypoint_output_size",
 }
-_DROPPED = {"settings": ("mask_crop",)}
-"""Options that had no effect on what a recipe trains: masks are cropped by `images.mask_crop`."""
+_DROPPED_SETTINGS = ("mask_crop",)
+"""Had no effect: masks are cropped by `images.mask_crop`."""
+_DROPPED_OF_RECIPE = ("source", "expect", "cost", "ours", "task")
+"""What a row says about itself, and what its type says: no part of what is trained."""
 
 _METRICS = {"pictures": "images", "ema_pictures": "ema_images"}
 
 
 def tensors(state: Mapping[str, Value]) -> dict[str, Value]:
-    """A state dict under today's names. A detector's is told by its backbone and its first part's old name."""
+    """A state dict under today's names. That of an older detector is recognised by `pyramid.`."""
     if not any(name.startswith("pyramid.") for name in state):
         return dict(state)
     parts = {name: name.partition(".") for name in state}
@@ -47,20 +49,26 @@ def tensors(state: Mapping[str, Value]) -> dict[str, Value]:
 def checkpoint_state(content: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a state.json."""
     state = _renamed(content, _STATE)
-    for field, mapped in (("recipe", recipe), ("model_config", recipe), ("metrics", metrics)):
+    for field, mapped in (("recipe", recipe), ("model_config", model_config), ("metrics", metrics)):
         if isinstance(state.get(field), dict):
             state[field] = mapped(state[field])
     return state
 
 
 def recipe(content: Mapping[str, Any]) -> dict[str, Any]:
-    """A recipe, or a model config, which has the same groups of options."""
-    groups = dict(content)
-    for group, names in (("images", _IMAGES), ("settings", _SETTINGS)):
-        if isinstance(groups.get(group), dict):
-            kept = {name: value for name, value in groups[group].items() if name not in _DROPPED.get(group, ())}
-            groups[group] = _renamed(kept, names)
-    return groups
+    """A recipe."""
+    return model_config({name: value for name, value in content.items() if name not in _DROPPED_OF_RECIPE})
+
+
+def model_config(content: Mapping[str, Any]) -> dict[str, Any]:
+    """A model config, whose groups of options are those of a recipe."""
+    config = dict(content)
+    if isinstance(config.get("images"), dict):
+        config["images"] = _renamed(config["images"], _IMAGES)
+    if isinstance(config.get("settings"), dict):
+        kept = {name: value for name, value in config["settings"].items() if name not in _DROPPED_SETTINGS}
+        config["settings"] = _renamed(kept, _SETTINGS)
+    return config
 
 
 def metrics(record: Mapping[str, Value]) -> dict[str, Value]:

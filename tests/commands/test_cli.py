@@ -5,7 +5,7 @@ import pytest
 
 from botformer import cli
 from botformer.backbone.variants import ROWS
-from botformer.recipes import RECIPES
+from botformer.recipes import EXPERIMENTS
 
 
 def python(code):
@@ -72,7 +72,7 @@ def test_train_without_a_recipe_lists_them(capsys):
     with pytest.raises(SystemExit):
         cli.main(["train"])
     printed = capsys.readouterr().out
-    assert all(name in printed for name in RECIPES)
+    assert all(name in printed for name in EXPERIMENTS)
 
 
 @pytest.mark.parametrize("size", [[], ["--image-size", "224"]])

@@ -46,3 +46,10 @@ def test_the_learning_rate_follows_the_batch_and_the_log_says_so(nuclei, tmp_pat
     assert "learning rate 0.001: 0.002 is for a batch of 8, this one has 4" in said
     first = json.loads((tmp_path / "run" / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[0])
     assert first["lr"] == pytest.approx(0.001)
+
+
+def test_a_run_that_needs_less_memory_from_now_on_is_continued(nuclei, tmp_path):
+    """Recomputed blocks are no other network, although the model config has the option."""
+    train(nuclei, tmp_path / "run", "--run.max-steps=1", "--run.workers=0")
+    train(nuclei, tmp_path / "run", "--run.max-steps=2", "--run.workers=0", "--model.gradient-checkpointing")
+    assert checkpoint_folder(tmp_path / "run").name == "step-00000002"

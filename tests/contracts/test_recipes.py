@@ -1,33 +1,52 @@
-"""Every recipe resolves: its network builds, its fields exist, and what is ours is marked as such."""
+"""Every row resolves, says where it comes from, how to run it, what to expect and what it cost; its fields exist."""
 
-from dataclasses import fields, is_dataclass
+import json
+import math
+import re
+import shlex
+from dataclasses import fields, is_dataclass, replace
+from pathlib import Path
 
 import pytest
 import torch
 
-from botformer.create import create_classification_task, create_detection_task
+from botformer import cli
+from botformer.backbone.variants import find_row
+from botformer.commands import train
+from botformer.create import create_classification_task, create_detection_task, create_model
 from botformer.data.classification.transforms import evaluation_transform, training_transform
 from botformer.errors import InputError
-from botformer.recipes import RECIPES, find_recipe
-from botformer.recipes.check import RANGES, check
-from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
+from botformer.recipes import EXPERIMENTS, find_experiment, find_recipe
+from botformer.recipes.check import RANGES
+from botformer.recipes.detector_settings import Settings, make_settings
+from botformer.recipes.model_options import ModelOptions
+from botformer.recipes.schema import ClassificationRecipe, DetectionImages, DetectionRecipe, Model, Optimizer
 from botformer.training.plan import make_plan
 from botformer.training.schedule import learning_rate, peak_learning_rate
 
+RESULTS = Path(__file__).parents[2] / "results"
+# What is known of the paper's tables: nothing else may stand in a row.
+SECTION_OF_TABLE = {
+    "Table 2": "4.1",
+    "Table 3": "4.2",
+    "Table 4": "4.3",
+    "Table 8": "4.5",
+}
+SECTIONS_WITHOUT = ("4.4", "4.6", "4.7")
+
 
 def has_field(recipe, name):
-    matched_idx = recipe
+    part_of_it = recipe
     for part in name.split("."):
-        if not is_dataclass(matched_idx) or part not in {field.name for field in fields(matched_idx)}:
+        if not is_dataclass(part_of_it) or part not in {field.name for field in fields(part_of_it)}:
             return False
-        matched_idx = getattr(matched_idx, part)
+        part_of_it = getattr(part_of_it, part)
     return True
 
 
-@pytest.mark.parametrize("name", RECIPES)
+@pytest.mark.parametrize("name", EXPERIMENTS)
 def test_a_recipe_resolves(name):
-    recipe = RECIPES[name]
-    check(recipe)
+    recipe = find_recipe(name)
     with torch.device("meta"):
         if isinstance(recipe, DetectionRecipe):
             task = create_detection_task(recipe, [(n, str(n)) for n in range(1, 11)])
@@ -37,23 +56,89 @@ def test_a_recipe_resolves(name):
     assert task.model_config()["image_size"] == recipe.images.size
     assert task.no_weight_decay() <= {name for name, _ in task.named_parameters()}
     assert make_plan(recipe, steps_per_epoch=100).steps == 100 * recipe.schedule.epochs
-    assert recipe.source
-    assert recipe.expect
-    assert recipe.cost
-    assert all(has_field(recipe, field) for field in recipe.ours)
+
+
+def test_no_two_rows_have_one_name():
+    from botformer.recipes import cifar10, coco, demo, imagenet, nuclei
+
+    assert sum(len(table.EXPERIMENTS) for table in (cifar10, coco, demo, imagenet, nuclei)) == len(EXPERIMENTS)
+
+
+@pytest.mark.parametrize("row", EXPERIMENTS.values(), ids=lambda row: row.name)
+def test_a_row_says_where_it_comes_from(row):
+    assert row.source
+    assert all(has_field(row.recipe, field) for field in row.ours)
+    if row.paper == "not in the paper":
+        assert row.source.startswith("ours")
+        assert set(row.ours) >= {"model", "images", "optimizer", "schedule", "run"}
+        return
+    assert row.source.startswith("paper, ")
+    table, section = re.fullmatch(r"(Table \d|table number unknown), section (4\.\d)", row.paper).groups()
+    assert SECTION_OF_TABLE.get(table) == section or (table == "table number unknown" and section in SECTIONS_WITHOUT)
+
+
+@pytest.mark.parametrize("row", EXPERIMENTS.values(), ids=lambda row: row.name)
+def test_a_row_says_what_to_expect_and_what_it_cost(row):
+    """A measured cost has its receipt, and the seconds and steps in it are the receipt's; no other numbers of them."""
+    assert re.search(r"\d", row.expect) or row.expect == "the paper gives no absolute figure"
+    assert row.expect.startswith("paper: ") <= (row.paper != "not in the paper")
+    if row.cost == "not run":
+        assert not row.receipt
+        return
+    receipt = json.loads((RESULTS / f"{row.receipt}.json").read_text(encoding="utf-8"))
+    assert f"{receipt['hardware']['cores']} CPU cores" in row.cost
+    figures = receipt["figures"]
+    seconds, steps = re.search(r"(\d+) s\b", row.cost), re.search(r"(\d+) steps", row.cost)
+    assert seconds or "the time was not recorded" in row.cost
+    if seconds:
+        assert int(seconds[1]) == round(figures["wall_seconds"])
+    if steps:
+        assert int(steps[1]) in {run.get("steps") for run in figures}
+
+
+@pytest.mark.parametrize("row", EXPERIMENTS.values(), ids=lambda row: row.name)
+def test_the_command_of_a_row_trains_it(row, monkeypatch):
+    """The command as it stands: its recipe is the row's, apart from the first weights that it names."""
+    called = []
+    monkeypatch.setattr(train, "train", lambda recipe, data, out, resume: called.append((recipe, data, out, resume)))
+    program, verb, name, *arguments = shlex.split(row.command)
+    assert (program, verb, name) == ("botformer", "train", row.name)
+    assert cli.main([verb, name, *arguments]) == 0
+    ((recipe, data, out, resume),) = called
+    assert (data, out, resume) == ("DIR", Path("runs") / row.name, "auto")
+    assert replace(recipe, model=replace(recipe.model, weights="")) == row.recipe
+    if row.name.startswith("coco_"):  # the ImageNet weights of the ResNet that the network differs from in few layers
+        blocks = find_row(recipe.model.weights.removesuffix(".pth")).blocks
+        assert find_row(recipe.model.name).blocks == blocks
+
+
+def test_the_list_of_recipes_and_the_help_of_one_show_their_rows(capsys, monkeypatch):
+    monkeypatch.setenv("COLUMNS", "400")
+    with pytest.raises(SystemExit):
+        cli.main(["train"])
+    lines = capsys.readouterr().out.splitlines()
+    for row in EXPERIMENTS.values():
+        (line,) = [line for line in lines if line.split()[:1] == [row.name]]
+        assert all(words in line for words in (row.paper, row.expect, row.cost, row.receipt))
+    with pytest.raises(SystemExit):
+        cli.main(["train", "coco_botnet50_36", "--help"])
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "`botformer train coco_botnet50_36 --data DIR --model.weights resnet50.pth`" in printed
+    assert "Table 2, section 4.1" in printed
 
 
 def test_what_the_paper_gives_stands_in_the_rows():
-    hundred, two_hundred = RECIPES["imagenet_botnet50_100"], RECIPES["imagenet_botnet50_200"]
+    hundred, two_hundred = find_recipe("imagenet_botnet50_100"), find_recipe("imagenet_botnet50_200")
     assert (hundred.run.batch_size, hundred.optimizer.weight_decay, hundred.schedule.epochs) == (1024, 1e-4, 100)
     assert (two_hundred.run.batch_size, two_hundred.optimizer.weight_decay) == (4096, 8e-5)
     assert (two_hundred.images.rand_augment_layers, two_hundred.images.rand_augment_magnitude) == (2, 10)
     assert two_hundred.optimizer.label_smoothing == 0.1
     sizes = {
-        name: RECIPES[f"imagenet_botnet_{name}_350"].images.size for name in ("t3", "t4", "t5", "t6", "t7_320", "t7")
+        name: find_recipe(f"imagenet_botnet_{name}_350").images.size
+        for name in ("t3", "t4", "t5", "t6", "t7_320", "t7")
     }
     assert sizes == {"t3": 224, "t4": 224, "t5": 256, "t6": 320, "t7_320": 320, "t7": 384}
-    assert "model.drop_path" in RECIPES["imagenet_botnet_t3_350"].ours
+    assert "model.drop_path" in find_experiment("imagenet_botnet_t3_350").ours
 
 
 def test_every_line_of_the_papers_coco_tables_is_a_row():
@@ -65,19 +150,20 @@ def test_every_line_of_the_papers_coco_tables_is_a_row():
         ("botnet101", 36): "45.5 / 40.4", ("resnet152", 36): "44.2 / 39.1", ("botnet152", 36): "46.0 / 40.6",
     }  # fmt: skip
     for (model, epochs), figures in printed.items():
-        recipe = RECIPES[f"coco_{model}_{epochs}"]
+        row = find_experiment(f"coco_{model}_{epochs}")
+        recipe = row.recipe
         assert (recipe.model.name, recipe.schedule.epochs) == (model, epochs)
         assert (recipe.images.size, recipe.images.scale_jitter) == (1024, (0.8, 1.25))
-        assert figures in recipe.expect
-    best = RECIPES["coco_botnet200_72_1280"]
+        assert figures in row.expect
+    best = find_recipe("coco_botnet200_72_1280")
     assert (best.images.size, best.images.scale_jitter, best.model.gradient_checkpointing) == (1280, (0.1, 2.0), True)
-    assert "49.7 / 44.4" in best.expect
-    positions = {RECIPES[f"coco_botnet50_36{end}"].model.position for end in ("", "_no_position", "_absolute")}
+    assert "49.7 / 44.4" in find_experiment("coco_botnet200_72_1280").expect
+    positions = {find_recipe(f"coco_botnet50_36{end}").model.position for end in ("", "_no_position", "_absolute")}
     assert positions == {"relative", "none", "absolute"}
 
 
 def test_the_coco_schedule_is_the_code_bases():
-    recipe = RECIPES["coco_botnet50_12"]
+    recipe = find_recipe("coco_botnet50_12")
     steps_per_epoch = 118_287 // 64
     steps = 12 * steps_per_epoch
     peak = peak_learning_rate(recipe.optimizer, recipe.run.batch_size)
@@ -93,9 +179,42 @@ def test_the_coco_schedule_is_the_code_bases():
     assert peak_learning_rate(recipe.optimizer, 16) == pytest.approx(0.02)
 
 
-def test_every_range_belongs_to_a_field():
+def test_every_number_has_a_range_and_every_range_a_field():
     recipes = ClassificationRecipe(), DetectionRecipe()
     assert all(any(has_field(recipe, name) for recipe in recipes) for name in RANGES)
+    numbers = {
+        f"{group.name}.{field.name}"
+        for recipe in recipes
+        for group in fields(recipe)
+        if is_dataclass(options := getattr(recipe, group.name))
+        for field in fields(options)
+        if field.type in (int, float, float | None) or "tuple[float" in str(field.type)
+    }
+    unbounded = {"model.heads", "schedule.milestones"}  # the attention checks its heads
+    assert numbers - RANGES.keys() == unbounded
+
+
+@pytest.mark.parametrize(
+    ("make", "words"),
+    [
+        (lambda: Model(drop_path=1.0), "model.drop_path is 1.0; expected 0 or more, and less than 1"),
+        (lambda: create_model("botnet_nano", norm_epsilon=0.0), "model.norm_epsilon is 0.0; expected more than 0"),
+        (lambda: create_model("botnet_nano", norm_momentum=2), "model.norm_momentum is 2; expected from 0 to 1"),
+        (lambda: make_settings({"rpn_positive_fraction": 1.5}), "rpn_positive_fraction is 1.5; expected from 0 to 1"),
+        (lambda: make_settings({"score_threshold": math.nan}), "score_threshold is nan; expected from 0 to 1"),
+        (
+            lambda: DetectionImages(scale_jitter=(0.0, 1.0)),
+            r"images.scale_jitter is \(0.0, 1.0\); expected more than 0",
+        ),
+        (lambda: DetectionImages(scale_jitter=(2.0, 1.0)), "images.scale_jitter is 2.0 to 1.0; two scales"),
+        (lambda: Optimizer("adamv"), "unknown optimizer.name 'adamv'; did you mean adamw"),
+        (lambda: ModelOptions(tables="ofset"), "unknown model.tables 'ofset'; did you mean offset"),
+        (lambda: Settings(normalization="bach"), "unknown settings.normalization 'bach'; did you mean batch"),
+    ],
+)
+def test_options_are_checked_as_they_are_made(make, words):
+    with pytest.raises(InputError, match=words):
+        make()
 
 
 def test_an_unknown_recipe_suggests_the_nearest():

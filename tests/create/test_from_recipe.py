@@ -10,7 +10,9 @@ from safetensors.torch import save_file
 
 import botformer
 from botformer import cli
+from botformer.backbone.mhsa import MHSA2d
 from botformer.create import create_detection_task
+from botformer.create.networks import network_of
 from botformer.recipes.detector_settings import SMALL
 from botformer.recipes.schema import DetectionImages, DetectionRecipe, Model
 
@@ -70,7 +72,7 @@ def test_a_detector_of_other_categories_gives_all_but_the_predictors(others, tmp
         task = detection_task("botnet_nano", tmp_path / "first.safetensors")
     predictors = {
         f"{part}.{kind}"
-        for part in ("boxes.predictor.cls_score", "boxes.predictor.bbox_pred", "masks.logits")
+        for part in ("box_head.predictor.cls_score", "box_head.predictor.bbox_pred", "mask_head.logits")
         for kind in ("weight", "bias")
     }
     ours = task.model.state_dict()
@@ -78,3 +80,38 @@ def test_a_detector_of_other_categories_gives_all_but_the_predictors(others, tmp
     assert all(torch.equal(ours[name], untouched[name]) for name in predictors)
     assert f"6 of another shape, left as initialised: {', '.join(sorted(predictors))}" in caplog.text
     assert task.model_config()["categories"] == [[1, "cell"], [5, "nucleus"]]
+
+
+def test_batch_norm_of_a_backbone_follows_the_detector_unless_the_recipe_names_it():
+    def norms(**options):
+        recipe = DetectionRecipe(
+            model=Model("botnet_nano", **options),
+            images=DetectionImages(size=64),
+            settings=replace(SMALL, fpn_channels=16, norm_epsilon=1e-3, norm_momentum=0.25),
+        )
+        task = create_detection_task(recipe, KINDS)
+        rebuilt = network_of(task.model_config())
+        for network in (task.model, rebuilt):
+            kinds = [module for module in network.backbone.modules() if isinstance(module, torch.nn.BatchNorm2d)]
+            yield {(norm.eps, norm.momentum) for norm in kinds}
+
+    with torch.device("meta"):
+        assert list(norms()) == [{(1e-3, 0.25)}] * 2
+        assert list(norms(norm_momentum=0.5)) == [{(1e-3, 0.5)}] * 2
+        classifier = botformer.create_model("botnet_nano")
+    assert (classifier.bn1.eps, classifier.bn1.momentum) == (1e-5, 0.1)
+
+
+def test_the_implementation_of_the_attention_is_not_kept_with_the_network():
+    """A network that was trained with one of a GPU is loaded on a CPU."""
+    recipe = DetectionRecipe(model=Model("botnet_nano", backend="tiled", heads=2), images=DetectionImages(size=64))
+    with torch.device("meta"):
+        task = create_detection_task(recipe, KINDS)
+        rebuilt = network_of(task.model_config())
+    assert {layer.backend for layer in attention_layers(task.model)} == {"tiled"}
+    assert {(layer.backend, layer.heads) for layer in attention_layers(rebuilt)} == {("auto", 2)}
+    assert "backend" not in task.model_config()["options"]
+
+
+def attention_layers(network):
+    return [module for module in network.modules() if isinstance(module, MHSA2d)]

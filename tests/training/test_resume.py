@@ -44,7 +44,8 @@ def test_fields_that_differ_are_named_with_both_values(tmp_path: Path) -> None:
 
 def test_fields_of_the_machine_may_differ(tmp_path: Path) -> None:
     saved(tmp_path, toy_recipe())
-    other = replace(toy_recipe(run={"workers": 5, "max_steps": 9, "keep": 7}), cost="nothing")
+    other = toy_recipe(run={"workers": 5, "max_steps": 9, "keep": 7})
+    other = replace(other, model=replace(other.model, backend="tiled"))
     assert find_start(tmp_path, other, "auto") is not None
 
 

@@ -10,7 +10,7 @@ from safetensors.torch import load_file, save_file
 import botformer
 from botformer.create import create_classification_task, create_detection_task
 from botformer.errors import InputError
-from botformer.recipes.demo import RECIPES
+from botformer.recipes import find_recipe
 from botformer.recipes.schema import ClassificationRecipe, DetectionImages, DetectionRecipe, Images, Model
 from botformer.weights import SHIPPED, read_model_config
 
@@ -29,7 +29,7 @@ def random_statistics(model):
 
 def detector():
     torch.manual_seed(0)
-    recipe = RECIPES["nuclei_mini"]
+    recipe = find_recipe("nuclei_mini")
     assert isinstance(recipe, DetectionRecipe)
     task = create_detection_task(
         DetectionRecipe(

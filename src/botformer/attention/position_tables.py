@@ -9,14 +9,13 @@ to the bit. Two policies, by what a table entry is taken to mean:
   end. Right when the image grows and its objects do not.
 """
 
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor
 
 from botformer.errors import unknown
-
-TablePolicy = Literal["interpolate", "offset"]
+from botformer.recipes.model_options import TablePolicy
 
 
 def resample(table: Tensor, length: int, policy: TablePolicy, centred: bool) -> Tensor:

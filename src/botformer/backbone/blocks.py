@@ -1,31 +1,20 @@
-"""The parts of a stage: normalisation, squeeze-and-excitation, the bottleneck block and the Non-Local block."""
+"""The parts of a stage: squeeze-and-excitation, the bottleneck block and the Non-Local block."""
 
 from collections.abc import Callable
 
 from torch import Tensor, nn
-from torchvision.ops import FrozenBatchNorm2d, StochasticDepth
+from torchvision.ops import StochasticDepth
 
 from botformer.attention import dot_attention
 from botformer.backbone.mhsa import MHSA2d
-from botformer.backbone.options import Options
 from botformer.backbone.variants import EXPANSION
+from botformer.batch_norm import make_norm
+from botformer.recipes.model_options import ModelOptions
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
     "silu": lambda: nn.SiLU(inplace=True),
 }
-
-
-def make_norm(channels: int, options: Options, gamma: float = 1.0) -> nn.Module:
-    """BatchNorm over `channels` in the chosen mode, its scale starting at `gamma`."""
-    if options.normalization == "frozen":
-        norm = FrozenBatchNorm2d(channels, eps=options.norm_epsilon)
-    else:
-        kind = nn.SyncBatchNorm if options.normalization == "sync" else nn.BatchNorm2d
-        norm = kind(channels, eps=options.norm_epsilon, momentum=options.norm_momentum)
-    assert isinstance(norm.weight, Tensor)
-    nn.init.constant_(norm.weight, gamma)
-    return norm
 
 
 class SqueezeExcite(nn.Module):
@@ -56,7 +45,7 @@ class Bottleneck(nn.Module):
         mid: int,
         stride: int,
         attention: MHSA2d | None,
-        options: Options,
+        options: ModelOptions,
         *,
         activation: str,
         squeeze_excite: bool,
@@ -99,7 +88,7 @@ class NonLocal(nn.Module):
     is ours where the paper is silent.
     """
 
-    def __init__(self, channels: int, options: Options, *, key_stride: int) -> None:
+    def __init__(self, channels: int, options: ModelOptions, *, key_stride: int) -> None:
         super().__init__()
         self.key_stride = key_stride
         self.qkv = nn.Conv2d(channels, 3 * (channels // 2), 1)

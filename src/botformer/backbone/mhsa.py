@@ -1,7 +1,7 @@
 """MHSA2d: the layer that takes the place of a 3x3 convolution (paper Fig. 4)."""
 
 import logging
-from typing import Literal, get_args
+from typing import get_args
 
 import torch
 from torch import Tensor, nn
@@ -18,9 +18,9 @@ from botformer.attention import (
 )
 from botformer.attention.backends import BACKENDS
 from botformer.errors import InputError, unknown
+from botformer.recipes.model_options import Position
 
 logger = logging.getLogger(__name__)
-Position = Literal["relative", "absolute", "none", "position_only", "blog"]
 
 
 class MHSA2d(nn.Module):

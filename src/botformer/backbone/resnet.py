@@ -8,11 +8,12 @@ import torch
 from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
-from botformer.backbone.blocks import ACTIVATIONS, Bottleneck, NonLocal, make_norm
+from botformer.backbone.blocks import ACTIVATIONS, Bottleneck, NonLocal
 from botformer.backbone.mhsa import MHSA2d
-from botformer.backbone.options import Options
 from botformer.backbone.variants import EXPANSION, STEMS, Row
+from botformer.batch_norm import make_norm
 from botformer.errors import InputError
+from botformer.recipes.model_options import ModelOptions
 
 STAGES = ("c2", "c3", "c4", "c5")
 
@@ -20,7 +21,7 @@ STAGES = ("c2", "c3", "c4", "c5")
 class Stages(nn.Module):
     """conv1, bn1, layer1 to layer4: what `Backbone` and `Classifier` share. Has no forward of its own."""
 
-    def __init__(self, row: Row, image_size: tuple[int, int], options: Options) -> None:
+    def __init__(self, row: Row, image_size: tuple[int, int], options: ModelOptions) -> None:
         super().__init__()
         self.options = options
         kernel, stride = STEMS[row.stem]
@@ -100,7 +101,7 @@ class Backbone(Stages):
 class Classifier(Stages):
     """Images (B, 3, h, w) to logits (B, num_classes)."""
 
-    def __init__(self, row: Row, image_size: tuple[int, int], options: Options, num_classes: int) -> None:
+    def __init__(self, row: Row, image_size: tuple[int, int], options: ModelOptions, num_classes: int) -> None:
         super().__init__(row, image_size, options)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(options.dropout)
@@ -115,7 +116,7 @@ class Classifier(Stages):
 class _StageBuilder:
     """Builds one stage after the other and keeps track of channels, stride and depth on the way."""
 
-    def __init__(self, row: Row, image_size: tuple[int, int], options: Options, stride_px: int) -> None:
+    def __init__(self, row: Row, image_size: tuple[int, int], options: ModelOptions, stride_px: int) -> None:
         self.row, self.image_size, self.options = row, image_size, options
         self.channels, self.stride_px, self.depth = row.width, stride_px, 0
         self.total_depth = sum(row.blocks) + len(row.inserted)

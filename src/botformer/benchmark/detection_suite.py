@@ -21,7 +21,7 @@ from botformer.data.detection.dataset import Category
 from botformer.data.detection.layouts import open_detection_datasets
 from botformer.detection.masks import paste_window
 from botformer.detection.task import DetectionTask
-from botformer.recipes import RECIPES
+from botformer.recipes import find_recipe
 from botformer.recipes.schema import DetectionImages, DetectionRecipe
 
 CLASSES, OBJECTS = 80, 10  # an image of COCO has seven objects on average
@@ -41,7 +41,7 @@ training; `detector.losses` takes a list of images with torchvision's targets.""
 
 def cases(device: torch.device, quick: bool) -> Iterator[Case]:
     """Losses, backward pass and a step of SGD, bfloat16 on a GPU; and batches read from files in one process."""
-    recipe = RECIPES[RECIPE]
+    recipe = find_recipe(RECIPE)
     assert isinstance(recipe, DetectionRecipe)
     images = DetectionImages(size=TINY_PX) if quick else recipe.images
     batch = 1 if quick else BATCH[device.type]

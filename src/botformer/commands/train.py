@@ -3,9 +3,9 @@
 import logging
 import os
 import sys
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import dataclass, make_dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal
+from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
 from rich import box
@@ -13,24 +13,20 @@ from rich.console import Console
 from rich.table import Table
 
 from botformer.errors import InputError
-from botformer.recipes import RECIPES, find_recipe
-from botformer.recipes.check import check
-from botformer.recipes.detector_settings import Settings
-from botformer.recipes.schema import (
-    ClassificationRecipe,
-    DetectionImages,
-    DetectionRecipe,
-    Images,
-    Model,
-    Optimizer,
-    Run,
-    Schedule,
-)
+from botformer.recipes import EXPERIMENTS, Experiment, find_experiment
+from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 
 if TYPE_CHECKING:
     from botformer.data.detection.dataset import DetectionDataset
 
 AnyRecipe = ClassificationRecipe | DetectionRecipe
+
+_DATA = {
+    ClassificationRecipe: "DIR with train/CLASS/*.jpg and validation/CLASS/*.jpg, or with CLASS/*.jpg alone; tars; "
+    "hfds/OWNER/NAME.",
+    DetectionRecipe: "DIR with annotations/instances_train*.json, instances_val*.json and images (COCO), or with "
+    "data.yaml (YOLO).",
+}
 
 
 @dataclass(frozen=True)
@@ -38,32 +34,7 @@ class RunOptions:
     out: Path = Path()
     """Where checkpoints, journal and curves go; runs/RECIPE by default."""
     resume: Literal["auto", "never"] = "auto"
-    """auto: continue the run in --out if there is one, else start. never: refuse to touch one."""
-
-
-@dataclass(frozen=True, kw_only=True)
-class ClassificationArguments(RunOptions):
-    data: str
-    """DIR with train/CLASS/*.jpg and validation/CLASS/*.jpg, or with CLASS/*.jpg alone; tars; hfds/OWNER/NAME."""
-    model: Model = field(default_factory=Model)
-    images: Images = field(default_factory=Images)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    schedule: Schedule = field(default_factory=Schedule)
-    run: Run = field(default_factory=Run)
-
-
-@dataclass(frozen=True, kw_only=True)
-class DetectionArguments(RunOptions):
-    data: str
-    """DIR with annotations/instances_train*.json, instances_val*.json and images (COCO), or with data.yaml (YOLO)."""
-    detector: Literal["mask_rcnn", "faster_rcnn"] = "mask_rcnn"
-    """Boxes and masks, or boxes alone."""
-    model: Model = field(default_factory=Model)
-    images: DetectionImages = field(default_factory=DetectionImages)
-    settings: Settings = field(default_factory=Settings)
-    optimizer: Optimizer = field(default_factory=Optimizer)
-    schedule: Schedule = field(default_factory=Schedule)
-    run: Run = field(default_factory=Run)
+    """auto: continue the run in --out if there is one, else start. never: start, and refuse a folder with a run."""
 
 
 def main(arguments: list[str]) -> None:
@@ -72,23 +43,34 @@ def main(arguments: list[str]) -> None:
         if not {"-h", "--help"} & set(arguments):
             sys.exit(2)
         return
-    name = arguments[0]
-    recipe = find_recipe(name)
-    kind: Any = DetectionArguments if isinstance(recipe, DetectionRecipe) else ClassificationArguments
-    groups = [field.name for field in fields(kind) if hasattr(recipe, field.name)]
-    given = tyro.cli(
-        kind,
-        default=kind(data=tyro.MISSING, out=Path("runs") / name, **{group: getattr(recipe, group) for group in groups}),
-        args=arguments[1:],
-        prog=f"botformer train {name}",
-        description=f"Source: {recipe.source}. Expect: {recipe.expect}. Cost: {recipe.cost}. "
-        f"Ours, because no source gives it: {', '.join(recipe.ours)}.",
-    )
-    recipe = replace(recipe, **{group: getattr(given, group) for group in groups})
-    train(recipe, given.data, given.out, given.resume)
+    given = parse(find_experiment(arguments[0]), arguments[1:])
+    train(given.recipe, given.data, given.out, given.resume)
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun the first process speaks for all
         console = Console(soft_wrap=True)
         console.print(f"Everything is in {given.out}. Next: botformer evaluate {given.out} --data {given.data}")
+
+
+def parse(row: Experiment, arguments: list[str]) -> Any:
+    """`RunOptions` with `data`, and with `recipe`: the row's, with the fields changed that the command line names."""
+    kind = type(row.recipe)
+    Arguments = make_dataclass(
+        "Arguments",
+        [
+            ("data", Annotated[str, tyro.conf.arg(help=_DATA[kind])]),
+            ("recipe", Annotated[kind, tyro.conf.arg(name="")]),
+        ],
+        bases=(RunOptions,),
+        frozen=True,
+        kw_only=True,
+    )
+    return tyro.cli(
+        Arguments,
+        default=Arguments(data=tyro.MISSING, out=Path("runs") / row.name, recipe=row.recipe),
+        args=arguments,
+        prog=f"botformer train {row.name}",
+        description=f"Source: {row.source}. Paper: {row.paper}. Expect: {row.expect}. Cost: {_cost(row)}. "
+        f"Command: `{row.command}`. Ours, because no source gives it: {', '.join(row.ours)}.",
+    )
 
 
 def train(recipe: AnyRecipe, data: str, out: Path, resume: Literal["auto", "never"]) -> dict[str, float | None]:
@@ -98,7 +80,6 @@ def train(recipe: AnyRecipe, data: str, out: Path, resume: Literal["auto", "neve
     from botformer.training.distributed import open_accelerator
     from botformer.training.loop import fit
 
-    check(recipe)
     run = recipe.run
     process = open_accelerator(run)
     if not process.is_main_process:
@@ -160,7 +141,7 @@ def _demand_objects(recipe: DetectionRecipe, train: "DetectionDataset", validati
 
 
 def _names_of(kind: type[AnyRecipe]) -> str:
-    names = [name for name, recipe in RECIPES.items() if isinstance(recipe, kind)]
+    names = [name for name, row in EXPERIMENTS.items() if isinstance(row.recipe, kind)]
     return ", ".join(names[:5]) + ", ..."
 
 
@@ -168,9 +149,13 @@ def _print_recipes() -> None:
     console = Console()
     console.print(f"{__doc__}\n")
     table = Table(box=box.SIMPLE, pad_edge=False)
-    for header in ("recipe", "expect", "cost"):
+    for header in ("recipe", "paper", "expect", "cost"):
         table.add_column(header, overflow="fold", no_wrap=header == "recipe")
-    for name, recipe in RECIPES.items():
-        table.add_row(name, recipe.expect, recipe.cost)
+    for row in EXPERIMENTS.values():
+        table.add_row(row.name, row.paper, row.expect, _cost(row))
     console.print(table)
-    console.print("botformer train RECIPE --help lists every field of a recipe and its value there.")
+    console.print("botformer train RECIPE --help gives a recipe's command and lists its fields with their values.")
+
+
+def _cost(row: Experiment) -> str:
+    return f"{row.cost} (results/{row.receipt}.json)" if row.receipt else row.cost

@@ -1,13 +1,12 @@
-"""What `training.fit` trains: a network with its losses and metrics, as a recipe says, on these classes."""
+"""What `training.fit` trains: a network with its losses and metrics, from a recipe and the classes of the data."""
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict, fields
+from dataclasses import asdict
 from typing import Any
 
 from torch import nn
 
-from botformer.backbone.options import Options
 from botformer.backbone.resnet import Backbone, Classifier
 from botformer.classification.task import ClassificationTask
 from botformer.create.from_checkpoint import weights_file
@@ -31,7 +30,7 @@ def create_classification_task(recipe: ClassificationRecipe, class_names: Sequen
         "class_names": list(class_names),
         "images": asdict(recipe.images),
     }
-    model = network_of(model_config)
+    model = network_of(model_config, recipe.model.backend)
     assert isinstance(model, Classifier)
     _load_first_weights(model, recipe.model)
     return ClassificationTask(
@@ -61,7 +60,7 @@ def create_detection_task(recipe: DetectionRecipe, categories: Sequence[tuple[in
         "categories": [[number, name] for number, name in categories],
         "images": asdict(recipe.images),
     }
-    model = network_of(model_config)
+    model = network_of(model_config, recipe.model.backend)
     assert isinstance(model, Detector)
     _load_first_weights(model, recipe.model, "backbone")
     assert isinstance(model.backbone, Backbone)
@@ -78,8 +77,8 @@ def _load_first_weights(network: nn.Module, model: Model, part: str = "") -> Non
     random = len(match.missing) + len(match.other_shape)
     if random > len(match.loaded):
         log.warning(
-            "only %d of %d tensors come from %s (model.weights), the rest stays random: it seems to be of another "
-            "network than %s (model.name)",
+            "only %d of %d tensors come from %s (model.weights), the rest stays random: they seem to belong to "
+            "another network than %s (model.name)",
             len(match.loaded),
             len(match.loaded) + random,
             model.weights,
@@ -88,5 +87,5 @@ def _load_first_weights(network: nn.Module, model: Model, part: str = "") -> Non
 
 
 def _options(model: Model) -> dict[str, Any]:
-    known = {field.name for field in fields(Options)}
-    return {name: value for name, value in asdict(model).items() if name in known}
+    """What a model config keeps: the options that belong to the network, not to the run or the machine."""
+    return {name: value for name, value in asdict(model).items() if name not in ("name", "weights", "backend")}

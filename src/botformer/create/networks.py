@@ -4,12 +4,12 @@ from typing import Any
 
 from torch import nn
 
-from botformer.backbone.options import make_options
 from botformer.backbone.resnet import Backbone, Classifier
 from botformer.backbone.variants import ROWS, Row, find_row
 from botformer.detection import Detector, build_detector
 from botformer.errors import InputError
 from botformer.recipes.detector_settings import Kind, make_settings
+from botformer.recipes.model_options import make_options
 from botformer.recipes.schema import DetectionImages
 
 ImageSize = int | tuple[int, int] | None
@@ -28,7 +28,7 @@ def create_model(name: str, num_classes: int = 1000, image_size: ImageSize = Non
         num_classes: at least 1.
         image_size: pixels, one number or (height, width), that the position tables are made for; the row's own by
             default. It changes the parameter count and nothing else.
-        options: fields of `botformer.backbone.options.Options`, such as `position`, `drop_path`, `dropout`.
+        options: fields of `botformer.recipes.model_options.ModelOptions`, such as `position`, `drop_path`, `dropout`.
 
     Raises:
         InputError: an unknown name or option (the nearest is suggested), or a value out of range.
@@ -40,7 +40,7 @@ def create_model(name: str, num_classes: int = 1000, image_size: ImageSize = Non
 
 
 def create_backbone(name: str, image_size: ImageSize = None, **options: Any) -> Backbone:
-    """The same network less its last layer: (B, 3, h, w) -> {"c2": ..., "c5": ...}. Arguments as in `create_model`."""
+    """The network without its last layer: (B, 3, h, w) -> {"c2": ..., "c5": ...}. Arguments as in `create_model`."""
     row = find_row(name)
     if "dropout" in options:
         raise InputError("dropout stands before the final linear layer, which a backbone does not have; leave it out")
@@ -61,13 +61,14 @@ def create_detector(
 
     Args:
         kind: "mask_rcnn", "faster_rcnn" or "keypoint_rcnn".
-        backbone: a row of `list_models()`, or any module that gives {"c2": ..., "c5": ...} and says its `channels` and
+        backbone: a row of `list_models()`, or any module that returns {"c2": ..., "c5": ...} and has `channels` and
             `strides`, such as timm's `features_only` networks.
-        num_classes: kinds of objects, without the background; labels are 1 to num_classes.
+        num_classes: classes of objects, without the background; labels are 1 to num_classes.
         image_size: side of the canvas, or (height, width), in pixels; position tables of a row are made for it.
-        test_size: the canvas in detection, where it differs: networks trained on crops see whole images later.
+        test_size: the canvas in inference, where it differs: networks trained on crops see whole images later.
         backbone_options: options of `create_backbone` for a row, such as `frozen_stages` or `gradient_checkpointing`.
-            BatchNorm follows the detector's settings unless it is named here.
+            BatchNorm (`normalization`, `norm_epsilon`, `norm_momentum`) follows the detector's settings unless it is
+            named here; None is not a name.
         settings: fields of `botformer.detection.Settings`.
 
     Raises:
@@ -80,26 +81,29 @@ def create_detector(
             "norm_epsilon": chosen.norm_epsilon,
             "norm_momentum": chosen.norm_momentum,
         }
-        backbone = create_backbone(backbone, image_size, **(norm | (backbone_options or {})))
+        named = {name: value for name, value in (backbone_options or {}).items() if value is not None}
+        backbone = create_backbone(backbone, image_size, **(norm | named))
     elif backbone_options:
-        raise InputError("backbone_options are for a row's name; a module comes as it is")
+        raise InputError("backbone_options are for the name of a row; a module is taken as it is, so leave them out")
     size = image_size if isinstance(image_size, tuple) else (image_size, image_size)
     return build_detector(kind, backbone, num_classes, size, chosen, test_size)
 
 
-def network_of(model_config: dict[str, Any]) -> Classifier | Detector:
-    """The network that a model config describes, with random weights (`create.loading.Loaded` says what stands in a model config).
+def network_of(model_config: dict[str, Any], backend: str = "auto") -> Classifier | Detector:
+    """The network that a model config describes, with random weights. `create.from_checkpoint.Loaded` says what a model
+    config holds; the implementation of the attention (`backend`) depends on the machine and is not in it.
 
     Raises:
         InputError: a value that is out of range or unknown.
         KeyError, TypeError, ValueError: not the model config of a network.
     """
-    if model_config["task"] != "detection":
+    task, options = model_config["task"], {"backend": backend} | model_config["options"]
+    if task != "detection":
         return create_model(
             model_config["model"],
             len(model_config["class_names"]),
             model_config["image_size"],
-            **model_config["options"],
+            **options,
         )
     return create_detector(
         model_config["detector"],
@@ -107,7 +111,7 @@ def network_of(model_config: dict[str, Any]) -> Classifier | Detector:
         len([(int(number), str(name)) for number, name in model_config["categories"]]),
         model_config["image_size"],
         test_size=DetectionImages(**model_config["images"]).canvas,
-        backbone_options=model_config["options"],
+        backbone_options=options,
         **model_config["settings"],
     )
 

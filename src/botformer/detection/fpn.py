@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from botformer.detection.norms import make_norm
+from botformer.batch_norm import make_norm
 from botformer.recipes.detector_settings import Settings
 
 

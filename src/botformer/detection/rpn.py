@@ -8,9 +8,9 @@ from torch.nn import functional as F
 from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
+from botformer.batch_norm import make_norm
 from botformer.detection.anchors import Anchors
 from botformer.detection.matcher import BETWEEN_THRESHOLDS, match
-from botformer.detection.norms import make_norm
 from botformer.detection.targets import Targets
 from botformer.recipes.detector_settings import Settings
 

@@ -1,20 +1,24 @@
-"""Recipes: one row of data a published experiment. Standard library only."""
+"""Recipes: one row of data per published experiment. Standard library only."""
 
 from botformer.errors import unknown
 from botformer.recipes import cifar10, coco, demo, imagenet, nuclei
+from botformer.recipes.experiment import Experiment
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 
-RECIPES: dict[str, ClassificationRecipe | DetectionRecipe] = {
-    **demo.RECIPES,
-    **nuclei.RECIPES,
-    **cifar10.RECIPES,
-    **imagenet.RECIPES,
-    **coco.RECIPES,
-}
+EXPERIMENTS: dict[str, Experiment] = {
+    row.name: row
+    for table in (demo, nuclei, cifar10, imagenet, coco)
+    for row in table.EXPERIMENTS
+}  # fmt: skip
+
+
+def find_experiment(name: str) -> Experiment:
+    """The row called `name`; an unknown name suggests the nearest (`InputError`)."""
+    if name not in EXPERIMENTS:
+        raise unknown("recipe", name, EXPERIMENTS)
+    return EXPERIMENTS[name]
 
 
 def find_recipe(name: str) -> ClassificationRecipe | DetectionRecipe:
-    """The recipe called `name`; an unknown name suggests the nearest (`InputError`)."""
-    if name not in RECIPES:
-        raise unknown("recipe", name, RECIPES)
-    return RECIPES[name]
+    """The recipe of that row."""
+    return find_experiment(name).recipe

@@ -1,40 +1,23 @@
-"""What a recipe may say. Standard library only: a recipe is data, and reading it must cost nothing."""
+"""The fields of a recipe. Standard library only: a recipe is data, and reading it must cost nothing."""
 
 from dataclasses import dataclass, field
 from typing import Literal
 
 from botformer.errors import InputError
-from botformer.recipes.detector_settings import Settings
+from botformer.recipes.check import check_fields
+from botformer.recipes.detector_settings import Kind, Settings
+from botformer.recipes.model_options import ModelOptions
 
 
 @dataclass(frozen=True)
-class Model:
-    """The network."""
+class Model(ModelOptions):
+    """The network: a row of the table, its options, and the weights it starts from."""
 
     name: str = "botnet50"
     """A row of `botformer models`."""
-    position: Literal["relative", "absolute", "none", "position_only", "blog"] = "relative"
-    """What the attention knows about positions (the paper: relative)."""
-    drop_path: float = 0.0
-    """Stochastic depth at the last block, growing linearly from 0 at the first."""
-    dropout: float = 0.0
-    """Dropout before the final linear layer."""
-    zero_gamma: bool = True
-    """Start every block as the identity: gamma 0 in its last BatchNorm (the paper: yes)."""
-    shortcut_activation: bool = False
-    """Activation on the projection shortcut, as in the authors' reference code."""
-    frozen_stages: int = 0
-    """Stages that do not train, counted from the stem (1 = stem, 2 = stem and c2, ...)."""
-    normalization: Literal["batch", "frozen", "sync"] = "batch"
-    """BatchNorm: live, frozen at its loaded statistics, or synchronised over processes. Of a detector: its backbone's;
-    pyramid and heads have `settings.normalization`."""
-    gradient_checkpointing: bool = False
-    """Recompute each block in the backward pass: less memory, about a third more time."""
-    tables: Literal["interpolate", "offset"] = "interpolate"
-    """Position tables at another map size: an entry is a share of the map, or a distance in cells."""
     weights: str = ""
     """Weights to start from: a .safetensors or .pth file, a run's folder, hf://owner/name, or a network of the package
-    by name. A classifier's or a ResNet's go into a detector's backbone."""
+    by name. A classifier's or a ResNet's go into a detector's backbone. Empty: random weights."""
 
 
 @dataclass(frozen=True)
@@ -48,7 +31,7 @@ class Images:
     hflip: bool = True
     """Flip half of the training images left to right (digits and text must not be)."""
     rand_augment_layers: int = 0
-    """RandAugment operations an image; 0 is off (the paper: 2)."""
+    """RandAugment operations per image; 0 is off (the paper: 2)."""
     rand_augment_magnitude: int = 10
     """RandAugment magnitude of 0 to 30 (the paper: 10)."""
     mixup: float = 0.0
@@ -56,11 +39,14 @@ class Images:
     cutmix: float = 0.0
     """Alpha of cutmix; 0 is off."""
     evaluation_crop: float = 0.875
-    """Side of the centre crop in evaluation, as a share of the resized shorter side."""
+    """Side of the centre crop in evaluation, as a fraction of the resized shorter side."""
     max_bad_files: int = 20
     """Stop when more images than this cannot be read; fewer are skipped, counted and listed."""
     max_megapixels: float = 100.0
     """An image larger than this counts as unreadable (it may be a decompression bomb)."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "images")
 
 
 @dataclass(frozen=True)
@@ -78,21 +64,17 @@ class DetectionImages:
     rot90: bool = False
     """Turn training images by 0, 90, 180 or 270 degrees: for images without an up and a down."""
     mask_crop: int = 112
-    """Side of the square that a mask is kept as."""
+    """Side of the square, in pixels, in which the mask of an object's box is kept as a training target."""
     max_bad_files: int = 20
     """Stop when more images than this cannot be read; fewer are skipped, counted and listed."""
     max_megapixels: float = 100.0
     """An image larger than this counts as unreadable (it may be a decompression bomb)."""
 
     def __post_init__(self) -> None:
+        check_fields(self, "images")
         low, high = self.scale_jitter
-        if not 0 < low <= high:
+        if low > high:
             raise InputError(f"images.scale_jitter is {low} to {high}; two scales above 0, the smaller first")
-        if min(self.size, self.mask_crop) < 1 or self.test_size < 0:
-            raise InputError(
-                f"images.size {self.size} and images.mask_crop {self.mask_crop} must be at least 1 pixel, "
-                f"images.test_size {self.test_size} 0 or more"
-            )
 
     @property
     def canvas(self) -> int:
@@ -102,7 +84,7 @@ class DetectionImages:
 
 @dataclass(frozen=True)
 class Optimizer:
-    """How weights move."""
+    """The optimiser and its regularisation."""
 
     name: Literal["sgd", "momentum", "adamw"] = "sgd"
     """sgd is Nesterov's with momentum 0.9; momentum is the plain one with 0.9."""
@@ -114,43 +96,55 @@ class Optimizer:
     weight_decay: float = 1e-4
     """On kernels only: not on biases, BatchNorm or position tables."""
     label_smoothing: float = 0.0
+    """Of the cross-entropy; classifiers only."""
     clip_norm: float = 0.0
     """Largest norm of the gradient; 0 is off."""
     ema: float = 0.0
     """Decay of the moving average of the weights that is evaluated and saved as well; 0 is off."""
 
+    def __post_init__(self) -> None:
+        check_fields(self, "optimizer")
+
 
 @dataclass(frozen=True)
 class Schedule:
-    """How long, and the learning rate over time."""
+    """The length of training and the learning rate over time."""
 
     epochs: int = 100
+    """Passes over the training images."""
     kind: Literal["cosine", "step"] = "cosine"
+    """cosine: down to 0; step: multiplied at milestones."""
     warmup_epochs: float = 5.0
     """Linear warm-up, in epochs."""
     warmup_start: float = 0.0
-    """Learning rate of the first step, as a share of the peak."""
+    """Learning rate of the first step, as a fraction of the peak."""
     milestones: tuple[float, ...] = (0.67, 0.89)
-    """step: where the learning rate falls, as shares of the whole run."""
+    """step: where the learning rate falls, as fractions of the whole run."""
     milestone_factor: float = 0.1
-    """step: by how much it falls."""
+    """step: what the learning rate is multiplied by at each milestone."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "schedule")
 
 
 @dataclass(frozen=True)
 class Run:
-    """The machine's side of it. Batch size, accumulation (through BatchNorm), precision and seed change the result."""
+    """Batch, hardware, checkpoints. Batch size, accumulation (through BatchNorm), precision, seed change the result."""
 
     batch_size: int = 1024
-    """Images an optimiser step, over all processes and accumulated parts together."""
+    """Images per optimiser step, over all processes and accumulated parts together."""
     accumulation: int = 1
-    """Parts a batch is computed in, one after the other, when it does not fit into memory."""
+    """Parts a batch is split into and computed one after the other, when it does not fit into memory."""
     precision: Literal["float32", "bf16"] = "bf16"
+    """bf16: mixed precision."""
     seed: int = 0
+    """Of initial weights, order of images and augmentation."""
     workers: int = -1
-    """Processes that read images; -1: one a core, at most 8; 0: none."""
+    """Processes that read images; -1: one per core, at most 8; 0: none."""
     threads: int = 0
-    """Threads of the network on a CPU; 0: PyTorch's choice, one a core. Small networks are fastest with 1."""
+    """Threads of the network on a CPU; 0: PyTorch's choice, one per core. Small networks are fastest with 1."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    """auto: a GPU if there is one."""
     evaluate_every: int = 1
     """Epochs between evaluations."""
     checkpoint_every: int = 1
@@ -158,22 +152,18 @@ class Run:
     keep: int = 2
     """Latest checkpoints to keep, besides the best."""
     max_steps: int = 0
-    """Stop after so many steps (the schedule keeps its length); 0: run to the end."""
+    """Stop after this many steps (the schedule keeps its length); 0: run to the end."""
     tensorboard: bool = False
     """Also write TensorBoard files (needs `botformer[log]`)."""
+
+    def __post_init__(self) -> None:
+        check_fields(self, "run")
 
 
 @dataclass(frozen=True)
 class Recipe:
-    """One experiment, as the training loop reads it. `ours` names the fields that no source gives: our choice."""
+    """What the training loop reads."""
 
-    source: str = ""
-    """Where the settings come from."""
-    expect: str = ""
-    """What the source reports; never what we measured."""
-    cost: str = ""
-    """What it takes."""
-    ours: tuple[str, ...] = ()
     model: Model = field(default_factory=Model)
     optimizer: Optimizer = field(default_factory=Optimizer)
     schedule: Schedule = field(default_factory=Schedule)
@@ -184,7 +174,6 @@ class Recipe:
 class ClassificationRecipe(Recipe):
     """Images with one label each."""
 
-    task: Literal["classification"] = "classification"
     images: Images = field(default_factory=Images)
 
 
@@ -192,9 +181,8 @@ class ClassificationRecipe(Recipe):
 class DetectionRecipe(Recipe):
     """Images with objects in them."""
 
-    task: Literal["detection"] = "detection"
-    detector: Literal["mask_rcnn", "faster_rcnn"] = "mask_rcnn"
-    """Boxes and masks, or boxes alone."""
+    detector: Kind = "mask_rcnn"
+    """mask_rcnn: boxes and masks; faster_rcnn: boxes alone; keypoint_rcnn: boxes and key points."""
     images: DetectionImages = field(default_factory=DetectionImages)
     settings: Settings = field(default_factory=Settings)
     """Pyramid, proposals and heads."""

@@ -9,7 +9,6 @@ from pathlib import Path
 
 from accelerate import Accelerator
 
-from botformer.recipes.check import check
 from botformer.recipes.schema import Recipe
 from botformer.seeding import seed_all
 from botformer.training.checkpoint import State
@@ -49,7 +48,6 @@ def fit(
     Raises `InputError` for settings that make no run, a folder that holds another run, a broken checkpoint, and a loss
     that is not finite; `Interrupted` when a signal stopped the run, after it has saved a checkpoint.
     """
-    check(recipe)
     accelerator = open_accelerator(recipe.run)
     plan = make_plan(recipe, train.steps_per_epoch)
     start = find_start(out, recipe, resume)

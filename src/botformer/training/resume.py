@@ -14,10 +14,7 @@ from botformer.training.train_step import TrainState
 Resume = Literal["auto", "never"]
 
 MAY_DIFFER = {
-    "source",
-    "expect",
-    "cost",
-    "ours",
+    "model.backend",
     "model.gradient_checkpointing",
     "model.weights",
     "images.max_bad_files",
@@ -77,9 +74,12 @@ def restore(train_state: TrainState, out: Path, start: tuple[Path, State]) -> No
 
 
 def _check_same_card(out: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
-    """With one recipe only the data can make a difference: other classes, in another order."""
+    """With one recipe only the data can make a difference: other classes, in another order.
+
+    Options are left to `_check_same_recipe`, which knows which may differ and which are newer than the run.
+    """
     now = json.loads(json.dumps(now))
-    for name in sorted(saved.keys() & now.keys() - {"images"}):
+    for name in sorted(saved.keys() & now.keys() - {"images", "options", "settings"}):
         if saved[name] != now[name]:
             raise InputError(
                 f"{out} holds a run on other data: its {name} are {str(saved[name])[:200]}, those of this data "

@@ -68,4 +68,4 @@ def read_model_config(file: Path) -> dict[str, Any]:
         raise InputError(
             f"{file} has a {type(model_config).__name__} as its model config, not an object; was it written by botformer?"
         )
-    return stored_names.recipe(model_config)
+    return stored_names.model_config(model_config)

@@ -9,7 +9,7 @@ from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
-from botformer.detection.norms import make_norm
+from botformer.batch_norm import make_norm
 from botformer.detection.roi_heads.roi_align import MultiScaleRoIAlign
 from botformer.detection.roi_heads.sampling import SampledProposals
 from botformer.detection.targets import Targets

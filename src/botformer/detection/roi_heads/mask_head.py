@@ -8,8 +8,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.ops import Conv2dNormActivation
 
+from botformer.batch_norm import make_norm
 from botformer.detection.masks import mask_targets
-from botformer.detection.norms import make_norm
 from botformer.detection.roi_heads.roi_align import MultiScaleRoIAlign
 from botformer.detection.roi_heads.sampling import SampledProposals
 from botformer.detection.targets import Targets
@@ -22,7 +22,7 @@ class MaskHead(nn.Module):
     def __init__(self, num_classes: int, pooling: MultiScaleRoIAlign, settings: Settings) -> None:
         super().__init__()
         self.settings, self.pooling = settings, pooling
-        width, norm = settings.mask_channels, partial(make_norm, settings=settings)
+        width, norm = settings.mask_channels, partial(make_norm, options=settings)
         widths = [settings.fpn_channels] + [width] * settings.mask_convolutions
         self.convolutions = nn.Sequential(*(Conv2dNormActivation(a, b, norm_layer=norm) for a, b in pairwise(widths)))
         self.enlarge = nn.ConvTranspose2d(widths[-1], width, 2, stride=2, bias=False)
