@@ -12,7 +12,7 @@ from botformer import cli
 from botformer.benchmark import attention_suite, chart, detection_suite, headline_suite, model_suite, third_party
 from botformer.benchmark.comparison import run_case
 from botformer.benchmark.roofline import Peaks
-from botformer.benchmark.run import TITLES
+from botformer.benchmark.run_suite import TITLES
 from botformer.benchmark.table import print_table
 from botformer.commands.benchmark import Suite
 from botformer.errors import InputError
@@ -24,7 +24,7 @@ PEAKS = Peaks(100.0, 10.0)
 @pytest.fixture(autouse=True)
 def _no_compiler_and_cheap_peaks(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    monkeypatch.setattr("botformer.benchmark.run.measure_peaks", lambda device, dtype: PEAKS)
+    monkeypatch.setattr("botformer.benchmark.run_suite.measure_peaks", lambda device, dtype: PEAKS)
 
 
 @pytest.mark.filterwarnings("ignore:flex_attention called without torch.compile")

@@ -15,7 +15,7 @@ from botformer import cli
 from botformer.commands.evaluate import Arguments
 from botformer.create import create_classification_task
 from botformer.detection.evaluation.coco_eval import NUMBERS
-from botformer.plots import detections
+from botformer.plots import draw_detections
 from botformer.recipes.schema import ClassificationRecipe, Images, Model
 
 from .detection_scenes import KNOWN, ODD, SIZES, rewrite, save_detector

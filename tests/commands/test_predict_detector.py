@@ -20,7 +20,7 @@ from botformer.create import create_classification_task
 from botformer.data.image_io import decode as read
 from botformer.detection.evaluation.coco_eval import NUMBERS
 from botformer.detection.sliced_inference import Tiling
-from botformer.plots import detections
+from botformer.plots import draw_detections
 from botformer.predict import detector
 from botformer.predict.detector import attention_of, detect_image
 from botformer.recipes.schema import ClassificationRecipe, Images, Model

@@ -34,7 +34,7 @@ def main(arguments: list[str]) -> None:
     # Here, so that --help does not wait for PyTorch.
     from rich.console import Console
 
-    from botformer.benchmark.run import run_suite
+    from botformer.benchmark.run_suite import run_suite
     from botformer.benchmark.table import print_table
     from botformer.errors import InputError
 

@@ -13,7 +13,7 @@ from botformer.commands.train import train
 from botformer.data.synthetic.digit_scenes import write_digit_scenes
 from botformer.data.synthetic.digits import write_digits
 from botformer.data.synthetic.nuclei_crops import write_nuclei
-from botformer.evaluate.checkpoint import evaluate_checkpoint
+from botformer.evaluate.evaluate_checkpoint import evaluate_checkpoint
 from botformer.evaluate.options import EvaluateOptions
 from botformer.recipes import find_recipe
 

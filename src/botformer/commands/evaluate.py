@@ -50,7 +50,7 @@ def main(arguments: list[str]) -> None:
 
 def evaluate(given: Arguments) -> None:
     # Heavy, and --help should not wait for it.
-    from botformer.evaluate.checkpoint import evaluate_checkpoint
+    from botformer.evaluate.evaluate_checkpoint import evaluate_checkpoint
     from botformer.evaluate.options import EvaluateOptions
 
     quiet = int(os.environ.get("RANK", "0")) > 0  # under torchrun only the first process writes to the screen

@@ -1,5 +1,5 @@
 """A trained network made ready for work."""
 
-from botformer.deploy.optimize import optimize
+from botformer.deploy.fold_and_freeze import optimize
 
 __all__ = ["optimize"]

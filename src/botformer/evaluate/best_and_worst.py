@@ -11,8 +11,8 @@ from botformer.data.detection.dataset import DetectionDataset, ImageRecord
 from botformer.data.image_io import decode
 from botformer.detection.evaluation.coco_eval import CocoEvaluator, Kind
 from botformer.detection.rle_masks import RLEMasks
-from botformer.plots import detections as plots
-from botformer.plots.detections import Shown
+from botformer.plots import draw_detections as plots
+from botformer.plots.draw_detections import Shown
 
 _EACH = 3
 

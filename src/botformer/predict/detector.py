@@ -22,7 +22,7 @@ from botformer.detection.rle_masks import RLEMasks
 from botformer.detection.sliced_inference import Tiling
 from botformer.detection.task import detect, padded_images
 from botformer.errors import InputError
-from botformer.plots import detections as plots
+from botformer.plots import draw_detections as plots
 from botformer.predict.coco_ids import IdAndSize, image_ids
 from botformer.predict.files import IMAGES, PREDICTIONS, Predictions, drawing_files
 from botformer.recipes.schema import DetectionImages

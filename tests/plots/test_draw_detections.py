@@ -8,7 +8,7 @@ from matplotlib.patches import PathPatch, Rectangle
 from PIL import Image
 
 from botformer.plots import style
-from botformer.plots.detections import Shown, draw_detection_attention, draw_detections, draw_pairs
+from botformer.plots.draw_detections import Shown, draw_detection_attention, draw_detections, draw_pairs
 
 GREY = 200
 
