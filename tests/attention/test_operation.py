@@ -110,7 +110,7 @@ def test_relative_logits_depend_only_on_the_offset():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("shape", [(2, 2, 7, 9, 16, 16), (1, 2, 12, 5, 32, 8)], ids=str)
-def test_augmented_stays_within_twice_the_error_of_the_definition(shape, dtype):
+def test_sdpa_stays_within_twice_the_error_of_the_definition(shape, dtype):
     torch.manual_seed(4)
     inputs = [tensor.detach().to(dtype) for tensor in random_inputs(*shape)]
     upstream = torch.randn(*shape[:4], shape[-1]).to(dtype)
@@ -128,7 +128,7 @@ def test_augmented_stays_within_twice_the_error_of_the_definition(shape, dtype):
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("Dv", [16, 8, 128])
-def test_augmented_never_holds_an_n_by_n_tensor(Dv, padded):
+def test_sdpa_never_holds_an_n_by_n_tensor(Dv, padded):
     """The largest tensor that any operator of the forward and backward pass returns stays far below N x N."""
     H, W = 24, 20
 
@@ -158,7 +158,9 @@ def test_augmented_never_holds_an_n_by_n_tensor(Dv, padded):
 def test_views_of_nchw_maps_are_taken_as_they_come():
     """Heads as the last stride, as they come out of a convolution that is not channels_last."""
     torch.manual_seed(6)
-    inputs = random_inputs(2, 2, 4, 4, 8, 24)  # as wide as the augmented keys, so that nothing is padded
+    inputs = random_inputs(
+        2, 2, 4, 4, 8, 24
+    )  # as wide as the keys with their one-hot columns, so that nothing is padded
     views = [t.transpose(2, 4).contiguous().transpose(2, 4) if t.ndim == 5 else t for t in inputs]
     assert views[2].stride(-1) != 1
     torch.testing.assert_close(relative_attention_2d(*views), relative_attention_2d(*inputs))
@@ -198,10 +200,13 @@ def test_autocast_does_not_change_the_precision_of_its_inputs():
     [
         (lambda a: a | {"q": a["q"][0]}, "q must be"),
         (lambda a: a | {"k": a["k"][..., :-1]}, r"k has shape \(1, 2, 3, 4, 7\), expected \(1, 2, 3, 4, 8\)"),
-        (lambda a: a | {"rel_height": a["rel_width"]}, r"rel_height has shape \(7, 8\), expected \(5, 8\).*fit_table"),
+        (
+            lambda a: a | {"rel_height": a["rel_width"]},
+            r"rel_height has shape \(7, 8\), expected \(5, 8\).*resize_table",
+        ),
         (lambda a: a | {"v": a["v"].float()}, "v is torch.float32"),
-        (lambda a: a | {"padding_mask": torch.zeros(1, 3, 4)}, "key_padding must be bool"),
-        (lambda a: a | {"backend": "augmentd"}, "did you mean augmented"),
+        (lambda a: a | {"padding_mask": torch.zeros(1, 3, 4)}, "padding_mask must be bool"),
+        (lambda a: a | {"backend": "tild"}, "did you mean tiled"),
     ],
 )
 def test_what_does_not_fit_is_named_with_what_was_expected(change, words):
@@ -211,7 +216,7 @@ def test_what_does_not_fit_is_named_with_what_was_expected(change, words):
         relative_attention_2d(**change(arguments))
 
 
-def test_auto_says_once_what_it_chose(caplog, monkeypatch):
+def test_auto_logs_its_choice_once(caplog, monkeypatch):
     monkeypatch.setattr("botformer.attention.backends._announced", set())
     with caplog.at_level("INFO"):
         for _ in range(3):

@@ -16,7 +16,7 @@ from botformer.attention import (
     resize_absolute_table,
     resize_table,
 )
-from botformer.attention.backends import BACKENDS
+from botformer.attention.backends import check_name, forbids
 from botformer.errors import InputError, unknown
 
 logger = logging.getLogger(__name__)
@@ -39,8 +39,8 @@ class MHSA2d(nn.Module):
         channels: C, in and out; a multiple of `heads`. There is no output projection.
         heads: N; the head width is D = C / N.
         size: (H, W) the position tables are made for. Other sizes run too: `tables` says by which rule.
-        tables: "interpolate" or "offset", see `attention.tables`.
-        backend: of the attention, see `relative_attention_2d`.
+        tables: "interpolate" or "offset", see `attention.position_tables`.
+        backend: of the attention, such as "auto" or "auto,-triton"; see `relative_attention_2d`.
         pool: average the result over 2x2, which makes half of each side, rounded up; for blocks of stride 2.
     """
 
@@ -60,9 +60,8 @@ class MHSA2d(nn.Module):
             raise unknown("position kind", position, get_args(Position))
         if tables not in get_args(TablePolicy):
             raise unknown("table policy", tables, get_args(TablePolicy))
-        if backend not in ("auto", *BACKENDS):
-            raise unknown("attention backend", backend, ["auto", *BACKENDS])
-        if position not in ("relative", "position_only") and backend not in ("auto", "sdpa"):
+        check_name(backend)
+        if position not in ("relative", "position_only") and forbids(backend, "sdpa"):
             raise InputError(f"backend {backend!r} computes relative positions; position {position!r} runs as 'sdpa'")
         if heads < 1 or channels % heads:
             raise InputError(f"{channels} channels do not divide into {heads} heads; choose a divisor of {channels}")
