@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -271,7 +272,7 @@ def _loader(parts: "_TrainingParts | _EvaluationParts", keys: Iterable[Any], wor
         collate_fn=_as_it_is,
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context=_start_method() if workers else None,
-        worker_init_fn=_end_with_main_process,
+        worker_init_fn=_start_worker,
         generator=torch.Generator(),  # the loader draws a number from it; from the global one, if there is none
     )
     with _interrupts_held():
@@ -297,8 +298,12 @@ def _as_it_is(part: Any) -> Any:
     return part
 
 
-def _end_with_main_process(_: int) -> None:
-    """Should the main process be killed: torch's own check looks at the fork server, which waits for the workers."""
+def _start_worker(_: int) -> None:
+    """Ignore Pillow's warnings of damaged metadata, in this process alone, and end with the main process.
+
+    Should that be killed: torch's own check looks at the fork server, which waits for the workers.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     main = multiprocessing.parent_process()
     assert main is not None
 
