@@ -19,11 +19,11 @@ def sizes_into_attention(name, size):
     return seen
 
 
-def test_the_three_attentions_at_1024_px_see_64_32_and_32_cells():
+def test_the_three_attentions_at_1024_px_have_maps_of_64_32_and_32_cells():
     assert sizes_into_attention("botnet50", 1024) == [(64, 64), (32, 32), (32, 32)]
 
 
-def test_all_three_attentions_of_s1_at_224_px_see_14_cells():
+def test_all_three_attentions_of_s1_at_224_px_have_maps_of_14_cells():
     assert sizes_into_attention("botnet_s1_50", 224) == [(14, 14)] * 3
 
 

@@ -13,7 +13,7 @@ from torch import Tensor
 from botformer.attention.definition import attention_by_definition
 from botformer.attention.sdpa import sdpa_attention
 from botformer.attention.tiled import tiled_attention
-from botformer.attention.triton_op import WIDEST_HEAD, triton_attention
+from botformer.attention.triton_op import MAX_HEAD_WIDTH, triton_attention
 from botformer.errors import InputError, unknown
 
 logger = logging.getLogger(__name__)
@@ -50,8 +50,8 @@ def _triton_unsupported(q: Tensor, v: Tensor) -> str:
         return "the fused kernels need a device of compute capability 8.0 or later"
     if q.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"the fused kernels take float32, bfloat16 and float16, not {q.dtype}"
-    if max(q.shape[-1], v.shape[-1]) > WIDEST_HEAD:
-        return f"a head of {max(q.shape[-1], v.shape[-1])} is wider than the fused kernels' {WIDEST_HEAD}"
+    if max(q.shape[-1], v.shape[-1]) > MAX_HEAD_WIDTH:
+        return f"a head of {max(q.shape[-1], v.shape[-1])} is wider than the {MAX_HEAD_WIDTH} of the fused kernels"
     return ""
 
 
@@ -62,9 +62,9 @@ def _compute_capability(index: int) -> int:
 
 def _tiled_unsupported(q: Tensor, v: Tensor) -> str:
     if q.device.type != "cpu":
-        return f"it is made for the CPU, the input is on {q.device.type}"
+        return f"it runs on the CPU, the input is on {q.device.type}"
     if q.dtype not in (torch.float32, torch.float64):
-        return f"it rounds every step to the input's dtype and takes float32 and float64, not {q.dtype}"
+        return f"it rounds every step to the input's dtype; it supports float32 and float64, not {q.dtype}"
     return ""
 
 

@@ -60,11 +60,11 @@ _UPRIGHT = {
 """EXIF orientation -> the transposition that makes the image upright."""
 
 
-class BadImage(InputError):  # noqa: N818 - it is the image that is bad
-    """An image that cannot be used: `name` says which, `reason` why."""
+class BadImage(InputError):  # noqa: N818 - named after the image, not the error
+    """The image `name` cannot be used, for `reason`."""
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)  # these very arguments: exceptions are pickled by them
+        super().__init__(name, reason)  # exceptions are pickled by these arguments
         self.name = name
         self.reason = reason
 
@@ -75,9 +75,9 @@ class BadImage(InputError):  # noqa: N818 - it is the image that is bad
 def decode(file: BinaryIO | Path, name: str, max_megapixels: float = 100.0) -> Image.Image:
     """Read an image as upright RGB, 8 bits per channel.
 
-    Transparent pixels are laid on white. 16-bit greys are divided by 257, so that white stays white. 32-bit integers
-    are read as 16-bit and floats as 0 to 1 where all their values fit; otherwise the image's own smallest value
-    becomes black and its largest white. Of several frames the first one is read.
+    Transparent images are composited on white. 16-bit greys are divided by 257, so that white stays white. 32-bit
+    integers are read as 16-bit and floats as 0 to 1 where all their values fit; otherwise the image's own smallest
+    value becomes black and its largest white. Of several frames the first one is read.
 
     Raises `BadImage`, under the given name, for what is not an image, is damaged, or has more than `max_megapixels`
     (10^6 pixels; judged by the header, before any pixel is decoded). WebP and GIF files and TIFF tiles have a second
@@ -144,7 +144,7 @@ def _decode(stream: BinaryIO, name: str, max_megapixels: float) -> Image.Image:
 def _orientation(image: ImageFile) -> int:
     """1 to 8 of an image as it lies in memory, from its EXIF block or else from XMP; 1, upright, where neither says."""
     if isinstance(image, TiffImageFile):
-        return 1  # Pillow turns these itself
+        return 1  # Pillow rotates these itself
     if isinstance(image, PngImageFile) and "exif" not in image.info:
         image.load()  # the block may follow the pixels
     exif = image.info.get("exif")
@@ -186,15 +186,15 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         return _to_8_bits(np.asarray(image), 1.0 if image.mode == "F" else 65535.0, name).convert("RGB")
     if image.has_transparency_data:
-        # The colour below transparent pixels is arbitrary, often black. White is the paper that drawings, logos and
-        # screenshots were made for, and what image viewers and browsers show.
+        # The colour under transparent pixels is arbitrary, often black. Drawings, logos and screenshots are made for a
+        # white background, which image viewers and browsers show too.
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
 
 
 def _to_8_bits(values: np.ndarray, white: float, name: str) -> Image.Image:
-    """Grey values (height, width) -> mode L; 0 to `white` if they lie in between, else their own range."""
+    """Grey values (height, width) -> mode L, scaled from 0 to `white`, or from their own range if they exceed it."""
     low, high = float(values.min()), float(values.max())
     if not np.isfinite((low, high)).all():
         raise BadImage(name, "holds values that are not finite")
