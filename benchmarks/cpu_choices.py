@@ -54,7 +54,7 @@ def main() -> None:
 
 def _products_row(matrices: int, M: int, K: int, N: int) -> dict[str, Any]:
     a, b = torch.randn(matrices, M, K), torch.randn(matrices, N, K).mT
-    products.WORTH_A_CALL = 0
+    products.CALL_PER_MATRIX_FROM = 0
     calls = {"torch.bmm": lambda _: torch.bmm(a, b), "oneDNN": lambda _: products.product(a, b)}
     times = take_turns(calls, rounds=15, device=CPU)
     return _row(f"{matrices} x ({M}x{K} @ {K}x{N})", times)

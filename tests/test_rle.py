@@ -15,10 +15,10 @@ def cases():
     yield torch.zeros(5, 7, dtype=torch.bool)
     yield torch.ones(5, 7, dtype=torch.bool)
     yield torch.ones(1, 1, dtype=torch.bool)
-    for share in (0.02, 0.3, 0.9):
-        yield torch.rand(40, 33) < share
+    for fraction in (0.02, 0.3, 0.9):
+        yield torch.rand(40, 33) < fraction
     columns = torch.zeros(6, 9, dtype=torch.bool)
-    columns[:, 3:6] = True  # runs that go on from column to column
+    columns[:, 3:6] = True  # runs that continue from column to column
     columns[4:, 2] = True
     yield columns
     corner = torch.zeros(300, 500, dtype=torch.bool)
@@ -28,7 +28,7 @@ def cases():
 
 
 @pytest.mark.parametrize("mask", list(cases()))
-def test_encoding_is_pycocotools_to_the_character_and_comes_back(mask):
+def test_encoding_equals_pycocotools_and_decodes_to_the_mask(mask):
     encoded = encode(mask.numpy())
     assert encoded == reference(mask)
     assert (decode(encoded) == mask.numpy()).all()

@@ -1,11 +1,11 @@
-"""Bottleneck Transformers (BoTNet) for PyTorch. Nothing heavy is imported before it is used."""
+"""Bottleneck Transformers (BoTNet) for PyTorch. Heavy dependencies are imported on first use."""
 
 from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
 
-# Public name -> the module it lives in; imported when it is first asked for (PEP 562).
+# Public name -> its module, which is imported on first access (PEP 562).
 _EXPORTS = {
     "MHSA2d": "botformer.backbone.mhsa",
     "convert": "botformer.weights.convert_timm",

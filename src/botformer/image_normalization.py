@@ -1,4 +1,4 @@
-"""ImageNet's statistics, which torchvision's and timm's weights expect, and ours: the one place that has them."""
+"""Normalisation by ImageNet's statistics, as torchvision's, timm's and botformer's weights expect it."""
 
 from collections.abc import Sequence
 
@@ -8,7 +8,7 @@ from torch import Tensor
 from botformer.errors import InputError
 
 IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
-"""Red, green, blue of values in 0..1."""
+"""Red, green, blue; for values in 0..1."""
 
 
 def normalize_bytes(images: Tensor) -> Tensor:
@@ -25,10 +25,10 @@ def normalize(images: Tensor) -> Tensor:
 
 
 def as_rgb_images(images: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
-    """RGB images, (B, 3, h, w) or a list of (3, h, w), uint8 or floats in 0..1 -> the same as floats in 0..1.
+    """RGB images, (B, 3, h, w) or a list of (3, h, w), uint8 or floats in 0..1 -> a list of (3, h, w) floats in 0..1.
 
     Raises:
-        InputError: naming the image that is neither.
+        InputError: something else, naming the image.
     """
     if isinstance(images, Tensor) and images.ndim == 3:
         raise InputError(f"images must be a batch (B, 3, h, w) or a list, got one image {tuple(images.shape)}")

@@ -1,6 +1,7 @@
-"""COCO's run lengths: pixels outside, inside, outside, ... of a mask, column by column, as numbers or as a string.
+"""COCO's run-length encoding of masks: pixels outside, inside, outside, ..., column by column, as counts or a string.
 
-The string holds each number less the one two before it (from the fourth on), five bits a character, lowest first.
+The string holds each count, from the fourth on as the difference from the one two before it, in groups of five bits per
+character, lowest bits first.
 """
 
 from collections.abc import Mapping, Sequence
@@ -10,9 +11,9 @@ import numpy as np
 
 
 def decode_counts(counts: str | list[int]) -> np.ndarray:
-    """int64 (runs,): pixels outside, inside, outside, ... of either kind of run-length encoding.
+    """COCO's string, or a list of counts -> int64 (runs,): pixels outside, inside, outside, ...
 
-    Raises ValueError where the string is not one.
+    Raises ValueError for a string that is not a run-length encoding.
     """
     if not isinstance(counts, str):
         return np.asarray(counts, dtype=np.int64)
@@ -21,16 +22,16 @@ def decode_counts(counts: str | list[int]) -> np.ndarray:
         return groups
     if groups.min() < 0 or groups.max() > 63:
         raise ValueError("holds characters that no run-length encoding has")
-    ends = np.flatnonzero(groups < 32)  # bit 5: more groups of this number follow
+    ends = np.flatnonzero(groups < 32)  # bit 5 is set where more groups of this number follow
     if not len(ends) or ends[-1] != len(groups) - 1:
         raise ValueError("stops in the middle of a number")
     starts = np.append(0, ends[:-1] + 1)
     if (ends - starts).max() > 10:
         raise ValueError("holds a number that is too large")
-    place = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
-    values = np.add.reduceat((groups & 31) << (5 * place), starts)
+    index = np.arange(len(groups)) - np.repeat(starts, ends - starts + 1)
+    values = np.add.reduceat((groups & 31) << (5 * index), starts)
     values -= (groups[ends] >> 4 & 1) << (5 * (ends - starts + 1))  # bit 4 of the last group: the sign
-    # From the fourth number on, each is written less the one two before it.
+    # From the fourth number on, each is stored as the difference from the one two before it.
     values[1::2] = np.cumsum(values[1::2])
     values[2::2] = np.cumsum(values[2::2])
     return values
@@ -39,7 +40,7 @@ def decode_counts(counts: str | list[int]) -> np.ndarray:
 def encode_window(window: np.ndarray, corner: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
     """A bool window (rows, columns) at (top, left) of an image of (height, width) that is empty elsewhere.
 
-    The image itself is never made. Returns COCO's compressed form, {"size": [height, width], "counts": str}.
+    The whole image is never built. Returns COCO's compressed form, {"size": [height, width], "counts": str}.
     """
     (height, width), (top, left) = size, corner
     columns = np.ascontiguousarray(window.astype(np.int8).T)
@@ -47,7 +48,7 @@ def encode_window(window: np.ndarray, corner: tuple[int, int], size: tuple[int, 
     first, last = (
         (column + left) * height + row + top for column, row in (np.nonzero(edges == 1), np.nonzero(edges == -1))
     )
-    # A run that reaches the foot of a column may go on at the head of the next.
+    # A run that reaches the bottom of a column may continue at the top of the next.
     apart = last[:-1] != first[1:]
     first, last = first[np.append(True, apart)[: len(first)]], last[np.append(apart, True)[: len(last)]]
     bounds = np.concatenate([[0], np.stack([first, last], 1).reshape(-1), [height * width]])
@@ -58,7 +59,7 @@ def encode_window(window: np.ndarray, corner: tuple[int, int], size: tuple[int, 
 
 
 def encode(mask: np.ndarray) -> dict[str, Any]:
-    """A bool mask (height, width) in COCO's compressed form."""
+    """A bool mask (height, width) -> COCO's compressed form, as `encode_window`."""
     return encode_window(mask, (0, 0), (mask.shape[0], mask.shape[1]))
 
 
@@ -71,7 +72,7 @@ def decode(encoded: Mapping[str, Any]) -> np.ndarray:
 
 
 def encode_counts(counts: Sequence[int]) -> str:
-    """The numbers as a string."""
+    """Counts as COCO's string; the reverse of `decode_counts`."""
     return "".join(_characters(count - counts[index - 2] if index > 2 else count) for index, count in enumerate(counts))
 
 

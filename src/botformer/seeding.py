@@ -1,7 +1,6 @@
-"""Random state as a function of what is being done, so that none of it has to be saved.
+"""Random seeds computed from (seed, epoch, sample) or (seed, step, rank), so that no random state has to be saved.
 
-A sample is seeded from (seed, epoch, sample) and a step from (seed, step, rank). A run therefore depends neither on
-the number of workers nor on where it was interrupted.
+A run therefore depends neither on the number of workers nor on where it was interrupted.
 """
 
 import random
@@ -20,15 +19,15 @@ def seed_all(*key: int) -> None:
 def seed_host(*key: int) -> None:
     """As `seed_all`, for work on the CPU: the generators of other devices stay as they are.
 
-    For single samples: going through every device costs ten times more than the rest (100 against 11 microseconds),
-    and reading a sample in the process that trains must not disturb the network's dropout.
+    For single samples: seeding every device takes ten times as long as the rest (100 against 11 microseconds), and
+    reading a sample in the training process must not disturb the network's dropout.
     """
     torch.default_generator.manual_seed(_seed_python_and_numpy(key))
 
 
 @contextmanager
 def host_state_kept() -> Iterator[None]:
-    """Give Python's, NumPy's and torch's CPU generators back as they were on entry."""
+    """Restore Python's, NumPy's and torch's CPU generators on exit."""
     python, numpy, cpu = random.getstate(), np.random.get_state(), torch.get_rng_state()
     try:
         yield
@@ -39,7 +38,7 @@ def host_state_kept() -> Iterator[None]:
 
 
 def _seed_python_and_numpy(key: tuple[int, ...]) -> int:
-    """Returns the seed that is left for torch."""
+    """Returns the seed for torch."""
     words = np.random.SeedSequence(key).generate_state(4)
     random.seed(int(words[0]))
     np.random.seed(int(words[1]))

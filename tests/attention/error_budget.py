@@ -1,4 +1,4 @@
-"""The budget of every fast version: twice the error of the definition at the same precision, float64 judging."""
+"""The error budget of every fast backend: twice the error of the definition at the same precision, against float64."""
 
 import torch
 
@@ -9,7 +9,7 @@ NAMES = ("out", "d_q", "d_k", "d_v", "d_rel_height", "d_rel_width")
 
 
 def assert_within_budget(attention, shape, dtype, padding_mask=None, device="cpu", layout=lambda q, k, v: (q, k, v)):
-    """`attention` takes q, k, v, both tables and the padding; `layout` may lay q, k, v out anew. Fresh inputs."""
+    """`attention` takes q, k, v, both tables and the padding; `layout` changes the memory layout of q, k, v."""
     inputs = [tensor.detach().to(device, dtype) for tensor in random_inputs(*shape)]
     inputs[:3] = layout(*inputs[:3])
     upstream = torch.randn(*shape[:4], shape[-1]).to(device, dtype)
@@ -20,7 +20,7 @@ def assert_within_budget(attention, shape, dtype, padding_mask=None, device="cpu
         return [out, *torch.autograd.grad(out, leaves, upstream.to(dtype))]
 
     exact, slow = run(attention_by_definition, torch.float64), run(attention_by_definition, dtype)
-    # Memory that nobody wrote to is not a number, so whatever is left out or read too early shows.
+    # Uninitialised memory is NaN, so whatever is not written, or read too early, shows.
     torch.use_deterministic_algorithms(True)
     torch.utils.deterministic.fill_uninitialized_memory = True
     try:
@@ -39,7 +39,7 @@ def assert_within_budget(attention, shape, dtype, padding_mask=None, device="cpu
 
 
 def channels_last(q, k, v):
-    """q, k, v (B, N, H, W, any) as they come out of one channels_last projection: views, only the last stride is 1."""
+    """q, k, v (B, N, H, W, any) as views of one channels_last projection: only the last stride is 1."""
     B, N, H, W, D = q.shape
     widest = max(D, v.shape[-1])
     memory = q.new_empty(B, H, W, 3, N, widest).permute(3, 0, 4, 1, 2, 5)

@@ -1,4 +1,4 @@
-"""A sweep over map sizes: round ones say little, because what differs is the last tile. `every_map` has all of them."""
+"""A sweep over map sizes, because sizes differ in their last tile. `every_map` runs all of them."""
 
 import pytest
 import torch
@@ -15,7 +15,7 @@ LAST_TILE_OF_ONE = [(50, 50), (46, 94), (58, 88), (43, 67)]
 def test_every_small_map_agrees_with_the_definition(tile, monkeypatch):
     if tile != "real tiles":
         monkeypatch.setattr(tiled, "TILE_LOGITS", 1)
-        monkeypatch.setattr(tiled, "FEWEST_QUERIES", 4 if "four" in tile else 8)
+        monkeypatch.setattr(tiled, "MIN_QUERIES", 4 if "four" in tile else 8)
     most = 150 if tile == "real tiles" else 64
     sizes = [(H, W) for H in range(1, 101) for W in range(1, 101) if most >= H * W]
     assert not [problem for H, W in sizes for problem in wrong_on_map(H, W)]

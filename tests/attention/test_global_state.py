@@ -1,4 +1,4 @@
-"""Switches of PyTorch's that belong to the whole process stay as they are, also while we work in several threads."""
+"""PyTorch's process-wide switches are not changed, not even while attention runs in several threads."""
 
 import threading
 

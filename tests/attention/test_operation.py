@@ -7,7 +7,7 @@ from botformer.attention.definition import logits_by_definition
 from botformer.errors import InputError
 from tests.attention.brute_force import attention_by_double_loop, random_inputs
 
-ON_THE_CPU = [name for name in BACKENDS if name != "triton"]  # that one has tests of its own
+ON_THE_CPU = [name for name in BACKENDS if name != "triton"]  # test_triton.py tests that one
 
 SHAPES = [  # B, N, H, W, D, Dv
     (2, 2, 3, 5, 4, 4),
@@ -79,7 +79,7 @@ def test_an_image_with_every_key_padded_gives_zeros_and_finite_gradients(backend
 
 @pytest.mark.parametrize("backend", ON_THE_CPU)
 @pytest.mark.parametrize("scale", [1, 100])
-def test_what_stands_in_padded_keys_changes_nothing(backend, scale):
+def test_the_values_of_padded_keys_change_nothing(backend, scale):
     torch.manual_seed(2)
     q, k, v, rel_height, rel_width = random_inputs(1, 2, 4, 4, 8, 8, torch.float32)
     padding = torch.zeros(1, 4, 4, dtype=torch.bool)
@@ -110,7 +110,7 @@ def test_relative_logits_depend_only_on_the_offset():
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16, torch.float16], ids=str)
 @pytest.mark.parametrize("shape", [(2, 2, 7, 9, 16, 16), (1, 2, 12, 5, 32, 8)], ids=str)
-def test_augmented_stays_within_twice_the_error_of_the_definition(shape, dtype):
+def test_sdpa_stays_within_twice_the_error_of_the_definition(shape, dtype):
     torch.manual_seed(4)
     inputs = [tensor.detach().to(dtype) for tensor in random_inputs(*shape)]
     upstream = torch.randn(*shape[:4], shape[-1]).to(dtype)
@@ -121,14 +121,14 @@ def test_augmented_stays_within_twice_the_error_of_the_definition(shape, dtype):
         return [out, *torch.autograd.grad(out, leaves, upstream.to(dtype))]
 
     exact = run("definition", torch.float64)
-    for judge, slow, fast in zip(exact, run("definition", dtype), run("sdpa", dtype), strict=True):
+    for reference, slow, fast in zip(exact, run("definition", dtype), run("sdpa", dtype), strict=True):
         # In the Euclidean norm: one wrong entry dominates it, the largest rounding error is luck.
-        assert (fast - judge).norm() <= 2 * (slow - judge).norm() + torch.finfo(dtype).tiny
+        assert (fast - reference).norm() <= 2 * (slow - reference).norm() + torch.finfo(dtype).tiny
 
 
 @pytest.mark.parametrize("padded", [False, True])
 @pytest.mark.parametrize("Dv", [16, 8, 128])
-def test_augmented_never_holds_an_n_by_n_tensor(Dv, padded):
+def test_sdpa_never_holds_an_n_by_n_tensor(Dv, padded):
     """The largest tensor that any operator of the forward and backward pass returns stays far below N x N."""
     H, W = 24, 20
 
@@ -152,13 +152,13 @@ def test_augmented_never_holds_an_n_by_n_tensor(Dv, padded):
     assert any("flash_attention_for_cpu_backward" in name for name in largest.seen)
     with Largest() as largest:
         relative_attention_2d(*inputs, padding_mask=padding, backend="definition")
-    assert largest.numel >= (H * W) ** 2  # the probe does see such tensors
+    assert largest.numel >= (H * W) ** 2  # the probe does detect such tensors
 
 
-def test_views_of_nchw_maps_are_taken_as_they_come():
+def test_views_of_nchw_maps_give_the_same():
     """Heads as the last stride, as they come out of a convolution that is not channels_last."""
     torch.manual_seed(6)
-    inputs = random_inputs(2, 2, 4, 4, 8, 24)  # as wide as the augmented keys, so that nothing is padded
+    inputs = random_inputs(2, 2, 4, 4, 8, 24)  # as wide as the keys with one-hot columns: nothing is padded
     views = [t.transpose(2, 4).contiguous().transpose(2, 4) if t.ndim == 5 else t for t in inputs]
     assert views[2].stride(-1) != 1
     torch.testing.assert_close(relative_attention_2d(*views), relative_attention_2d(*inputs))
@@ -198,20 +198,23 @@ def test_autocast_does_not_change_the_precision_of_its_inputs():
     [
         (lambda a: a | {"q": a["q"][0]}, "q must be"),
         (lambda a: a | {"k": a["k"][..., :-1]}, r"k has shape \(1, 2, 3, 4, 7\), expected \(1, 2, 3, 4, 8\)"),
-        (lambda a: a | {"rel_height": a["rel_width"]}, r"rel_height has shape \(7, 8\), expected \(5, 8\).*fit_table"),
+        (
+            lambda a: a | {"rel_height": a["rel_width"]},
+            r"rel_height has shape \(7, 8\), expected \(5, 8\).*resize_table",
+        ),
         (lambda a: a | {"v": a["v"].float()}, "v is torch.float32"),
-        (lambda a: a | {"padding_mask": torch.zeros(1, 3, 4)}, "key_padding must be bool"),
-        (lambda a: a | {"backend": "augmentd"}, "did you mean augmented"),
+        (lambda a: a | {"padding_mask": torch.zeros(1, 3, 4)}, "padding_mask must be bool"),
+        (lambda a: a | {"backend": "tild"}, "did you mean tiled"),
     ],
 )
-def test_what_does_not_fit_is_named_with_what_was_expected(change, words):
+def test_a_mismatch_is_named_with_what_was_expected(change, words):
     names = ("q", "k", "v", "rel_height", "rel_width")
     arguments = dict(zip(names, random_inputs(1, 2, 3, 4, 8, 8), strict=True))
     with pytest.raises(InputError, match=words):
         relative_attention_2d(**change(arguments))
 
 
-def test_auto_says_once_what_it_chose(caplog, monkeypatch):
+def test_auto_logs_its_choice_once(caplog, monkeypatch):
     monkeypatch.setattr("botformer.attention.backends._announced", set())
     with caplog.at_level("INFO"):
         for _ in range(3):
@@ -221,7 +224,7 @@ def test_auto_says_once_what_it_chose(caplog, monkeypatch):
 
 @pytest.mark.parametrize("backend", ["tiled", "sdpa", "definition"])
 @pytest.mark.parametrize(("H", "W"), [(4, 6), (5, 7), (1, 4), (3, 2)])
-def test_pooling_averages_cells_of_2x2_and_what_is_left_of_them_at_an_odd_edge(H, W, backend):
+def test_pooling_averages_cells_of_2x2_and_partial_cells_at_an_odd_edge(H, W, backend):
     torch.manual_seed(0)
     inputs = random_inputs(2, 2, H, W, 4, 3)
     plain = relative_attention_2d(*inputs, backend="definition")

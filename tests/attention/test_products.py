@@ -20,13 +20,13 @@ def gaps(*shape):
     return torch.randn(*shape[:-1], 3 * shape[-1])[..., : shape[-1]]
 
 
-@pytest.mark.parametrize("worth", [0, 2**62], ids=["a call a matrix", "one call"])
+@pytest.mark.parametrize("worth", [0, 2**62], ids=["one call per matrix", "one call"])
 @pytest.mark.parametrize("heads", [1, 3])
 @pytest.mark.parametrize("layout_b", [rows, columns, gaps])
 @pytest.mark.parametrize("layout_a", [rows, columns, gaps])
-def test_a_product_is_as_near_to_float64s_as_pytorchs_own(layout_a, layout_b, heads, worth, monkeypatch):
+def test_a_product_is_as_accurate_as_pytorchs_own(layout_a, layout_b, heads, worth, monkeypatch):
     torch.manual_seed(0)
-    monkeypatch.setattr(products, "WORTH_A_CALL", worth)
+    monkeypatch.setattr(products, "CALL_PER_MATRIX_FROM", worth)
     a, b = layout_a(heads, 70, 40), layout_b(heads, 40, 90)
     exact = a.double() @ b.double()
     ours, usual = (product(a, b) - exact).abs().max(), (a @ b - exact).abs().max()
@@ -34,14 +34,14 @@ def test_a_product_is_as_near_to_float64s_as_pytorchs_own(layout_a, layout_b, he
 
 
 @pytest.mark.parametrize("layout_b", [rows, columns, gaps])
-def test_a_product_lies_as_its_first_factor_does(layout_b):
+def test_a_product_has_the_layout_of_its_first_factor(layout_b):
     b = layout_b(2, 5, 6)
     assert product(rows(2, 4, 5), b).is_contiguous()
     assert product(columns(2, 4, 5), b).mT.is_contiguous()
 
 
 @pytest.mark.skipif(not ONEDNN, reason="measured on x86-64 alone")
-def test_large_float32_products_go_to_onednn_where_there_is_one_and_others_do_not(monkeypatch):
+def test_only_large_float32_products_go_to_onednn_where_it_is_available(monkeypatch):
     def calls(a, b):
         with torch.profiler.profile() as seen:
             product(a, b)

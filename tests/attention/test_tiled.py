@@ -17,9 +17,9 @@ SHAPES = [(2, 2, 7, 9, 16, 16), (1, 2, 12, 5, 32, 8), (1, 1, 1, 30, 8, 24), (3, 
 
 @pytest.fixture(params=[2**20, 2**10], ids=["one tile", "many tiles"])
 def tile_logits(request, monkeypatch):
-    """A map in one tile, or cut into tiles of a few queries with a rest that is smaller."""
+    """A map in one tile, or cut into tiles of a few queries and a smaller last one."""
     monkeypatch.setattr(tiled, "TILE_LOGITS", request.param)
-    monkeypatch.setattr(tiled, "FEWEST_QUERIES", 5)
+    monkeypatch.setattr(tiled, "MIN_QUERIES", 5)
 
 
 @pytest.mark.parametrize("padding", ["none", "corner", "nothing left"])
@@ -56,7 +56,7 @@ def test_pooled_results_and_gradients_are_those_of_the_average_of_the_definition
 
 def test_groups_and_tiles_cover_every_query_of_every_head_once(monkeypatch):
     monkeypatch.setattr(tiled, "TILE_LOGITS", 1000)
-    monkeypatch.setattr(tiled, "FEWEST_QUERIES", 4)
+    monkeypatch.setattr(tiled, "MIN_QUERIES", 4)
     for B, N, H, W in [(1, 1, 1, 1), (3, 2, 1, 5), (5, 3, 4, 2), (2, 3, 20, 15), (1, 5, 7, 143)]:
         q, covered = torch.zeros(B, N, H, W, 1), torch.zeros(B, N, H * W)
         tables = torch.zeros(2 * H - 1, 1), torch.zeros(2 * W - 1, 1)
@@ -67,7 +67,7 @@ def test_groups_and_tiles_cover_every_query_of_every_head_once(monkeypatch):
 
 
 class Largest(TorchDispatchMode):
-    """The most numbers that any tensor holds which an operator returns."""
+    """The number of elements of the largest tensor that an operator returns."""
 
     def __init__(self):
         super().__init__()
@@ -83,7 +83,7 @@ class Largest(TorchDispatchMode):
 
 def test_memory_grows_with_the_number_of_positions_and_not_with_its_square(monkeypatch):
     monkeypatch.setattr(tiled, "TILE_LOGITS", 2**12)
-    monkeypatch.setattr(tiled, "FEWEST_QUERIES", 8)
+    monkeypatch.setattr(tiled, "MIN_QUERIES", 8)
 
     def largest(size):
         inputs = [tensor.detach() for tensor in random_inputs(1, 2, size, size, 8, 8, torch.float32)]
@@ -97,14 +97,14 @@ def test_memory_grows_with_the_number_of_positions_and_not_with_its_square(monke
     assert largest(32) < (32 * 32) ** 2 / 8
 
 
-def test_it_calls_no_attention_of_pytorchs_that_could_build_the_matrix(monkeypatch):
+def test_it_does_not_call_pytorchs_attention_which_could_build_the_matrix(monkeypatch):
     monkeypatch.setattr(torch.nn.functional, "scaled_dot_product_attention", None)
     inputs = random_inputs(1, 2, 6, 6, 8, 8, torch.float32)
     relative_attention_2d(*inputs, backend="tiled").sum().backward()
 
 
 @pytest.mark.parametrize(("padded", "pool"), [(False, False), (True, True)])
-def test_the_operators_describe_themselves_truly(padded, pool):
+def test_the_operators_pass_opcheck(padded, pool):
     inputs = random_inputs(2, 2, 2, 4, 8, 6, torch.float32)
     padding = corner_padding(2, 2, 4) if padded else None
     torch.library.opcheck(tiled_attention, (*inputs, padding, pool))
@@ -137,14 +137,14 @@ def test_flops_are_those_of_the_definition_and_two_and_a_half_times_as_many_back
     assert backward.get_total_flops() == 2.5 * content + 2 * terms
 
 
-def test_sixteen_bit_inputs_are_refused_with_the_reason_and_auto_goes_elsewhere():
+def test_sixteen_bit_inputs_are_refused_with_the_reason_and_auto_takes_another_backend():
     inputs = [tensor.detach().bfloat16() for tensor in random_inputs(1, 1, 17, 17, 8, 8)]
     with pytest.raises(RuntimeError, match=r"'tiled' cannot run.*float32 and float64"):
         relative_attention_2d(*inputs, backend="tiled")
     assert torch.equal(relative_attention_2d(*inputs), relative_attention_2d(*inputs, backend="sdpa"))
 
 
-def test_auto_takes_the_plain_form_for_small_maps_and_tiles_from_there_on(monkeypatch):
+def test_auto_takes_the_definition_for_small_maps_and_tiles_for_larger_ones(monkeypatch):
     taken = []
     for name in ("tiled", "definition"):
         backend = backends.BACKENDS[name]
@@ -157,7 +157,7 @@ def test_auto_takes_the_plain_form_for_small_maps_and_tiles_from_there_on(monkey
     assert taken == ["definition", "definition", "tiled", "tiled"]
 
 
-def test_an_exported_graph_holds_pytorchs_own_operators_only():
+def test_an_exported_graph_has_only_pytorchs_own_operators():
     class Attention(torch.nn.Module):
         def forward(self, *inputs):
             return relative_attention_2d(*inputs)

@@ -1,4 +1,4 @@
-"""The fused kernels in Triton's interpreter, and what of them needs neither it nor a GPU."""
+"""The fused kernels in Triton's interpreter, and what can be tested without it and without a GPU."""
 
 import os
 import subprocess
@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from botformer.attention import relative_attention_2d
-from botformer.attention.triton_op import WIDEST_HEAD, triton_attention
+from botformer.attention.triton_op import MAX_HEAD_WIDTH, triton_attention
 from tests.attention.brute_force import random_inputs
 
 HERE = Path(__file__).parent
 
 
 def run_behaviour(**environment):
-    """`fused_behaviour.py` in a process of its own: Triton chooses its interpreter when it is imported."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "fused_behaviour.py"]
+    """`triton_behaviour.py` in a process of its own: Triton chooses its interpreter when it is imported."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "triton_behaviour.py"]
     return subprocess.run(
         command, cwd=HERE.parents[1], env=os.environ | environment, capture_output=True, text=True, check=False
     )
@@ -54,13 +54,13 @@ def test_importing_the_operator_does_not_import_triton():
     ("H", "W", "keys", "expected"),
     [(64, 64, 64, (1, 64)), (32, 32, 64, (2, 32)), (7, 7, 64, (8, 8)), (14, 14, 64, (4, 16)), (1, 100, 64, (1, 64))],
 )
-def test_a_key_tile_reaches_as_little_beyond_the_map_as_it_can(H, W, keys, expected):
+def test_a_key_tile_exceeds_the_map_as_little_as_possible(H, W, keys, expected):
     launch = pytest.importorskip("botformer.attention.triton_launch")
     assert launch.key_tile(H, W, keys) == expected
 
 
-def test_there_is_a_row_of_block_sizes_for_every_head_that_is_let_in():
+def test_there_is_a_row_of_block_sizes_for_every_head_width_that_is_accepted():
     launch = pytest.importorskip("botformer.attention.triton_launch")
     for major in (8, 9):
         for size in (2, 4):
-            assert max(width for row, bytes_, width in launch.ROWS if (row, bytes_) == (major, size)) == WIDEST_HEAD
+            assert max(width for row, bytes_, width in launch.ROWS if (row, bytes_) == (major, size)) == MAX_HEAD_WIDTH

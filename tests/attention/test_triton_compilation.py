@@ -22,7 +22,7 @@ KIBIBYTE = 1024
 
 
 def launches(shape, dtype, major, padded=False):
-    """All launches of a forward and a backward pass, on tensors without memory; q, k, v are views of one projection."""
+    """All launches of a forward and a backward pass, on meta tensors; q, k, v are views of one projection."""
     B, N, H, W, D = shape
 
     def empty(*shape, dtype=dtype):
@@ -38,7 +38,7 @@ def launches(shape, dtype, major, padded=False):
 
 
 def describe(value, path, constants, attributes):
-    """The type that Triton gives an argument; notes what it knows beyond: constants, and multiples of sixteen."""
+    """The type that Triton gives an argument; records what it specialises on: constants, and multiples of sixteen."""
     if isinstance(value, tuple):
         return tuple(describe(entry, (*path, i), constants, attributes) for i, entry in enumerate(value))
     if value is None or (isinstance(value, int) and value == 1):
@@ -102,7 +102,7 @@ def test_products_run_on_the_tensor_cores(tmp_path, monkeypatch):
 
 
 @pytest.mark.parametrize("precision", ["none", "tf32"])
-def test_float32_products_round_to_tf32_only_where_pytorch_was_told_to(precision, tmp_path, monkeypatch):
+def test_float32_products_round_to_tf32_only_where_pytorch_is_set_to(precision, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = precision

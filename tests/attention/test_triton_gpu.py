@@ -1,4 +1,4 @@
-"""The fused kernels on a GPU: the same behaviour as in the interpreter, and maps of the size they are made for."""
+"""The fused kernels on a GPU: the same behaviour as in the interpreter, and maps of realistic size."""
 
 import os
 

@@ -36,7 +36,7 @@ def built(create, name, **arguments):
 
 
 @pytest.mark.parametrize("name", ROWS)
-def test_what_is_counted_is_what_is_built(name):
+def test_the_count_equals_the_parameters_of_the_built_model(name):
     assert built(create_model, name) == count(ROWS[name]).parameters
     assert built(create_model, name, image_size=(96, 161), num_classes=7) == count(ROWS[name], (96, 161), 7).parameters
     assert built(create_backbone, name) == count(ROWS[name], num_classes=0).parameters
@@ -80,7 +80,7 @@ def test_published_multiply_adds_agree_to_what_is_printed(name, tolerance):
 
 
 def observed_multiply_adds(model, size):
-    """Hooks on the layers of the real model at work on meta tensors; attention by its formula from what it was fed."""
+    """Hooks on the layers of the real model on meta tensors; attention by its formula from the shape of its input."""
     total = 0
 
     def convolution(module, inputs, output):

@@ -16,7 +16,7 @@ def in_float64(layer):
 
 
 def dense_attention_weights(layer, x):
-    """(B, N, HW, HW) built cell by cell from the description of each position kind, sharing no code with the layer."""
+    """(B, N, HW, HW) built cell by cell from the description of each position kind, with no code of the layer."""
     B, C, H, W = x.shape
     N, D = layer.heads, C // layer.heads
     projected = layer.qkv(x).reshape(B, -1, N, D, H, W)
@@ -78,7 +78,7 @@ def test_every_parameter_gets_a_gradient(position):
 
 
 @pytest.mark.parametrize("position", KINDS)
-def test_padded_keys_are_as_if_they_were_not_there(position):
+def test_padded_keys_have_no_effect(position):
     """A padded canvas gives what the image alone gives, with tables that keep offsets (or positions)."""
     torch.manual_seed(1)
     layer = in_float64(MHSA2d(8, heads=2, size=(6, 6), position=position, tables="offset"))
@@ -116,7 +116,7 @@ def test_weights_of_another_size_load_by_the_rule_that_runs_other_sizes(position
     with caplog.at_level(logging.INFO):
         large.load_state_dict(small.state_dict())
     assert len(caplog.records) == 2
-    assert "taken over by" in caplog.text
+    assert "resized by" in caplog.text
     x = torch.randn(1, 8, 5, 7)
     torch.testing.assert_close(large(x), small(x))
 
@@ -142,7 +142,7 @@ def test_the_weights_of_the_blog_listing_load_and_give_its_output():
     MHSA2d(C, heads=2, size=(rows, columns), position="blog").load_state_dict(state | several_heads)
 
 
-def test_the_blog_listing_is_not_the_paper_s_layer():
+def test_the_blog_listing_is_not_the_papers_layer():
     """Its position term does not depend on the offset: shifting query and key together changes the logit."""
     torch.manual_seed(4)
     layer = in_float64(MHSA2d(4, heads=1, size=(4, 4), position="blog"))

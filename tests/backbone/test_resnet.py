@@ -19,11 +19,11 @@ def sizes_into_attention(name, size):
     return seen
 
 
-def test_the_three_attentions_at_1024_px_see_64_32_and_32_cells():
+def test_the_three_attentions_at_1024_px_have_maps_of_64_32_and_32_cells():
     assert sizes_into_attention("botnet50", 1024) == [(64, 64), (32, 32), (32, 32)]
 
 
-def test_all_three_attentions_of_s1_at_224_px_see_14_cells():
+def test_all_three_attentions_of_s1_at_224_px_have_maps_of_14_cells():
     assert sizes_into_attention("botnet_s1_50", 224) == [(14, 14)] * 3
 
 
@@ -179,13 +179,16 @@ def test_channels_last_gives_the_same():
         (lambda: create_model("botnet50", normalization="bach"), "did you mean batch"),
         (lambda: create_backbone("botnet50", dropout=0.1), "a backbone does not have"),
         (lambda: create_model("botnet_mini")(torch.zeros(3, 48, 48)), "images must be"),
-        (lambda: create_backbone("botnet_mini")(torch.zeros(1, 3, 8, 8), torch.zeros(1, 4, 4)), "padding has shape"),
+        (
+            lambda: create_backbone("botnet_mini")(torch.zeros(1, 3, 8, 8), torch.zeros(1, 4, 4)),
+            "padding_mask has shape",
+        ),
         (lambda: create_backbone("botnet_mini")(torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8)), "expected bool"),
         (lambda: create_model("botnet50", image_size=[48, 48]), "image_size must be"),
         (lambda: create_model("botnet50", image_size=48.0), "image_size must be"),
         (lambda: create_model("botnet50", num_classes=2.5), "whole"),
         (lambda: create_model("resnet50", position="relativ"), "did you mean relative"),
-        (lambda: create_model("botnet50", backend="augmentd"), "did you mean augmented"),
+        (lambda: create_model("botnet50", backend="tild"), "did you mean tiled"),
         (lambda: create_model("botnet50", position="none", backend="tiled"), "runs as 'sdpa'"),
     ],
 )

@@ -30,7 +30,7 @@ def test_images_are_normalised_as_torchvision_does():
     torch.testing.assert_close(normalize_bytes(images), expected, rtol=1e-5, atol=1e-5)
 
 
-def test_accuracy_equals_sklearn_s_and_does_not_depend_on_how_it_was_shared_out():
+def test_accuracy_equals_sklearn_s_and_does_not_depend_on_how_it_was_split_among_processes():
     generator = torch.Generator().manual_seed(2)
     logits, labels = torch.randn(200, 7, generator=generator), torch.randint(0, 7, (200,), generator=generator)
     files = [f"{number}.png" for number in range(200)]
@@ -85,7 +85,7 @@ def test_mixing_depends_on_the_seed_of_the_step_alone_and_leaves_the_batch_as_it
 
 
 def test_images_that_cannot_be_paired_are_named():
-    with pytest.raises(InputError, match="7 a part of the batch must be even"):
+    with pytest.raises(InputError, match="the 7 images per process must be an even number"):
         small_task(mixup=0.4)(some_batch(7))
 
 

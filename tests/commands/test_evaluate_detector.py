@@ -42,10 +42,10 @@ def metrics_in(out):
 def evaluated(network, data, tmp_path_factory):
     """The folder of an evaluation by stain, what it wrote to the screen, and the pairs of images that it drew."""
     out, screen, drawn = tmp_path_factory.mktemp("evaluated"), io.StringIO(), []
-    draw = detections.draw_pairs
+    draw = draw_detections.draw_pairs
     with pytest.MonkeyPatch.context() as patch, contextlib.redirect_stdout(screen):
         patch.setenv("COLUMNS", "200")
-        patch.setattr(detections, "draw_pairs", lambda pairs, file: (drawn.extend(pairs), draw(pairs, file)))
+        patch.setattr(draw_detections, "draw_pairs", lambda pairs, file: (drawn.extend(pairs), draw(pairs, file)))
         assert evaluate(network, data, out, "--by=stain") == 0
     return out, screen.getvalue(), drawn
 

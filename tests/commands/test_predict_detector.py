@@ -103,7 +103,7 @@ def test_files_without_annotations_are_numbered_and_described(network, data, tmp
 def test_the_threshold_is_for_drawings_and_the_screen_alone(network, data, tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("COLUMNS", "250")
     drawn = []
-    monkeypatch.setattr(detections, "draw_detections", lambda shown, out: drawn.append(shown))
+    monkeypatch.setattr(draw_detections, "draw_detections", lambda shown, out: drawn.append(shown))
     counts = []
     for threshold in ("0", "0.1", "0.4"):
         assert predict(network, tmp_path / threshold, data / "val" / "13.png", "--threshold", threshold) == 0
@@ -205,7 +205,7 @@ def test_attention_is_what_the_layer_computed_with(network, data):
 
 def test_the_attention_of_the_detection_that_was_asked_for_is_drawn(network, data, tmp_path, monkeypatch, capsys):
     drawn = []
-    monkeypatch.setattr(detections, "draw_detection_attention", lambda *call: drawn.append(call))
+    monkeypatch.setattr(draw_detections, "draw_detection_attention", lambda *call: drawn.append(call))
     file = data / "val" / "13.png"
     for number in (0, 5):
         more = ["--detection", number] if number else []

@@ -1,13 +1,16 @@
 import io
 import pickle
+import struct
 import subprocess
 import sys
+import threading
 import warnings
 from pathlib import Path
 
 import numpy as np
 import pytest
 from PIL import Image, ImageOps
+from PIL.PngImagePlugin import PngInfo
 
 from botformer.data.image_io import BadImage, decode, upright_size
 from botformer.errors import InputError
@@ -75,8 +78,8 @@ def test_transparency_is_laid_on_white(mode: str) -> None:
     colours = COLOURS if mode == "RGBA" else COLOURS[..., :1]
     image = Image.fromarray(np.dstack((colours, alpha)))
     assert image.mode == mode
-    share = alpha[..., None] / 255
-    expected = np.broadcast_to(colours * share + 255 * (1 - share), COLOURS.shape)
+    opacity = alpha[..., None] / 255
+    expected = np.broadcast_to(colours * opacity + 255 * (1 - opacity), COLOURS.shape)
     assert np.abs(pixels(encoded(image, "PNG")) - expected).max() <= 1
 
 
@@ -151,11 +154,12 @@ def test_exif_orientation_is_applied(format: str, orientation: int) -> None:
 
 
 @pytest.mark.parametrize("orientation", range(1, 9))
-def test_the_size_by_the_header_is_that_of_the_decoded_image(tmp_path: Path, orientation: int) -> None:
+@pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
+def test_the_size_by_the_header_is_that_of_the_decoded_image(tmp_path: Path, format: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
-    path = tmp_path / "a.jpg"
-    path.write_bytes(encoded(Image.fromarray(COLOURS), "JPEG", exif=exif.tobytes()).read())
+    path = tmp_path / "a"
+    path.write_bytes(encoded(Image.fromarray(COLOURS), format, exif=exif.tobytes()).read())
     assert upright_size(path) == decode(path, "a").size
 
 
@@ -190,21 +194,22 @@ def test_pillow_would_have_warned() -> None:
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"])
-def test_one_pixel_is_a_image(format: str) -> None:
+def test_one_pixel_is_an_image(format: str) -> None:
     assert pixels(encoded(Image.new("RGB", (1, 1), "white"), format)).shape == (1, 1, 3)
 
 
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"])
-@pytest.mark.parametrize("share", [0.02, 0.3, 0.6, 0.9])
-def test_a_file_that_was_cut_short_is_bad(format: str, share: float) -> None:
+@pytest.mark.parametrize("fraction", [0.02, 0.3, 0.6, 0.9])
+def test_a_file_that_was_cut_short_is_bad(format: str, fraction: float) -> None:
     noise = Image.fromarray(RNG.integers(0, 256, (64, 64, 3), dtype=np.uint8))
     whole = encoded(noise, format).getvalue()
     with pytest.raises(BadImage, match=r"^cut\.x: .+"):
-        decode(io.BytesIO(whole[: int(len(whole) * share)]), "cut.x")
+        decode(io.BytesIO(whole[: int(len(whole) * fraction)]), "cut.x")
 
 
+@pytest.mark.filterwarnings("ignore::UserWarning")  # Pillow's, of damaged TIFF tags
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF", "GIF", "BMP"])
-def test_random_damage_gives_a_image_or_bad_image_and_nothing_else(format: str) -> None:
+def test_random_damage_gives_an_image_or_bad_image_and_nothing_else(format: str) -> None:
     whole = encoded(Image.fromarray(RNG.integers(0, 256, (24, 24, 3), dtype=np.uint8)), format).getvalue()
     for seed in range(60):
         rng = np.random.default_rng(seed)
@@ -266,3 +271,86 @@ def test_our_limit_counts_and_pillows_own_stays_as_it_was(monkeypatch: pytest.Mo
     with pytest.raises(BadImage):
         decode(text, "x")
     assert Image.MAX_IMAGE_PIXELS == 4
+
+
+def test_eight_threads_decode_without_changing_what_a_bystander_sees(tmp_path: Path) -> None:
+    """Neither Pillow's limit nor the filters of warnings, also while somebody else enters and leaves filters."""
+    exif = Image.Exif()
+    exif[0x0112] = 6
+    files = [
+        encoded(Image.fromarray(COLOURS), "JPEG", exif=exif.tobytes()).getvalue(),
+        encoded(Image.fromarray(COLOURS), "JPEG", exif=b"Exif\0\0II*\0\x08\0\0\0\xff\xff\x12\x01").getvalue(),
+        encoded(Image.fromarray(COLOURS), "PNG").getvalue(),
+        encoded(Image.fromarray(COLOURS), "GIF").getvalue(),
+        b"no image",
+    ]
+    path = tmp_path / "a.jpg"
+    path.write_bytes(files[0])
+    before, seen, errors = (Image.MAX_IMAGE_PIXELS, list(warnings.filters)), [], []
+    done, start = threading.Event(), threading.Barrier(9)
+
+    def read(number: int) -> None:
+        start.wait()
+        try:
+            for turn in range(60):
+                content = files[(number + turn) % len(files)]
+                try:
+                    assert decode(io.BytesIO(content), "x").mode == "RGB"
+                except BadImage:
+                    assert content == b"no image"
+                assert upright_size(path) == (5, 7)
+        except Exception as error:
+            errors.append(error)
+
+    def watch() -> None:
+        start.wait()
+        while not done.is_set():
+            seen.append((Image.MAX_IMAGE_PIXELS, list(warnings.filters)))
+
+    threads = [threading.Thread(target=read, args=(number,)) for number in range(8)]
+    bystander = threading.Thread(target=watch)
+    for thread in (bystander, *threads):
+        thread.start()
+    for thread in threads:
+        thread.join()
+    done.set()
+    bystander.join()
+    assert errors == []
+    assert len(seen) > 10
+    assert [state for state in seen if state != before] == []
+    assert (Image.MAX_IMAGE_PIXELS, list(warnings.filters)) == before
+
+
+@pytest.mark.parametrize("kind", ["raw profile", "xmp attribute", "xmp element"])
+def test_the_orientation_is_found_wherever_pillow_finds_it(kind: str) -> None:
+    exif, info = Image.Exif(), PngInfo()
+    exif[0x0112] = 8
+    if kind == "raw profile":
+        info.add_text("Raw profile type exif", "\nexif\n40\n" + exif.tobytes().hex())
+    text = 'tiff:Orientation="8"' if kind == "xmp attribute" else "<tiff:Orientation>8</tiff:Orientation>"
+    if kind != "raw profile":
+        info.add_itxt("XML:com.adobe.xmp", text)
+    stream = encoded(Image.fromarray(COLOURS), "PNG", pnginfo=info)
+    with Image.open(stream) as image:
+        assert image.getexif()[0x0112] == 8
+        expected = np.asarray(ImageOps.exif_transpose(image))
+    np.testing.assert_array_equal(pixels(stream), expected)
+
+
+@pytest.mark.parametrize("kind", ["B", "H", "I", "d"])
+@pytest.mark.parametrize("order", "<>")
+def test_the_orientation_is_read_in_either_byte_order_and_as_any_integer(order: str, kind: str) -> None:
+    number = {"B": 1, "H": 3, "I": 4, "d": 12}[kind]
+    value = struct.pack(order + kind, 6).ljust(4, b"\0")[:4]
+    entries = [struct.pack(order + "HHI4s", 0x010E, 2, 1, b"a"), struct.pack(order + "HHI", 0x0112, number, 1) + value]
+    header = (b"II" if order == "<" else b"MM") + struct.pack(order + "HI", 42, 8)
+    exif = b"Exif\0\0" + header + struct.pack(order + "H", 2) + b"".join(entries) + bytes(4)
+    upright = pixels(encoded(Image.fromarray(COLOURS), "JPEG", exif=exif)).shape == (7, 5, 3)
+    assert upright == (kind != "d")
+
+
+def test_pillows_own_limit_is_named_where_it_still_counts(monkeypatch: pytest.MonkeyPatch) -> None:
+    stream = encoded(Image.fromarray(COLOURS), "WEBP")
+    monkeypatch.setattr(Image, "MAX_IMAGE_PIXELS", 4)
+    with pytest.raises(BadImage, match=r"x: .*exceeds limit.*PIL\.Image\.MAX_IMAGE_PIXELS"):
+        decode(stream, "x")

@@ -27,7 +27,7 @@ def test_every_part_of_the_key_counts() -> None:
     assert len(seen) == 12
 
 
-def test_host_state_is_given_back() -> None:
+def test_host_state_is_restored() -> None:
     seed_all(1)
     expected = [draws() for _ in range(2)]
     seed_all(1)

@@ -7,7 +7,7 @@ from botformer.errors import InputError
 
 
 def trained(name, position="relative", **options):
-    """A network whose BatchNorms have seen something: random affine maps and statistics."""
+    """A network whose BatchNorms have random affine maps and statistics."""
     torch.manual_seed(0)
     create = botformer.create_backbone if options.pop("backbone", False) else botformer.create_model
     model = create(name, position=position, **options).double()
@@ -35,8 +35,8 @@ def test_every_kind_of_block_folds_odd_maps_and_the_pool_too(name):
     model = trained(name, backbone=True)
     optimized = botformer.deploy.fold_and_freeze(model)
     images = torch.randn(1, 3, 97, 65, dtype=torch.float64)
-    for mine, theirs in zip(optimized(images).values(), model(images).values(), strict=True):
-        torch.testing.assert_close(mine, theirs)
+    for folded, original in zip(optimized(images).values(), model(images).values(), strict=True):
+        torch.testing.assert_close(folded, original)
 
 
 @pytest.mark.parametrize("normalization", ["batch", "frozen"])

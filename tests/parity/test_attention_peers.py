@@ -1,4 +1,4 @@
-"""Independent implementations that must agree with ours on the same weights."""
+"""Independent implementations that must give the same results as ours with the same weights."""
 
 import pytest
 import torch
@@ -10,13 +10,13 @@ from botformer import MHSA2d
 SIZES = [(4, 6), (6, 4), (8, 8)]  # lucidrains takes even sizes only
 
 
-def ours(size, scale=1.0):
+def make_layer(size, scale=1.0):
     torch.manual_seed(0)
     layer = MHSA2d(32, heads=4, size=size)
     torch.nn.init.normal_(layer.qkv.weight, std=0.5)
     layer.rel_height.data *= scale
     layer.rel_width.data *= scale
-    return layer.double()  # the same arithmetic in another order: in float64 nothing else can hide behind rounding
+    return layer.double()  # the same arithmetic in another order: in float64 rounding cannot hide a difference
 
 
 def assert_same(layer, peer, gradients):
@@ -24,13 +24,13 @@ def assert_same(layer, peer, gradients):
     torch.testing.assert_close(layer(x), peer(x))
     layer(x).square().sum().backward()
     peer(x).square().sum().backward()
-    for mine, theirs in gradients:
-        torch.testing.assert_close(mine.grad, theirs.grad)
+    for ours, peers in gradients:
+        torch.testing.assert_close(ours.grad, peers.grad)
 
 
 @pytest.mark.parametrize("size", [*SIZES, (5, 7), (1, 3)])
 def test_timm_with_scaled_positions_is_the_same_layer(size):
-    layer = ours(size)
+    layer = make_layer(size)
     peer = BottleneckAttn(32, feat_size=size, num_heads=4, dim_head=8, scale_pos_embed=True).double()
     tables = {"pos_embed.height_rel": layer.rel_height, "pos_embed.width_rel": layer.rel_width}
     peer.load_state_dict({"qkv.weight": layer.qkv.weight} | tables)
@@ -38,8 +38,8 @@ def test_timm_with_scaled_positions_is_the_same_layer(size):
     assert_same(layer, peer, [*pairs, (layer.rel_width, peer.pos_embed.width_rel)])
 
 
-def test_timm_s_default_is_our_layer_with_tables_times_root_d():
-    layer = ours((4, 6))
+def test_timms_default_is_our_layer_with_tables_times_root_d():
+    layer = make_layer((4, 6))
     peer = BottleneckAttn(32, feat_size=(4, 6), num_heads=4, dim_head=8).double()
     tables = {"pos_embed.height_rel": layer.rel_height / 8**0.5, "pos_embed.width_rel": layer.rel_width / 8**0.5}
     peer.load_state_dict({"qkv.weight": layer.qkv.weight} | tables)
@@ -49,7 +49,7 @@ def test_timm_s_default_is_our_layer_with_tables_times_root_d():
 
 @pytest.mark.parametrize("size", SIZES)
 def test_lucidrains_is_the_same_layer(size):
-    layer = ours(size)
+    layer = make_layer(size)
     peer = Attention(dim=32, fmap_size=size, heads=4, dim_head=8, rel_pos_emb=True).double()
     tables = {"pos_emb.rel_height": layer.rel_height, "pos_emb.rel_width": layer.rel_width}
     peer.load_state_dict({"to_qkv.weight": layer.qkv.weight} | tables)

@@ -1,15 +1,15 @@
-"""Our Mask R-CNN against torchvision's own: what each has learned after the same lessons.
+"""Our Mask R-CNN against torchvision's: the scores of both after the same training.
 
-Alike are a small BoTNet and its first weights, the images and their order, optimiser, schedule and steps, the widths
-of pyramid and heads, anchors, samples and thresholds. Both answer torchvision's call, so one function trains them and
-one scores them. torchvision gets BatchNorm where it takes it (pyramid and mask branch, as in its v2 models). The rest
-differs as docs/detection.md says. Two of these differences can be seen in the scores:
+Both have the same small BoTNet and initial weights, the same images in the same order, optimiser, schedule and steps,
+widths of pyramid and heads, anchors, samples and thresholds. Both have torchvision's call, so one function trains them
+and one scores them. torchvision gets BatchNorm where it supports it (pyramid and mask head, as in its v2 models). The
+other differences are those in docs/detection.md. Two of them are visible in the scores:
 
-* torchvision pastes masks into boxes of whole pixels. Objects of 40 px come back from perfect boxes and masks with an
-  IoU of 0.94, so that it loses the AP at 0.95 for a reason it cannot unlearn (ours was up to 0.1 ahead). The ellipses
-  here measure 56 to 84 px, which both can find at 0.95.
+* torchvision pastes masks into boxes of whole pixels. From perfect boxes and masks, objects of 40 px get an IoU of
+  0.94, so it cannot reach the AP at 0.95 (ours was up to 0.1 ahead). The ellipses
+  here measure 56 to 84 px, which both can detect at 0.95.
 * Its box loss weighs small errors more than the paper's code base does, so its boxes are the better ones after so few
-  steps, by 0.01 to 0.07 box AP; with its loss in our box branch the difference was gone (0.945 and 0.948).
+  steps, by 0.01 to 0.07 box AP; with its loss in our box head there was no difference (0.945 and 0.948).
 """
 
 import copy
@@ -34,17 +34,17 @@ from botformer.rle import encode
 SIDE = 192
 """Of the square images, in pixels; they fill the canvas."""
 CHANNELS, BOX_CHANNELS = 32, 64
-"""Of pyramid and mask branch; of the fully connected layers."""
+"""Of pyramid and mask head; of the fully connected layers."""
 ANCHORS, RATIOS = (48.0, 64.0, 88.0), (1.0, 2.0, 0.5)
 CANDIDATES, SAMPLES = 300, 32
-"""Anchors a level that suppression sees; regions an image that the losses look at."""
+"""Anchors per level before NMS; sampled proposals per image."""
 STEPS, BATCH, RATE = 200, 4, 4e-3
 UNSEEN = 40
 
 
 def scenes(seed: int) -> Iterator[tuple[Tensor, dict[str, Tensor]]]:
-    """Images (3, SIDE, SIDE) without end and their targets: one to four bright ellipses, at any angle and with soft
-    edges as nuclei have them, on noise."""
+    """Endless images (3, SIDE, SIDE) and their targets: one to four bright ellipses at any angle, with soft edges like
+    those of nuclei, on noise."""
     draw = torch.Generator().manual_seed(seed)
     y, x = torch.meshgrid(torch.arange(SIDE) + 0.5, torch.arange(SIDE) + 0.5, indexing="ij")
     while True:
@@ -77,7 +77,7 @@ def bounds(mask: Tensor) -> Tensor:
 
 
 class Pyramid(nn.Module):
-    """torchvision's pyramid on c3 to c5, in the form that its detectors ask for."""
+    """torchvision's pyramid on c3 to c5, in the form that its detectors require."""
 
     out_channels = CHANNELS
     maps = ("c3", "c4", "c5")
@@ -93,7 +93,7 @@ class Pyramid(nn.Module):
         return self.fpn({name: maps[name] for name in self.maps})
 
 
-def theirs(backbone: nn.Module) -> nn.Module:
+def torchvisions(backbone: nn.Module) -> nn.Module:
     return MaskRCNN(
         Pyramid(backbone),
         min_size=SIDE,
@@ -170,10 +170,10 @@ def mask_ap(detector: nn.Module, stream: Iterator[tuple[Tensor, dict[str, Tensor
 
 
 @pytest.mark.slow
-def test_our_mask_r_cnn_learns_as_well_as_torchvision_s():
+def test_our_mask_r_cnn_learns_as_well_as_torchvisions():
     torch.manual_seed(0)
     backbone = botformer.create_backbone("botnet_nano", image_size=SIDE, zero_gamma=False)
-    mine, other = (mask_ap_after_training(build, backbone, seed=0) for build in (ours, theirs))
+    mine, other = (mask_ap_after_training(build, backbone, seed=0) for build in (ours, torchvisions))
     assert min(mine, other) > 0.9
     # Seven runs with several seeds and steps gave -0.017 to 0.017; masks pasted one pixel off cost 0.06.
     assert abs(mine - other) < 0.03

@@ -18,7 +18,7 @@ def names(count: int) -> list[str]:
 
 
 @pytest.mark.parametrize("count", [2, 10, 20, 21, 300])
-def test_every_number_of_classes_gives_a_image_of_report_width(tmp_path, count):
+def test_every_number_of_classes_gives_a_figure_of_report_width(tmp_path, count):
     matrix = np.random.default_rng(count).integers(0, 50, (count, count))
     draw_confusion(matrix, names(count), tmp_path / "new" / "confusion.png")
     with Image.open(tmp_path / "new" / "confusion.png") as image:
@@ -28,7 +28,7 @@ def test_every_number_of_classes_gives_a_image_of_report_width(tmp_path, count):
     assert [path.name for path in (tmp_path / "new").iterdir()] == ["confusion.png"]
 
 
-def test_truth_runs_down_and_prediction_across(drawn, tmp_path):
+def test_rows_are_the_truth_and_columns_the_prediction(drawn, tmp_path):
     matrix = np.array([[5, 7], [0, 3]])  # seven times the truth 0 was taken for 1
     draw_confusion(matrix, ["zero", "one"], tmp_path / "unused.png")
     axes = drawn[0].axes[0]
@@ -39,7 +39,7 @@ def test_truth_runs_down_and_prediction_across(drawn, tmp_path):
     }
     assert axes.get_ylabel() == "truth"
     assert axes.get_xlabel().startswith("prediction")
-    assert axes.get_title(loc="left") == "8 of 15 right (53.3%)"
+    assert axes.get_title(loc="left") == "8 of 15 correct (53.3%)"
 
 
 def test_a_class_without_images_is_blank(drawn, tmp_path):
@@ -48,7 +48,7 @@ def test_a_class_without_images_is_blank(drawn, tmp_path):
     assert np.asarray(shown).tolist() == [[1, 0], [0, 0]]
 
 
-def test_nothing_evaluated_says_so(drawn, tmp_path):
+def test_without_an_evaluation_the_title_says_so(drawn, tmp_path):
     draw_confusion(np.zeros((3, 3), int), names(3), tmp_path / "unused.png")
     assert drawn[0].axes[0].get_title(loc="left") == "nothing was evaluated"
 
@@ -62,16 +62,16 @@ def test_many_classes_list_their_worst_confusions_first(drawn, tmp_path):
     assert listed == ["class 7 → class 311", "20  (40%)", "class 250 → class 3", "10  (25%)"]
 
 
-def test_a_lone_confusion_among_a_thousand_classes_survives_shrinking():
-    shares = np.zeros((999, 999))
-    shares[998, 401] = 0.5
-    small = confusion_matrix._largest_of_blocks(shares, 4)
+def test_a_single_confusion_among_a_thousand_classes_stays_visible():
+    fractions = np.zeros((999, 999))
+    fractions[998, 401] = 0.5
+    small = confusion_matrix._largest_of_blocks(fractions, 4)
     assert small.shape == (250, 250)
     assert small[249, 100] == 0.5
     assert small.sum() == 0.5
 
 
-def test_names_are_text_and_no_formula(tmp_path):
+def test_names_are_not_parsed_as_formulas(tmp_path):
     draw_confusion(np.eye(2, dtype=int), ["$_{", "$\\frac"], tmp_path / "confusion.png")
     matrix = np.ones((30, 30), int)
     draw_confusion(matrix, ["$_{"] * 30, tmp_path / "many.png")

@@ -15,7 +15,7 @@ def characters(font: str) -> set[int]:
     return set(FT2Font(findfont(font)).get_charmap())
 
 
-def test_a_character_that_another_font_has_is_written_in_it(recwarn, tmp_path):
+def test_a_character_is_drawn_in_another_font_that_has_it(recwarn, tmp_path):
     foreign = chr(min(characters("STIXGeneral") - characters("DejaVu Sans")))
     figure = style.new_figure(1)
     figure.set_layout_engine("none")
@@ -26,7 +26,7 @@ def test_a_character_that_another_font_has_is_written_in_it(recwarn, tmp_path):
     assert [str(warning.message) for warning in recwarn if "Glyph" in str(warning.message)] == []
 
 
-def test_a_character_that_no_font_has_is_replaced_and_warned_of_once(caplog):
+def test_a_character_that_no_font_has_is_replaced_with_one_warning(caplog):
     figure = style.new_figure(1)
     with caplog.at_level(logging.WARNING, "botformer.plots"):
         assert TextRenderer(figure, [f"a{NOBODYS}b"]).clean(f"a{NOBODYS}b", 10) == f"a{UNKNOWN}b"

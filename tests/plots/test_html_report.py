@@ -51,7 +51,7 @@ def page(folder: Path, *sections: Section, title: str = "a report") -> Page:
     return Page((folder / "report.html").read_text(encoding="utf-8"))
 
 
-def test_everything_is_escaped_and_comes_back_as_it_was(tmp_path, png):
+def test_all_text_is_escaped_and_read_back_unchanged(tmp_path, png):
     content = [NASTY, ImageBlock(png, NASTY), Table([NASTY], [[NASTY]]), Preformatted(NASTY)]
     found = page(tmp_path, Section(NASTY, content), title=NASTY)
     for tag in ("title", "h1", "h2", "p", "figcaption", "th", "td", "pre"):
@@ -60,7 +60,7 @@ def test_everything_is_escaped_and_comes_back_as_it_was(tmp_path, png):
     assert not found.all("script")
 
 
-def test_images_are_inside_byte_for_byte(tmp_path, png):
+def test_images_are_embedded_byte_for_byte(tmp_path, png):
     source = page(tmp_path, Section("images", [ImageBlock(png, "red")])).all("img")[0]["src"]
     assert source is not None
     kind, data = source.split(",")
@@ -79,7 +79,7 @@ def test_nothing_is_loaded_from_elsewhere(tmp_path, png):
     assert "default-src 'none'" in str(policies[0])
 
 
-def test_a_phone_and_a_dark_screen_are_served(tmp_path):
+def test_the_page_adapts_to_phones_and_dark_mode(tmp_path):
     found = page(tmp_path)
     metas = {meta.get("name"): meta["content"] for meta in found.all("meta") if "content" in meta}
     assert metas["viewport"] == "width=device-width, initial-scale=1"
@@ -88,19 +88,19 @@ def test_a_phone_and_a_dark_screen_are_served(tmp_path):
     assert found.all("html") == [{"lang": "en"}]
 
 
-def test_columns_of_numbers_are_flush_right_and_others_are_not(tmp_path):
+def test_only_columns_of_numbers_are_right_aligned(tmp_path):
     table = Table(["name", "top-1", "time"], [["botnet50", "93.4 %", "12 s"], ["resnet50", "-", "−3e-4"]])
     found = page(tmp_path, Section("numbers", [table]))
     assert [cell.get("class") for cell in found.all("td")] == [None, "number", "number"] * 2
     assert [cell.get("class") for cell in found.all("th")] == [None, "number", "number"]
 
 
-def test_a_table_with_a_ragged_row_is_our_bug(tmp_path):
-    with pytest.raises(AssertionError, match="number of cells"):
+def test_a_row_of_another_length_fails_an_assertion(tmp_path):
+    with pytest.raises(AssertionError, match="different numbers of cells"):
         page(tmp_path, Section("numbers", [Table(["a", "b"], [["1"]])]))
 
 
-def test_a_failed_report_leaves_the_old_one_whole(tmp_path):
+def test_a_failed_report_leaves_the_old_one_unchanged(tmp_path):
     page(tmp_path, title="old")
     with pytest.raises(FileNotFoundError):
         page(tmp_path, Section("images", [ImageBlock(tmp_path / "absent.png", "")]), title="new")

@@ -19,7 +19,7 @@ def legend(figure) -> list[str]:
     return [text.get_text() for text in figure.axes[1].get_legend().get_texts()]
 
 
-def test_curves_are_drawn_as_they_are_with_their_ap(drawn, tmp_path):
+def test_curves_are_drawn_with_their_ap(drawn, tmp_path):
     steps = np.where(RECALL < 0.6, 0.9, 0)
     curves = [("box, IoU 0.5", RECALL, 1 - RECALL, 0.5), ("mask, IoU 0.5", RECALL, steps, 0.5346)]
     draw_precision_recall(curves, tmp_path / "unused.png")
@@ -33,7 +33,7 @@ def test_curves_are_drawn_as_they_are_with_their_ap(drawn, tmp_path):
 
 
 @pytest.mark.parametrize("average", [-1.0, float("nan")])
-def test_nothing_to_be_found_is_no_curve_at_zero(drawn, tmp_path, average):
+def test_without_objects_there_is_no_curve(drawn, tmp_path, average):
     draw_precision_recall([("mask", RECALL, np.zeros(101), average)], tmp_path / "unused.png")
     assert len(drawn[0].axes[0].lines[0].get_xdata()) == 0
     assert legend(drawn[0]) == ["mask   no objects"]
@@ -45,7 +45,7 @@ def test_lines_of_one_colour_differ_in_their_dashes(drawn, tmp_path):
     assert len(looks) == 12
 
 
-def test_the_file_has_the_report_width_and_a_label_is_no_formula(tmp_path):
+def test_the_file_has_the_report_width_and_labels_are_not_parsed_as_formulas(tmp_path):
     draw_precision_recall([("$_{ $^", RECALL, RECALL, 0.5)], tmp_path / "new" / "curve.png")
     with Image.open(tmp_path / "new" / "curve.png") as image:
         assert image.width == 1620

@@ -16,7 +16,7 @@ def test_figures_leave_no_global_state():
     assert subprocess.run([sys.executable, "-c", code], check=False).returncode == 0
 
 
-def test_a_failed_save_leaves_the_old_image_whole(tmp_path, monkeypatch):
+def test_a_failed_save_leaves_the_old_file_unchanged(tmp_path, monkeypatch):
     out = tmp_path / "figure.png"
     style.save(style.new_figure(1), out)
     before = out.read_bytes()

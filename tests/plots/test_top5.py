@@ -48,7 +48,7 @@ def test_any_shape_and_number_of_layers_fits_a_report(tmp_path, height, width, l
         assert drawn_file.height < 2400
 
 
-def test_the_glow_lies_where_the_weight_is(drawn, tmp_path):
+def test_the_heatmap_is_bright_where_the_weight_is(drawn, tmp_path):
     attention = [("c5", weights(4, 8, 3, 1))]
     draw_prediction(np.zeros((40, 80, 3), np.uint8), ["cat"], [0.9], attention, (10, 20), tmp_path / "unused.png")
     (figure,) = drawn
@@ -65,7 +65,7 @@ def test_the_glow_lies_where_the_weight_is(drawn, tmp_path):
     assert max(cell(row, column) for row in (0, 3) for column in (4, 7)) < 60  # far from the weight and the ring
 
 
-def test_the_ring_sits_on_the_query_position(drawn, tmp_path):
+def test_the_ring_is_at_the_query_position(drawn, tmp_path):
     draw_prediction(image(48, 48), ["cat"], [0.9], prediction(layers=3).attention, (20, 31), tmp_path / "unused.png")
     rings = [line.get_xydata().tolist() for axes in drawn[0].axes for line in axes.lines]
     assert rings == [[[31, 20]]] * 4
@@ -79,7 +79,7 @@ def test_bars_have_the_length_of_the_probabilities(drawn, tmp_path):
     assert [text.get_text() for text in axes.texts] == ["a", "70%", "b", "20%", "c", "< 0.1%"]
 
 
-def test_a_wrong_answer_names_the_truth_and_a_right_one_does_not_shout(drawn, tmp_path):
+def test_only_a_wrong_prediction_is_marked_and_names_the_truth(drawn, tmp_path):
     draw_gallery([prediction("seven"), prediction("one"), prediction()], tmp_path / "unused.png")
     assert headings(drawn[0]) == ["seven  80%", "seven  80%", "truth one", "seven  80%"]
 
@@ -91,5 +91,5 @@ def test_a_gallery_of_any_size_keeps_the_report_width(tmp_path):
             assert image.width == 1620
 
 
-def test_names_are_text_and_no_formula(tmp_path):
+def test_names_are_not_parsed_as_formulas(tmp_path):
     draw_prediction(image(8, 8), ["$_{"], [0.9], [("$\\frac", weights(2, 2, 0, 0))], (0, 0), tmp_path / "p.png", "$^")

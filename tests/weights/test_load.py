@@ -29,7 +29,7 @@ def test_a_resnet50_leaves_only_the_attention_of_c5_random(peer):
 
 
 @pytest.mark.parametrize("name", BOT_ROWS)
-def test_rows_of_the_same_depth_take_a_resnet50(name):
+def test_rows_of_the_same_depth_load_a_resnet50(name):
     state, model = torchvision.models.resnet50().state_dict(), create_model(name)
     match = load_state(model, state)
     random = [key for key in match.missing if not (".conv2." in key or "inserted" in key)]
@@ -47,7 +47,7 @@ def test_what_matched_is_logged_and_another_class_count_keeps_its_own_last_layer
     assert "tensors loaded" in caplog.text
 
 
-def test_tables_of_another_image_size_are_taken_over(tmp_path):
+def test_tables_of_another_image_size_are_resized(tmp_path):
     save_file(create_backbone("botnet_mini", image_size=48).state_dict(), tmp_path / "a.safetensors")
     model = create_backbone("botnet_mini", image_size=(96, 64))
     match = load_weights(model, tmp_path / "a.safetensors")
@@ -61,7 +61,7 @@ def test_tables_of_another_head_width_keep_their_own(tmp_path):
     assert match.other_shape == ["layer4.0.conv2.rel_height", "layer4.0.conv2.rel_width"]
 
 
-def test_the_blog_listing_s_names_are_translated_on_the_way(tmp_path):
+def test_the_blog_listings_names_are_translated(tmp_path):
     layer = MHSA2d(8, heads=1, size=(3, 5), position="blog")
     q, k, v = layer.qkv.weight.chunk(3)
     state = {"query.weight": q, "key.weight": k, "value.weight": v}

@@ -101,7 +101,7 @@ def test_places_that_cannot_be_read_again_are_refused(place, words, tmp_path):
     assert not list(tmp_path.iterdir())
 
 
-def test_a_card_that_is_no_data_is_refused(tmp_path):
+def test_a_model_config_that_json_cannot_hold_is_refused(tmp_path):
     with pytest.raises(
         InputError, match=r"the model config for .*a.safetensors must be a dict that JSON can hold .*set"
     ):
@@ -131,7 +131,7 @@ def test_what_is_no_safetensors_file_is_named(tmp_path):
         botformer.load(tmp_path / "page.safetensors")
 
 
-def test_weights_without_a_card_are_told_where_they_belong(saved, tmp_path):
+def test_the_message_for_weights_without_a_model_config_says_how_to_use_them(saved, tmp_path):
     save_file(load_file(saved), tmp_path / "bare.safetensors")
     with pytest.raises(
         InputError, match=r"bare.safetensors has weights but does not say of which network; .*--model.w"
@@ -139,7 +139,7 @@ def test_weights_without_a_card_are_told_where_they_belong(saved, tmp_path):
         botformer.load(tmp_path / "bare.safetensors")
 
 
-def card_text(file):
+def model_config_text(file):
     with safe_open(file, "pt") as opened:
         return opened.metadata()["botformer"]
 
@@ -173,8 +173,8 @@ def card_text(file):
         ),
     ],
 )
-def test_a_card_that_is_wrong_is_named_with_its_file(change, words, saved, tmp_path):
-    changed = change(json.loads(card_text(saved)))
+def test_a_wrong_model_config_is_named_with_its_file(change, words, saved, tmp_path):
+    changed = change(json.loads(model_config_text(saved)))
     text = changed if isinstance(changed, str) else json.dumps(changed)
     save_file(load_file(saved), tmp_path / "wrong.safetensors", metadata={"botformer": text})
     with pytest.raises(InputError, match=words) as caught:

@@ -30,7 +30,7 @@ def test_safetensors(tmp_path):
         lambda t: {f"_orig_mod.{name}": tensor for name, tensor in t.items()},
     ],
 )
-def test_pth_files_and_the_wrappers_that_scripts_leave(tmp_path, wrap):
+def test_pth_files_with_the_wrappers_of_training_scripts(tmp_path, wrap):
     torch.save(wrap(TENSORS), tmp_path / "a.pth")
     assert_same(read_state_dict(tmp_path / "a.pth"))
 
@@ -81,14 +81,14 @@ def test_files_without_a_state_dict_are_named(tmp_path, content, words):
         (b"these are just words", "not a PyTorch file"),
     ],
 )
-def test_what_is_no_weights_file_is_called_what_it_is(tmp_path, content, words):
+def test_other_kinds_of_files_are_named(tmp_path, content, words):
     (tmp_path / "a.pth").write_bytes(content)
     with pytest.raises(InputError, match=words):
         read_state_dict(tmp_path / "a.pth")
 
 
 @pytest.mark.parametrize("zipped", [True, False])
-def test_no_damage_ends_in_anything_but_a_message(tmp_path, zipped):
+def test_any_damage_gives_a_message(tmp_path, zipped):
     torch.save(TENSORS, tmp_path / "a.pth", _use_new_zipfile_serialization=zipped)
     whole = (tmp_path / "a.pth").read_bytes()
     random = np.random.default_rng(0)

@@ -1,4 +1,4 @@
-"""The operation: pure functions on tensors. Knows no module."""
+"""The attention operation as pure functions on tensors; no modules, no parameters."""
 
 from botformer.attention.operation import average_cells, relative_attention_2d
 from botformer.attention.position_tables import TablePolicy, resize_absolute_table, resize_table

@@ -1,10 +1,11 @@
-"""Which backends there are, which of them can run an input and, if one cannot, the reason in words."""
+"""The attention backends: which can run an input, the reason where one cannot, and which one runs."""
 
 import importlib.util
 import logging
 import os
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import lru_cache
 
 import torch
 from torch import Tensor
@@ -12,17 +13,18 @@ from torch import Tensor
 from botformer.attention.definition import attention_by_definition
 from botformer.attention.sdpa import sdpa_attention
 from botformer.attention.tiled import tiled_attention
-from botformer.attention.triton_op import WIDEST_HEAD, triton_attention
-from botformer.errors import unknown
+from botformer.attention.triton_op import MAX_HEAD_WIDTH, triton_attention
+from botformer.errors import InputError, unknown
 
 logger = logging.getLogger(__name__)
 
 
 @dataclass(frozen=True)
 class Backend:
-    """`run` takes the arguments of `relative_attention_2d`; `obstacle(q, v)` says why it cannot, or nothing.
+    """One implementation of `relative_attention_2d`.
 
-    `portable` backends consist of PyTorch's own operators, so that an exported graph runs where botformer is not.
+    `run` takes its tensor arguments. `unsupported_reason(q, v)` is the reason why these inputs cannot run, or "".
+    `portable` backends consist of PyTorch's own operators, so an exported graph runs where botformer is not installed.
     """
 
     name: str
@@ -30,7 +32,7 @@ class Backend:
     unsupported_reason: Callable[[Tensor, Tensor], str] = lambda q, v: ""
     portable: bool = False
     pools: bool = False
-    """`run` takes `pool` too, for maps of even height and width."""
+    """`run` also takes `pool`, for maps of even height and width."""
 
 
 TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
@@ -43,13 +45,13 @@ def _triton_unsupported(q: Tensor, v: Tensor) -> str:
     if not q.is_cuda and not (TRITON_INTERPRETED and q.device.type == "cpu"):
         return f"the fused kernels run on CUDA devices, the input is on {q.device.type}"
     if torch.version.hip:
-        return "the fused kernels are made for NVIDIA's devices and were never tried on others"
+        return "the fused kernels are written for NVIDIA GPUs and untested on others"
     if q.is_cuda and _compute_capability(q.device.index) < 8:
         return "the fused kernels need a device of compute capability 8.0 or later"
     if q.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"the fused kernels take float32, bfloat16 and float16, not {q.dtype}"
-    if max(q.shape[-1], v.shape[-1]) > WIDEST_HEAD:
-        return f"a head of {max(q.shape[-1], v.shape[-1])} is wider than the fused kernels' {WIDEST_HEAD}"
+    if max(q.shape[-1], v.shape[-1]) > MAX_HEAD_WIDTH:
+        return f"a head of {max(q.shape[-1], v.shape[-1])} is wider than the {MAX_HEAD_WIDTH} of the fused kernels"
     return ""
 
 
@@ -60,9 +62,9 @@ def _compute_capability(index: int) -> int:
 
 def _tiled_unsupported(q: Tensor, v: Tensor) -> str:
     if q.device.type != "cpu":
-        return f"it is made for the CPU, the input is on {q.device.type}"
+        return f"it runs on the CPU, the input is on {q.device.type}"
     if q.dtype not in (torch.float32, torch.float64):
-        return f"it rounds every step to the input's dtype and takes float32 and float64, not {q.dtype}"
+        return f"it rounds every step to the input's dtype; it supports float32 and float64, not {q.dtype}"
     return ""
 
 
@@ -73,8 +75,8 @@ def _sdpa_unsupported(q: Tensor, v: Tensor) -> str:
 
 
 # In order of preference: `auto` takes the first that can run the input, with one exception for small maps below. On the
-# CPU "tiled" was measured the fastest beyond 256 positions (results/attention_cpu.json). On CUDA nothing
-# was measured yet: until the fused kernels have run on a GPU, PyTorch's stand before them.
+# CPU "tiled" is the fastest beyond 256 positions (results/attention_cpu.json). On CUDA nothing has been measured yet:
+# until the fused kernels have run on a GPU, PyTorch's come first.
 BACKENDS = {
     backend.name: backend
     for backend in (
@@ -85,29 +87,108 @@ BACKENDS = {
     )
 }
 SMALL_MAP = 256
-"""Positions up to which the plain form is the fastest on the CPU, its matrix being small enough for a cache."""
-_announced: set[tuple[str, str]] = set()
+"""Positions up to which the definition is the fastest on the CPU: its matrix fits in a cache."""
+ENVIRONMENT_VARIABLE = "BOTFORMER_ATTENTION"
+"""What `auto` means: "-triton,-tiled" forbids backends, a bare name is the one to run. An explicit name is not
+affected."""
+_announced: set[tuple[str, str, tuple[str, ...]]] = set()
+
+
+@dataclass(frozen=True)
+class _Auto:
+    """What `auto` may choose: `only` one backend, or any ("") but the `forbidden` ones."""
+
+    only: str = ""
+    forbidden: tuple[str, ...] = ()
 
 
 def choose(name: str, q: Tensor, v: Tensor) -> Backend:
-    """The backend called `name`, or for "auto" the first that can run this input (said once a device in the log).
+    """The backend called `name`, or for "auto" the first that can run this input (logged once per device).
 
-    While a model is being exported "auto" keeps to the portable ones.
+    Args:
+        name: "auto", a backend, or "auto" without some: "auto,-triton", for short "-triton". The environment variable
+            BOTFORMER_ATTENTION restricts "auto" in the same way, or says which backend it means; it is read here, so a
+            compiled or exported model keeps what held when it was traced. During export "auto" takes portable backends
+            only.
 
-    Raises `InputError` for a name that does not exist and `RuntimeError` for a named backend that cannot run.
+    Raises:
+        InputError: an unknown backend, in `name` or in the environment variable.
+        RuntimeError: the named backend cannot run this input, or "auto" has none left; with the reasons.
     """
-    if name != "auto":
-        if name not in BACKENDS:
-            raise unknown("attention backend", name, ["auto", *BACKENDS])
-        if reason := BACKENDS[name].unsupported_reason(q, v):
-            raise RuntimeError(f"attention backend {name!r} cannot run this input: {reason}")
-        return BACKENDS[name]
+    if name in BACKENDS:
+        return _named(name, q, v)
+    only, forbidden = _restrictions(name)
+    if only and only not in forbidden:
+        return _named(only, q, v)
     exporting = torch.compiler.is_exporting()
-    able = (one for one in BACKENDS.values() if (one.portable or not exporting) and not one.unsupported_reason(q, v))
-    backend = next(able)
-    if backend.name == "tiled" and q.shape[2] * q.shape[3] <= SMALL_MAP:
-        backend = BACKENDS["definition"]
-    if not torch.compiler.is_compiling() and (key := (backend.name, q.device.type)) not in _announced:
+    reasons: list[str] = []
+    for backend in BACKENDS.values():
+        if backend.name in forbidden or only:
+            reasons.append(f"{backend.name} is forbidden")
+        elif reason := backend.unsupported_reason(q, v):
+            reasons.append(f"{backend.name}: {reason}")
+        elif backend.portable or not exporting:
+            small = backend.name == "tiled" and q.shape[2] * q.shape[3] <= SMALL_MAP and "definition" not in forbidden
+            return _announce(BACKENDS["definition"] if small else backend, q.device.type, forbidden)
+        else:
+            reasons.append(f"{backend.name} is not made of PyTorch's own operators and cannot be exported")
+    raise RuntimeError(
+        f"no attention backend is left for this input: {'; '.join(reasons)} "
+        f"(backend={name!r}, {ENVIRONMENT_VARIABLE}={_environment()!r})"
+    )
+
+
+def check_name(name: str) -> None:
+    """Raise `InputError` unless `choose` knows `name`."""
+    if name not in BACKENDS:
+        _parse(name, "attention backend")
+
+
+def forbids(name: str, backend: str) -> bool:
+    """Whether the argument `name` (see `choose`) excludes `backend`."""
+    auto = _parse(name, "attention backend") if name not in BACKENDS else _Auto(only=name)
+    return backend in auto.forbidden or auto.only not in ("", backend)
+
+
+def _named(name: str, q: Tensor, v: Tensor) -> Backend:
+    if reason := BACKENDS[name].unsupported_reason(q, v):
+        raise RuntimeError(f"attention backend {name!r} cannot run this input: {reason}")
+    return BACKENDS[name]
+
+
+def _announce(backend: Backend, device: str, forbidden: tuple[str, ...]) -> Backend:
+    if not torch.compiler.is_compiling() and (key := (backend.name, device, forbidden)) not in _announced:
         _announced.add(key)
-        logger.info("attention on %s: backend %r", q.device.type, backend.name)
+        without = f" ({', '.join(forbidden)} forbidden)" if forbidden else ""
+        logger.info("attention on %s: backend %r%s", device, backend.name, without)
     return backend
+
+
+@torch.compiler.assume_constant_result  # read and parsed once per trace: a compiled graph has no strings in it
+def _restrictions(name: str) -> tuple[str, tuple[str, ...]]:
+    """(the only backend that is allowed or "", the forbidden ones), from the argument and the environment variable."""
+    argument, environment = _parse(name, "attention backend"), _parse(_environment(), ENVIRONMENT_VARIABLE)
+    return environment.only, tuple(one for one in BACKENDS if one in argument.forbidden + environment.forbidden)
+
+
+def _environment() -> str:
+    return os.environ.get(ENVIRONMENT_VARIABLE, "")
+
+
+@lru_cache(maxsize=64)
+def _parse(text: str, kind: str) -> _Auto:
+    """ "auto", "auto,-triton", "-triton"; in the environment variable also nothing or the name of one backend."""
+    parts = [part.strip() for part in text.split(",")]
+    if kind == ENVIRONMENT_VARIABLE:
+        if len(parts) == 1 and parts[0] in BACKENDS:
+            return _Auto(only=parts[0])
+        parts = [part for part in parts if part]
+    wrong = [part for part in parts if part != "auto" and not (part.startswith("-") and part[1:] in BACKENDS)]
+    if not wrong:
+        return _Auto(forbidden=tuple(part[1:] for part in parts if part != "auto"))
+    if kind != ENVIRONMENT_VARIABLE and len(parts) == 1 and not text.startswith("-"):
+        raise unknown(kind, text, ["auto", *BACKENDS])
+    raise InputError(
+        f"{kind} is {text!r}, and {wrong[0]!r} is not understood; expected one of auto, {', '.join(BACKENDS)}, or "
+        "names with a minus that auto leaves out, such as -triton,-tiled"
+    )

@@ -1,6 +1,7 @@
-"""The obvious version: it defines the answer and every other backend is held to it.
+"""The definition: the slow, obvious implementation that every other backend is tested against.
 
-Letters: B batch, N heads, H x W map, D query and key width, Dv value width, i = (y, x) the query, j = (y', x') the key.
+Notation: B batch size, N heads, H x W map, D query and key width, Dv value width, i = (y, x) the position of the query,
+j = (y', x') that of the key.
 """
 
 import torch
@@ -29,11 +30,11 @@ def logits_by_definition(q: Tensor, k: Tensor, rel_height: Tensor, rel_width: Te
 def attention_by_definition(
     q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding_mask: Tensor | None = None
 ) -> Tensor:
-    """softmax over all keys of the logits, times v: (B, N, H, W, Dv). Holds the (HW)^2 matrix."""
+    """softmax over all keys of the logits, times v: (B, N, H, W, Dv). Builds the (HW)^2 matrix."""
     logits = logits_by_definition(q, k, rel_height, rel_width)
     if padding_mask is not None:
         logits = logits.masked_fill(padding_mask[:, None, None, None], -torch.inf)
     weights = logits.flatten(-2).softmax(-1).unflatten(-1, logits.shape[-2:])
-    if padding_mask is not None:  # no key at all: 0 / 0 above, nothing to attend to
+    if padding_mask is not None:  # every key is padding: 0 / 0 above
         weights = weights.masked_fill(padding_mask.flatten(1).all(1)[:, None, None, None, None, None], 0)
     return torch.einsum("bnyxuv,bnuvd->bnyxd", weights, v)

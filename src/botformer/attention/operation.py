@@ -32,27 +32,29 @@ def relative_attention_2d(
         v: (B, N, H, W, Dv) values; Dv may differ from D.
         rel_height: (2H-1, D), the entry of offset y'-y in row y'-y+H-1; shared by all heads.
         rel_width: (2W-1, D), likewise over columns.
-        key_padding: (B, H, W) bool, True where a key is padding: it gets no attention. An image with every key
+        padding_mask: (B, H, W) bool, True where a key is padding: it gets no attention. An image with every key
             padded gives zeros.
-        pool: average the result over cells of 2x2, at an odd edge over the positions inside (paper section 3.2): what
-            follows attention in a block of stride 2, and cheaper than by itself.
-        backend: "auto" chooses and says so once in the log; a named one ("triton", "tiled", "sdpa", "definition")
-            runs or raises.
+        pool: average the result over cells of 2x2, at an odd edge over the positions inside (paper section 3.2): the
+            pooling that follows attention in a block of stride 2, cheaper here than as a step of its own.
+        backend: "auto" chooses and logs its choice once. A named one ("triton", "tiled", "sdpa", "definition") runs or
+            raises. "auto,-triton", for short "-triton", is "auto" without that backend (more of them: commas). The
+            environment variable BOTFORMER_ATTENTION restricts "auto" in the same way ("-triton"), or names the backend
+            that "auto" means ("tiled"); it is read at every choice, and never overrides a named backend.
 
     Returns:
         (B, N, H, W, Dv), or (B, N, ceil(H/2), ceil(W/2), Dv) pooled, in the dtype of the inputs. Inside autocast
         nothing is cast either.
 
     Raises:
-        InputError: shapes, dtypes or devices that do not fit together.
-        RuntimeError: a named backend that cannot run this input, with the reason.
+        InputError: shapes, dtypes or devices that do not fit together; an unknown backend.
+        RuntimeError: the named backend cannot run this input, or "auto" has none left; with the reasons.
     """
     _check(q, k, v, rel_height, rel_width, padding_mask)
     chosen = choose(backend, q, v)
     H, W = q.shape[2:4]
     fused = pool and chosen.pools and H % 2 == 0 and W % 2 == 0
     device = q.device.type
-    with torch.autocast(device, enabled=False) if device != "meta" else nullcontext():  # which knows no autocast
+    with torch.autocast(device, enabled=False) if device != "meta" else nullcontext():  # meta has no autocast
         out = chosen.run(q, k, v, rel_height, rel_width, padding_mask, **({"pool": True} if fused else {}))
     return average_cells(out) if pool and not fused else out
 
@@ -78,7 +80,7 @@ def _check(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tenso
         if tuple(tensor.shape) != shape:
             raise InputError(
                 f"{name} has shape {tuple(tensor.shape)}, expected {shape} for q of shape {(B, N, H, W, D)}; "
-                "attention.tables.fit_table takes a position table to another size"
+                "resize a position table with botformer.attention.resize_table"
             )
         if tensor.dtype != q.dtype or tensor.device != q.device:
             raise InputError(
@@ -86,6 +88,6 @@ def _check(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tenso
             )
     if padding_mask is not None and (tuple(padding_mask.shape) != (B, H, W) or padding_mask.dtype != torch.bool):
         raise InputError(
-            f"key_padding must be bool of shape {(B, H, W)} with True for padding, "
+            f"padding_mask must be bool of shape {(B, H, W)} with True for padding, "
             f"got {padding_mask.dtype} of shape {tuple(padding_mask.shape)}"
         )

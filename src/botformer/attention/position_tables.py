@@ -1,12 +1,12 @@
-"""Position tables taken to another grid size, with no Python branch on the size.
+"""Position tables resized to the map at hand, without a Python branch on the size.
 
-Without a branch the same graph serves every size under compilation and export; at the built size it is the identity,
-to the bit. Two policies, by what a table entry is taken to mean:
+Without a branch one compiled or exported graph serves every size. At the built size resizing is the identity, to the
+bit. There are two policies, by what a table entry means:
 
-* `interpolate`: an entry is a share of the map. The whole table is stretched over the new range of offsets, as in MViT
-  and detectron2. Right when the same image is seen at another resolution.
-* `offset`: an entry is a distance in cells. The same offset keeps the same entry, and offsets beyond the table take its
-  end. Right when the image grows and its objects do not.
+* `interpolate`: an entry is a fraction of the map. The table is stretched over the new range of offsets, as in MViT and
+  detectron2. Right when the same image is seen at another resolution.
+* `offset`: an entry is a distance in cells. The same offset keeps the same entry, and offsets beyond the table get its
+  last one. Right when the image grows and its objects do not.
 """
 
 from typing import get_args
@@ -18,8 +18,8 @@ from botformer.errors import unknown
 from botformer.recipes.model_options import TablePolicy
 
 
-def resample(table: Tensor, length: int, policy: TablePolicy, centred: bool) -> Tensor:
-    """Take `table` (L, D) to (length, D). `centred`: entry L // 2 is offset zero and stays in the centre."""
+def _resize(table: Tensor, length: int, policy: TablePolicy, centred: bool) -> Tensor:
+    """`table` (L, D) -> (length, D). `centred`: entry L // 2 is offset zero and stays in the centre."""
     if policy not in get_args(TablePolicy):
         raise unknown("table policy", policy, get_args(TablePolicy))
     L = table.shape[0]
@@ -35,10 +35,10 @@ def resample(table: Tensor, length: int, policy: TablePolicy, centred: bool) -> 
 
 
 def resize_table(table: Tensor, size: int, policy: TablePolicy = "interpolate") -> Tensor:
-    """A relative table (2L-1, D) taken to a map `size` cells long: (2 size - 1, D). Offset zero stays offset zero."""
-    return resample(table, 2 * size - 1, policy, centred=True)
+    """A relative table (2L-1, D), for a map `size` cells long: (2 size - 1, D). Offset zero stays in the centre."""
+    return _resize(table, 2 * size - 1, policy, centred=True)
 
 
 def resize_absolute_table(table: Tensor, size: int, policy: TablePolicy = "interpolate") -> Tensor:
-    """An absolute table (L, D), one entry a row or column, taken to a map `size` cells long: (size, D)."""
-    return resample(table, size, policy, centred=False)
+    """An absolute table (L, D), one entry per row or column, resized for a map `size` cells long: (size, D)."""
+    return _resize(table, size, policy, centred=False)

@@ -1,6 +1,6 @@
-"""The same answer through `scaled_dot_product_attention`, without any N x N tensor.
+"""Relative attention through PyTorch's `scaled_dot_product_attention`, without any N x N tensor.
 
-Relative logits are plain logits in a larger space: with B = q~ . R_h (H numbers a query) and A = q~ . R_w (W numbers a
+Relative logits are plain logits in a larger space: with B = q~ . R_h (H numbers per query) and A = q~ . R_w (W per
 query),
 
     logit = [q~, B, A] . [k, onehot(y'), onehot(x')]
@@ -29,7 +29,7 @@ def relative_parts(
 ) -> tuple[tuple[Tensor, ...], tuple[Tensor, ...]]:
     """Query parts [q~, B, A] and key parts [k, onehot(y'), onehot(x')], each (B, N, H, W, any).
 
-    B and A cost O(H W (H + W) D): a query meets the table entries of its own offsets only.
+    B and A cost O(H W (H + W) D): a query needs only the table entries of its own offsets.
     """
     B, N, H, W, D = q.shape
     q = q * D**-0.5
@@ -49,7 +49,7 @@ def dot_attention(
         query_parts: tensors (B, N, H, W, any).
         key_parts: as many, each as wide as its partner.
         v: (B, N, H, W, Dv).
-        key_padding: (B, H, W) bool, True = no attention; an image with every key padded gives zeros.
+        padding_mask: (B, H, W) bool, True = no attention; an image with every key padded gives zeros.
 
     Returns:
         (B, N, H, W, Dv)
@@ -57,15 +57,15 @@ def dot_attention(
     H, W, Dv = v.shape[-3:]
     queries, keys = list(query_parts), list(key_parts)
     if padding_mask is not None:
-        # One more column: 1 on the query's side, a number that no logit comes near on the padded key's side. It is
-        # finite because the gradient of an infinite one is not a number.
+        # One more column: 1 for queries, and for padded keys a number far below every logit. It is finite because the
+        # gradient of an infinite one is NaN.
         never = torch.finfo(v.dtype).min / 4
         queries.append(torch.ones_like(queries[0][..., :1]))
         keys.append((padding_mask.to(v.dtype) * never)[:, None, ..., None].expand_as(queries[-1]))
     query, key = torch.cat(queries, -1).flatten(2, 3), torch.cat(keys, -1).flatten(2, 3)
-    # What every fused kernel accepts, so that PyTorch takes one by itself: the CPU's wants v as wide as q, the CUDA
-    # kernels want heads that are multiples of eight. `sdpa_kernel` would enforce it, but it switches kernels on and off
-    # for the whole process, other threads included.
+    # Shapes that every fused kernel accepts, so that PyTorch chooses one: the CPU's needs v as wide as q, those of CUDA
+    # need head widths that are multiples of eight. `sdpa_kernel` would enforce the choice, but it switches kernels on
+    # and off for the whole process, other threads included.
     width = -(-max(query.shape[-1], Dv) // 8) * 8
     query, key = F.pad(query, (0, width - query.shape[-1])), F.pad(key, (0, width - key.shape[-1]))
     value = F.pad(v.flatten(2, 3), (0, width - Dv))
@@ -79,7 +79,7 @@ def dot_attention(
 
 
 def attention_of_query(query_parts: Sequence[Tensor], key_parts: Sequence[Tensor], query_yx: tuple[int, int]) -> Tensor:
-    """Where one query position looks: the softmax over all keys, (B, N, H, W), in O(HW) memory."""
+    """The attention weights of one query position over all keys, (B, N, H, W), in O(HW) memory."""
     y, x = query_yx
     logits = torch.stack(
         [torch.einsum("bnd,bnuvd->bnuv", q[:, :, y, x], k) for q, k in zip(query_parts, key_parts, strict=True)]

@@ -1,10 +1,10 @@
-"""The same answer on the CPU, a tile of queries against all keys at a time, by plain matrix products.
+"""Relative attention on the CPU by plain matrix products: one tile of queries against all keys at a time.
 
-A tile's logits are one product; the two position terms are added and the softmax is taken in place: two matrix products
-and a few passes over memory that stays in the cache. The backward pass makes each tile again. A tile holds about 2^20
-logits whatever the map, so memory is O(HW).
+The logits of a tile are one product. The two position terms are added and the softmax is computed in place: two matrix
+products and a few passes over memory that stays in the cache. The backward pass recomputes each tile. A tile
+holds about 2^20 logits whatever the map, so memory is O(HW).
 
-Letters: G images times heads, P = H * W positions, M queries of a tile.
+Notation: G images times heads, P = H * W positions, M queries per tile; g images times heads of one group.
 """
 
 from collections.abc import Iterator
@@ -18,7 +18,7 @@ from botformer.attention.channels_last import empty_channels_last
 from botformer.attention.products import product
 
 TILE_LOGITS = 2**20  # 4 MiB of float32
-FEWEST_QUERIES = 64  # fewer make the matrix products slow: beyond 16384 positions a tile grows with the map
+MIN_QUERIES = 64  # per tile; fewer make the products slow, so beyond 16384 positions a tile grows with the map
 
 
 @torch.library.custom_op("botformer::tiled_attention", mutates_args=())
@@ -33,10 +33,10 @@ def tiled_attention(
 ) -> Tensor:
     """Exact relative attention in O(HW) memory: (B, N, H, W, Dv). Arguments as in `relative_attention_2d`.
 
-    With `pool` H and W must be even, and the result has half of each. The average of four results is the average of
-    their weights times v, which is a quarter of the multiply-adds.
+    With `pool`, H and W must be even and are halved in the result. The average of four results is the average of their
+    weights times v, which needs a quarter of the multiply-adds.
 
-    An operator of its own, so that compiled graphs do not unroll the loop over tiles.
+    A custom operator, so that compiled graphs do not unroll the loop over tiles.
     """
     out = _result(v, pool)
     for where, group in _groups(q, k, v, rel_height, rel_width, padding_mask, pool):
@@ -68,7 +68,7 @@ def tiled_attention_backward(
     pool: bool,
     d_out: Tensor,
 ) -> list[Tensor]:
-    """The gradients of q, k, v and both tables."""
+    """Gradients of q, k, v and both tables."""
     d_maps = [empty_channels_last(x) for x in (q, k, v)]
     d_tables = [torch.zeros_like(x) for x in (rel_height, rel_width)]
     for where, group in _groups(q, k, v, rel_height, rel_width, padding_mask, pool):
@@ -106,7 +106,7 @@ def forward_flops(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: An
 
 @register_flop_formula(torch.ops.botformer.tiled_attention_backward)
 def backward_flops(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any) -> int:
-    """Logits once more, and the gradients of weights, values, queries, keys and tables."""
+    """The logits again, and the gradients of weights, values, queries, keys and tables."""
     return _flops(q, content=3 * q[-1] + 2 * v[-1], position=2)
 
 
@@ -116,12 +116,12 @@ def _flops(q: torch.Size, content: int, position: int) -> int:
 
 
 class _Group:
-    """Some heads of some images that are worked on together, without gaps in memory: g of them.
+    """Some heads of some images that are computed together: g of them, contiguous in memory.
 
-    Where the result is pooled, queries are in the order of the cells of 2x2 that are averaged, P / 4 of four each.
+    Where the result is pooled, queries are ordered by the 2x2 cells that are averaged: P / 4 cells of four each.
 
     Args:
-        q, k: (any, any, H, W, D), g in all.
+        q, k: (any, any, H, W, D), the first two dimensions g in all.
         v: (any, any, H, W, Dv).
         rel_height, rel_width: (2H-1, D) and (2W-1, D).
         padding: (g, 1, P).
@@ -132,7 +132,7 @@ class _Group:
     ) -> None:
         H, W = q.shape[2:4]
         self.size, self.tables, self.padding, self.pool = (H, W), (rel_height, rel_width), padding, pool
-        self.scale, self.share = q.shape[-1] ** -0.5, 0.25 if pool else 1.0
+        self.scale, self.factor = q.shape[-1] ** -0.5, 0.25 if pool else 1.0
         # (length, step in y, step in x) of each dimension of the queries
         self.grid = [(H // 2, 2, 0), (W // 2, 0, 2), (2, 1, 0), (2, 0, 1)] if pool else [(H, 1, 0), (W, 0, 1)]
         self.q = (_cells(q).flatten(2, 5).flatten(0, 1) if pool else _merged(q)) * self.scale
@@ -145,13 +145,13 @@ class _Group:
     def attend(self) -> Tensor:
         """(g, P, Dv), or (g, P / 4, Dv) pooled."""
         tiles = [product(self._averaged(self._weights(rows)), self.v) for rows in self.tiles()]
-        return torch.cat(tiles, 1).mul_(self.share)
+        return torch.cat(tiles, 1).mul_(self.factor)
 
     def gradients(self, d_out: Tensor) -> tuple[Tensor, Tensor, Tensor, list[Tensor]]:
-        """Of q, k, v (g, P, any), in the order of the map, and of both tables."""
-        upstream = d_out * self.share
+        """Gradients of q, k, v (g, P, any), in the order of the map, and of both tables."""
+        upstream = d_out * self.factor
         d_q = torch.empty_like(self.q)
-        d_k, d_v = (x.new_zeros(x.mT.shape).mT for x in (self.k, self.v))  # column by column, as the products below are
+        d_k, d_v = (x.new_zeros(x.mT.shape).mT for x in (self.k, self.v))  # column-major, as the products below are
         d_terms = [torch.empty_like(x) for x in self.terms]
         for rows in self.tiles():
             weights = self._weights(rows)
@@ -178,20 +178,20 @@ class _Group:
         return d_q, d_k, d_v, d_tables
 
     def tiles(self) -> Iterator[slice]:
-        """Of queries; where they are pooled, of whole cells."""
+        """The tiles of queries; whole cells where they are pooled."""
         P = self.q.shape[1]
-        M = _queries_of_a_tile(P)
+        M = _queries_per_tile(P)
         return (slice(m, min(m + M, P)) for m in range(0, P, M))
 
     def _products(self, table: Tensor) -> Tensor:
-        """Of all queries and all offsets: (g, P, 2L-1)."""
+        """The products of all queries with all table entries: (g, P, 2L-1)."""
         return product(self.q.flatten(0, 1)[None], table.mT[None]).view(*self.q.shape[:2], -1)
 
     def _own_offsets(self, products: Tensor, axis: int) -> Tensor:
-        """Of the products (g, P, 2L-1) those with the offsets of keys: a view (g, the grid of queries, L).
+        """The products (g, P, 2L-1) at the offsets of the keys only: a view (g, *grid of queries, L).
 
         The entry of a query at (y, x) and a key is the product with offset key - y, or key - x: one step along the axis
-        is a step back in the table.
+        is one step back in the table.
         """
         g, P, offsets = products.shape
         strides, lengths, stride = [1], [self.size[axis]], offsets
@@ -204,11 +204,11 @@ class _Group:
         )
 
     def _averaged(self, weights: Tensor) -> Tensor:
-        """The sum of the weights (g, M, P) that share a result, of which `share` is the average."""
+        """The sum of the weights (g, M, P) that are pooled into one result; `factor` makes it the average."""
         return weights.unflatten(1, (-1, 4)).sum(2) if self.pool else weights
 
     def _times_each(self, weights: Tensor, d_averaged: Tensor) -> Tensor:
-        """Weights (g, M, P) times the gradient of the sum they are in."""
+        """Weights (g, M, P) times the gradient of the pooled sum they belong to."""
         if not self.pool:
             return d_averaged.mul_(weights)
         return (weights.unflatten(1, (-1, 4)) * d_averaged[:, :, None]).flatten(1, 2)
@@ -222,7 +222,7 @@ class _Group:
             return torch.softmax(logits, -1, out=logits)
         logits.masked_fill_(self.padding, -torch.inf)
         weights = torch.softmax(logits, -1, out=logits)
-        return weights.masked_fill_(self.padding.all(-1, keepdim=True), 0)  # no key at all: 0 / 0 above
+        return weights.masked_fill_(self.padding.all(-1, keepdim=True), 0)  # every key is padding: 0 / 0 above
 
 
 def _groups(
@@ -234,14 +234,14 @@ def _groups(
     padding_mask: Tensor | None,
     pool: bool,
 ) -> Iterator[tuple[tuple[slice, slice], _Group]]:
-    """As many heads, then images, together as a tile has room for, and which they are."""
+    """Groups of as many heads, then images, as fit into one tile, with the slices of images and heads they are."""
     B, N, H, W, _ = q.shape
     assert not (pool and (H % 2 or W % 2)), (H, W)
     if not v.numel():
         return
-    room = TILE_LOGITS // (_queries_of_a_tile(H * W) * H * W)
-    heads = min(N, max(1, room))
-    images = max(1, room // N)
+    maps_per_tile = TILE_LOGITS // (_queries_per_tile(H * W) * H * W)
+    heads = min(N, max(1, maps_per_tile))
+    images = max(1, maps_per_tile // N)
     for b in range(0, B, images):
         for n in range(0, N, heads):
             where = slice(b, b + images), slice(n, n + heads)
@@ -251,9 +251,9 @@ def _groups(
             yield where, _Group(q[where], k[where], v[where], rel_height, rel_width, padding, pool)
 
 
-def _queries_of_a_tile(positions: int) -> int:
+def _queries_per_tile(positions: int) -> int:
     """A multiple of four, or all."""
-    return min(positions, max(FEWEST_QUERIES, TILE_LOGITS // positions) // 4 * 4)
+    return min(positions, max(MIN_QUERIES, TILE_LOGITS // positions) // 4 * 4)
 
 
 def _merged(x: Tensor) -> Tensor:
@@ -267,5 +267,5 @@ def _cells(x: Tensor) -> Tensor:
 
 
 def _result(v: Tensor, pool: bool) -> Tensor:
-    """Empty, in the shape of the result."""
+    """An uninitialised tensor for the result."""
     return empty_channels_last(v[:, :, ::2, ::2] if pool else v)

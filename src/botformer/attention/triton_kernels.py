@@ -1,18 +1,18 @@
-"""The fused kernels for CUDA: forward, and a backward that recomputes. The algorithm is drawn in docs/attention.md.
+"""The fused kernels for CUDA: forward, and a backward that recomputes. docs/attention.md explains the algorithm.
 
-Letters: B batch, N heads, H x W map, D query and key width, DV value width; m a query and n a key of a tile, (y, x) the
-place of a query and (key_y, key_x) that of a key. A key tile is BLOCK_Y x BLOCK_X keys of the image, so that
+Notation: B batch size, N heads, H x W map, D query and key width, DV value width; m a query and n a key of a tile,
+(y, x) the position of a query and (key_y, key_x) that of a key. A key tile is BLOCK_Y x BLOCK_X keys of the map:
 
     logit[m, n] = q~[m] . k[n] + column_terms[m, key_x] + row_terms[key_y, m]
 
-needs one tile of column terms for all key rows and one column of row terms for each. Both terms are q~ . table, made by
-the program that needs them and kept in O(N (H + W)) scratch memory:
+needs one tile of column terms for all key rows and one column of row terms for each. Both terms are q~ . table,
+computed by the program that needs them and kept in O(N (H + W)) scratch memory:
 
     column_terms (B*N, H*W, W)    q~ . R_w[key_x - x + W - 1]
-    row_terms    (B*N, H, H*W)    q~ . R_h[key_y - y + H - 1], queries last: each way the accesses lie side by side
+    row_terms    (B*N, H, H*W)    q~ . R_h[key_y - y + H - 1], queries last: in both, accesses are coalesced
 
-Logits are in units of log 2 (exp2 is what the hardware has). Nothing is added atomically: results are the same
-to the bit from run to run.
+Logits are in units of log 2, because the hardware computes exp2. There are no atomic additions: results are the same to
+the bit from run to run.
 """
 
 import triton
@@ -23,7 +23,7 @@ LOG2E = tl.constexpr(1.4426950408889634)
 
 @triton.jit
 def _tile_and_image(tiles, N):
-    """This program's tile, image and head; the tiles of a head are neighbours, for the cache's sake."""
+    """This program's tile, image and head; tiles of one head are neighbours, for the cache."""
     program = tl.program_id(0)
     return program % tiles, program // tiles // N, program // tiles % N
 
@@ -36,7 +36,7 @@ def _map_start(pointer, strides, b, n):
 
 @triton.jit
 def _dense_start(pointer, b, n, N, positions, D: tl.constexpr):
-    """The same in a tensor that lies in memory as (B, H, W, N, D): a position is N * D after the one before."""
+    """The same in a tensor stored as (B, H, W, N, D): positions are N * D apart."""
     return pointer + b.to(tl.int64) * positions * N * D + n * D
 
 
@@ -65,7 +65,7 @@ def _store_position_terms(
     q_tile, rel_height, rel_width, row_terms, column_terms, tile, H, W,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_L: tl.constexpr, PRECISION: tl.constexpr,
 ):  # fmt: skip
-    """Both position terms of a query tile, for this program to read back; `row_terms`, `column_terms` of its head."""
+    """Store both position terms of a query tile for this program to read back; pointers are those of its head."""
     m = tile * BLOCK_M + tl.arange(0, BLOCK_M)
     y, x = m // W, m % W
     scale = D**-0.5 * LOG2E
@@ -76,7 +76,7 @@ def _store_position_terms(
         key_x = entry[None, :] - (W - 1) + x[:, None]
         inside = (key_x >= 0) & (key_x < W) & (m < H * W)[:, None]
         tl.store(column_terms + m[:, None] * W + key_x, terms, mask=inside)
-    # Of the row offsets only those that this tile's few rows can meet: from its last row up to its first row down.
+    # Only the row offsets that occur for this tile's few rows: from its last row upwards to its first row downwards.
     y_first = tile * BLOCK_M // W
     y_last = tl.minimum(tile * BLOCK_M + BLOCK_M, H * W) - 1
     for first in range(H - 1 - y_last // W, 2 * H - 1 - y_first, BLOCK_L):
@@ -86,12 +86,12 @@ def _store_position_terms(
         key_y = entry[None, :] - (H - 1) + y[:, None]
         inside = (key_y >= 0) & (key_y < H) & (m < H * W)[:, None]
         tl.store(row_terms + key_y * (H * W) + m[:, None], terms, mask=inside)
-    tl.debug_barrier()  # what other threads of this program stored is there from here on
+    tl.debug_barrier()  # from here on, what other threads of this program stored is visible
 
 
 @triton.jit
 def _load_column_terms(column_terms, m, key_x, H, W):
-    """(m, n) tile, -inf for keys beyond the image's edge: they get no weight without another mask."""
+    """(m, n) tile, -inf for keys beyond the image's edge: so no other mask is needed there."""
     term = tl.load(column_terms + m[:, None] * W + key_x[None, :], mask=((m < H * W)[:, None] & (key_x < W)), other=0.0)
     return tl.where((key_x < W)[None, :], term.to(tl.float32), float("-inf"))
 
@@ -124,10 +124,10 @@ def forward_kernel(
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One query tile against all keys by the online softmax: out (B, H, W, N, DV) and, both (B*N, H*W), the
-    largest logit of each query, in units of log 2, and what normalizes exp2(logit - largest): one over their sum.
+    largest logit of each query, in units of log 2, and the normalizer of exp2(logit - largest): one over their sum.
 
-    The backward pass makes the weights from these two and not from the logarithm of the sum, whose rounding error would
-    be that of all weights of a query.
+    The backward pass computes the weights from these two and not from the logarithm of the sum, whose rounding error
+    would be in all weights of a query.
     """
     positions = H * W
     tile, b, head = _tile_and_image(tl.cdiv(positions, BLOCK_M), N)
@@ -162,7 +162,7 @@ def forward_kernel(
                 logits = tl.where((padded != 0)[None, :], float("-inf"), logits)
             new_largest = tl.maximum(largest, tl.max(logits, 1))
             reference = new_largest
-            if padding_mask is not None:  # no key so far: -inf - -inf is not a number
+            if padding_mask is not None:  # no key so far: -inf - -inf is NaN
                 reference = tl.where(new_largest == float("-inf"), 0.0, new_largest)
             weights = tl.exp2(logits - reference[:, None])
             shrink = tl.exp2(largest - reference)
@@ -195,7 +195,7 @@ def query_gradient_kernel(
     PRECISION: tl.constexpr,
 ):  # fmt: skip
     """One query tile against all keys: d_q (B, H, W, N, D) and, for the kernels that follow, delta = out . d_out, the
-    position terms and the gradients of the logits summed over what shares a position term."""
+    position terms and the gradients of the logits, summed over the keys with the same position term."""
     positions = H * W
     tile, b, head = _tile_and_image(tl.cdiv(positions, BLOCK_M), N)
     m = tile * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -260,7 +260,7 @@ def query_gradient_kernel(
             mask=(m < positions)[:, None] & (shared_x < W)[None, :],
         )  # fmt: skip
         tl.debug_barrier()  # the sums of the row terms go on from what other threads may have stored
-    # The position terms' share of d_q: the logits' gradients, laid out by offset, times the tables.
+    # The position terms' part of d_q: the logits' gradients, laid out by offset, times the tables.
     for first in range(0, 2 * W - 1, BLOCK_L):
         entry = first + tl.arange(0, BLOCK_L)
         d_terms = _column_gradients_by_offset(d_column_terms, m, x, entry, H, W)
@@ -281,7 +281,7 @@ def query_gradient_kernel(
 
 @triton.jit
 def _column_gradients_by_offset(d_column_terms, m, x, entry, H, W):
-    """(m, entries) of the width table, zero where a query's offset leads off the map."""
+    """(m, entries) of the width table, zero where a query's offset leaves the map."""
     key_x = entry[None, :] - (W - 1) + x[:, None]
     inside = (key_x >= 0) & (key_x < W) & (m < H * W)[:, None]
     return tl.load(d_column_terms + m[:, None] * W + key_x, mask=inside, other=0.0)
@@ -334,7 +334,7 @@ def key_gradient_kernel(
         m = m0 + tl.arange(0, BLOCK_M)
         y, x = m // W, m % W
         q_tile = _load_columns(q_start, y * q_strides[2] + x * q_strides[3], m < positions, D, BLOCK_D)
-        column_term = tl.load(  # one sum of 32 bits before the pointer's 64: registers are scarce here
+        column_term = tl.load(  # added in 32 bits before the 64 of the pointer: registers are scarce here
             column_terms + (m[None, :] * W + key_x[:, None]), mask=inside[:, None] & (m < positions)[None, :], other=0.0
         )
         row_term = tl.load(

@@ -1,7 +1,7 @@
 """Launches of the fused kernels: block sizes, grids and scratch memory.
 
-Letters as in `triton_kernels`. A `Launch` is data until it is called, so that tests can compile for a GPU that is not
-there exactly what would run on it.
+Notation as in `triton_kernels`. A `Launch` is plain data until it is called, so tests can compile exactly what would
+run, for a GPU that is not there.
 """
 
 from collections.abc import Mapping
@@ -18,7 +18,7 @@ from botformer.attention import triton_kernels as kernels
 
 @dataclass(frozen=True)
 class Blocks:
-    """Queries and keys of a tile, warps of a program and stages of its software pipeline."""
+    """Queries and keys per tile, warps per program and stages of its software pipeline."""
 
     queries: int
     keys: int
@@ -26,10 +26,10 @@ class Blocks:
     stages: int
 
 
-# Compute capability (major), bytes of a number, widest head that the row serves: forward, gradient of the queries,
-# gradients of keys and values. Chosen so that no register spills on 64x64 and 32x32 maps
+# (compute capability (major), bytes per number, widest head of the row): forward, gradient of the queries, gradients of
+# keys and values. Chosen so that no register spills on 64x64 and 32x32 maps
 # (tests/attention/test_triton_compilation.py) and, for 8.x, so that shared memory stays under the 99 KiB of 8.6, 8.9.
-# float32 products run on the ordinary units out of registers, hence the small tiles.
+# float32 products do not use the tensor cores and take their operands from registers, hence the small tiles.
 ROWS = {
     (8, 2, 32): (Blocks(128, 64, 8, 3), Blocks(128, 64, 8, 2), Blocks(64, 64, 4, 2)),
     (8, 2, 64): (Blocks(128, 64, 8, 3), Blocks(128, 32, 8, 2), Blocks(64, 32, 4, 2)),
@@ -42,7 +42,7 @@ ROWS = {
     (9, 4, 64): (Blocks(32, 32, 8, 1), Blocks(32, 32, 8, 1), Blocks(32, 32, 8, 1)),
     (9, 4, 128): (Blocks(16, 32, 8, 2), Blocks(32, 16, 8, 2), Blocks(32, 32, 8, 1)),
 }
-TABLE_SPLITS = 64  # partial sums of the tables' gradients: enough programs to fill a GPU, memory that does not grow
+TABLE_SPLITS = 64  # partial sums of the tables' gradients: enough programs to fill a GPU, in constant memory
 
 
 @dataclass(frozen=True)
@@ -73,7 +73,7 @@ def forward_launch(
     largest: Tensor,
     normalizer: Tensor,
 ) -> Launch:
-    """Fills out, (B, N, H, W, DV) lying as (B, H, W, N, DV), and largest and normalizer (B, N, H * W), float32."""
+    """Fills out, (B, N, H, W, DV) stored as (B, H, W, N, DV), and largest and normalizer (B, N, H * W), float32."""
     B, N, H, W, _ = q.shape
     blocks = _rows(q, v, major)[0]
     arguments = {
@@ -104,19 +104,19 @@ def backward_launches(
     d_k: Tensor,
     d_v: Tensor,
 ) -> tuple[list[Launch], Tensor]:
-    """To be run in order. They fill d_q, d_k and d_v, each lying as (B, H, W, N, D), and the tables' gradients in parts
-    (splits, 2H-1 + 2W-1, D), float32, to be summed; the height table comes first."""
+    """Launches to be run in order. They fill d_q, d_k and d_v, each stored as (B, H, W, N, D), and partial sums of the
+    tables' gradients (splits, 2H-1 + 2W-1, D), float32, to be added up; the height table comes first."""
     B, N, H, W, D = q.shape
     _, query_blocks, key_blocks = _rows(q, v, major)
     saved = dict(d_out=d_out, largest_logit=largest, normalizer=normalizer, delta=torch.empty_like(largest))
     terms = dict(row_terms=q.new_empty(B, N, H, H * W), column_terms=q.new_empty(B, N, H * W, W))
     _, block_x = key_tile(H, W, query_blocks.keys)
-    # Over several blocks of columns the row terms' gradients add up in memory: in float32.
+    # Over several blocks of columns the gradients of the row terms are accumulated in memory: in float32.
     d_row_terms = terms["row_terms"].new_empty(B, N, H, H * W, dtype=torch.float32 if block_x < W else q.dtype)
     d_terms = dict(d_row_terms=d_row_terms, d_column_terms=torch.empty_like(terms["column_terms"]))
     padding = _bytes(padding_mask)
 
-    of_queries = Launch(
+    query_launch = Launch(
         kernels.query_gradient_kernel,
         (triton.cdiv(H * W, query_blocks.queries) * B * N,),
         {
@@ -131,7 +131,7 @@ def backward_launches(
         query_blocks,
     )
     block_y, block_x = key_tile(H, W, key_blocks.keys)
-    of_keys = Launch(
+    key_launch = Launch(
         kernels.key_gradient_kernel,
         (triton.cdiv(H, block_y) * triton.cdiv(W, block_x) * B * N,),
         {
@@ -147,7 +147,7 @@ def backward_launches(
     table_blocks = Blocks(64, block_l, 4, 2) if q.dtype.itemsize == 2 else Blocks(16, block_l, 4, 2)
     splits = min(TABLE_SPLITS, triton.cdiv(H * W, table_blocks.queries) * B * N)
     partial = q.new_empty(splits, 2 * H - 1 + 2 * W - 1, D, dtype=torch.float32)
-    of_tables = Launch(
+    table_launch = Launch(
         kernels.table_gradient_kernel,
         (triton.cdiv(2 * H - 1, block_l) + triton.cdiv(2 * W - 1, block_l), splits),
         {
@@ -159,30 +159,30 @@ def backward_launches(
         },
         table_blocks,
     )
-    return [of_queries, of_keys, of_tables], partial
+    return [query_launch, key_launch, table_launch], partial
 
 
 def key_tile(H: int, W: int, keys: int) -> tuple[int, int]:
-    """Rows and columns of a tile of that many keys: the pair, at least eight columns wide, that reaches least beyond
-    the map, and of those the widest."""
+    """Rows and columns of a tile of that many keys: the pair, at least eight columns wide, that exceeds the map
+    least, and of those the widest."""
     widths = [2**power for power in range(3, keys.bit_length())]
     x = min(reversed(widths), key=lambda x: triton.cdiv(W, x) * x * triton.cdiv(H, keys // x) * (keys // x))
     return keys // x, x
 
 
 def capability(device: torch.device) -> int:
-    """The compute capability whose rows serve this device: 8 or 9 (for newer ones and the interpreter's CPU too)."""
+    """The major compute capability whose rows this device uses: 8, or 9 for newer ones and the interpreter."""
     return min(9, torch.cuda.get_device_capability(device)[0]) if device.type == "cuda" else 9
 
 
 def _rows(q: Tensor, v: Tensor, major: int) -> tuple[Blocks, Blocks, Blocks]:
-    """The narrowest row that is wide enough; `backends` turns heads away that are wider than any."""
+    """The narrowest row that is wide enough; `backends` refuses heads that are wider than all rows."""
     served = [width for row, size, width in ROWS if (row, size) == (major, q.dtype.itemsize)]
     return ROWS[major, q.dtype.itemsize, min(width for width in served if width >= max(q.shape[-1], v.shape[-1]))]
 
 
 def _table_block(q: Tensor) -> int:
-    """Entries of a position table that are taken at once."""
+    """Entries of a position table per block."""
     return 32 if q.dtype.itemsize == 2 else 16
 
 

@@ -1,6 +1,6 @@
-"""The fused kernels as an operator that PyTorch knows: compiled graphs, gradients, FLOP counts.
+"""The fused kernels as a custom PyTorch operator: compiled graphs, gradients, FLOP counts.
 
-Importing this needs no Triton and no GPU; the kernels are loaded when the operator first runs.
+Importing this needs neither Triton nor a GPU; the kernels are imported when the operator first runs.
 """
 
 from typing import Any
@@ -11,8 +11,8 @@ from torch.utils.flop_counter import register_flop_formula
 
 from botformer.attention.channels_last import empty_channels_last
 
-# Of queries, keys or values. `triton_launch` has rows up to here.
-WIDEST_HEAD = 128
+# The largest width of queries, keys and values for which `triton_launch` has a row.
+MAX_HEAD_WIDTH = 128
 
 
 def triton_attention(
@@ -20,8 +20,8 @@ def triton_attention(
 ) -> Tensor:
     """Exact relative attention in O(HW) memory by the fused kernels: (B, N, H, W, Dv), a view of (B, H, W, N, Dv).
 
-    Arguments as in `relative_attention_2d`. q, k and v are read as they lie wherever their last dimension is dense (so
-    from a channels_last projection without a copy), and copied otherwise.
+    Arguments as in `relative_attention_2d`. q, k and v are read without a copy where their last dimension is dense
+    (as in views of a channels_last projection), and copied otherwise.
     """
     return relative_attention(q, k, v, rel_height, rel_width, padding_mask)[0]
 
@@ -30,7 +30,7 @@ def triton_attention(
 def relative_attention(
     q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding_mask: Tensor | None
 ) -> tuple[Tensor, Tensor, Tensor]:
-    """The result (B, N, H, W, Dv) and what the backward pass makes the softmax from, see `forward_kernel`."""
+    """The result (B, N, H, W, Dv) and what the backward pass recomputes the softmax from, see `forward_kernel`."""
     out, largest, normalizer = _outputs(q, k, v, rel_height, rel_width, padding_mask)
     if out.numel():
         from botformer.attention.triton_launch import capability, forward_launch
@@ -72,7 +72,7 @@ def relative_attention_backward(
     normalizer: Tensor,
     d_out: Tensor,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """The gradients of q, k, v and of both tables, in their shapes."""
+    """Gradients of q, k, v and both tables, in their shapes."""
     d_q, d_k, d_v, d_height, d_width = _gradients(q, k, v, rel_height, rel_width)
     if not out.numel():
         return d_q, d_k, d_v, d_height.zero_(), d_width.zero_()
@@ -108,21 +108,21 @@ def _backward(ctx: Any, d_out: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
 relative_attention.register_autograd(_backward, setup_context=_save)
 
 
-# Multiply-adds times two, the paper's way of counting: a query meets every entry of both tables (docs/attention.md).
+# Multiply-adds times two, counted as in the paper: every query times every entry of both tables (docs/attention.md).
 @register_flop_formula(torch.ops.botformer.relative_attention)
 def forward_flops(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any) -> int:
-    """Of the forward pass: q.k, weights times v, and the position terms."""
+    """Forward pass: q.k, weights times v, and the position terms."""
     B, N, H, W, D = q
     return 2 * B * N * H * W * (H * W * (D + v[-1]) + D * (2 * H - 1 + 2 * W - 1))
 
 
 @register_flop_formula(torch.ops.botformer.relative_attention_backward)
 def backward_flops(q: torch.Size, k: torch.Size, v: torch.Size, *_: Any, **__: Any) -> int:
-    """Of the backward pass: logits once more, gradients of weights, v, q and k; position terms, their q and tables."""
+    """Backward pass: the logits again, gradients of weights, v, q and k; the same for the position terms."""
     B, N, H, W, D = q
     return 2 * B * N * H * W * (H * W * (3 * D + 2 * v[-1]) + 3 * D * (2 * H - 1 + 2 * W - 1))
 
 
 def _readable(x: Tensor) -> Tensor:
-    # Not `contiguous`: with heads of width 1 any stride of that dimension is contiguous, and it would stay.
+    # Not `contiguous()`: with heads of width 1 any stride of that dimension counts as contiguous, and would be kept.
     return x if x.stride(-1) == 1 else x.clone(memory_format=torch.contiguous_format)

@@ -1,1 +1,1 @@
-"""Images -> {"c2": ..., "c5": ...}: ResNets and BoTNets from rows of data."""
+"""Images -> {"c2": ..., "c5": ...}: ResNets and BoTNets, built from the table of variants."""

@@ -18,7 +18,7 @@ ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
 
 
 class SqueezeExcite(nn.Module):
-    """Scale channels by a gate computed from their means: (B, C, H, W) -> the same; reduced to C/16, with biases."""
+    """Scale channels by a gate computed from their means: (B, C, H, W) -> (B, C, H, W); C/16 in between, biases."""
 
     def __init__(self, channels: int) -> None:
         super().__init__()
@@ -35,8 +35,8 @@ class Bottleneck(nn.Module):
     """1x1, spatial operation, 1x1, each with BatchNorm, and a shortcut: (B, inputs, H, W) -> (B, 4 mid, H/s, W/s).
 
     The spatial operation is a 3x3 convolution of stride s, or, in a BoT block, attention that ends in a 2x2 average
-    pool where s = 2 (attention has no stride). `key_stride` is the distance in pixels of neighbouring cells of the
-    map that is attended to.
+    pool where s = 2 (attention has no stride). `key_stride` is the stride in pixels of the map that is
+    attended to.
     """
 
     def __init__(
@@ -84,8 +84,8 @@ class Bottleneck(nn.Module):
 class NonLocal(nn.Module):
     """The Non-Local block the paper compares with: one head, no positions, channels halved, inserted as a residual.
 
-    Embedded Gaussian, (B, C, H, W) -> the same. Where it sits in the stage, and that its last BatchNorm starts at 0,
-    is ours where the paper is silent.
+    Embedded Gaussian, (B, C, H, W) -> (B, C, H, W). The paper does not say where it is in the stage; that it is before
+    the last block, and that its last BatchNorm starts at 0, is our choice.
     """
 
     def __init__(self, channels: int, options: ModelOptions, *, key_stride: int) -> None:
@@ -103,8 +103,8 @@ class NonLocal(nn.Module):
 
 
 def downsample_padding_mask(padding_mask: Tensor | None, stride: int) -> Tensor | None:
-    """Padding of pixels (B, h, w) taken to cells (B, ceil(h/stride), ceil(w/stride)).
+    """The padding mask of pixels (B, h, w) -> that of cells (B, ceil(h/stride), ceil(w/stride)).
 
-    Padding lies right of and below the image, so a cell is padding where its first pixel is.
+    Images are padded at the right and the bottom, so a cell is padding where its first pixel is.
     """
     return None if padding_mask is None else padding_mask[:, ::stride, ::stride]

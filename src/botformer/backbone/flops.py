@@ -1,7 +1,7 @@
-"""Parameters and multiply-adds of a row, the way the paper counts them. Standard library only: nothing is built.
+"""Parameters and multiply-adds of a row, counted as the paper does. Standard library only: no network is built.
 
 Multiply-adds are those of convolutions and matrix products, without the final linear layer; the position term counts
-N H W D (2H-1 + 2W-1) a layer. A counter that watches tensors would see the work of one implementation instead.
+N H W D (2H-1 + 2W-1) per layer. A counter that watches tensors would count the work of one implementation instead.
 """
 
 from collections.abc import Iterator
@@ -24,8 +24,8 @@ def count(
 ) -> Counts:
     """Exact counts of a classifier (`num_classes` 0: of the backbone).
 
-    `image_size` in pixels, the row's own by default; `tables` False leaves the position tables out, which alone depend
-    on it.
+    `image_size` in pixels, the row's own by default; `tables` False leaves out the position tables, the only
+    parameters that depend on it.
     """
     size = image_size if image_size is not None else row.image_size
     total = sum(_layers(row, size if isinstance(size, tuple) else (size, size), tables), Counts())

@@ -1,8 +1,8 @@
-"""BatchNorm folded into the layers before it: the same function in evaluation mode, without a single BatchNorm.
+"""BatchNorm folded into the layers before it: the same function in evaluation mode, without any BatchNorm.
 
-A normalisation in evaluation mode is an affine map of each channel. After a convolution it is the same map of the
-weights. After attention it is the same map of the values, because the weights of a softmax sum to 1; and an average
-pool in between changes nothing about that.
+BatchNorm in evaluation mode is an affine map of each channel. After a convolution it is folded into the weights. After
+attention it is folded into the value projection, because the weights of a softmax sum to 1; an average pool in between
+changes nothing about that.
 """
 
 import copy
@@ -13,12 +13,11 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from botformer.backbone.blocks import Bottleneck, NonLocal
 from botformer.backbone.mhsa import MHSA2d
-from botformer.backbone.resnet import Stages
 
 
 @torch.no_grad()
-def fold(stages: Stages) -> None:
-    """Fold every BatchNorm of a network, in place. It must be in evaluation mode, and cannot be trained afterwards."""
+def fold(stages: nn.Module) -> None:
+    """Fold every BatchNorm of a network, in place. It must be in evaluation mode and cannot be trained afterwards."""
     assert not stages.training, "statistics still move in training mode"
     _fold_pair(stages, "conv1", "bn1")
     for module in stages.modules():
@@ -54,7 +53,7 @@ def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
 
 
 def _on_values(layer: MHSA2d, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:
-    """The same scale and shift on the value part of the fused projection, and none on queries and keys."""
+    """The scale and shift for the fused projection: applied to the values, not to queries and keys."""
     others = layer.qkv.out_channels - len(scale)
     return torch.cat([scale.new_ones(others), scale]), torch.cat([shift.new_zeros(others), shift])
 

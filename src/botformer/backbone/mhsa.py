@@ -1,4 +1,4 @@
-"""MHSA2d: the layer that takes the place of a 3x3 convolution (paper Fig. 4)."""
+"""MHSA2d: the attention layer that replaces a 3x3 convolution (paper Fig. 4)."""
 
 import logging
 from typing import get_args
@@ -16,7 +16,7 @@ from botformer.attention import (
     resize_absolute_table,
     resize_table,
 )
-from botformer.attention.backends import BACKENDS
+from botformer.attention.backends import check_name, forbids
 from botformer.errors import InputError, unknown
 from botformer.recipes.model_options import Position
 
@@ -24,24 +24,24 @@ logger = logging.getLogger(__name__)
 
 
 class MHSA2d(nn.Module):
-    """Multi-head self-attention over a feature map: (B, C, H, W) -> (B, C, H, W), or half of each side; any H and W.
+    """Multi-head self-attention over a feature map: (B, C, H, W) -> (B, C, H, W), or half the size; any H and W.
 
     Position kinds:
         relative: content and relative position, q.k + q.r (the paper's layer, the default).
         absolute: content and the absolute position of the key, q.(k + E_h[y'] + E_w[x']) (paper's ablation).
         none: content alone, q.k.
-        position_only: relative position alone, q.r; has no key projection.
-        blog: the widely copied listing, kept so that its weights load and the difference can be shown: biased
+        position_only: relative position alone, q.r; without a key projection.
+        blog: a widely copied listing, kept so that its weights load and the difference can be shown: biased
             projections, no scaling, and q_i.k_j + r_i.q_j with r absolute, the transpose of what it should be. With
-            heads=1 it is the listing to the letter.
+            heads=1 it is exactly the listing.
 
     Args:
         channels: C, in and out; a multiple of `heads`. There is no output projection.
         heads: N; the head width is D = C / N.
-        size: (H, W) the position tables are made for. Other sizes run too: `tables` says by which rule.
-        tables: "interpolate" or "offset", see `attention.tables`.
-        backend: of the attention, see `relative_attention_2d`.
-        pool: average the result over 2x2, which makes half of each side, rounded up; for blocks of stride 2.
+        size: (H, W) of the map that the position tables are made for. `tables` says how others are handled.
+        tables: "interpolate" or "offset", see `attention.position_tables`.
+        backend: of the attention, such as "auto" or "auto,-triton"; see `relative_attention_2d`.
+        pool: average the result over cells of 2x2, which halves each side, rounded up; for blocks of stride 2.
     """
 
     def __init__(
@@ -60,9 +60,8 @@ class MHSA2d(nn.Module):
             raise unknown("position kind", position, get_args(Position))
         if tables not in get_args(TablePolicy):
             raise unknown("table policy", tables, get_args(TablePolicy))
-        if backend not in ("auto", *BACKENDS):
-            raise unknown("attention backend", backend, ["auto", *BACKENDS])
-        if position not in ("relative", "position_only") and backend not in ("auto", "sdpa"):
+        check_name(backend)
+        if position not in ("relative", "position_only") and forbids(backend, "sdpa"):
             raise InputError(f"backend {backend!r} computes relative positions; position {position!r} runs as 'sdpa'")
         if heads < 1 or channels % heads:
             raise InputError(f"{channels} channels do not divide into {heads} heads; choose a divisor of {channels}")
@@ -84,7 +83,7 @@ class MHSA2d(nn.Module):
         self.register_load_state_dict_pre_hook(_adapt_state)
 
     def reset_parameters(self) -> None:
-        """q, k, v: normal, std 0.01; tables: normal, std D**-0.5, what the authors' code intends (not the mean)."""
+        """q, k, v: normal, std 0.01; tables: normal, std D**-0.5 (the authors' code passes it as the mean)."""
         nn.init.normal_(self.qkv.weight, std=0.01)
         if self.qkv.bias is not None:
             nn.init.zeros_(self.qkv.bias)
@@ -109,14 +108,14 @@ class MHSA2d(nn.Module):
         return out.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)  # a view of a channels_last map
 
     def attention_from(self, x: Tensor, query_yx: tuple[int, int]) -> Tensor:
-        """Where position (y, x) of the map looks: (B, N, H, W), each head summing to 1."""
+        """The attention weights of the query at (y, x): (B, N, H, W), each head summing to 1."""
         q, k, _ = self._project(x)
         return attention_of_query(*self._dot_products(q, k), query_yx)
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values, each (B, N, H, W, D): views of one channels_last projection."""
         parts = self.qkv(x).permute(0, 2, 3, 1).unflatten(3, (-1, self.heads, x.shape[1] // self.heads))
-        # Taken apart before they are turned: so the gradients are put together in the order of the map, in one copy.
+        # Split before the permutation: so the gradients are concatenated in the order of the map, in one copy.
         q, *k, v = (part.permute(0, 3, 1, 2, 4) for part in parts.unbind(3))
         return q, k[0] if k else torch.zeros_like(q), v
 
@@ -148,7 +147,7 @@ class MHSA2d(nn.Module):
 
 
 def _adapt_state(module: MHSA2d, state: dict[str, Tensor], prefix: str, *_: object) -> None:
-    """Before loading: the blog listing's names, and tables made for another size by the module's own rule."""
+    """Before loading: translate the blog listing's names, and resize tables of another size by the module's policy."""
     if module.position == "blog":
         _translate_listing(state, prefix)
     for name, table in module.position_tables().items():
@@ -161,7 +160,7 @@ def _adapt_state(module: MHSA2d, state: dict[str, Tensor], prefix: str, *_: obje
             fitted = resize_absolute_table(loaded, len(table), module.tables)
         state[prefix + name] = fitted
         logger.info(
-            "%s%s: %d entries in the file, %d here; taken over by %r",
+            "%s%s: %d entries in the file, %d here; resized by %r",
             prefix,
             name,
             len(loaded),
@@ -177,5 +176,5 @@ def _translate_listing(state: dict[str, Tensor], prefix: str) -> None:
         parts = [state.pop(f"{prefix}{part}.{kind}") for part in ("query", "key", "value")]
         state[f"{prefix}qkv.{kind}"] = torch.cat(parts)
     # The listing calls dimension 2 (our rows) "width": rel_w is [1, C, rows, 1], rel_h is [1, C, 1, columns].
-    for theirs, ours in (("rel_w", "abs_height"), ("rel_h", "abs_width")):
-        state[prefix + ours] = state.pop(prefix + theirs).reshape(state[f"{prefix}qkv.bias"].numel() // 3, -1).T
+    for old, new in (("rel_w", "abs_height"), ("rel_h", "abs_width")):
+        state[prefix + new] = state.pop(prefix + old).reshape(state[f"{prefix}qkv.bias"].numel() // 3, -1).T

@@ -1,7 +1,7 @@
-"""Stages put together from a row. State-dict names are torchvision's, so that ResNet weights load as they are."""
+"""Networks built from a row of `variants`. State-dict names are torchvision's, so ResNet weights load as they are."""
 
 from collections import OrderedDict
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 
 import torch
@@ -9,17 +9,19 @@ from torch import Tensor, nn
 from torch.utils.checkpoint import checkpoint
 
 from botformer.backbone.blocks import ACTIVATIONS, Bottleneck, NonLocal
+from botformer.backbone.fold_batchnorm import fold
 from botformer.backbone.mhsa import MHSA2d
 from botformer.backbone.variants import EXPANSION, STEMS, Row
 from botformer.batch_norm import make_norm
 from botformer.errors import InputError
+from botformer.image_normalization import as_rgb_images, normalize
 from botformer.recipes.model_options import ModelOptions
 
 STAGES = ("c2", "c3", "c4", "c5")
 
 
 class Stages(nn.Module):
-    """conv1, bn1, layer1 to layer4: what `Backbone` and `Classifier` share. Has no forward of its own."""
+    """conv1, bn1, layer1 to layer4: what `Backbone` and `Classifier` have in common. No forward of its own."""
 
     def __init__(self, row: Row, image_size: tuple[int, int], options: ModelOptions) -> None:
         super().__init__()
@@ -35,7 +37,7 @@ class Stages(nn.Module):
         self.channels = {name: row.width * 2**index * EXPANSION for index, name in enumerate(STAGES)}
         """Channels of each map."""
         self.strides = builder.strides
-        """Pixels of the image between neighbouring cells of each map."""
+        """Stride of each map in pixels of the image."""
         _initialise(self)
         _freeze(self._frozen_parts())
 
@@ -48,7 +50,7 @@ class Stages(nn.Module):
         ):
             raise InputError(
                 f"padding_mask has shape {tuple(padding_mask.shape)} and is {padding_mask.dtype} for images of shape "
-                f"{tuple(images.shape)}; expected bool (batch, height, width), True beside the image"
+                f"{tuple(images.shape)}; expected bool (batch, height, width), True for padding"
             )
         recompute = self.options.gradient_checkpointing and self.training and torch.is_grad_enabled()
         x = self.maxpool(self.act(self.bn1(self.conv1(images))))
@@ -59,6 +61,26 @@ class Stages(nn.Module):
             maps[name] = x
         return maps
 
+    def preprocess(self, images: Tensor | Sequence[Tensor]) -> Tensor:
+        """RGB images -> what the network takes: normalised (B, 3, h, w), on the device of the images.
+
+        A detector has the same method: `model(model.preprocess(images))` is right for both. Resizing is the caller's.
+
+        Args:
+            images: (B, 3, h, w), or a list of (3, h, w) of one size; uint8 or floats in 0..1.
+
+        Raises:
+            InputError: no images, images of several sizes, or values that are neither bytes nor in 0..1.
+        """
+        converted = as_rgb_images(images)
+        sizes = sorted({(image.shape[1], image.shape[2]) for image in converted})
+        if len(sizes) != 1:
+            found = ", ".join(f"{height}x{width}" for height, width in sizes[:10]) or "none"
+            raise InputError(
+                f"images must be one or more of one size (height x width), got {found}; resize or crop them"
+            )
+        return normalize(torch.stack(list(converted)))
+
     def train(self, mode: bool = True) -> "Stages":
         """As usual, but frozen parts stay in evaluation mode: their BatchNorm statistics do not move."""
         super().train(mode)
@@ -67,9 +89,7 @@ class Stages(nn.Module):
         return self
 
     def fold(self) -> None:
-        """Fold every BatchNorm into the layer before it, in place; for inference only. See `backbone.folding`."""
-        from botformer.backbone.fold_batchnorm import fold  # it knows the blocks and this class
-
+        """Fold every BatchNorm into the layer before it, in place; for inference only. See `fold_batchnorm`."""
         fold(self)
 
     def _frozen_parts(self) -> list[nn.Module]:
@@ -89,9 +109,9 @@ class Stages(nn.Module):
 class Backbone(Stages):
     """Images to feature maps.
 
-    `forward(images, padding_mask=None)`: (B, 3, h, w) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}; `padding_mask` (B, h, w)
-    bool marks pixels that only fill the canvas (right and below): the attention does not look at them. `.channels`
-    and `.strides` say the width of each map and the pixels between its cells.
+    `forward(images, padding_mask=None)`: normalised images (B, 3, h, w) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}
+    `padding_mask` (B, h, w) bool marks the pixels that pad the images (right and below): they get no attention.
+    `.channels` and `.strides`: channels of each map, and its stride in pixels. `.preprocess` normalises RGB images.
     """
 
     def forward(self, images: Tensor, padding_mask: Tensor | None = None) -> dict[str, Tensor]:
@@ -99,7 +119,7 @@ class Backbone(Stages):
 
 
 class Classifier(Stages):
-    """Images (B, 3, h, w) to logits (B, num_classes)."""
+    """Normalised images (B, 3, h, w) -> logits (B, num_classes). `.preprocess` normalises RGB images."""
 
     def __init__(self, row: Row, image_size: tuple[int, int], options: ModelOptions, num_classes: int) -> None:
         super().__init__(row, image_size, options)
@@ -114,7 +134,7 @@ class Classifier(Stages):
 
 
 class _StageBuilder:
-    """Builds one stage after the other and keeps track of channels, stride and depth on the way."""
+    """Builds the stages in order and keeps track of channels, stride and depth."""
 
     def __init__(self, row: Row, image_size: tuple[int, int], options: ModelOptions, stride_px: int) -> None:
         self.row, self.image_size, self.options = row, image_size, options
@@ -171,7 +191,7 @@ class _StageBuilder:
 
 
 def _recomputed(block: nn.Module, x: Tensor, padding_mask: Tensor | None) -> Tensor:
-    """The block, computed again in the backward pass; its BatchNorms count the batch once."""
+    """The block with gradient checkpointing; its BatchNorms count the batch once."""
     return checkpoint(
         block, x, padding_mask, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(block))
     )

@@ -11,17 +11,17 @@ from botformer.errors import unknown
 Operation = Literal["convolution", "attention"]
 Stem = Literal["7x7", "3x3", "3x3/2"]
 STEMS: dict[Stem, tuple[int, int]] = {"7x7": (7, 2), "3x3": (3, 1), "3x3/2": (3, 2)}
-"""Kernel and stride; a 3x3 max-pool of stride 2 follows the first."""
+"""Kernel and stride; a 3x3 max-pool of stride 2 follows the 7x7 stem."""
 EXPANSION = 4
-"""Channels of a block's output for each of its bottleneck."""
+"""Output channels of a block per channel of its bottleneck."""
 
 
 @dataclass(frozen=True)
 class Row:
     """One network.
 
-    `blocks` a stage c2..c5; `c5` what its blocks do in place of the 3x3 convolution; `inserted` pairs of a stage and
-    the kind of block that stands between its last but one and its last block; `width` channels of c2's bottleneck;
+    `blocks` of each stage c2..c5; `c5` the spatial operation of its blocks; `inserted` pairs of a stage and the kind of
+    block that is inserted before its last block; `width` channels of c2's bottleneck;
     `stem` 7x7 stride 2 and max-pool (ImageNet), or one 3x3 convolution of stride 1 or 2 (small images).
     """
 
@@ -39,7 +39,7 @@ class Row:
 # fmt: off
 ROWS: dict[str, Row] = {
     #                    blocks            c5            stride  SE     activation  image
-    # Table 1 and its depths; the stride of a ResNet block sits in its 3x3 convolution.
+    # Table 1 and its depths; the stride of a ResNet block is in its 3x3 convolution.
     "resnet50":      Row((3,  4,  6,  3), "convolution", 2,      False, "relu",     224),
     "resnet101":     Row((3,  4, 23,  3), "convolution", 2,      False, "relu",     224),
     "resnet152":     Row((3,  8, 36,  3), "convolution", 2,      False, "relu",     224),
@@ -63,7 +63,7 @@ ROWS: dict[str, Row] = {
     "se_resnet101":  Row((3,  4, 23,  3), "convolution", 2,      True,  "silu",     224),
     "se_resnet152":  Row((3,  8, 36,  3), "convolution", 2,      True,  "silu",     288),
     "se_resnet350":  Row((4, 36, 72,  4), "convolution", 2,      True,  "silu",     320),
-    # One block more in a stage (Non-Local comparison).
+    # One more block in a stage (Non-Local comparison).
     "resnet50_nl":       Row((3, 4, 6, 3), inserted=(("c4", "non_local"),)),
     "resnet50_bot_c4":   Row((3, 4, 6, 3), inserted=(("c4", "attention"),)),
     "resnet50_bot_c4c5": Row((3, 4, 6, 3), inserted=(("c4", "attention"), ("c5", "attention"))),
@@ -81,7 +81,7 @@ ROWS: dict[str, Row] = {
 
 @dataclass(frozen=True)
 class Published:
-    """What the paper prints for a row at an image size; nothing here was computed by us."""
+    """What the paper prints for a row at an image size; nothing here was computed by this project."""
 
     image_size: int
     parameters: str = ""

@@ -1,1 +1,1 @@
-"""Logits -> loss, accuracy: what training sees of a classifier."""
+"""Logits -> loss and accuracy: the classification task and its metrics."""

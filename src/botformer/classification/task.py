@@ -1,4 +1,4 @@
-"""Classification as the training loop sees it: batch -> losses, batch -> logits, logits -> metrics."""
+"""The classification task of the training loop: batch -> losses, batch -> logits, logits -> metrics."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -16,8 +16,8 @@ class ClassificationTask(nn.Module):
 
     Args:
         model: (B, 3, H, W) normalised -> (B, K) logits.
-        model_config: what a checkpoint says of the model; `model_config["class_names"]` are the K names.
-        no_decay: names of the model's parameters that weight decay leaves alone.
+        model_config: what checkpoints store about the model; `model_config["class_names"]` are the K names.
+        no_decay: names of the model's parameters without weight decay.
         label_smoothing, mixup, cutmix: as in the recipe; mixup and cutmix are the alphas, 0 is off.
     """
 
@@ -52,7 +52,9 @@ class ClassificationTask(nn.Module):
             logits = self.model(images)
             return {"loss_class": F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)}
         if len(images) % 2:
-            raise InputError(f"mixup and cutmix pair images up: {len(images)} a part of the batch must be even")
+            raise InputError(
+                f"mixup and cutmix pair images: the {len(images)} images per process must be an even number"
+            )
         images, soft_labels = self.mix(images, labels)
         return {"loss_class": F.cross_entropy(self.model(images).float(), soft_labels)}
 

@@ -1,8 +1,8 @@
-"""Files -> samples -> batches, for classifiers and for detectors.
+"""Files -> samples -> batches, for classifiers (`classification`) and for detectors (`detection`).
 
-`sources` lists labelled images and `detection_sources` annotated ones (read by `coco` and `yolo`), `decoding` reads
-one, `transforms` and `detection_transforms` size it, `dealing` says which batch it is in, `batches` and
-`detection_batches` make that batch.
+In both, `dataset` lists labelled images, `transforms` resizes and augments one, and `batches` makes a batch of them.
+`image_io` decodes an image file, and `loader` samples the images of each batch and reads them in worker processes.
+`synthetic` writes data sets that need no download.
 
-Nothing is imported here: the workers of `dealing` start faster for every module they do not need.
+Nothing is imported here: the loader's workers start faster with every module that they do not need.
 """

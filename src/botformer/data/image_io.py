@@ -1,18 +1,51 @@
-"""A file's bytes -> an upright 8-bit RGB image, or `BadImage` with the reason."""
+"""A file's bytes -> an upright 8-bit RGB image, or `BadImage` with the reason.
 
-import threading
-import warnings
-from collections.abc import Iterator
+Nothing here changes state of the process, so threads may decode side by side. Pillow's limit on the number of pixels is
+process-wide, and so are the filters of Python's warnings. Images are therefore opened by Pillow's plugins, which do not
+look at the limit, and the EXIF block, whose damage Pillow warns of, is read here. The warnings that are left (damaged
+TIFF tags, invalid animations) go to the caller; the data loader's workers ignore them.
+"""
+
+import re
+import struct
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from typing import BinaryIO
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
+from PIL.BmpImagePlugin import BmpImageFile
+from PIL.GifImagePlugin import GifImageFile
+from PIL.ImageFile import ImageFile
+from PIL.JpegImagePlugin import JpegImageFile
+from PIL.PngImagePlugin import PngImageFile
+from PIL.PpmImagePlugin import PpmImageFile
+from PIL.TiffImagePlugin import TiffImageFile
+from PIL.WebPImagePlugin import WebPImageFile
 
 from botformer.errors import InputError
 
-FORMATS = ("JPEG", "PNG", "WEBP", "BMP", "TIFF", "GIF", "PPM")
+
+class _JpegImageFile(JpegImageFile):
+    """Opening a JPEG file looks for a resolution in its EXIF block, and warns where that is damaged."""
+
+    def getexif(self) -> Image.Exif:
+        return Image.Exif()
+
+
+_PLUGINS: dict[str, tuple[Callable[[bytes], bool], type[ImageFile]]] = {
+    "JPEG": (lambda start: start.startswith(b"\xff\xd8\xff"), _JpegImageFile),
+    "PNG": (lambda start: start.startswith(b"\x89PNG\r\n\x1a\n"), PngImageFile),
+    "WEBP": (lambda start: start.startswith(b"RIFF") and start[8:12] == b"WEBP", WebPImageFile),
+    "BMP": (lambda start: start.startswith(b"BM"), BmpImageFile),
+    "TIFF": (lambda start: start[:4] in (b"II*\0", b"MM\0*", b"MM*\0", b"II\0*", b"II+\0", b"MM\0+"), TiffImageFile),
+    "GIF": (lambda start: start.startswith((b"GIF87a", b"GIF89a")), GifImageFile),
+    "PPM": (lambda start: re.match(rb"P[0123456fy]", start) is not None, PpmImageFile),
+}
+"""Format -> how its files start, and Pillow's class."""
+
+FORMATS = tuple(_PLUGINS)
 """What is opened, whatever a file is called. Not more: Pillow would hand a PostScript file to Ghostscript."""
 
 _UPRIGHT = {
@@ -24,16 +57,14 @@ _UPRIGHT = {
     7: Image.Transpose.TRANSVERSE,
     8: Image.Transpose.ROTATE_90,
 }
-"""EXIF orientation -> what sets the image upright."""
-
-_pillow_globals = threading.Lock()
+"""EXIF orientation -> the transposition that makes the image upright."""
 
 
-class BadImage(InputError):  # noqa: N818 - it is the image that is bad
-    """An image that cannot be used: `name` says which, `reason` why."""
+class BadImage(InputError):  # noqa: N818 - named after the image, not the error
+    """The image `name` cannot be used, for `reason`."""
 
     def __init__(self, name: str, reason: str) -> None:
-        super().__init__(name, reason)  # these very arguments: exceptions are pickled by them
+        super().__init__(name, reason)  # exceptions are pickled by these arguments
         self.name = name
         self.reason = reason
 
@@ -42,47 +73,63 @@ class BadImage(InputError):  # noqa: N818 - it is the image that is bad
 
 
 def decode(file: BinaryIO | Path, name: str, max_megapixels: float = 100.0) -> Image.Image:
-    """Read an image as upright RGB, 8 bits a channel.
+    """Read an image as upright RGB, 8 bits per channel.
 
-    Transparent pixels are laid on white. 16-bit greys are divided by 257, so that white stays white. 32-bit integers
-    are read as 16-bit and floats as 0 to 1 where all their values fit; otherwise the image's own smallest value
-    becomes black and its largest white. Of several frames the first counts.
+    Transparent images are composited on white. 16-bit greys are divided by 257, so that white stays white. 32-bit
+    integers are read as 16-bit and floats as 0 to 1 where all their values fit; otherwise the image's own smallest
+    value becomes black and its largest white. Of several frames the first one is read.
 
     Raises `BadImage`, under the given name, for what is not an image, is damaged, or has more than `max_megapixels`
-    (10^6 pixels; judged by the header, before any pixel is decoded).
+    (10^6 pixels; judged by the header, before any pixel is decoded). WebP and GIF files and TIFF tiles have a second
+    limit, Pillow's own: twice `PIL.Image.MAX_IMAGE_PIXELS`, 179 megapixels unless the caller raises it.
     """
+    with _failures_named(name):
+        if isinstance(file, Path):
+            with file.open("rb") as stream:
+                return _decode(stream, name, max_megapixels)
+        return _decode(file, name, max_megapixels)
+
+
+def upright_size(path: Path) -> tuple[int, int]:
+    """(width, height) of the image that `decode` would give, from the file's header alone. Raises `BadImage`."""
+    with _failures_named(path.name), path.open("rb") as stream:
+        image = _open(stream)
+        return (image.height, image.width) if _orientation(image) >= 5 else (image.width, image.height)
+
+
+@contextmanager
+def _failures_named(name: str) -> Iterator[None]:
+    """Whatever goes wrong inside becomes a `BadImage`."""
     try:
-        with _pillow_kept_quiet():
-            if isinstance(file, Path):
-                with file.open("rb") as stream:
-                    return _decode(stream, name, max_megapixels)
-            return _decode(file, name, max_megapixels)
+        yield
     except BadImage:
         raise
     except UnidentifiedImageError:
         raise BadImage(name, f"not an image that can be read ({', '.join(FORMATS)})") from None
     except OSError as error:
         raise BadImage(name, error.strerror or str(error)) from error
+    except Image.DecompressionBombError as error:
+        raise BadImage(name, f"{error} (PIL.Image.MAX_IMAGE_PIXELS)") from error
     except Exception as error:  # Pillow's decoders raise nearly anything when fed with garbage
         raise BadImage(name, f"damaged ({type(error).__name__}: {error})") from error
 
 
-def upright_size(path: Path) -> tuple[int, int]:
-    """(width, height) of the image that `decode` would give, from the file's header alone. Raises `BadImage`."""
-    try:
-        with _pillow_kept_quiet(), Image.open(path, formats=FORMATS) as image:
-            lies = _orientation(image) >= 5
-            return (image.height, image.width) if lies else (image.width, image.height)
-    except UnidentifiedImageError:
-        raise BadImage(path.name, f"not an image that can be read ({', '.join(FORMATS)})") from None
-    except OSError as error:
-        raise BadImage(path.name, error.strerror or str(error)) from error
-    except Exception as error:  # Pillow's decoders raise nearly anything when fed with garbage
-        raise BadImage(path.name, f"damaged ({type(error).__name__}: {error})") from error
+def _open(stream: BinaryIO) -> ImageFile:
+    """As `Image.open(stream, formats=FORMATS)`, without the limit that is the whole process's."""
+    stream.seek(0)
+    start = stream.read(16)
+    for starts_like, plugin in _PLUGINS.values():
+        if starts_like(start):
+            stream.seek(0)
+            try:
+                return plugin(stream)
+            except (SyntaxError, IndexError, TypeError, struct.error):  # what `Image.open` takes for another format
+                break
+    raise UnidentifiedImageError
 
 
 def _decode(stream: BinaryIO, name: str, max_megapixels: float) -> Image.Image:
-    image = Image.open(stream, formats=FORMATS)
+    image = _open(stream)
     if image.width * image.height > max_megapixels * 1e6:
         raise BadImage(
             name,
@@ -94,11 +141,43 @@ def _decode(stream: BinaryIO, name: str, max_megapixels: float) -> Image.Image:
     return rgb if upright is None else rgb.transpose(upright)
 
 
-def _orientation(image: Image.Image) -> int:
+def _orientation(image: ImageFile) -> int:
+    """1 to 8 of an image as it lies in memory, from its EXIF block or else from XMP; 1, upright, where neither says."""
+    if isinstance(image, TiffImageFile):
+        return 1  # Pillow rotates these itself
+    if isinstance(image, PngImageFile) and "exif" not in image.info:
+        image.load()  # the block may follow the pixels
+    exif = image.info.get("exif")
+    if exif is None and "Raw profile type exif" in image.info:  # of PNG files by ImageMagick: hexadecimal digits
+        exif = bytes.fromhex("".join(image.info["Raw profile type exif"].split("\n")[3:]))
     try:
-        return int(image.getexif().get(ExifTags.Base.Orientation, 1))
-    except Exception:  # damaged EXIF, which raises nearly anything, does not make the pixels any worse
-        return 1
+        orientation = _exif_orientation(exif or b"")
+    except struct.error:  # the block is cut short, which does not make the pixels any worse
+        orientation = None
+    if orientation is None:
+        xmp = image.info.get("XML:com.adobe.xmp") or image.info.get("xmp") or ""
+        text = xmp.decode("latin-1") if isinstance(xmp, bytes) else xmp
+        match = re.search(r'tiff:Orientation(?:="|>)([0-9])', text)
+        orientation = int(match[1]) if match else 1
+    return orientation
+
+
+def _exif_orientation(exif: bytes) -> int | None:
+    """The entry of the first directory of a TIFF structure, after any number of b"Exif\\0\\0"."""
+    while exif.startswith(b"Exif\0\0"):
+        exif = exif[6:]
+    order = {b"II*\0": "<", b"MM\0*": ">"}.get(exif[:4])
+    if order is None:
+        return None
+    (directory,) = struct.unpack_from(f"{order}I", exif, 4)
+    (entries,) = struct.unpack_from(f"{order}H", exif, directory)
+    for entry in range(entries):
+        at = directory + 2 + 12 * entry
+        tag, kind = struct.unpack_from(f"{order}HH", exif, at)
+        integer = {1: "B", 3: "H", 4: "I"}.get(kind)
+        if tag == ExifTags.Base.Orientation and integer:
+            return int(struct.unpack_from(order + integer, exif, at + 8)[0])
+    return None
 
 
 def _to_rgb(image: Image.Image, name: str) -> Image.Image:
@@ -107,15 +186,15 @@ def _to_rgb(image: Image.Image, name: str) -> Image.Image:
     if image.mode.startswith(("I", "F")):
         return _to_8_bits(np.asarray(image), 1.0 if image.mode == "F" else 65535.0, name).convert("RGB")
     if image.has_transparency_data:
-        # The colour below transparent pixels is arbitrary, often black. White is the paper that drawings, logos and
-        # screenshots were made for, and what image viewers and browsers show.
+        # The colour under transparent pixels is arbitrary, often black. Drawings, logos and screenshots are made for a
+        # white background, which image viewers and browsers show too.
         white = Image.new("RGBA", image.size, "white")
         return Image.alpha_composite(white, image.convert("RGBA")).convert("RGB")
     return image.convert("RGB")
 
 
 def _to_8_bits(values: np.ndarray, white: float, name: str) -> Image.Image:
-    """Grey values (height, width) -> mode L; 0 to `white` if they lie in between, else their own range."""
+    """Grey values (height, width) -> mode L, scaled from 0 to `white`, or from their own range if they exceed it."""
     low, high = float(values.min()), float(values.max())
     if not np.isfinite((low, high)).all():
         raise BadImage(name, "holds values that are not finite")
@@ -123,16 +202,3 @@ def _to_8_bits(values: np.ndarray, white: float, name: str) -> Image.Image:
         low, high = 0.0, white
     exact = values.astype(np.float32 if values.dtype.itemsize == 2 else np.float64)
     return Image.fromarray(((exact - low) / ((high - low) or 1.0) * 255 + 0.5).astype(np.uint8))
-
-
-@contextmanager
-def _pillow_kept_quiet() -> Iterator[None]:
-    """Our limit in place of Pillow's, and none of its warnings; both are global, hence the lock, and put back."""
-    with _pillow_globals, warnings.catch_warnings():
-        warnings.simplefilter("ignore")
-        limit = Image.MAX_IMAGE_PIXELS
-        Image.MAX_IMAGE_PIXELS = None
-        try:
-            yield
-        finally:
-            Image.MAX_IMAGE_PIXELS = limit

@@ -1,7 +1,7 @@
-"""Images -> batches, whatever an image is. What a batch holds depends on seed and step alone.
+"""The data loader: samples of any kind -> batches. What is in a batch depends on the seed and the step alone.
 
-Not on the number of workers, nor of processes, nor on where a run was resumed: a batch is computed as a whole, by one
-worker, from its epoch and its indices.
+It depends neither on the number of workers or processes nor on where a run was resumed: one worker computes a whole
+batch, from its epoch and its indices.
 """
 
 import logging
@@ -10,6 +10,7 @@ import os
 import signal
 import sys
 import threading
+import warnings
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -32,11 +33,11 @@ BatchT_co = TypeVar("BatchT_co", covariant=True)
 
 
 class Samples(Protocol[BatchT_co]):
-    """What batches are dealt from. It travels to worker processes, so it holds no open file."""
+    """A data set with its transforms. It is pickled for the worker processes, so it has no open file."""
 
     @property
     def where(self) -> str:
-        """The data set, for messages."""
+        """Where the data set is, for messages."""
         ...
 
     @property
@@ -44,7 +45,7 @@ class Samples(Protocol[BatchT_co]):
 
     @property
     def preload(self) -> list[str]:
-        """Modules that the workers need besides this one."""
+        """Modules that the fork server imports for the workers, besides this one."""
         ...
 
     def __len__(self) -> int: ...
@@ -56,21 +57,21 @@ class Samples(Protocol[BatchT_co]):
         ...
 
     def pack(self, samples: list[Any], indices: list[int]) -> Any:
-        """In a worker: samples -> what is sent to the main process, a dict."""
+        """In a worker: samples -> a dict that is sent to the main process."""
         ...
 
     def unpack(self, packed: Any) -> BatchT_co:
-        """In the main process: what `pack` gave -> the batch."""
+        """In the main process: the result of `pack` -> the batch."""
         ...
 
 
 def training_loader(
     images: Samples[BatchT_co], batch_size: int, seed: int, workers: int, rank: int, world: int
 ) -> "TrainingLoader[BatchT_co]":
-    """`batch_size` counts the images of all `world` processes together. `workers`: -1 is one a core, at most 8."""
+    """`batch_size` counts the images of all `world` processes together. `workers`: -1 is one per core, at most 8."""
     if batch_size < 1 or batch_size % world:
         raise InputError(
-            f"batch size {batch_size} cannot be shared evenly by {world} processes; "
+            f"batch size {batch_size} cannot be divided evenly among {world} processes; "
             f"{max(1, round(batch_size / world)) * world} can"
         )
     if len(images) < batch_size:
@@ -85,69 +86,69 @@ def training_loader(
 def evaluation_loader(
     images: Samples[BatchT_co], batch_size: int, workers: int, rank: int, world: int
 ) -> "EvaluationLoader[BatchT_co]":
-    """This process's share (every `world`-th image), in batches of `batch_size`, the last one smaller."""
+    """This process's shard (every `world`-th image), in batches of `batch_size`; the last one may be smaller."""
     if batch_size < 1:
         raise InputError(f"batch size {batch_size} is too small; at least 1 is expected")
-    share = range(rank, len(images), world)
-    chunks = [list(share[start : start + batch_size]) for start in range(0, len(share), batch_size)]
-    return EvaluationLoader(images, chunks, _worker_count(workers))
+    shard = range(rank, len(images), world)
+    batches = [list(shard[start : start + batch_size]) for start in range(0, len(shard), batch_size)]
+    return EvaluationLoader(images, batches, _worker_count(workers))
 
 
 class TrainingLoader(Generic[BatchT_co]):
-    """Endless, shuffled anew every epoch. `bad` lists what could not be read so far: name -> reason."""
+    """Endless batches, reshuffled every epoch. `bad` maps the images that could not be read so far to the reasons."""
 
     def __init__(self, images: Samples[BatchT_co], sampler: "_Sampler", workers: int) -> None:
         self.bad: dict[str, str] = {}
         self.steps_per_epoch = sampler.steps_per_epoch
-        """Full batches; what is left over sits this epoch out."""
+        """Full batches; the images that are left over are not used in that epoch."""
         self._images = images
-        self._dealing = sampler
+        self._sampler = sampler
         self._workers = workers
 
     def starting_at(self, step: int) -> Iterator[BatchT_co]:
         """Step s is batch `s % steps_per_epoch` of epoch `s // steps_per_epoch`. Workers end with the iterator.
 
-        An image that cannot be read gives its place to the next one in the source that can. Raises InputError when
-        more than `max_bad_files` cannot.
+        An image that cannot be read is replaced by the next one in the data set that can. Raises InputError when more
+        than `max_bad_files` images cannot be read.
         """
-        reading = _TrainingParts(self._images, self._dealing.seed)
-        for part in _loader(reading, self._dealing.from_step(step), self._workers):
-            _note_bad(self.bad, part.bad, self._images)
-            if part.packed is None:
+        dataset = _TrainingBatches(self._images, self._sampler.seed)
+        for result in _loader(dataset, self._sampler.from_step(step), self._workers):
+            _note_bad(self.bad, result.bad, self._images)
+            if result.packed is None:
                 raise _none_readable(self._images, self.bad)
-            yield self._images.unpack(part.packed)
+            yield self._images.unpack(result.packed)
 
 
 class EvaluationLoader(Generic[BatchT_co]):
-    """Every image once, each time it is iterated. `bad` lists what was left out: name -> reason."""
+    """Every image once per iteration. `bad` maps the images that were skipped to the reasons."""
 
-    def __init__(self, images: Samples[BatchT_co], chunks: list[list[int]], workers: int) -> None:
+    def __init__(self, images: Samples[BatchT_co], batches: list[list[int]], workers: int) -> None:
         self.bad: dict[str, str] = {}
         self._images = images
-        self._chunks = chunks
+        self._batches = batches
         self._workers = workers
 
     def __len__(self) -> int:
-        return len(self._chunks)
+        return len(self._batches)
 
     def __iter__(self) -> Iterator[BatchT_co]:
         """Raises InputError when more than `max_bad_files` images cannot be read, or none can."""
-        empty = bool(self._chunks)
-        for part in _loader(_EvaluationParts(self._images), self._chunks, self._workers):
-            _note_bad(self.bad, part.bad, self._images)
-            if part.packed is not None:
+        empty = bool(self._batches)
+        for result in _loader(_EvaluationBatches(self._images), self._batches, self._workers):
+            _note_bad(self.bad, result.bad, self._images)
+            if result.packed is not None:
                 empty = False
-                yield self._images.unpack(part.packed)
+                yield self._images.unpack(result.packed)
         if empty:
             raise _none_readable(self._images, self.bad)
 
 
-# Who gets what
+# Sampling
 
 
 @dataclass(frozen=True)
 class _Sampler:
-    """The order of training, a pure function of (seed, epoch)."""
+    """The order of the training images, a pure function of (seed, epoch)."""
 
     images: int
     batch_size: int
@@ -160,14 +161,14 @@ class _Sampler:
         return self.images // self.batch_size
 
     def from_step(self, step: int) -> Iterator[tuple[int, list[int]]]:
-        """(epoch, indices of this process's share) of every step from here on."""
+        """(epoch, indices of this process's images) of every step from `step` on."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        share = self.batch_size // self.world
+        per_process = self.batch_size // self.world
         while True:
             order = self._order(epoch)
             for start in range(position * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size):
-                mine = start + self.rank * share
-                yield epoch, order[mine : mine + share].tolist()
+                first = start + self.rank * per_process
+                yield epoch, order[first : first + per_process].tolist()
             epoch, position = epoch + 1, 0
 
     def _order(self, epoch: int) -> Tensor:
@@ -177,30 +178,30 @@ class _Sampler:
         return torch.randperm(self.images, generator=generator)
 
 
-# What a worker does
+# In the workers
 
 
 @dataclass(frozen=True)
-class _Part:
-    """What a worker hands over. Nothing packed: no image could be read."""
+class _WorkerResult:
+    """What a worker sends: the packed batch, None if no image could be read, and the bad images."""
 
     packed: Any
     bad: dict[str, str]
 
-    def pin_memory(self) -> "_Part":
-        """The loader's hook for types of our own."""
+    def pin_memory(self) -> "_WorkerResult":
+        """PyTorch's hook for custom types."""
         if self.packed is None:
             return self
         pinned = {key: value.pin_memory() if isinstance(value, Tensor) else value for key, value in self.packed.items()}
-        return _Part(pinned, self.bad)
+        return _WorkerResult(pinned, self.bad)
 
 
 @dataclass(frozen=True)
-class _TrainingParts(Dataset):
+class _TrainingBatches(Dataset):
     images: Samples
     seed: int
 
-    def __getitem__(self, key: tuple[int, list[int]]) -> _Part:
+    def __getitem__(self, key: tuple[int, list[int]]) -> _WorkerResult:
         epoch, indices = key
         samples: list[Any] = []
         read: list[int] = []
@@ -208,16 +209,16 @@ class _TrainingParts(Dataset):
         with host_state_kept():
             for index in indices:
                 seed_host(self.seed, epoch, index)
-                found = self._first_readable_from(index, bad)
+                found = self._first_readable(index, bad)
                 if found is None:
-                    return _Part(None, bad)
+                    return _WorkerResult(None, bad)
                 sample, index_read = found
                 samples.append(sample)
                 read.append(index_read)
-        return _Part(self.images.pack(samples, read), bad)
+        return _WorkerResult(self.images.pack(samples, read), bad)
 
-    def _first_readable_from(self, index: int, bad: dict[str, str]) -> tuple[Any, int] | None:
-        """None after more bad images than are allowed, or where there is no good one."""
+    def _first_readable(self, index: int, bad: dict[str, str]) -> tuple[Any, int] | None:
+        """None after more bad images than are allowed, or if no image can be read."""
         for candidate in chain(range(index, len(self.images)), range(index)):
             if len(bad) > self.images.max_bad_files:
                 return None
@@ -228,10 +229,10 @@ class _TrainingParts(Dataset):
 
 
 @dataclass(frozen=True)
-class _EvaluationParts(Dataset):
+class _EvaluationBatches(Dataset):
     images: Samples
 
-    def __getitem__(self, indices: list[int]) -> _Part:
+    def __getitem__(self, indices: list[int]) -> _WorkerResult:
         samples: list[Any] = []
         read: list[int] = []
         bad: dict[str, str] = {}
@@ -240,7 +241,7 @@ class _EvaluationParts(Dataset):
             if sample is not None:
                 samples.append(sample)
                 read.append(index)
-        return _Part(self.images.pack(samples, read) if read else None, bad)
+        return _WorkerResult(self.images.pack(samples, read) if read else None, bad)
 
 
 def _read(images: Samples, index: int, bad: dict[str, str]) -> Any:
@@ -257,10 +258,12 @@ def _read(images: Samples, index: int, bad: dict[str, str]) -> Any:
     return None
 
 
-# What the main process does
+# In the main process
 
 
-def _loader(parts: "_TrainingParts | _EvaluationParts", keys: Iterable[Any], workers: int) -> Iterable[_Part]:
+def _loader(
+    parts: "_TrainingBatches | _EvaluationBatches", keys: Iterable[Any], workers: int
+) -> Iterable[_WorkerResult]:
     if workers:
         _prepare_fork_server(parts.images)
     loader = DataLoader(
@@ -268,24 +271,24 @@ def _loader(parts: "_TrainingParts | _EvaluationParts", keys: Iterable[Any], wor
         batch_size=None,  # a key is a whole batch
         sampler=keys,
         num_workers=workers,
-        collate_fn=_as_it_is,
+        collate_fn=_unchanged,
         pin_memory=torch.cuda.is_available(),
         multiprocessing_context=_start_method() if workers else None,
-        worker_init_fn=_end_with_main_process,
-        generator=torch.Generator(),  # the loader draws a number from it; from the global one, if there is none
+        worker_init_fn=_start_worker,
+        generator=torch.Generator(),  # PyTorch draws a number from it, or else from the global generator
     )
-    with _interrupts_held():
+    with _interrupts_blocked():
         return iter(loader)
 
 
 @contextmanager
-def _interrupts_held() -> Iterator[None]:
-    """Ctrl-C goes to every process of a terminal. What starts in here never hears it, so that the main process can
-    finish its step; the main process hears it afterwards."""
+def _interrupts_blocked() -> Iterator[None]:
+    """Ctrl-C goes to every process of a terminal. Processes that start inside ignore it, so that the main process can
+    finish its step; the main process receives it afterwards."""
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    resource_tracker.ensure_running()  # when it has to start it lets the signal through
+    resource_tracker.ensure_running()  # starting it unblocks the signal
     before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
     try:
         yield
@@ -293,39 +296,43 @@ def _interrupts_held() -> Iterator[None]:
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
-def _as_it_is(part: Any) -> Any:
-    return part
+def _unchanged(result: Any) -> Any:
+    return result
 
 
-def _end_with_main_process(_: int) -> None:
-    """Should the main process be killed: torch's own check looks at the fork server, which waits for the workers."""
+def _start_worker(_: int) -> None:
+    """Ignore Pillow's warnings of damaged metadata, in this process alone, and exit when the main process does.
+
+    PyTorch's own check watches the fork server, which waits for its workers if the main process is killed.
+    """
+    warnings.filterwarnings("ignore", module=r"PIL\.")
     main = multiprocessing.parent_process()
     assert main is not None
 
-    def follow() -> None:
+    def exit_with_main() -> None:
         main.join()
         os._exit(1)
 
-    threading.Thread(target=follow, daemon=True).start()
+    threading.Thread(target=exit_with_main, daemon=True).start()
 
 
 def _start_method() -> str:
-    """A fork of the training process may deadlock (threads) and breaks CUDA; spawn imports torch once a worker.
+    """A fork of the training process may deadlock (threads) and breaks CUDA; spawn imports torch once per worker.
 
-    A fork server is clean as spawn is and imports once: two seconds for all workers together.
+    A fork server is as safe as spawn and imports once, which takes two seconds for all workers together.
     """
     return "forkserver" if sys.platform == "linux" else "spawn"
 
 
 def _prepare_fork_server(images: Samples) -> None:
-    """Have the server import what its workers need. Without effect on a server that runs already."""
+    """Have the server import what its workers need. No effect on a server that is already running."""
     if _start_method() == "forkserver":
         multiprocessing.set_forkserver_preload([__name__, *images.preload])
 
 
 def _worker_count(workers: int) -> int:
     if workers < -1:
-        raise InputError(f"{workers} workers; expected -1 (one a core, at most 8), 0 (none) or more (run.workers)")
+        raise InputError(f"{workers} workers; expected -1 (one per core, at most 8), 0 (none) or more (run.workers)")
     if workers >= 0:
         return workers
     cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
@@ -341,7 +348,7 @@ def _note_bad(known: dict[str, str], new: dict[str, str], images: Samples) -> No
         listed = "\n".join(f"  {name}: {reason}" for name, reason in sorted(known.items()))
         raise InputError(
             f"{len(known)} images of {images.where} cannot be read, {images.max_bad_files} are tolerated "
-            f"(images.max_bad_files):\n{listed}\nMend or remove them, or allow more"
+            f"(images.max_bad_files):\n{listed}\nRepair or remove them, or allow more"
         )
 
 

@@ -1,4 +1,4 @@
-"""A trained network made ready for work."""
+"""Trained networks prepared for inference."""
 
 from botformer.deploy.fold_and_freeze import optimize
 

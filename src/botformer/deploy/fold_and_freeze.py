@@ -1,4 +1,4 @@
-"""A network for inference: no BatchNorm, weights frozen, memory laid out for it."""
+"""Optimise a network for inference: BatchNorm folded, weights frozen, channels_last."""
 
 import copy
 from typing import Any, Protocol, runtime_checkable
@@ -11,7 +11,7 @@ from botformer.errors import InputError
 
 @runtime_checkable
 class Foldable(Protocol):
-    """A network that knows how to fold its own normalisations."""
+    """A network that can fold its own BatchNorms."""
 
     def fold(self) -> None: ...
 
@@ -20,18 +20,18 @@ def optimize(model: nn.Module, compile: bool = False, dtype: torch.dtype | None 
     """A copy of `model` for inference that computes the same function.
 
     Every BatchNorm is folded into the layer before it, exactly (the one after the attention into the value
-    projection), parameters are frozen and laid out channels_last. The model that was given is left alone.
+    projection), parameters are frozen and stored channels_last. `model` itself is not changed.
 
     Args:
-        model: a classifier or a backbone of ours.
-        compile: also compile with frozen weights (`torch.compile`); the first call of a new shape takes long, and on a
+        model: a classifier or a backbone of botformer.
+        compile: also compile with frozen weights (`torch.compile`); the first call with a new shape is slow, and on a
             CPU it needs a C++ compiler.
         dtype: what the network computes in, such as torch.bfloat16, which is fast where the processor has instructions
-            for it (on x86-64: AVX512_BF16 or AMX) and slow elsewhere. BatchNorms are folded before, images and results
+            for it (on x86-64: AVX512_BF16 or AMX) and slow elsewhere. BatchNorms are folded first; images and results
             keep the dtype of the images. By default the dtype of the model.
 
     Raises:
-        InputError: the model does not know how to fold itself.
+        InputError: the model cannot fold its BatchNorms.
     """
     if not isinstance(model, Foldable):
         raise InputError(f"optimize takes a classifier or a backbone of botformer, got {type(model).__name__}")
@@ -45,7 +45,7 @@ def optimize(model: nn.Module, compile: bool = False, dtype: torch.dtype | None 
 
 
 class _InDtype(nn.Module):
-    """A network in one dtype for images in another."""
+    """A network that computes in another dtype than that of its images."""
 
     def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
         super().__init__()

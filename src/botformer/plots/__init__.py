@@ -1,1 +1,1 @@
-"""Numbers and arrays to PNG files and a report. Knows matplotlib and nothing of models, data or training."""
+"""Numbers and arrays -> PNG files and an HTML report. Depends on matplotlib, not on models, data or training."""

@@ -1,4 +1,4 @@
-"""Which class is taken for which: a table with numbers for up to 20 classes, an image and a list for more."""
+"""The confusion matrix: a table with counts for up to 20 classes, a heatmap and a list for more."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,41 +9,41 @@ from matplotlib.colors import LinearSegmentedColormap
 
 from botformer.plots import style
 
-# White to dark blue: lightness alone carries the value.
+# White to dark blue: the value is in the lightness alone.
 _SHADES = LinearSegmentedColormap.from_list("botformer", ["#ffffff", "#9ecbe8", "#0072b2", "#062f4f"])
-_SCALE = "darkness: square root of the share of a row"  # a confusion of 4 % is seen as 20 %
-_LARGEST_TABLE = 20
-_LARGEST_IMAGE = 250  # cells a side; more would be thinner than a pixel of the report
+_SCALE = "darkness: square root of the fraction of a row"  # so a confusion of 4 % looks like 20 %
+_MAX_TABLE_CLASSES = 20
+_MAX_HEATMAP_CELLS = 250  # per side; more would be smaller than a pixel of the report
 _WORST = 15
 
 
 def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], out: Path) -> None:
     """Draw a confusion matrix (K, K) of counts, rows the truth and columns the prediction, K of 2 or more, as PNG.
 
-    Colours are shares of a row, so that rare classes look like frequent ones.
+    Colours show fractions of a row, so that rare classes look like frequent ones.
     """
     assert matrix.ndim == 2, matrix.shape
     assert matrix.shape[0] == matrix.shape[1] == len(class_names) >= 2, (matrix.shape, len(class_names))
-    shares = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    total, right = int(matrix.sum()), int(np.trace(matrix))
-    title = f"{right:,} of {total:,} right ({right / total:.1%})" if total else "nothing was evaluated"
-    if len(class_names) <= _LARGEST_TABLE:
-        _draw_table(matrix, shares, class_names, title, out)
+    fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
+    total, correct = int(matrix.sum()), int(np.trace(matrix))
+    title = f"{correct:,} of {total:,} correct ({correct / total:.1%})" if total else "nothing was evaluated"
+    if len(class_names) <= _MAX_TABLE_CLASSES:
+        _draw_table(matrix, fractions, class_names, title, out)
     else:
-        _draw_image(matrix, shares, class_names, title, out)
+        _draw_heatmap(matrix, fractions, class_names, title, out)
 
 
-def _draw_table(matrix: np.ndarray, shares: np.ndarray, names: Sequence[str], title: str, out: Path) -> None:
+def _draw_table(matrix: np.ndarray, fractions: np.ndarray, names: Sequence[str], title: str, out: Path) -> None:
     count = len(names)
     side = float(np.clip(0.62 * count, 3.2, 8.2))
     figure = style.new_figure(side)
     axes = figure.subplots()
     style.bare(axes, title)
-    axes.imshow(np.sqrt(shares), cmap=_SHADES, vmin=0, vmax=1)
+    axes.imshow(np.sqrt(fractions), cmap=_SHADES, vmin=0, vmax=1)
     size = 10 if count <= 12 else 7
     for row, column in np.ndindex(count, count):
         if matrix[row, column]:
-            colour = "white" if shares[row, column] > 0.25 else style.INK
+            colour = "white" if fractions[row, column] > 0.25 else style.INK
             text = f"{int(matrix[row, column]):,}" if count <= 12 else _short(int(matrix[row, column]))
             axes.text(column, row, text, ha="center", va="center", fontsize=size, color=colour)
     shown = [style.shorten(name, 18) for name in names]
@@ -60,23 +60,23 @@ def _draw_table(matrix: np.ndarray, shares: np.ndarray, names: Sequence[str], ti
     style.save(figure, out)
 
 
-def _draw_image(matrix: np.ndarray, shares: np.ndarray, names: Sequence[str], title: str, out: Path) -> None:
+def _draw_heatmap(matrix: np.ndarray, fractions: np.ndarray, names: Sequence[str], title: str, out: Path) -> None:
     figure = style.new_figure(5.2)
     left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
     style.bare(left, title)
-    block = -(-len(names) // _LARGEST_IMAGE)
+    block = -(-len(names) // _MAX_HEATMAP_CELLS)
     extent = (-0.5, len(names) - 0.5, len(names) - 0.5, -0.5)
-    left.imshow(np.sqrt(_largest_of_blocks(shares, block)), cmap=_SHADES, vmin=0, vmax=1, extent=extent)
+    left.imshow(np.sqrt(_largest_of_blocks(fractions, block)), cmap=_SHADES, vmin=0, vmax=1, extent=extent)
     left.spines[:].set_visible(True)
     left.spines[:].set_color(style.RULE)
     cell = f"a point is the largest of {block} x {block} cells; " if block > 1 else ""
     left.set_xlabel(f"prediction\n{cell}{_SCALE}", fontsize=8.5, color=style.FAINT)
     left.set_ylabel("truth", fontsize=9, color=style.FAINT)
-    _list_worst(right, matrix, shares, names)
+    _list_worst(right, matrix, fractions, names)
     style.save(figure, out)
 
 
-def _list_worst(axes: Axes, matrix: np.ndarray, shares: np.ndarray, names: Sequence[str]) -> None:
+def _list_worst(axes: Axes, matrix: np.ndarray, fractions: np.ndarray, names: Sequence[str]) -> None:
     style.bare(axes, "most frequent confusions")
     errors = matrix - np.diag(np.diag(matrix))
     order = np.argsort(-errors, axis=None, kind="stable")[:_WORST]
@@ -86,16 +86,16 @@ def _list_worst(axes: Axes, matrix: np.ndarray, shares: np.ndarray, names: Seque
     for line, (truth, prediction) in enumerate(worst):
         y = 0.97 - line * 0.066
         text = f"{style.shorten(names[truth], 17)} \N{RIGHTWARDS ARROW} {style.shorten(names[prediction], 17)}"
-        numbers = f"{int(matrix[truth, prediction]):,}  ({shares[truth, prediction]:.0%})"
+        numbers = f"{int(matrix[truth, prediction]):,}  ({fractions[truth, prediction]:.0%})"
         place = {"transform": axes.transAxes, "va": "center", "fontsize": 9}
         axes.text(0, y, text, color=style.INK, parse_math=False, **place)
         axes.text(1, y, numbers, color=style.FAINT, ha="right", **place)
 
 
-def _largest_of_blocks(shares: np.ndarray, block: int) -> np.ndarray:
-    """(K, K) to (ceil(K / block), ceil(K / block)): a lone confusion among 1000 classes must not be averaged away."""
-    short = -len(shares) % block
-    padded = np.pad(shares, (0, short))
+def _largest_of_blocks(fractions: np.ndarray, block: int) -> np.ndarray:
+    """(K, K) to (ceil(K / block), ceil(K / block)): a single confusion among 1000 classes must stay visible."""
+    short = -len(fractions) % block
+    padded = np.pad(fractions, (0, short))
     blocks = len(padded) // block
     return padded.reshape(blocks, block, blocks, block).max(axis=(1, 3))
 

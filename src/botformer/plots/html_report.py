@@ -1,4 +1,4 @@
-"""Headings, paragraphs, images, tables and commands -> one HTML file that needs nothing else."""
+"""Headings, paragraphs, images, tables and commands -> one self-contained HTML file."""
 
 import base64
 import os
@@ -18,7 +18,7 @@ class ImageBlock:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells as they are to be read; a column of numbers is set flush right."""
+    """Rows of cells of text; columns of numbers are right-aligned."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -33,7 +33,7 @@ class Preformatted:
 
 @dataclass(frozen=True)
 class Section:
-    """A heading and what stands under it; a plain string is a paragraph."""
+    """A heading and its content; a plain string is a paragraph."""
 
     heading: str
     content: Sequence[str | ImageBlock | Table | Preformatted]
@@ -72,7 +72,7 @@ def _block(block: str | ImageBlock | Table | Preformatted) -> str:
 def _image(image: ImageBlock) -> str:
     data = base64.b64encode(image.path.read_bytes()).decode("ascii")
     caption = escape(image.caption)
-    # The scrolling frame keeps a figure's print readable on a phone; the caption stays put.
+    # The scrolling frame keeps the text of a figure readable on a phone; the caption does not scroll.
     return (
         f'<figure>\n<div class="wide" tabindex="0"><img src="data:image/png;base64,{data}" alt="{caption}"></div>\n'
         f"<figcaption>{caption}</figcaption>\n</figure>"
@@ -80,7 +80,9 @@ def _image(image: ImageBlock) -> str:
 
 
 def _table(table: Table) -> str:
-    assert all(len(row) == len(table.header) for row in table.rows), "a row has another number of cells than the header"
+    assert all(len(row) == len(table.header) for row in table.rows), (
+        "a row and the header have different numbers of cells"
+    )
     numeric = [all(_is_number(row[column]) for row in table.rows) for column in range(len(table.header))]
     lines = [_row("th", table.header, numeric), *(_row("td", row, numeric) for row in table.rows)]
     head, rows = lines[0], "\n".join(lines[1:])
@@ -98,11 +100,11 @@ def _row(tag: str, cells: Sequence[str], numeric: Sequence[bool]) -> str:
 
 
 def _is_number(cell: str) -> bool:
-    """Begins like a number, or stands for a missing one: 93.4 %, 1,024, -3e-4, 12 s."""
+    """Starts like a number, or is a placeholder for one: 93.4 %, 1,024, -3e-4, 12 s."""
     return cell in ("", "-", "\N{EN DASH}") or cell.lstrip("+-\N{MINUS SIGN}.")[:1].isdigit()
 
 
-# The policy forbids the page to load anything, so that "self-contained" is the browser's word and not only ours.
+# The policy makes the browser refuse to load anything, which guarantees that the page is self-contained.
 _PAGE = """<!DOCTYPE html>
 <html lang="en">
 <head>

@@ -1,4 +1,4 @@
-"""How every figure looks: one width, one quiet frame, colours that colour-blind readers can tell apart."""
+"""The style of every figure: one width, a light frame, and colours that colour-blind readers can distinguish."""
 
 import os
 from pathlib import Path
@@ -7,22 +7,22 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
 
-WIDTH = 9.0  # inches; at 100 pixels an inch the 900 pixels of a report
+WIDTH = 9.0  # inches; at 100 pixels per inch the 900 pixels of a report
 INK = "#1f2933"
-FAINT = "#66717d"  # still 4.9 : 1 on white, enough for small print
+FAINT = "#66717d"  # contrast 4.9 : 1 on white, enough for small text
 RULE = "#d9dee3"
 LINES = ("#0072b2", "#d55e00", "#009e73", "#cc79a7", "#e69f00", "#56b4e9")  # Okabe and Ito (2008)
-DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))  # a second way to tell lines apart
+DASHES = ("-", (0, (5, 1.5)), (0, (1.5, 1.5)), (0, (5, 1.5, 1.5, 1.5)))  # a second way to distinguish lines
 
 
 def new_figure(height: float, padding: float = 0.1) -> Figure:
-    """An empty figure of report width that belongs to nobody (no pyplot state); height and padding in inches."""
+    """An empty figure of report width, without pyplot's global state; height and padding in inches."""
     layout = ConstrainedLayoutEngine(w_pad=padding, h_pad=padding)
     return Figure(figsize=(WIDTH, height), layout=layout, facecolor="white")
 
 
 def quiet(axes: Axes, title: str = "") -> None:
-    """Frame with two faint lines and a light grid behind the data; `title` at the left, as in a text."""
+    """Two faint axis lines and a light grid behind the data; `title` at the left."""
     axes.spines[["top", "right"]].set_visible(False)
     axes.spines[["left", "bottom"]].set_color(RULE)
     axes.tick_params(colors=FAINT, labelcolor=INK, labelsize=9, length=0)
@@ -32,7 +32,7 @@ def quiet(axes: Axes, title: str = "") -> None:
 
 
 def bare(axes: Axes, title: str = "") -> None:
-    """No frame and no ticks: the axes carry an image."""
+    """No frame and no ticks, for axes that show an image."""
     axes.set_xticks([])
     axes.set_yticks([])
     axes.spines[:].set_visible(False)
@@ -40,7 +40,7 @@ def bare(axes: Axes, title: str = "") -> None:
 
 
 def head(axes: Axes, title: str, colour: str = INK) -> None:
-    """Title at the left. Text is text here: a dollar sign in a file's name is no formula."""
+    """Title at the left; a dollar sign in a file name does not start a formula."""
     axes.set_title(title, loc="left", fontsize=10, color=colour, fontweight="bold", parse_math=False)
 
 
@@ -50,7 +50,7 @@ def shorten(name: str, length: int) -> str:
 
 
 def save(figure: Figure, out: Path) -> None:
-    """Write a PNG of twice the report's pixels, whole or not at all. Makes the folder if need be."""
+    """Write a PNG at twice the report's resolution, atomically. Creates the folder if necessary."""
     out.parent.mkdir(parents=True, exist_ok=True)
     unfinished = out.with_name(f".{out.name}.{os.getpid()}")
     try:

@@ -1,4 +1,4 @@
-"""What a network says about an image, and where its attention looks from one position of it."""
+"""A classifier's prediction: the image, its most probable classes as bars, and the attention of one position."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -12,20 +12,20 @@ from botformer.plots import style
 from botformer.plots.attention_overlay import draw_layer, mark_query, overlay
 
 _RIGHT, _WRONG, _OTHER = "#0072b2", "#d55e00", "#b8c1ca"
-_LAYERS_A_ROW = 4
-_PAIRS_A_ROW = 4
+_LAYERS_PER_ROW = 4
+_PAIRS_PER_ROW = 4
 
 
 @dataclass(frozen=True)
 class Prediction:
-    """One image as the network saw it, and what came out."""
+    """One image and what the classifier predicts for it."""
 
     image: np.ndarray
-    """(h, w, 3) uint8, after resizing and cropping: the attention lies on exactly this."""
+    """(h, w, 3) uint8, after resizing and cropping: what the attention is drawn over."""
     names: Sequence[str]
-    """The most probable classes, the first one first."""
+    """The most probable classes, best first."""
     probabilities: Sequence[float]
-    """Of these classes, 0 to 1."""
+    """Their probabilities, 0 to 1."""
     attention: Sequence[tuple[str, np.ndarray]]
     """A label and the weights (H, W) from the query position to every position, for each layer; may be empty."""
     query_yx: tuple[float, float]
@@ -52,12 +52,12 @@ def draw_prediction(
     """
     prediction = Prediction(image, names, probabilities, attention, query_yx, truth)
     if len(attention) <= 1:
-        figure = style.new_figure(_height(image, 3.0 + 0.9 * (not attention), least=2.3))
+        figure = style.new_figure(_height(image, 3.0 + 0.9 * (not attention), minimum=2.3))
         _draw_top(figure, prediction, with_attention=bool(attention))
     else:
-        columns = min(len(attention), _LAYERS_A_ROW)
-        rows = -(-len(attention) // _LAYERS_A_ROW)
-        heights = [_height(image, 3.9, least=2.3), rows * _height(image, style.WIDTH / columns, least=0.8) + 0.3]
+        columns = min(len(attention), _LAYERS_PER_ROW)
+        rows = -(-len(attention) // _LAYERS_PER_ROW)
+        heights = [_height(image, 3.9, minimum=2.3), rows * _height(image, style.WIDTH / columns, minimum=0.8) + 0.3]
         figure = style.new_figure(sum(heights))
         bands = figure.subfigures(2, 1, squeeze=False, height_ratios=heights)[:, 0]
         _draw_top(bands[0], prediction, with_attention=False)
@@ -66,15 +66,15 @@ def draw_prediction(
 
 
 def draw_gallery(predictions: Sequence[Prediction], out: Path) -> None:
-    """Draw several predictions as PNG: each image beside the attention of its last layer, the verdict above.
+    """Draw several predictions as PNG: each image beside the attention of its last layer, the predicted class above.
 
     At least one prediction.
     """
-    assert predictions, "a gallery needs an image"
-    columns = min(len(predictions), _PAIRS_A_ROW)
+    assert predictions, "a gallery needs a prediction"
+    columns = min(len(predictions), _PAIRS_PER_ROW)
     rows = -(-len(predictions) // columns)
     figure = style.new_figure(rows * 1.36, padding=0.05)
-    grid = figure.subfigures(rows, _PAIRS_A_ROW, squeeze=False, wspace=0.02).ravel()
+    grid = figure.subfigures(rows, _PAIRS_PER_ROW, squeeze=False, wspace=0.02).ravel()
     for cell, prediction in zip(grid, predictions, strict=False):
         left, right = cell.subplots(1, 2)
         colour = _WRONG if prediction.is_wrong else style.INK
@@ -90,15 +90,15 @@ def draw_gallery(predictions: Sequence[Prediction], out: Path) -> None:
     style.save(figure, out)
 
 
-def _height(image: np.ndarray, width: float, least: float) -> float:
-    """Inches for a panel of this width with its heading; a tall image gets less width instead."""
-    return float(np.clip(width * image.shape[0] / image.shape[1], least, 3.6)) + 0.4
+def _height(image: np.ndarray, width: float, minimum: float) -> float:
+    """Height in inches of a panel of this width with its heading; tall images are drawn narrower."""
+    return float(np.clip(width * image.shape[0] / image.shape[1], minimum, 3.6)) + 0.4
 
 
 def _draw_top(band: Figure | SubFigure, prediction: Prediction, with_attention: bool) -> None:
-    """The image, its only layer of attention if asked for, and the bars, side by side."""
+    """The image, optionally its only attention layer, and the bars, side by side."""
     panels = band.subplots(1, 3 if with_attention else 2, width_ratios=[1, 1, 1] if with_attention else [1.2, 1])
-    style.bare(panels[0], _verdict(prediction))
+    style.bare(panels[0], _image_title(prediction))
     panels[0].imshow(prediction.image)
     if with_attention:
         _draw_layer(panels[1], prediction, *prediction.attention[0])
@@ -107,7 +107,7 @@ def _draw_top(band: Figure | SubFigure, prediction: Prediction, with_attention: 
     _draw_bars(panels[-1], prediction)
 
 
-def _verdict(prediction: Prediction) -> str:
+def _image_title(prediction: Prediction) -> str:
     if prediction.truth is None:
         return "image"
     return f"image, truth: {style.shorten(prediction.truth, 40)}"
@@ -136,7 +136,7 @@ def _draw_layers(band: SubFigure, prediction: Prediction, rows: int, columns: in
         style.bare(axes)
     for axes, (label, weights) in zip(panels, prediction.attention, strict=False):
         _draw_layer(axes, prediction, label, weights)
-    band.supxlabel("The ring looks at what is bright; each panel has its own scale.", fontsize=8.5, color=style.FAINT)
+    band.supxlabel("The ring attends to what is bright; each panel has its own scale.", fontsize=8.5, color=style.FAINT)
 
 
 def _draw_layer(axes: Axes, prediction: Prediction, label: str, weights: np.ndarray) -> None:

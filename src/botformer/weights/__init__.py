@@ -1,4 +1,4 @@
-"""Where weights come from."""
+"""Reading, loading, converting and saving weights."""
 
 from botformer.weights.load import Match, load_state, load_weights
 from botformer.weights.model_file import SHIPPED, read_model_config, save

@@ -1,4 +1,4 @@
-"""timm's BoTNets freed of their input size: their attention swapped for ours, with their weights."""
+"""Convert timm's BoTNets to any input size: their attention replaced by botformer's, with the same weights."""
 
 import logging
 from typing import TYPE_CHECKING, TypeVar
@@ -16,21 +16,21 @@ Model = TypeVar("Model", bound=nn.Module)
 
 
 class ConvertedAttention(nn.Module):
-    """timm's `BottleneckAttn` with the same parameters under the same names, computed by our operation.
+    """timm's `BottleneckAttn` with the same parameters under the same names, computed by botformer's attention.
 
-    (B, C, H, W) -> (B, C_out, H, W), or half of each side, rounded up, where it pools. Any H and W; O(HW) memory.
+    (B, C, H, W) -> (B, C_out, H, W), or half of each side, rounded up, with pooling. Any H and W; O(HW) memory.
     """
 
-    def __init__(self, theirs: "BottleneckAttn", tables: TablePolicy, backend: str) -> None:
+    def __init__(self, timm_layer: "BottleneckAttn", tables: TablePolicy, backend: str) -> None:
         super().__init__()
-        self.heads, self.backend = theirs.num_heads, backend
+        self.heads, self.backend = timm_layer.num_heads, backend
         self.tables: TablePolicy = tables
-        self.widths = [theirs.dim_out_qk, theirs.dim_out_qk, theirs.dim_out_v]
-        # By default timm scales q.k and not q.r; our operation scales both, so the tables make up for it.
-        self.table_scale = 1.0 if theirs.scale_pos_embed else theirs.dim_head_qk**0.5
-        self.qkv, self.pos_embed = theirs.qkv, theirs.pos_embed
-        # At even sizes the same pool; at odd ones it keeps the edge, as the stride-2 shortcut beside it does.
-        self.pool = isinstance(theirs.pool, nn.AvgPool2d)
+        self.widths = [timm_layer.dim_out_qk, timm_layer.dim_out_qk, timm_layer.dim_out_v]
+        # By default timm scales q.k and not q.r; botformer scales both, so the tables are multiplied to compensate.
+        self.table_scale = 1.0 if timm_layer.scale_pos_embed else timm_layer.dim_head_qk**0.5
+        self.qkv, self.pos_embed = timm_layer.qkv, timm_layer.pos_embed
+        # The same pool at even sizes; at odd sizes it keeps the edge, as the stride-2 shortcut does.
+        self.pool = isinstance(timm_layer.pool, nn.AvgPool2d)
 
     def forward(self, x: Tensor) -> Tensor:
         H, W = x.shape[2:]
@@ -43,34 +43,34 @@ class ConvertedAttention(nn.Module):
 
 
 def convert(model: Model, tables: TablePolicy = "interpolate", backend: str = "auto") -> Model:
-    """Swap every `BottleneckAttn` of a timm model in place for ours and return the model.
+    """Replace every `BottleneckAttn` of a timm model by botformer's attention, in place, and return the model.
 
-    The weights and the state dict stay what they are, and so do the logits at the native size; after that any input
-    size runs, without an N x N tensor. Works for `botnet26t_256`, `sebotnet33ts_256`, `botnet50ts_256`,
-    `eca_botnext26ts_256` and whatever else is built of that layer; halo attention in hybrids stays as it is.
+    Weights and state dict stay the same, and so do the logits at the native size; afterwards the model takes any input
+    size, without an N x N tensor. Works for `botnet26t_256`, `sebotnet33ts_256`, `botnet50ts_256`,
+    `eca_botnext26ts_256` and other models with that layer; halo attention in hybrids is not changed.
 
     Args:
-        tables: how position tables are taken to other sizes, see `attention.tables`.
+        tables: how position tables are resized, see `attention.position_tables`.
         backend: of the attention, see `relative_attention_2d`.
 
     Raises:
         InputError: there is no such layer in the model.
     """
-    from timm.layers.bottleneck_attn import BottleneckAttn  # a model of timm's is at hand, so timm is imported already
+    from timm.layers.bottleneck_attn import BottleneckAttn  # the caller has a timm model, so timm is imported already
 
-    places = [
+    layers = [
         (parent, name)
         for parent in model.modules()
         for name, child in parent.named_children()
         if isinstance(child, BottleneckAttn)
     ]
-    if not places:
+    if not layers:
         raise InputError(
-            f"{type(model).__name__} holds no BottleneckAttn of timm's; adopt takes models such as "
+            f"{type(model).__name__} has no BottleneckAttn layer of timm's; convert takes models such as "
             "timm.create_model('botnet26t_256')"
         )
-    for parent, name in places:
-        theirs = getattr(parent, name)
-        setattr(parent, name, ConvertedAttention(theirs, tables, backend).train(theirs.training))
-    logger.info("adopted %d attention layers of %s", len(places), type(model).__name__)
+    for parent, name in layers:
+        layer = getattr(parent, name)
+        setattr(parent, name, ConvertedAttention(layer, tables, backend).train(layer.training))
+    logger.info("converted %d attention layers of %s", len(layers), type(model).__name__)
     return model

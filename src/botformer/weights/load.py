@@ -1,4 +1,4 @@
-"""Weights into a model that need not be the one they came from."""
+"""Load weights into a model that may differ from the one they were saved from."""
 
 import logging
 from dataclasses import dataclass
@@ -14,16 +14,16 @@ logger = logging.getLogger(__name__)
 
 @dataclass(frozen=True)
 class Match:
-    """What of a file went into a model. Names are parameter and buffer names, sorted."""
+    """Which tensors of a file were loaded into a model. Names of parameters and buffers, sorted."""
 
     loaded: list[str]
-    """In both, and taken over."""
+    """In both, and loaded."""
     missing: list[str]
-    """In the model alone: they keep the values they had."""
+    """Only in the model: they keep their values."""
     unused: list[str]
-    """In the file alone."""
+    """Only in the file."""
     other_shape: list[str]
-    """In both with shapes that do not fit: they keep the values they had."""
+    """In both, with different shapes: they keep the values of the model."""
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded"]
@@ -40,13 +40,13 @@ class Match:
 def load_weights(model: nn.Module, source: str | Path, part: str = "") -> Match:
     """Load what fits from a file into `model`, log what did and what did not, and return it.
 
-    A ResNet's file initialises any BoT row of the same depth this way: all but c5's `conv2`. Position tables made for
-    another map size are taken over by the layer's own rule.
+    A ResNet's file fits any BoT row of the same depth, except for c5's `conv2`. Position tables of another map size are
+    resized by the layer's own policy.
 
     Args:
         source: see `read_state_dict`.
-        part: a part of the model, such as a detector's "backbone". A file without any name of that part is taken to be
-            the part's own: a classifier's file then goes into a detector's backbone, a detector's into all of it.
+        part: a submodule, such as a detector's "backbone". A file without names under it is loaded into that submodule
+            alone: a classifier's file into a detector's backbone, a detector's file into the whole detector.
 
     Raises:
         InputError: the file cannot be read, or nothing in it fits the model.
@@ -63,7 +63,7 @@ def load_weights(model: nn.Module, source: str | Path, part: str = "") -> Match:
 def load_state(model: nn.Module, state: dict[str, Tensor]) -> Match:
     """Copy every tensor of `state` whose name and shape fit.
 
-    The modules' own hooks see all of it first: they take position tables to their size, and translate other names.
+    The modules' own load hooks run first: they resize position tables and translate old names.
     """
     own = model.state_dict()
     other_shape = {name for name, tensor in state.items() if name in own and not _fits(name, tensor, own[name])}
@@ -78,6 +78,6 @@ def load_state(model: nn.Module, state: dict[str, Tensor]) -> Match:
     )
 
 
-def _fits(name: str, theirs: Tensor, own: Tensor) -> bool:
+def _fits(name: str, loaded: Tensor, own: Tensor) -> bool:
     is_table = name.rpartition(".")[2] in ("rel_height", "rel_width", "abs_height", "abs_width")
-    return theirs.shape == own.shape or (is_table and theirs.shape[1:] == own.shape[1:])
+    return loaded.shape == own.shape or (is_table and loaded.shape[1:] == own.shape[1:])

@@ -1,4 +1,4 @@
-"""Tensors out of a file, wherever it is, without ever running what a file contains."""
+"""Read tensors from a local file or from the hub, without ever running code that a file contains."""
 
 import pickle
 import re
@@ -29,8 +29,8 @@ def read_state_dict(source: str | Path) -> dict[str, Tensor]:
 
     Args:
         source: a .safetensors file; a .pth, .pt or .bin file of tensors; or hf://owner/name on the model hub
-            (`hf://owner/name/file` for a file other than model.safetensors). Wrappers that training scripts leave
-            ("state_dict", "model", "module.") are taken off.
+            (`hf://owner/name/file` for a file other than model.safetensors). Wrappers of training scripts
+            ("state_dict", "model", "module.") are removed.
 
     Raises:
         InputError: the file is missing, truncated, holds no tensors, or holds Python objects that would have to be
@@ -61,7 +61,7 @@ def _read_torch(path: Path) -> object:
     if not start:
         raise InputError(f"{path} is empty; download or save it again")
     try:
-        with warnings.catch_warnings(action="ignore"):  # of odd pickles: they load or they are refused
+        with warnings.catch_warnings(action="ignore"):  # about unusual pickles: they load or they are refused
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can fail in any way, and PyTorch passes most of them on
         refused = re.search(r"(?:GLOBAL|Unsupported (?:global|class|operand)|type:?) .*", str(error))
@@ -91,7 +91,7 @@ def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
 
 def _from_hub(source: str) -> Path:
     """The file behind hf://owner/name[/file], from the local cache or downloaded."""
-    from huggingface_hub import hf_hub_download  # imports much, and most weights are local
+    from huggingface_hub import hf_hub_download  # slow to import, and most weights are local
     from huggingface_hub.errors import (
         EntryNotFoundError,
         HfHubHTTPError,
@@ -101,13 +101,13 @@ def _from_hub(source: str) -> Path:
 
     parts = source.removeprefix(HUB).split("/")
     if len(parts) < 2 or not all(parts):
-        raise InputError(f"{source!r} is not a place on the hub; expected hf://owner/name or hf://owner/name/file")
+        raise InputError(f"{source!r} is not an address on the hub; expected hf://owner/name or hf://owner/name/file")
     repository, file = "/".join(parts[:2]), "/".join(parts[2:])
     reason = ""
     for name in [file] if file else HUB_FILES:
         try:
             return Path(hf_hub_download(repository, name))
-        except LocalEntryNotFoundError as error:  # also an EntryNotFoundError, but it means: no connection
+        except LocalEntryNotFoundError as error:  # a subclass of EntryNotFoundError that means: no connection
             reason = f"it is not in the local cache and the hub cannot be reached ({type(error).__name__})"
         except EntryNotFoundError:
             reason = f"it has no file {name}"

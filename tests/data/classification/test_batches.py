@@ -26,7 +26,7 @@ PLAIN = Images(size=8, augmentation="none", evaluation_crop=1.0)
 
 
 @pytest.fixture(scope="module")
-def source(tmp_path_factory: pytest.TempPathFactory) -> ClassificationDataset:
+def dataset(tmp_path_factory: pytest.TempPathFactory) -> ClassificationDataset:
     """23 images of 8x8 pixels."""
     return open_classification_dataset(
         str(write_folder(tmp_path_factory.mktemp("set"), {"cat": 9, "dog": 7, "emu": 7}, size=(8, 8)))
@@ -53,29 +53,29 @@ def joined(parts: Iterable[Batch]) -> Batch:
     )
 
 
-def file_pixels(source: ClassificationDataset, name: str) -> torch.Tensor:
-    return torch.from_numpy(np.array(Image.open(Path(source.where) / name))).permute(2, 0, 1)
+def file_pixels(dataset: ClassificationDataset, name: str) -> torch.Tensor:
+    return torch.from_numpy(np.array(Image.open(Path(dataset.where) / name))).permute(2, 0, 1)
 
 
 # Order and content
 
 
-def test_a_batch_holds_the_pixels_and_labels_of_its_files(source: ClassificationDataset) -> None:
+def test_a_batch_holds_the_pixels_and_labels_of_its_files(dataset: ClassificationDataset) -> None:
     for batches in (
-        training_batches(source, PLAIN, 5, seed=0, workers=0).starting_at(0),
-        evaluation_batches(source, PLAIN, 5, workers=0),
+        training_batches(dataset, PLAIN, 5, seed=0, workers=0).starting_at(0),
+        evaluation_batches(dataset, PLAIN, 5, workers=0),
     ):
         batch = next(iter(batches))
         assert batch["images"].dtype == torch.uint8
         assert batch["labels"].dtype == torch.int64
         assert batch["images"].is_contiguous(memory_format=torch.channels_last)
         for image, label, name in zip(batch["images"], batch["labels"], batch["files"], strict=True):
-            assert torch.equal(image, file_pixels(source, name))
-            assert source.class_names[int(label)] == name.split("/")[0]
+            assert torch.equal(image, file_pixels(dataset, name))
+            assert dataset.class_names[int(label)] == name.split("/")[0]
 
 
-def test_an_epoch_shows_no_image_twice_and_the_next_one_is_shuffled_anew(source: ClassificationDataset) -> None:
-    batches = training_batches(source, PLAIN, 5, seed=0, workers=0)
+def test_an_epoch_shows_no_image_twice_and_the_next_one_is_shuffled_anew(dataset: ClassificationDataset) -> None:
+    batches = training_batches(dataset, PLAIN, 5, seed=0, workers=0)
     assert batches.steps_per_epoch == 4
     taken = take(batches.starting_at(0), 8)
     epochs = [joined(taken[:4])["files"], joined(taken[4:])["files"]]
@@ -84,23 +84,23 @@ def test_an_epoch_shows_no_image_twice_and_the_next_one_is_shuffled_anew(source:
     assert epochs[0] != sorted(epochs[0])
 
 
-def test_other_seeds_give_other_orders_and_other_epochs_other_pixels(source: ClassificationDataset) -> None:
-    first = next(training_batches(source, AUGMENTED, 5, seed=0, workers=0).starting_at(0))
-    other = next(training_batches(source, AUGMENTED, 5, seed=1, workers=0).starting_at(0))
+def test_other_seeds_give_other_orders_and_other_epochs_other_pixels(dataset: ClassificationDataset) -> None:
+    first = next(training_batches(dataset, AUGMENTED, 5, seed=0, workers=0).starting_at(0))
+    other = next(training_batches(dataset, AUGMENTED, 5, seed=1, workers=0).starting_at(0))
     assert first["files"] != other["files"]
-    batches = take(training_batches(source, AUGMENTED, 23, seed=0, workers=0).starting_at(0), 2)
+    batches = take(training_batches(dataset, AUGMENTED, 23, seed=0, workers=0).starting_at(0), 2)
     pixels = [dict(zip(batch["files"], batch["images"], strict=True)) for batch in batches]
     changed = [not torch.equal(pixels[0][name], pixels[1][name]) for name in pixels[0]]
     assert sum(changed) >= 20
 
 
-def test_evaluation_gives_every_image_once_in_order_and_may_be_repeated(source: ClassificationDataset) -> None:
-    batches = evaluation_batches(source, PLAIN, 5, workers=0)
+def test_evaluation_gives_every_image_once_in_order_and_may_be_repeated(dataset: ClassificationDataset) -> None:
+    batches = evaluation_batches(dataset, PLAIN, 5, workers=0)
     for _ in range(2):
         parts = list(batches)
         assert [len(part["files"]) for part in parts] == [5, 5, 5, 5, 3]
         assert len(batches) == 5
-        assert joined(parts)["files"] == [source.name(index) for index in range(23)]
+        assert joined(parts)["files"] == [dataset.name(index) for index in range(23)]
 
 
 # What the pixels do not depend on
@@ -108,49 +108,51 @@ def test_evaluation_gives_every_image_once_in_order_and_may_be_repeated(source: 
 
 @pytest.mark.filterwarnings("ignore:This DataLoader will create")
 @pytest.mark.parametrize("workers", [1, 3])
-def test_workers_do_not_change_a_bit(source: ClassificationDataset, workers: int) -> None:
-    alone = training_batches(source, AUGMENTED, 5, seed=3, workers=0).starting_at(0)
-    shared = training_batches(source, AUGMENTED, 5, seed=3, workers=workers).starting_at(0)
-    assert_same(take(alone, 9), take(shared, 9))
-    assert_same(evaluation_batches(source, PLAIN, 5, workers=0), evaluation_batches(source, PLAIN, 5, workers=workers))
+def test_workers_do_not_change_a_bit(dataset: ClassificationDataset, workers: int) -> None:
+    alone = training_batches(dataset, AUGMENTED, 5, seed=3, workers=0).starting_at(0)
+    by_workers = training_batches(dataset, AUGMENTED, 5, seed=3, workers=workers).starting_at(0)
+    assert_same(take(alone, 9), take(by_workers, 9))
+    assert_same(
+        evaluation_batches(dataset, PLAIN, 5, workers=0), evaluation_batches(dataset, PLAIN, 5, workers=workers)
+    )
 
 
 @pytest.mark.parametrize("step", [1, 4, 6])
-def test_a_resumed_run_equals_the_uninterrupted(source: ClassificationDataset, step: int) -> None:
-    batches = training_batches(source, AUGMENTED, 5, seed=3, workers=0)
+def test_a_resumed_run_equals_the_uninterrupted(dataset: ClassificationDataset, step: int) -> None:
+    batches = training_batches(dataset, AUGMENTED, 5, seed=3, workers=0)
     assert_same(take(batches.starting_at(0), 10)[step:], take(batches.starting_at(step), 10 - step))
 
 
-def test_two_processes_share_the_batch_of_one(source: ClassificationDataset) -> None:
-    alone = training_batches(source, AUGMENTED, 6, seed=3, workers=0)
-    pair = [training_batches(source, AUGMENTED, 6, seed=3, workers=0, rank=rank, world=2) for rank in range(2)]
+def test_two_processes_together_have_the_batch_of_one(dataset: ClassificationDataset) -> None:
+    alone = training_batches(dataset, AUGMENTED, 6, seed=3, workers=0)
+    pair = [training_batches(dataset, AUGMENTED, 6, seed=3, workers=0, rank=rank, world=2) for rank in range(2)]
     assert all(batches.steps_per_epoch == alone.steps_per_epoch for batches in pair)
-    shares = zip(*(take(batches.starting_at(0), 5) for batches in pair), strict=True)
-    assert_same(take(alone.starting_at(0), 5), [joined(parts) for parts in shares])
+    parts_of_batches = zip(*(take(batches.starting_at(0), 5) for batches in pair), strict=True)
+    assert_same(take(alone.starting_at(0), 5), [joined(parts) for parts in parts_of_batches])
 
 
 @pytest.mark.parametrize("world", [2, 3, 30])
-def test_processes_together_evaluate_every_image_once(source: ClassificationDataset, world: int) -> None:
+def test_processes_together_evaluate_every_image_once(dataset: ClassificationDataset, world: int) -> None:
     parts = [
         part
         for rank in range(world)
-        for part in evaluation_batches(source, PLAIN, 4, workers=0, rank=rank, world=world)
+        for part in evaluation_batches(dataset, PLAIN, 4, workers=0, rank=rank, world=world)
     ]
-    assert sorted(joined(parts)["files"]) == [source.name(index) for index in range(23)]
+    assert sorted(joined(parts)["files"]) == [dataset.name(index) for index in range(23)]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_the_callers_random_state_is_left_alone(source: ClassificationDataset, workers: int) -> None:
+def test_the_callers_random_state_is_left_alone(dataset: ClassificationDataset, workers: int) -> None:
     def state() -> tuple:
         return random.getstate(), np.random.get_state()[1].tobytes(), torch.get_rng_state().numpy().tobytes()  # type: ignore[union-attr]
 
     before = state()
-    batches = training_batches(source, AUGMENTED, 5, seed=3, workers=workers).starting_at(0)
+    batches = training_batches(dataset, AUGMENTED, 5, seed=3, workers=workers).starting_at(0)
     for _ in range(3):
         next(batches)
         assert state() == before
     del batches
-    list(evaluation_batches(source, AUGMENTED, 5, workers=workers))
+    list(evaluation_batches(dataset, AUGMENTED, 5, workers=workers))
     assert state() == before
 
 
@@ -166,14 +168,14 @@ def workers_alive() -> list[int]:
     return [process.pid or 0 for process in multiprocessing.active_children()]
 
 
-def test_no_worker_outlives_its_iterator(source: ClassificationDataset) -> None:
-    batches = training_batches(source, PLAIN, 5, seed=0, workers=2)
+def test_no_worker_outlives_its_iterator(dataset: ClassificationDataset) -> None:
+    batches = training_batches(dataset, PLAIN, 5, seed=0, workers=2)
     iterator = batches.starting_at(0)
     next(iterator)
     assert len(multiprocessing.active_children()) == 2
     del iterator
     assert workers_alive() == []
-    evaluation = evaluation_batches(source, PLAIN, 5, workers=2)
+    evaluation = evaluation_batches(dataset, PLAIN, 5, workers=2)
     for _ in evaluation:
         break
     assert workers_alive() == []
@@ -194,13 +196,13 @@ def test_no_worker_outlives_an_exception(tmp_path: Path) -> None:
     assert held.value is not None
 
 
-def test_no_worker_outlives_a_main_process_that_was_killed(source: ClassificationDataset) -> None:
+def test_no_worker_outlives_a_main_process_that_was_killed(dataset: ClassificationDataset) -> None:
     program = """
 import pickle, sys
 from botformer.data.classification.batches import training_batches
 from botformer.recipes.schema import Images
-source = pickle.load(sys.stdin.buffer)  # listing it anew would import timm
-batches = training_batches(source, Images(size=8), 5, seed=0, workers=2).starting_at(0)
+dataset = pickle.load(sys.stdin.buffer)  # listing it anew would import timm
+batches = training_batches(dataset, Images(size=8), 5, seed=0, workers=2).starting_at(0)
 next(batches)
 print("running", flush=True)
 for _ in batches:
@@ -209,7 +211,7 @@ for _ in batches:
     main = subprocess.Popen([sys.executable, "-c", program], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
     assert main.stdin is not None
     assert main.stdout is not None
-    pickle.dump(source, main.stdin)
+    pickle.dump(dataset, main.stdin)
     main.stdin.flush()
     assert main.stdout.readline() == b"running\n"
     main.kill()
@@ -228,9 +230,9 @@ def damage(root: Path, *names: str) -> None:
 def damaged(tmp_path: Path) -> ClassificationDataset:
     write_folder(tmp_path, {"cat": 4, "dog": 4}, size=(8, 8))
     damage(tmp_path, "cat/01.png", "cat/02.png", "dog/03.png")
-    source = open_classification_dataset(str(tmp_path))
-    (tmp_path / "dog/00.png").unlink()  # gone since it was listed
-    return source
+    dataset = open_classification_dataset(str(tmp_path))
+    (tmp_path / "dog/00.png").unlink()  # deleted after it was listed
+    return dataset
 
 
 def bad_names(bad: dict[str, str]) -> list[str]:
@@ -238,9 +240,7 @@ def bad_names(bad: dict[str, str]) -> list[str]:
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_a_bad_training_image_gives_its_place_to_the_next_good_one(
-    damaged: ClassificationDataset, workers: int
-) -> None:
+def test_a_bad_training_image_is_replaced_by_the_next_good_one(damaged: ClassificationDataset, workers: int) -> None:
     batches = training_batches(damaged, PLAIN, 8, seed=0, workers=workers)
     batch = next(batches.starting_at(0))
     assert sorted(batch["files"]) == [
@@ -256,7 +256,7 @@ def test_a_bad_training_image_gives_its_place_to_the_next_good_one(
 
 
 @pytest.mark.parametrize("workers", [0, 2])
-def test_evaluation_leaves_bad_images_out(
+def test_evaluation_skips_bad_images(
     damaged: ClassificationDataset, workers: int, caplog: pytest.LogCaptureFixture
 ) -> None:
     batches = evaluation_batches(damaged, PLAIN, 2, workers=workers)
@@ -264,7 +264,7 @@ def test_evaluation_leaves_bad_images_out(
         names = [batch["files"] for batch in (*batches, *batches)]
     assert names == 2 * [["cat/00.png"], ["cat/03.png"], ["dog/01.png"], ["dog/02.png"]]
     assert bad_names(batches.bad) == ["cat/01.png", "cat/02.png", "dog/00.png", "dog/03.png"]
-    assert caplog.text.count("skipped cat/01.png: ") == 1  # though it was met twice
+    assert caplog.text.count("skipped cat/01.png: ") == 1  # although it was read twice
 
 
 @pytest.mark.parametrize("workers", [0, 2])
@@ -290,15 +290,15 @@ def test_too_many_bad_images_stop_with_the_list(damaged: ClassificationDataset, 
 def test_nothing_but_bad_images(tmp_path: Path) -> None:
     write_folder(tmp_path, {"cat": 2, "dog": 2}, size=(8, 8))
     damage(tmp_path, "cat/00.png", "cat/01.png", "dog/00.png", "dog/01.png")
-    source = open_classification_dataset(str(tmp_path))
+    dataset = open_classification_dataset(str(tmp_path))
     with pytest.raises(InputError, match="none of the 4 images of .* can be read"):
-        next(training_batches(source, PLAIN, 2, seed=0, workers=0).starting_at(0))
+        next(training_batches(dataset, PLAIN, 2, seed=0, workers=0).starting_at(0))
     with pytest.raises(InputError, match="none of the 4 images of .* can be read"):
-        list(evaluation_batches(source, PLAIN, 2, workers=0))
+        list(evaluation_batches(dataset, PLAIN, 2, workers=0))
 
 
-def test_a_image_above_the_size_limit_is_bad(source: ClassificationDataset) -> None:
-    batches = evaluation_batches(source, Images(size=8, max_megapixels=1e-5), 4, workers=0)
+def test_an_image_above_the_size_limit_is_bad(dataset: ClassificationDataset) -> None:
+    batches = evaluation_batches(dataset, Images(size=8, max_megapixels=1e-5), 4, workers=0)
     with pytest.raises(InputError, match="8x8 pixels are more than 1e-05 megapixels"):
         list(batches)
 
@@ -306,18 +306,18 @@ def test_a_image_above_the_size_limit_is_bad(source: ClassificationDataset) -> N
 # Arguments
 
 
-def test_a_data_set_smaller_than_a_batch_is_refused_with_numbers(source: ClassificationDataset) -> None:
+def test_a_data_set_smaller_than_a_batch_is_refused_with_numbers(dataset: ClassificationDataset) -> None:
     with pytest.raises(InputError, match="has 23 images, fewer than one batch of 24; take a batch size of 22"):
-        training_batches(source, PLAIN, 24, seed=0, workers=0, world=2)
+        training_batches(dataset, PLAIN, 24, seed=0, workers=0, world=2)
 
 
-def test_a_batch_that_cannot_be_shared_evenly_is_refused(source: ClassificationDataset) -> None:
-    with pytest.raises(InputError, match="batch size 10 cannot be shared evenly by 3 processes; 9 can"):
-        training_batches(source, PLAIN, 10, seed=0, workers=0, world=3)
+def test_a_batch_that_cannot_be_divided_evenly_is_refused(dataset: ClassificationDataset) -> None:
+    with pytest.raises(InputError, match="batch size 10 cannot be divided evenly among 3 processes; 9 can"):
+        training_batches(dataset, PLAIN, 10, seed=0, workers=0, world=3)
     with pytest.raises(InputError, match="batch size 0"):
-        evaluation_batches(source, PLAIN, 0, workers=0)
+        evaluation_batches(dataset, PLAIN, 0, workers=0)
 
 
-def test_a_negative_number_of_workers_is_refused(source: ClassificationDataset) -> None:
+def test_a_negative_number_of_workers_is_refused(dataset: ClassificationDataset) -> None:
     with pytest.raises(InputError, match="-2 workers; expected -1"):
-        evaluation_batches(source, PLAIN, 5, workers=-2)
+        evaluation_batches(dataset, PLAIN, 5, workers=-2)

@@ -19,13 +19,13 @@ from botformer.errors import InputError
 from tests.data.classification.folders import write_folder, write_tar
 
 
-def contents(source: ClassificationDataset) -> list[tuple[str, str, bytes]]:
+def contents(dataset: ClassificationDataset) -> list[tuple[str, str, bytes]]:
     """(name, class, bytes) of every image."""
     found = []
-    for index in range(len(source)):
-        file, label = source.read(index)
+    for index in range(len(dataset)):
+        file, label = dataset.read(index)
         with file:
-            found.append((source.name(index), source.class_names[label], file.read()))
+            found.append((dataset.name(index), dataset.class_names[label], file.read()))
     return found
 
 
@@ -58,12 +58,12 @@ def test_other_names_of_the_validation_split(split_folder: Path, name: str) -> N
 def test_a_class_spans_the_folders_below_it(tmp_path: Path) -> None:
     write_folder(tmp_path / "cat", {"indoors": 2, "outdoors": 2})
     write_folder(tmp_path / "dog", {"indoors": 2, "outdoors": 2})
-    source = open_classification_dataset(str(tmp_path))
-    assert source.class_names == ("cat", "dog")
-    assert all(name.startswith(label) for name, label, _ in contents(source))
+    dataset = open_classification_dataset(str(tmp_path))
+    assert dataset.class_names == ("cat", "dog")
+    assert all(name.startswith(label) for name, label, _ in contents(dataset))
 
 
-def test_classes_are_in_natural_order_and_case_does_not_confuse(tmp_path: Path) -> None:
+def test_classes_are_in_natural_order_also_where_they_differ_in_case(tmp_path: Path) -> None:
     write_folder(tmp_path, dict.fromkeys(["10", "2", "b", "B", "a"], 1))
     assert open_classification_dataset(str(tmp_path)).class_names == ("2", "10", "a", "B", "b")
 
@@ -73,11 +73,11 @@ def test_names_that_are_not_ascii_and_symbolic_links(tmp_path: Path) -> None:
     write_folder(tmp_path / "set", {"größe": 2, "猫": 2})
     (tmp_path / "set" / "ссылка").symlink_to(tmp_path / "elsewhere" / "x", target_is_directory=True)
     (tmp_path / "set" / "猫" / "link.png").symlink_to(tmp_path / "elsewhere" / "x" / "00.png")
-    source = open_classification_dataset(str(tmp_path / "set"))
-    assert Counter(label for _, label, _ in contents(source)) == {"größe": 2, "猫": 3, "ссылка": 2}
+    dataset = open_classification_dataset(str(tmp_path / "set"))
+    assert Counter(label for _, label, _ in contents(dataset)) == {"größe": 2, "猫": 3, "ссылка": 2}
 
 
-def test_what_systems_leave_behind_is_no_image(split_folder: Path) -> None:
+def test_files_of_operating_systems_are_not_images(split_folder: Path) -> None:
     before = contents(open_classification_datasets(str(split_folder))[0])
     for name in ("cat/._00.png", "cat/.thumb/00.png", ".cache/00.png", "__MACOSX/cat/00.png", "cat/notes.txt"):
         (split_folder / "train" / name).parent.mkdir(parents=True, exist_ok=True)
@@ -132,31 +132,31 @@ def test_tars_hold_what_the_folders_held(split_folder: Path, tmp_path: Path) -> 
     assert contents(pickle.loads(pickle.dumps(train))) == contents(train)
 
 
-def test_a_folder_of_tars_with_one_tar_a_class(split_folder: Path, tmp_path: Path) -> None:
+def test_a_folder_of_tars_with_one_tar_per_class(split_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "tars" / "train").mkdir(parents=True)
     for label in ("cat", "dog", "emu"):
         write_tar(tmp_path / "tars" / "train" / f"{label}.tar", split_folder / "train" / label)
-    source = open_classification_dataset(str(tmp_path / "tars"), "train")
+    dataset = open_classification_dataset(str(tmp_path / "tars"), "train")
     expected = [
         (f"{label}.tar/{name.split('/')[1]}", label, data) for name, label, data in on_disk(split_folder / "train")
     ]
-    assert contents(source) == expected
+    assert contents(dataset) == expected
 
 
 def test_a_folder_of_shards_with_classes_inside(split_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "shards").mkdir()
     write_tar(tmp_path / "shards" / "0.tar", split_folder / "train")
     write_tar(tmp_path / "shards" / "1.tar", split_folder / "validation")
-    source = open_classification_dataset(str(tmp_path / "shards"))
-    assert Counter(label for _, label, _ in contents(source)) == {"cat": 4, "dog": 6, "emu": 3}
+    dataset = open_classification_dataset(str(tmp_path / "shards"))
+    assert Counter(label for _, label, _ in contents(dataset)) == {"cat": 4, "dog": 6, "emu": 3}
 
 
 def test_a_tar_of_tars(split_folder: Path, tmp_path: Path) -> None:
     (tmp_path / "inner").mkdir()
     for label in ("cat", "dog", "emu"):
         write_tar(tmp_path / "inner" / f"{label}.tar", split_folder / "train" / label)
-    source = open_classification_dataset(str(write_tar(tmp_path / "all.tar", tmp_path / "inner")))
-    assert [(label, data) for _, label, data in contents(source)] == [
+    dataset = open_classification_dataset(str(write_tar(tmp_path / "all.tar", tmp_path / "inner")))
+    assert [(label, data) for _, label, data in contents(dataset)] == [
         (label, data) for _, label, data in on_disk(split_folder / "train")
     ]
 
@@ -193,7 +193,7 @@ def test_a_tar_that_cannot_be_listed(split_folder: Path, tmp_path: Path) -> None
     with pytest.raises(InputError, match=r"zipped\.tar cannot be listed .* compressed"):
         open_classification_dataset(str(tmp_path / "zipped.tar"))
     tar.write_bytes(tar.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"train\.tar cannot be listed .* cut short"):
+    with pytest.raises(InputError, match=r"train\.tar cannot be listed .* truncated"):
         open_classification_dataset(str(tar))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty\.tar: no images"):
@@ -254,7 +254,7 @@ def test_hub_data_set_that_cannot_be_opened(hub_data_set: tuple[str, Path]) -> N
 # Messages
 
 
-def test_missing_folder_is_answered_with_the_layouts(tmp_path: Path) -> None:
+def test_the_message_for_a_missing_folder_lists_the_layouts(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"(?s)nowhere does not exist; expected one of\n  DIR/train/CLASS") as caught:
         open_classification_datasets(str(tmp_path / "nowhere"))
     assert "hfds/OWNER/NAME" in str(caught.value)

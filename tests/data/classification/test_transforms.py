@@ -16,7 +16,7 @@ from botformer.seeding import seed_host
 
 
 def photograph(width: int, height: int) -> Image.Image:
-    """Smooth and noisy at once, so that both antialiasing and position show."""
+    """Smooth and noisy, so that both antialiasing and position are tested."""
     rng = np.random.default_rng(width * 1000 + height)
     y, x = np.mgrid[:height, :width]
     waves = np.stack([np.sin(x / 7 + c) + np.cos(y / 5 - c) for c in range(3)], axis=2) * 50 + 128
@@ -42,7 +42,7 @@ def test_evaluation_is_resize_and_centre_crop(size: tuple[int, int], crop: float
     assert difference.mean() < 0.3
 
 
-def test_a_image_of_the_right_size_is_not_resampled() -> None:
+def test_an_image_of_the_right_size_is_not_resampled() -> None:
     image = photograph(48, 48)
     assert torch.equal(evaluation_transform(Images(size=48, evaluation_crop=1.0))(image), as_tensor(image))
     assert torch.equal(training_transform(Images(size=48, augmentation="none"))(image), as_tensor(image))
@@ -56,7 +56,7 @@ def test_a_larger_image_loses_its_longer_sides_evenly() -> None:
 
 @pytest.mark.parametrize("size", [(1, 1), (1, 30_000), (30_000, 1), (2, 3)])
 @pytest.mark.parametrize("augmentation", ["standard", "crop", "none"])
-def test_any_shape_gives_the_square(size: tuple[int, int], augmentation: str) -> None:
+def test_an_image_of_any_shape_becomes_the_square(size: tuple[int, int], augmentation: str) -> None:
     white = Image.new("RGB", size, "white")
     images = Images(size=32, augmentation=augmentation, rand_augment_layers=0)  # type: ignore[arg-type]
     for seed in range(20):
@@ -81,11 +81,11 @@ def test_random_boxes_are_distributed_as_torchvisions(size: tuple[int, int]) -> 
     seed_host(1)
     draws, image = 4000, torch.zeros(1, size[1], size[0])
     ours = np.array([(b - t, r - l, t, l) for l, t, r, b in (random_box(*size) for _ in range(draws))])  # noqa: E741
-    theirs = np.array(
+    torchvisions = np.array(
         [RandomResizedCrop.get_params(image, [0.08, 1.0], [3 / 4, 4 / 3]) for _ in range(draws)], dtype=float
     )[:, [2, 3, 0, 1]]
-    spread = theirs.std(axis=0) * math.sqrt(2 / draws)
-    assert (np.abs(ours.mean(axis=0) - theirs.mean(axis=0)) < 4 * spread + 0.5).all()
+    spread = torchvisions.std(axis=0) * math.sqrt(2 / draws)
+    assert (np.abs(ours.mean(axis=0) - torchvisions.mean(axis=0)) < 4 * spread + 0.5).all()
 
 
 def test_crop_shifts_by_up_to_4_pixels_over_black() -> None:
@@ -98,20 +98,20 @@ def test_crop_shifts_by_up_to_4_pixels_over_black() -> None:
     assert len(seen) == 81  # every shift occurs
 
 
-def test_half_of_the_images_are_mirrored_unless_flip_is_off() -> None:
+def test_half_of_the_images_are_flipped_unless_hflip_is_off() -> None:
     image = Image.new("RGB", (16, 16))
     image.paste((255, 255, 255), (8, 0, 16, 16))
     for hflip, low, high in ((True, 150, 250), (False, 0, 0)):
         transform = training_transform(Images(size=16, augmentation="crop", hflip=hflip))
         seed_host(0)
-        hflip = 0
+        flipped = 0
         for _ in range(400):
             result = transform(image)[0].int()
-            hflip += bool(result[:, :8].sum() > result[:, 8:].sum())
-        assert low <= hflip <= high
+            flipped += bool(result[:, :8].sum() > result[:, 8:].sum())
+        assert low <= flipped <= high
 
 
-def test_rand_augment_applies_what_it_draws_at_the_magnitude_asked_for() -> None:
+def test_rand_augment_applies_every_operation_at_the_given_magnitude() -> None:
     image = photograph(32, 32)
 
     def changes(magnitude: int) -> np.ndarray:
@@ -129,7 +129,7 @@ def test_rand_augment_applies_what_it_draws_at_the_magnitude_asked_for() -> None
 
 
 @pytest.mark.parametrize("augmentation", ["standard", "crop", "none"])
-def test_a_seed_fixes_the_pixels_and_the_transform_travels(augmentation: str) -> None:
+def test_a_seed_fixes_the_pixels_and_the_transform_can_be_pickled(augmentation: str) -> None:
     transform = training_transform(
         Images(size=24, augmentation=augmentation, rand_augment_layers=2)  # type: ignore[arg-type]
     )

@@ -25,7 +25,7 @@ def never(folder):
     raise AssertionError(f"{folder} was to be used as it is")
 
 
-def test_the_record_says_the_parameters_and_what_the_filler_adds(tmp_path):
+def test_the_record_has_the_parameters_and_what_the_filler_adds(tmp_path):
     assert write(tmp_path / "cards")
     assert json.loads((tmp_path / "cards" / "test_cards.json").read_text(encoding="utf-8")) == {
         "parameters": {"size": 4},
@@ -66,13 +66,13 @@ def test_an_error_in_the_middle_leaves_nothing(tmp_path):
 def test_what_a_killed_process_left_is_not_taken_for_finished(tmp_path):
     script = """
         import os, pathlib, signal, sys
-        from botformer.data.synthetic.cached_dataset import write_whole
+        from botformer.data.synthetic.cached_dataset import cached_dataset
 
         def fill(folder):
             (folder / "train").mkdir()
             os.kill(os.getpid(), signal.SIGKILL)
 
-        write_whole(pathlib.Path(sys.argv[1]), "test_cards", {"size": 4}, {"train": 2}, fill)
+        cached_dataset(pathlib.Path(sys.argv[1]), "test_cards", {"size": 4}, {"train": 2}, fill)
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script), tmp_path / "cards"], check=False)
     assert killed.returncode == -9

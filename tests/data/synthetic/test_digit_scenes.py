@@ -11,7 +11,7 @@ from scipy import ndimage
 
 from botformer.data.detection.layouts import open_detection_dataset, open_detection_datasets
 from botformer.data.synthetic import digit_scenes, digits
-from botformer.data.synthetic.digit_scenes import MOST_DIGITS, OVERLAP, Scene, draw_scene, write_digit_scenes
+from botformer.data.synthetic.digit_scenes import MAX_DIGITS, OVERLAP, Scene, draw_scene, write_digit_scenes
 from botformer.data.synthetic.digits import Parts, read_parts
 from botformer.errors import InputError
 
@@ -89,9 +89,9 @@ def test_strokes_are_one_or_two_pixels_thicker_than_they_were_written(monkeypatc
 
 
 def test_a_digit_keeps_most_of_its_pixels(scenes):
-    shares = [digit.mask.sum() / digit.full_px for scene in scenes for digit in scene.digits]
-    assert min(shares) > 1 - OVERLAP
-    assert 0.05 < np.mean(np.array(shares) < 1) < 0.4  # overlaps there are
+    visible = [digit.mask.sum() / digit.full_px for scene in scenes for digit in scene.digits]
+    assert min(visible) > 1 - OVERLAP
+    assert 0.05 < np.mean(np.array(visible) < 1) < 0.4  # overlaps there are
 
 
 def test_boxes_of_two_digits_overlap_little(scenes):
@@ -107,10 +107,10 @@ def test_boxes_of_two_digits_overlap_little(scenes):
 
 
 def test_a_scene_has_one_to_six_digits_of_every_class_and_of_many_sizes(scenes):
-    counts = np.bincount([len(scene.digits) for scene in scenes], minlength=MOST_DIGITS + 1)
+    counts = np.bincount([len(scene.digits) for scene in scenes], minlength=MAX_DIGITS + 1)
     assert counts[0] == 0
     assert (counts[1:] > 5).all()
-    assert len(counts) == MOST_DIGITS + 1
+    assert len(counts) == MAX_DIGITS + 1
     labels = np.bincount([digit.label for scene in scenes for digit in scene.digits])
     assert len(labels) == 10
     assert labels.min() > 15
@@ -128,7 +128,7 @@ def test_a_label_is_what_the_glyph_shows(scenes):
 
 
 @pytest.mark.parametrize("level", [60, 128, 200])
-def test_digits_stand_off_a_plain_background(level):
+def test_digits_contrast_with_a_plain_background(level):
     for number in range(10):
         rng = np.random.default_rng(number)
         scene = draw_scene(flat_parts(level), rng)
@@ -143,23 +143,23 @@ def test_the_folder_read_as_coco_holds_the_scenes_of_its_split(folder):
     train, validation = open_detection_datasets(str(folder))
     assert train.categories == validation.categories == tuple((digit + 1, str(digit)) for digit in range(10))
     assert (len(train), len(validation)) == (12, 6)
-    for place, (name, source) in enumerate({"train": train, "validation": validation}.items()):
-        assert not source.problems
-        for number in range(len(source)):
+    for place, (name, dataset) in enumerate({"train": train, "validation": validation}.items()):
+        assert not dataset.problems
+        for number in range(len(dataset)):
             expected = draw_scene(PARTS[name], np.random.default_rng([3, place, number]))
-            record = source.image(number)
-            with Image.open(source.folder / record.file) as image:
+            record = dataset.image(number)
+            with Image.open(dataset.folder / record.file) as image:
                 assert (image.format, image.mode, image.size) == ("PNG", "RGB", (160, 160))
                 assert (np.asarray(image) == expected.image).all()
             for annotation, digit in zip(record.annotations, expected.digits, strict=True):
                 assert (coco_mask.decode(annotation.segmentation) == digit.mask).all()
-                assert source.categories[annotation.label - 1].name == str(digit.label)
+                assert dataset.categories[annotation.label - 1].name == str(digit.label)
                 assert annotation.box_xywh == tuple(coco_mask.toBbox(annotation.segmentation))
                 assert annotation.area_px == digit.mask.sum()
                 assert not annotation.crowd
 
 
-def test_train_and_validation_share_neither_digits_nor_photographs(tmp_path, monkeypatch):
+def test_train_and_validation_have_no_digit_and_no_photograph_in_common(tmp_path, monkeypatch):
     photographs, glyphs = [], []
 
     def crop(photograph, *rest):
@@ -204,7 +204,7 @@ def test_a_scene_does_not_depend_on_how_many_others_are_written(tmp_path, folder
     assert image == open_detection_dataset(str(folder), "train").image(4)
 
 
-def test_a_finished_folder_is_used_as_it_is_and_no_other(folder):
+def test_only_a_finished_folder_of_the_same_parameters_is_used(folder):
     before = {path: path.stat().st_mtime_ns for path in folder.rglob("*")}
     assert not write_digit_scenes(folder, train=12, validation=6, seed=3)
     with pytest.raises(InputError, match="holds digit scenes made with .* asked for were"):
@@ -239,7 +239,7 @@ def test_impossible_numbers_are_refused_by_name(tmp_path, wrong):
         write_digit_scenes(tmp_path / "scenes", **({"train": 1, "validation": 1} | wrong))
 
 
-def test_a_missing_extra_says_what_to_install(tmp_path, monkeypatch):
+def test_the_message_for_a_missing_extra_says_what_to_install(tmp_path, monkeypatch):
     def absent(name):
         raise PackageNotFoundError(name)
 

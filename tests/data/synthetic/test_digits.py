@@ -20,7 +20,7 @@ def fingerprint(folder: Path) -> dict[str, str]:
     return {str(path.relative_to(folder)): hashlib.sha256(path.read_bytes()).hexdigest() for path in files}
 
 
-def test_train_and_validation_share_neither_digits_nor_photographs():
+def test_train_and_validation_have_no_digit_and_no_photograph_in_common():
     hashes = [{bytes(glyph) for glyph in parts.glyphs} for parts in (TRAIN, VALIDATION)]
     assert len(hashes[0]) == 4000
     assert len(hashes[1]) == 1000
@@ -30,7 +30,7 @@ def test_train_and_validation_share_neither_digits_nor_photographs():
     assert not views[0] & views[1]
 
 
-def test_every_class_has_its_share_of_both_splits():
+def test_every_class_is_equally_frequent_in_both_splits():
     assert np.bincount(TRAIN.labels).tolist() == [400] * 10
     assert np.bincount(VALIDATION.labels).tolist() == [100] * 10
 
@@ -44,7 +44,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_others(tmp_path):
     assert not set(a.values()) & set(c.values())
 
 
-def test_a_image_does_not_depend_on_how_many_others_are_written(tmp_path):
+def test_an_image_does_not_depend_on_how_many_others_are_written(tmp_path):
     write_digits(tmp_path / "few", train=10, validation=10)
     write_digits(tmp_path / "more", train=30, validation=20)
     few, more = fingerprint(tmp_path / "few"), fingerprint(tmp_path / "more")

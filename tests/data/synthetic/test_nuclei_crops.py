@@ -10,7 +10,7 @@ from scipy import ndimage
 
 from botformer.data.detection.dataset import Annotation, DetectionDataset
 from botformer.data.detection.layouts import open_detection_datasets
-from botformer.data.synthetic.nuclei_crops import SMALLEST_PX, read_nuclei, write_nuclei
+from botformer.data.synthetic.nuclei_crops import MIN_AREA_PX, read_nuclei, write_nuclei
 from botformer.errors import InputError
 
 pytestmark = pytest.mark.filterwarnings("ignore:__array__:DeprecationWarning")  # pycocotools, under NumPy 2
@@ -40,8 +40,8 @@ def decode(annotation: Annotation) -> np.ndarray:
     return coco_mask.decode(annotation.segmentation).astype(bool)
 
 
-def read(source: DetectionDataset, index: int) -> np.ndarray:
-    with Image.open(source.folder / source.name(index)) as image:
+def read(dataset: DetectionDataset, index: int) -> np.ndarray:
+    with Image.open(dataset.folder / dataset.name(index)) as image:
         assert (image.format, image.mode) == ("PNG", "L")
         return np.asarray(image)
 
@@ -107,13 +107,13 @@ def test_the_masks_of_all_crops_together_are_the_labels(train):
         for annotation in train.image(index).annotations:
             mask = decode(annotation)
             (label,) = np.unique(window[mask])  # one nucleus, and no background
-            assert mask.sum() == (window == label).sum() >= SMALLEST_PX
+            assert mask.sum() == (window == label).sum() >= MIN_AREA_PX
             assert not annotation.crowd
             union[top : top + 192, left : left + 192][mask] = label
     expected = LABELS.copy()
     expected[:, STRIP:] = 0
     visible = np.bincount(expected.ravel())
-    too_little = [label for label, area in enumerate(visible) if 0 < area < SMALLEST_PX]
+    too_little = [label for label, area in enumerate(visible) if 0 < area < MIN_AREA_PX]
     expected[np.isin(expected, too_little)] = 0
     assert (union == expected).all()
     assert len(too_little) <= 2  # cut by the strip's edge
@@ -125,14 +125,14 @@ def test_crops_leave_out_slivers_and_nothing_else(train):
         top, left = corner(str(train.folder / train.name(index)))
         areas = np.bincount(LABELS[top : top + 192, left : left + 192].ravel())[1:]
         kept = sorted(int(annotation.area_px) for annotation in train.image(index).annotations)
-        assert kept == sorted(areas[areas >= SMALLEST_PX].tolist())
-        left_out += int(((areas > 0) & (areas < SMALLEST_PX)).sum())
+        assert kept == sorted(areas[areas >= MIN_AREA_PX].tolist())
+        left_out += int(((areas > 0) & (areas < MIN_AREA_PX)).sum())
     assert 0 < left_out < 0.05 * train.objects
 
 
 def test_no_whole_nucleus_is_small_enough_to_be_left_out():
     areas = np.bincount(LABELS.ravel())[1:]
-    assert areas[areas > 0].min() >= SMALLEST_PX
+    assert areas[areas > 0].min() >= MIN_AREA_PX
 
 
 def test_the_strip_is_one_image_with_the_labels_as_they_are(validation):

@@ -1,4 +1,4 @@
-"""Labelled images -> batches for a classifier; `dealing` says what a batch depends on."""
+"""Labelled images -> batches for a classifier; `loader` says what a batch depends on."""
 
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -20,11 +20,11 @@ class Batch(TypedDict):
     labels: Tensor
     """int64 (images,)."""
     files: list[str]
-    """Names in the source."""
+    """Names in the data set."""
 
 
 def training_batches(
-    source: ClassificationDataset,
+    dataset: ClassificationDataset,
     images: Images,
     batch_size: int,
     seed: int,
@@ -32,28 +32,28 @@ def training_batches(
     rank: int = 0,
     world: int = 1,
 ) -> TrainingLoader[Batch]:
-    """`batch_size` counts the images of all `world` processes together. `workers`: -1 is one a core, at most 8."""
-    samples = _LabelledImages(source, images, training_transform(images))
+    """`batch_size` counts the images of all `world` processes together. `workers`: -1 is one per core, at most 8."""
+    samples = _LabelledImages(dataset, images, training_transform(images))
     return training_loader(samples, batch_size, seed, workers, rank, world)
 
 
 def evaluation_batches(
-    source: ClassificationDataset, images: Images, batch_size: int, workers: int, rank: int = 0, world: int = 1
+    dataset: ClassificationDataset, images: Images, batch_size: int, workers: int, rank: int = 0, world: int = 1
 ) -> EvaluationLoader[Batch]:
-    """This process's share (every `world`-th image), in batches of `batch_size`, the last one smaller."""
-    samples = _LabelledImages(source, images, evaluation_transform(images))
+    """This process's shard (every `world`-th image), in batches of `batch_size`; the last one may be smaller."""
+    samples = _LabelledImages(dataset, images, evaluation_transform(images))
     return evaluation_loader(samples, batch_size, workers, rank, world)
 
 
 @dataclass(frozen=True)
 class _LabelledImages:
-    source: ClassificationDataset
+    dataset: ClassificationDataset
     images: Images
     transform: Transform
 
     @property
     def where(self) -> str:
-        return self.source.where
+        return self.dataset.where
 
     @property
     def max_bad_files(self) -> int:
@@ -61,26 +61,28 @@ class _LabelledImages:
 
     @property
     def preload(self) -> list[str]:
-        timm = ["timm.data.auto_augment"] if self.images.rand_augment_layers else []  # four seconds: only if needed
+        timm = (
+            ["timm.data.auto_augment"] if self.images.rand_augment_layers else []
+        )  # takes four seconds: only if needed
         return [__name__, *timm]
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.dataset)
 
     def name(self, index: int) -> str:
-        return self.source.name(index)
+        return self.dataset.name(index)
 
     def sample(self, index: int) -> Tensor:
         """uint8 (3, size, size)."""
-        file, _ = self.source.read(index)
+        file, _ = self.dataset.read(index)
         with file:
-            return self.transform(decode(file, self.source.name(index), self.images.max_megapixels))
+            return self.transform(decode(file, self.dataset.name(index), self.images.max_megapixels))
 
     def pack(self, samples: Sequence[Tensor], indices: Sequence[int]) -> Batch:
         return Batch(
             images=stack_channels_last(samples),
-            labels=torch.from_numpy(self.source.labels[list(indices)]),
-            files=[self.source.name(index) for index in indices],
+            labels=torch.from_numpy(self.dataset.labels[list(indices)]),
+            files=[self.dataset.name(index) for index in indices],
         )
 
     def unpack(self, packed: Batch) -> Batch:
@@ -90,6 +92,6 @@ class _LabelledImages:
 def stack_channels_last(images: Sequence[Tensor]) -> Tensor:
     """Views (3, height, width) of (height, width, 3) -> (images, 3, height, width), channels last in memory.
 
-    Stacked the way they lie in memory: half the time of moving every pixel.
+    Stacked in the order of memory, which takes half the time of moving every pixel.
     """
     return torch.stack([image.permute(1, 2, 0) for image in images]).permute(0, 3, 1, 2)

@@ -1,6 +1,6 @@
-"""Where labelled images lie: class folders, tar files, hub data sets. Listed by timm's readers, read by us.
+"""Data sets of labelled images: class folders, tar files, data sets of the hub. Listed by timm's readers.
 
-timm is imported where something is listed and not before: importing it takes seconds, in every worker process.
+timm is imported only where something is listed: the import takes seconds, and every worker process would pay for it.
 """
 
 import hashlib
@@ -22,7 +22,7 @@ from botformer.errors import InputError
 log = logging.getLogger("botformer.data")
 
 EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
-"""What counts as an image while listing, in any case."""
+"""Extensions of image files, in upper or lower case."""
 
 VALIDATION_NAMES = ("validation", "val", "test")
 """Names of the split that training is validated on; the first that exists is taken."""
@@ -39,7 +39,7 @@ _PAIR = ("train", "validation")
 
 
 class _Store(Protocol):
-    """Opens images by their row. It travels to worker processes, so it holds no open file."""
+    """Opens images by their row. It is pickled for worker processes, so it has no open file."""
 
     def open(self, row: int) -> BinaryIO: ...
 
@@ -48,7 +48,7 @@ class _Store(Protocol):
 
 @dataclass(frozen=True)
 class ClassificationDataset:
-    """Labelled images in a fixed order (by name), the same on every machine. `where` is for messages."""
+    """Labelled images in a fixed order (by name), the same on every machine. `where` is used in messages."""
 
     where: str
     class_names: tuple[str, ...]
@@ -56,7 +56,7 @@ class ClassificationDataset:
     """int64 (images,): indices into `class_names`."""
     store: _Store
     rows: np.ndarray
-    """int64 (images,): where each image stands in the store."""
+    """int64 (images,): the row of each image in the store."""
 
     def __len__(self) -> int:
         return len(self.rows)
@@ -66,7 +66,7 @@ class ClassificationDataset:
         return self.store.open(int(self.rows[index])), int(self.labels[index])
 
     def name(self, index: int) -> str:
-        """Name inside the source: the relative path with slashes, or the hub's split and row."""
+        """Name in the data set: the relative path with slashes, or the hub's split and row."""
         return self.store.name(int(self.rows[index]))
 
 
@@ -93,13 +93,15 @@ def open_classification_datasets(data: str) -> tuple[ClassificationDataset, Clas
             f"val, test) with the same classes, or give {train_at} itself: a tenth of it is then held out"
         )
     train, validation = _list(train_at), _list(validation_at)
-    _demand_same_classes(train, validation)
+    _check_same_classes(train, validation)
     return train, validation
 
 
 def open_classification_dataset(data: str, split: str = "") -> ClassificationDataset:
-    """One split: "train" and "validation" as `open_classification_datasets` finds them, held out if need be; any other by its name;
-    "" is everything right below `data`, such as DIR/test. Raises InputError as `open_classification_datasets` does.
+    """One split of `data`.
+
+    "train" and "validation" are those of `open_classification_datasets`, held out if need be; any other is found by its
+    name; "" is everything directly below `data`, such as DIR/test. Raises InputError as `open_classification_datasets`.
     """
     if data.startswith(HUB_PREFIX):
         return (
@@ -140,24 +142,24 @@ def _found(root: Path) -> str:
 def _list(at: Path) -> ClassificationDataset:
     if at.is_file() and at.suffix.lower() != ".tar":
         raise InputError(f"{at} is a file, not a folder or a .tar (unpack a zip or a compressed tar first); {LAYOUTS}")
-    source = _list_tars(at) if at.is_file() or any(at.glob("*.tar")) else _list_folder(at)
-    if len(source.class_names) == 1:
+    dataset = _list_tars(at) if at.is_file() or any(at.glob("*.tar")) else _list_folder(at)
+    if len(dataset.class_names) == 1:
         raise InputError(
-            f"all {len(source)} images of {at} are of one class, {source.class_names[0]!r}; a classifier needs at "
+            f"all {len(dataset)} images of {at} are of one class, {dataset.class_names[0]!r}; a classifier needs at "
             f"least two; {LAYOUTS}"
         )
-    log.info("%s: %d images of %d classes", at, len(source), len(source.class_names))
-    return source
+    log.info("%s: %d images of %d classes", at, len(dataset), len(dataset.class_names))
+    return dataset
 
 
-def _source(where: Path, store: _Store, names: Sequence[str], classes: Sequence[str]) -> ClassificationDataset:
-    """From one name and class a row, in any order."""
+def _dataset(where: Path, store: _Store, names: Sequence[str], classes: Sequence[str]) -> ClassificationDataset:
+    """From one name and one class per row of the store, in any order."""
     from timm.utils.misc import natural_key
 
     rows = sorted((row for row in range(len(names)) if not _hidden(names[row])), key=lambda row: names[row])
     if not rows:
         raise InputError(f"{where}: no images ({' '.join(EXTENSIONS)}); {LAYOUTS}")
-    # By name as it stands as well: natural order alone leaves "a" and "A" to the order of the file system.
+    # Then by the exact name: natural order alone leaves "a" and "A" in the order of the file system.
     class_names = sorted({classes[row] for row in rows}, key=lambda name: (natural_key(name), name))
     index = {name: label for label, name in enumerate(class_names)}
     return ClassificationDataset(
@@ -170,7 +172,7 @@ def _source(where: Path, store: _Store, names: Sequence[str], classes: Sequence[
 
 
 def _hidden(name: str) -> bool:
-    """What systems leave behind: .DS_Store, ._photo.jpg, .ipynb_checkpoints/..., __MACOSX/..."""
+    """Files of operating systems and tools: .DS_Store, ._photo.jpg, .ipynb_checkpoints/..., __MACOSX/..."""
     return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
 
 
@@ -209,7 +211,7 @@ def _list_folder(root: Path) -> ClassificationDataset:
             f"{root}: no images ({' '.join(EXTENSIONS)}) in the class "
             f"{'folder' if len(empty) == 1 else 'folders'} {_some(empty)}; fill or remove, {LAYOUTS}"
         )
-    return _source(root, _Files(str(root), names), names, classes)
+    return _dataset(root, _Files(str(root), names), names, classes)
 
 
 # Tar files
@@ -217,7 +219,7 @@ def _list_folder(root: Path) -> ClassificationDataset:
 
 @dataclass(frozen=True)
 class _Spans:
-    """Members of uncompressed tars are spans of bytes: read as such, they need no tar file kept open."""
+    """Members of uncompressed tars are spans of bytes, which are read without keeping a tar file open."""
 
     tars: tuple[str, ...]
     spans: np.ndarray
@@ -239,17 +241,17 @@ def _list_tars(at: Path) -> ClassificationDataset:
     from timm.data.readers.reader_image_in_tar import extract_tarinfos
 
     try:
-        # cache_tarinfo=False: with it, timm keeps its listing beside the tars and reads it back as a pickle.
+        # With cache_tarinfo, timm keeps its listing beside the tars and reads it back as a pickle.
         members, targets, class_to_index, _ = extract_tarinfos(
             str(at), cache_tarinfo=False, extensions=set(EXTENSIONS), sort=False
         )
     except (tarfile.TarError, EOFError, OSError) as error:
         raise InputError(
-            f"a tar of {at} cannot be listed ({error}); it may be cut short or compressed: pack it again with tar -cf"
+            f"a tar of {at} cannot be listed ({error}); it may be truncated or compressed: pack it again with tar -cf"
         ) from error
-    except ValueError:  # timm's transposition of an empty list
+    except ValueError:  # timm transposes an empty list
         raise InputError(f"{at}: no images ({' '.join(EXTENSIONS)}) in the tar files; {LAYOUTS}") from None
-    assert class_to_index is not None  # timm's annotation allows it
+    assert class_to_index is not None  # timm's type annotation allows None
     class_of = {index: name for name, index in class_to_index.items()}
     tars: dict[str, int] = {}
     spans, names = [], []
@@ -258,7 +260,7 @@ def _list_tars(at: Path) -> ClassificationDataset:
         spans.append((tar_index, member.offset_data + (inner_tar.offset_data if inner_tar else 0), member.size))
         names.append(str(PurePosixPath(tar or "", inner_tar.name if inner_tar else "", member.name)))
     store = _Spans(tuple(tars), np.array(spans, dtype=np.int64), names)
-    return _source(at, store, names, [class_of[int(target)] for target in targets])
+    return _dataset(at, store, names, [class_of[int(target)] for target in targets])
 
 
 # Hub data sets
@@ -274,11 +276,11 @@ class _HubRows:
         return io.BytesIO(image["bytes"]) if image["bytes"] else open(image["path"], "rb")
 
     def name(self, row: int) -> str:
-        return f"{self.split}[{row}]"  # a path, where there is one, could only be had by reading the image as well
+        return f"{self.split}[{row}]"  # getting a path, where there is one, would read the image as well
 
 
 def _list_hub(data: str, split: str) -> tuple[ClassificationDataset, tuple[str, ...]]:
-    """The split's images, and the names of all splits. A folder of Parquet files may stand in for OWNER/NAME."""
+    """The split's images, and the names of all splits. OWNER/NAME may be a folder of Parquet files."""
     if importlib.util.find_spec("datasets") is None:
         raise InputError(f"{data} needs the package datasets: pip install 'botformer[shards]'")
     from timm.data.readers.reader_hfds import ReaderHfds
@@ -286,10 +288,10 @@ def _list_hub(data: str, split: str) -> tuple[ClassificationDataset, tuple[str, 
     try:
         reader = ReaderHfds(data.removeprefix(HUB_PREFIX), split=split)
         labels = np.array(list(reader.iter_targets()), dtype=np.int64)
-    except Exception as error:  # hub, network, cache and formats: each with exceptions of its own
+    except Exception as error:  # hub, network, cache and formats raise exceptions of their own
         raise InputError(
             f"{data}, split {split!r}, cannot be opened ({type(error).__name__}: {error}); expected are columns image "
-            f"(an Image) and label (a ClassLabel), and the data set in the local cache or the hub within reach"
+            f"(an Image) and label (a ClassLabel), and the data set in the local cache or a connection to the hub"
         ) from error
     class_names = tuple(sorted(reader.class_to_idx, key=reader.class_to_idx.__getitem__))
     if not class_names:
@@ -298,15 +300,15 @@ def _list_hub(data: str, split: str) -> tuple[ClassificationDataset, tuple[str, 
         raise InputError(f"{data}: split {split!r} has images without a label (-1); choose a labelled split")
     log.info("%s, %s: %d images of %d classes", data, split, len(labels), len(class_names))
     store = _HubRows(reader.dataset, split)
-    source = ClassificationDataset(f"{data} ({split})", class_names, labels, store, np.arange(len(labels)))
-    return source, tuple(reader.dataset.info.splits or ())
+    dataset = ClassificationDataset(f"{data} ({split})", class_names, labels, store, np.arange(len(labels)))
+    return dataset, tuple(reader.dataset.info.splits or ())
 
 
 # Train and validation
 
 
 def _tenth_held_out(whole: ClassificationDataset) -> tuple[ClassificationDataset, ClassificationDataset]:
-    """A tenth of every class that has two images or more, at least one; those whose names hash lowest."""
+    """Hold out a tenth, at least one image, of every class with two or more: those whose names have the lowest hash."""
     of_class: dict[int, list[int]] = defaultdict(list)
     for index, label in enumerate(whole.labels.tolist()):
         of_class[label].append(index)
@@ -329,13 +331,13 @@ def _tenth_held_out(whole: ClassificationDataset) -> tuple[ClassificationDataset
     return train, validation
 
 
-def _demand_same_classes(train: ClassificationDataset, validation: ClassificationDataset) -> None:
+def _check_same_classes(train: ClassificationDataset, validation: ClassificationDataset) -> None:
     only_train = sorted(set(train.class_names) - set(validation.class_names))
     only_validation = sorted(set(validation.class_names) - set(train.class_names))
     if only_train or only_validation:
         differences = [
-            f"only in {source.where}: {_some(names)}"
-            for source, names in ((train, only_train), (validation, only_validation))
+            f"only in {dataset.where}: {_some(names)}"
+            for dataset, names in ((train, only_train), (validation, only_validation))
             if names
         ]
         raise InputError(

@@ -1,6 +1,6 @@
-"""An RGB image of any size -> the square the network sees, uint8. Normalisation follows on the device.
+"""An RGB image of any size -> the square input of the network, uint8. Normalisation follows on the device.
 
-Pillow alone, but for RandAugment: importing torchvision or timm takes every worker process seconds.
+Only Pillow is used, except for RandAugment: every worker process would wait seconds for torchvision or timm.
 """
 
 import math
@@ -20,7 +20,7 @@ Transform = Callable[[Image.Image], Tensor]
 """RGB image -> uint8 (3, size, size)."""
 
 Box = tuple[float, float, float, float]
-"""left, top, right, bottom in pixels of the image, not rounded."""
+"""xyxy (left, top, right, bottom) in pixels of the image, not rounded."""
 
 _AREA = (0.08, 1.0)
 _ASPECT_RATIO = (3 / 4, 4 / 3)
@@ -28,9 +28,9 @@ _PADDING_PX = 4
 
 
 def training_transform(images: Images) -> Transform:
-    """Random, from Python's and NumPy's global generators: `seeding.seed_host` before it fixes the result.
+    """Random, from Python's and NumPy's global generators: after `seeding.seed_host` the result is fixed.
 
-    `augmentation` "crop" and "none" first take an image of another size to `size` as evaluation does.
+    `augmentation` "crop" and "none" first resize an image of another size as evaluation does, to `size`.
     """
     distort = None
     if images.rand_augment_layers:
@@ -44,9 +44,11 @@ def training_transform(images: Images) -> Transform:
 
 
 def evaluation_transform(images: Images) -> Transform:
-    """Shorter side to `size / evaluation_crop`, then the centre crop. An image that already fits stays as it is."""
+    """Resize the shorter side to `size / evaluation_crop`, then crop the centre. An image that fits stays as it is."""
     if not 0 < images.evaluation_crop <= 1:
-        raise InputError(f"images.evaluation_crop is {images.evaluation_crop}; a share above 0 and up to 1 is expected")
+        raise InputError(
+            f"images.evaluation_crop is {images.evaluation_crop}; a fraction above 0 and up to 1 is expected"
+        )
     return _Evaluation(images.size, images.evaluation_crop)
 
 
@@ -63,7 +65,7 @@ class _Training:
             image = _resized(image, centre_box(image.width, image.height, size, 1.0), size)
         if self.images.augmentation == "crop":
             left, top = (random.randint(-_PADDING_PX, _PADDING_PX) for _ in range(2))
-            image = image.crop((left, top, left + size, top + size))  # black where there is no image
+            image = image.crop((left, top, left + size, top + size))  # black outside the image
         if self.images.hflip and self.images.augmentation != "none" and random.random() < 0.5:
             image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
         if self.distort is not None:
@@ -82,7 +84,7 @@ class _Evaluation:
 
 
 def random_box(width: int, height: int) -> Box:
-    """8 to 100 % of the image's area, 3:4 to 4:3; after ten misses the largest centred box that is allowed."""
+    """8 to 100 % of the image's area, 3:4 to 4:3; after ten failed draws the largest allowed centred box."""
     for _ in range(10):
         area = random.uniform(*_AREA) * width * height
         ratio = math.exp(random.uniform(math.log(_ASPECT_RATIO[0]), math.log(_ASPECT_RATIO[1])))
@@ -96,10 +98,10 @@ def random_box(width: int, height: int) -> Box:
 
 
 def centre_box(width: int, height: int, size: int, crop: float) -> Box:
-    """Where the centre crop of the resized image comes from.
+    """The box of the image that the centre crop of the resized image shows.
 
     Resizing this box gives what resizing the image (shorter side to `size / crop`, rounded down as timm does) and
-    cropping it gives, but costs nothing for what is cut off: a strip of 1x100000 pixels stays harmless.
+    cropping it gives, but the parts that are cropped away cost nothing: an image of 1x100000 pixels is no problem.
     """
     shorter_px = int(size / crop)
     if width <= height:
@@ -112,13 +114,13 @@ def centre_box(width: int, height: int, size: int, crop: float) -> Box:
 
 
 def _resized(image: Image.Image, box: Box, size: int) -> Image.Image:
-    """Bicubic, antialiased; Pillow returns the very pixels where the box is `size` wide and high and not shifted."""
+    """Bicubic, antialiased; a box of exactly `size` x `size` whole pixels is copied unchanged."""
     left, top, right, bottom = box
-    # Sums of floats may pass the edge by the last digit, which Pillow refuses.
+    # Rounding errors may exceed the edge by the last digit, which Pillow refuses.
     box = (max(left, 0.0), max(top, 0.0), min(right, image.width), min(bottom, image.height))
     return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
 
 
 def _to_tensor(image: Image.Image) -> Tensor:
-    """RGB -> uint8 (3, height, width), a view of (height, width, 3): channels last, as convolutions like it."""
+    """RGB -> uint8 (3, height, width), a view of (height, width, 3), which is channels last."""
     return torch.from_numpy(np.array(image)).permute(2, 0, 1)

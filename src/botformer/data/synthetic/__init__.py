@@ -1,1 +1,1 @@
-"""Data sets that are made on this machine, from real parts."""
+"""Data sets that are generated on this machine from real images."""

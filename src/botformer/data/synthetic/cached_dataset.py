@@ -1,4 +1,4 @@
-"""Data sets that are made on this machine: their folder appears finished or not at all, and is used again."""
+"""Generated data sets: their folder is created atomically and used again."""
 
 import json
 import os
@@ -10,7 +10,7 @@ from typing import Any
 from botformer.errors import InputError
 
 Fill = Callable[[Path], Mapping[str, Any]]
-"""Writes SPLIT/**/*.png into an empty folder; returns what its record shall say besides the parameters."""
+"""Writes SPLIT/**/*.png into an empty folder; returns what its record contains besides the parameters."""
 
 
 def cached_dataset(

@@ -1,9 +1,9 @@
-"""The embedded detection data: several handwritten digits on a photograph, each with its class, its box and its mask.
+"""Generated detection data: several handwritten digits on a photograph, each with its class, box and mask.
 
 The parts are those of `digits`, and so is the split: training and validation share neither a handwritten digit nor a
-photograph. Strokes are made thicker than people wrote them. A mask is compared by the share it has in common with the
-truth, and of a stroke four pixels wide half is lost by a contour that is one pixel off: that would measure the
-resolution of the network, not whether it found the shape.
+photograph. Strokes are made thicker than people wrote them. Masks are scored by IoU, and of a stroke four
+pixels wide a contour that is one pixel off loses half: that would measure the resolution of the network, not whether it
+found the shape.
 """
 
 import zlib
@@ -24,25 +24,25 @@ from botformer.errors import InputError
 
 SCENE_PX = 160
 LENGTH_PX = (28, 60)  # of a digit's longer side, before its strokes grow
-MOST_DIGITS = 6
-OVERLAP = 0.3  # of the smaller of two boxes, and of any digit: a new one in front covers less than this
+MAX_DIGITS = 6
+OVERLAP = 0.3  # a new digit covers less than this fraction of the smaller of two boxes, and of any other digit
 CATEGORIES = tuple(Category(digit + 1, str(digit)) for digit in range(10))
 GENERATOR = 1  # counts the versions of this file that draw different scenes from the same seed
 
-_TRIES = 12  # to find a place and a colour for a digit, before the scene does without it
+_TRIES = 12  # to find a position and a colour for a digit, before it is left out
 
 
 class Digit(NamedTuple):
     """One digit of a scene."""
 
     glyph: int
-    """Its place in `Parts.glyphs`."""
+    """Its index in `Parts.glyphs`."""
     label: int
     """0 to 9."""
     mask: np.ndarray
-    """bool (160, 160): the pixels that show it, none of which another one covers."""
+    """bool (160, 160): its visible pixels, without those that another digit covers."""
     full_px: int
-    """Pixels that it would have if nothing were in front of it."""
+    """Pixels that it would have if no digit covered it."""
 
 
 @dataclass(frozen=True)
@@ -56,11 +56,11 @@ class Scene:
 
 
 def draw_scene(parts: Parts, rng: np.random.Generator) -> Scene:
-    """One to `MOST_DIGITS` digits on a crop of a photograph; fewer than drawn by lot where they find no place."""
+    """One to `MAX_DIGITS` digits on a crop of a photograph; digits for which there is no space are left out."""
     while True:
         image = crop_photograph(parts.photographs[rng.integers(len(parts.photographs))], SCENE_PX, rng)
         digits: tuple[Digit, ...] = ()
-        for _ in range(rng.integers(1, MOST_DIGITS + 1)):
+        for _ in range(rng.integers(1, MAX_DIGITS + 1)):
             image, digits = _add_digit(image, digits, parts, rng)
         if digits:  # otherwise the crop is too busy: take another
             return Scene(image, digits)
@@ -76,16 +76,16 @@ def write_digit_scenes(
     """Write FOLDER/train, FOLDER/val and FOLDER/annotations as COCO has them, and FOLDER/digit_scenes.json about them.
 
     `train` and `validation` count scenes of 160 x 160 pixels. Category ids are 1 to 10, names "0" to "9"; shapes are
-    run lengths of the visible part. A scene depends on the seed, its split and its number alone. The folder appears
-    finished or not at all; a finished one of the same parameters is used as it is. `on_image` is called after each
+    run lengths of the visible part. A scene depends on the seed, its split and its number alone. The folder is
+    created atomically; a finished one of the same parameters is used as it is. `on_image` is called after each
     scene. Returns whether it was written now.
 
     Raises `InputError` for impossible numbers, a missing extra, or a folder that holds something else.
     """
     parameters = {"train": train, "validation": validation, "seed": seed, "generator": GENERATOR}
-    for name, least in {"train": 1, "validation": 1, "seed": 0}.items():
-        if parameters[name] < least:
-            raise InputError(f"digit scenes: {name} is {parameters[name]}, expected {least} or more")
+    for name, minimum in {"train": 1, "validation": 1, "seed": 0}.items():
+        if parameters[name] < minimum:
+            raise InputError(f"digit scenes: {name} is {parameters[name]}, expected {minimum} or more")
 
     def fill(empty: Path) -> dict[str, object]:
         _write_split(empty, "train", "train", train, (seed, 0), on_image)
@@ -105,13 +105,13 @@ _ABOUT = (
 def _add_digit(
     image: np.ndarray, digits: tuple[Digit, ...], parts: Parts, rng: np.random.Generator
 ) -> tuple[np.ndarray, tuple[Digit, ...]]:
-    """The scene with one digit more in front, or as it was where none finds a place."""
+    """The scene with one more digit in front, or unchanged if there is no space for it."""
     glyph = int(rng.integers(len(parts.glyphs)))
     length = rng.uniform(*LENGTH_PX)
     for _ in range(_TRIES):
         coverage = _thicker(place_glyph(parts.glyphs[glyph], SCENE_PX, length, rng), length)
         mask = coverage >= 128
-        if not _leaves_room(mask, digits):
+        if not _leaves_others_visible(mask, digits):
             continue
         painted = paint(image, coverage, rng)
         if painted is None:
@@ -124,7 +124,7 @@ def _add_digit(
 def _thicker(coverage: np.ndarray, length: float) -> np.ndarray:
     """Every stroke grows by one pixel on each side, by two where the digit is large enough to keep its holes.
 
-    Half covered stays half covered, but edges get steeper and faint specks vanish, which would grow to grey squares.
+    Half-covered pixels stay half covered, but edges get steeper, and faint specks vanish, which would grow to squares.
     """
     by = 1 if length < 44 else 2
     steep = ((coverage.clip(64, 191) - 64) * 2).astype(np.uint8)
@@ -133,7 +133,7 @@ def _thicker(coverage: np.ndarray, length: float) -> np.ndarray:
     return reduce(np.maximum, (grown[:, at : at + SCENE_PX] for at in range(2 * by + 1)))
 
 
-def _leaves_room(mask: np.ndarray, digits: tuple[Digit, ...]) -> bool:
+def _leaves_others_visible(mask: np.ndarray, digits: tuple[Digit, ...]) -> bool:
     """Whether a digit of this mask may come in front of the others."""
     left, top, right, bottom = _box_xyxy(mask)
     for digit in digits:
@@ -161,7 +161,7 @@ def _write_split(
     for number in range(count):
         scene = draw_scene(parts, np.random.default_rng([*key, number]))
         file = f"{number:05d}.png"
-        # Photographs hardly repeat: without the search for repetitions files are as small and written in half the time.
+        # Photographs hardly repeat: without searching for repetitions files are as small and written in half the time.
         Image.fromarray(scene.image).save(folder / name / file, compress_level=1, compress_type=zlib.Z_HUFFMAN_ONLY)
         writer.add_image(file, SCENE_PX, SCENE_PX)
         for digit in scene.digits:

