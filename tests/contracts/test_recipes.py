@@ -11,8 +11,7 @@ from botformer.errors import InputError
 from botformer.recipes import RECIPES, find_recipe
 from botformer.recipes.check import RANGES, check
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
-from botformer.training.plan import make_plan
-from botformer.training.schedule import learning_rate, peak_learning_rate
+from botformer.training.schedule import learning_rate, make_plan, peak_learning_rate
 
 
 def has_field(recipe, name):

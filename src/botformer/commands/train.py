@@ -14,7 +14,6 @@ from rich.table import Table
 
 from botformer.errors import InputError
 from botformer.recipes import RECIPES, find_recipe
-from botformer.recipes.check import check
 from botformer.recipes.detector_settings import Settings
 from botformer.recipes.schema import (
     ClassificationRecipe,
@@ -95,20 +94,19 @@ def train(recipe: AnyRecipe, data: str, out: Path, resume: Literal["auto", "neve
     """Images, network and loop of a recipe put together; the metrics of the last evaluation."""
     # Heavy, and --help should not wait for it.
     from botformer.seeding import seed_all
-    from botformer.training.distributed import open_accelerator
+    from botformer.training.distributed import open_run
     from botformer.training.loop import fit
 
-    check(recipe)
     run = recipe.run
-    process = open_accelerator(run)
-    if not process.is_main_process:
+    accelerator = open_run(recipe)
+    if not accelerator.is_main_process:
         logging.disable(logging.INFO)  # one of several processes speaks for all
-    share = dict(workers=run.workers, rank=process.process_index, world=process.num_processes)
-    per_process = max(1, run.batch_size // (process.num_processes * run.accumulation))
+    share = dict(workers=run.workers, rank=accelerator.process_index, world=accelerator.num_processes)
+    per_process = max(1, run.batch_size // (accelerator.num_processes * run.accumulation))
     seed_all(run.seed)  # the initial weights, the same in every process
     parts = _detection_parts if isinstance(recipe, DetectionRecipe) else _classification_parts
     task, batches, evaluation = parts(recipe, data, per_process, share)  # pyright: ignore[reportArgumentType]
-    return fit(task, batches, evaluation, recipe, out, resume)
+    return fit(task, batches, evaluation, recipe, out, resume, accelerator)
 
 
 def _classification_parts(recipe: ClassificationRecipe, data: str, per_process: int, share: dict[str, int]) -> Any:

@@ -1,11 +1,12 @@
 """How every figure looks: one width, one quiet frame, colours that colour-blind readers can tell apart."""
 
-import os
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from botformer.atomic_write import atomic_file
 
 WIDTH = 9.0  # inches; at 100 pixels an inch the 900 pixels of a report
 INK = "#1f2933"
@@ -50,11 +51,7 @@ def shorten(name: str, length: int) -> str:
 
 
 def save(figure: Figure, out: Path) -> None:
-    """Write a PNG of twice the report's pixels, whole or not at all. Makes the folder if need be."""
+    """Write a PNG of twice the report's pixels in one step. Makes the folder if need be."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
+    with atomic_file(out) as unfinished:
         figure.savefig(unfinished, format="png", dpi=180)
-        unfinished.replace(out)
-    finally:
-        unfinished.unlink(missing_ok=True)

@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -66,19 +65,25 @@ def test_an_error_in_the_middle_leaves_nothing(tmp_path):
 def test_what_a_killed_process_left_is_not_taken_for_finished(tmp_path):
     script = """
         import os, pathlib, signal, sys
-        from botformer.data.synthetic.cached_dataset import write_whole
+        from botformer.data.synthetic.cached_dataset import cached_dataset
 
         def fill(folder):
             (folder / "train").mkdir()
             os.kill(os.getpid(), signal.SIGKILL)
 
-        write_whole(pathlib.Path(sys.argv[1]), "test_cards", {"size": 4}, {"train": 2}, fill)
+        cached_dataset(pathlib.Path(sys.argv[1]), "test_cards", {"size": 4}, {"train": 2}, fill)
     """
     killed = subprocess.run([sys.executable, "-c", textwrap.dedent(script), tmp_path / "cards"], check=False)
     assert killed.returncode == -9
     assert not (tmp_path / "cards").exists()
     (left,) = tmp_path.iterdir()
-    left.rename(tmp_path / f".cards.{os.getpid()}")  # as if we had got the number of the killed one
+    assert left.name.startswith(".cards.")
     assert write(tmp_path / "cards")
     assert sorted(path.name for path in (tmp_path / "cards" / "train").iterdir()) == ["1.png", "2.png"]
-    assert [path.name for path in tmp_path.iterdir()] == ["cards"]
+    assert {path.name for path in tmp_path.iterdir()} == {left.name, "cards"}
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "cards").mkdir()
+    assert write(tmp_path / "cards")
+    assert (tmp_path / "cards" / "test_cards.json").is_file()
