@@ -100,7 +100,7 @@ def read_state(folder: Path) -> State:
         raise InputError(f"{path} is not a checkpoint's state: expected an object of {', '.join(sorted(expected))}")
     state = State(**content)
     if state.step != step_of(folder):
-        raise InputError(f"{path} says step {state.step}, but its folder is called {folder.name}")
+        raise InputError(f"{path} is of step {state.step}, but its folder is called {folder.name}")
     return state
 
 
@@ -224,11 +224,11 @@ def model_tensors(model: nn.Module) -> dict[str, Tensor]:
 def load_model_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
     """Copy `tensors` into `model`. Raises `InputError` unless names and shapes are the same."""
     own = model_tensors(model)
-    missing, foreign = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
-    if missing or foreign:
+    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if missing or unknown:
         raise InputError(
             f"other weights than this model's: missing {and_more(missing, 3) or 'none'}, "
-            f"unknown {and_more(foreign, 3) or 'none'}"
+            f"unknown {and_more(unknown, 3) or 'none'}"
         )
     for name, tensor in own.items():
         if tensor.shape != tensors[name].shape:
