@@ -20,7 +20,7 @@ from botformer.data.synthetic.nuclei_crops import read_nuclei
 from botformer.recipes import find_recipe
 from botformer.recipes.detector_settings import SMALL
 from botformer.recipes.schema import DetectionImages, Optimizer, Schedule
-from botformer.training.metrics_file import read_metrics
+from botformer.training.run_log import read_metrics
 
 FILES = Path(__file__).parent / "fixtures"
 EXPECTED = load_file(FILES / "expected.safetensors")

@@ -8,7 +8,7 @@ from safetensors.torch import load_file
 
 from botformer import cli
 from botformer.data.synthetic.nuclei_crops import write_nuclei
-from botformer.training.checkpoints import checkpoint_folder
+from botformer.training.checkpoint import checkpoint_folder
 
 pytest.importorskip("faster_coco_eval")
 

@@ -21,8 +21,7 @@ from botformer.recipes.check import RANGES
 from botformer.recipes.detector_settings import Settings, make_settings
 from botformer.recipes.model_options import ModelOptions
 from botformer.recipes.schema import ClassificationRecipe, DetectionImages, DetectionRecipe, Model, Optimizer
-from botformer.training.plan import make_plan
-from botformer.training.schedule import learning_rate, peak_learning_rate
+from botformer.training.schedule import learning_rate, make_plan, peak_learning_rate
 
 RESULTS = Path(__file__).parents[2] / "results"
 # What is known of the paper's tables: nothing else may stand in a row.

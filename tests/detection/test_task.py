@@ -15,8 +15,7 @@ from botformer.data.detection.transforms import DetectionImages
 from botformer.detection.padding import PaddedImages
 from botformer.detection.task import DetectionTask
 from botformer.recipes.schema import Optimizer, Recipe, Run, Schedule
-from botformer.training.checkpoint import read_state
-from botformer.training.checkpoints import checkpoint_folder
+from botformer.training.checkpoint import checkpoint_folder, read_state
 from botformer.training.loop import fit
 from tests.data.detection.coco_files import annotation, compressed, disc
 

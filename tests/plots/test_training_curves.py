@@ -1,11 +1,7 @@
-import json
-from pathlib import Path
-
 import numpy as np
 import pytest
 from matplotlib.figure import Figure
 
-from botformer.errors import InputError
 from botformer.plots import style, training_curves
 from botformer.plots.training_curves import draw_curves
 
@@ -22,12 +18,6 @@ def drawn(monkeypatch) -> list[Figure]:
 
     monkeypatch.setattr(style, "save", keep)
     return figures
-
-
-def run_log(folder: Path, records: list[dict], end: str = "\n") -> Path:
-    file = folder / "metrics.jsonl"
-    file.write_text("\n".join(json.dumps(record) for record in records) + end, encoding="utf-8")
-    return file
 
 
 def train(step: int, **more) -> dict:
@@ -58,8 +48,8 @@ def texts(figure: Figure) -> str:
 def test_only_the_metrics_that_are_asked_for_are_drawn(tmp_path, monkeypatch):
     drawn = []
     monkeypatch.setattr(training_curves, "_draw_metrics", lambda axes, evaluation, names: drawn.append(names))
-    file = run_log(tmp_path, [train(5), evaluation(5, 1, top1=0.5, top5=0.9, share=0.1)])
-    training_curves.draw_curves(file, tmp_path / "curves.png", ["top5", "top1", "absent"])
+    records = [train(5), evaluation(5, 1, top1=0.5, top5=0.9, recall=0.1)]
+    training_curves.draw_curves(records, tmp_path / "curves.png", ["top5", "top1", "absent"])
     assert drawn == [["top1", "top5"]]
 
 
@@ -69,7 +59,7 @@ def test_lines_show_the_recorded_numbers_against_epochs(tmp_path, drawn):
         evaluation(20, 1, top1=0.5, top5=0.8, loss=1.5, ema_loss=0.9),
         evaluation(40, 2, top1=0.6, top5=0.9, loss=1.2),
     ]
-    draw_curves(run_log(tmp_path, records), tmp_path / "curves.png")
+    draw_curves(records, tmp_path / "curves.png")
     (figure,) = drawn
     assert line(figure, "loss", "training") == ([0.5, 1.0, 1.5, 2.0], [0.2, 0.1, 2 / 30, 0.05])
     assert line(figure, "loss", "evaluation") == ([1.0, 2.0], [1.5, 1.2])
@@ -82,60 +72,42 @@ def test_lines_show_the_recorded_numbers_against_epochs(tmp_path, drawn):
 
 def test_other_losses_are_lines_of_their_own_and_speed_is_not_a_loss(tmp_path, drawn):
     records = [train(step, box=0.1 * step, memory_mb=500) for step in (1, 2)]
-    draw_curves(run_log(tmp_path, records), tmp_path / "curves.png")
+    draw_curves(records, tmp_path / "curves.png")
     assert line(drawn[0], "loss", "box") == ([0.05, 0.1], [0.1, 0.2])
     labels = " ".join(str(line.get_label()) for axes in drawn[0].axes for line in axes.lines)
     assert "memory" not in labels
     assert "images_per_s" not in labels
 
 
-def test_metrics_that_are_no_shares_do_not_flatten_those_that_are(tmp_path, drawn):
-    draw_curves(run_log(tmp_path, [evaluation(5, 1, top1=0.5, seconds=70.0)]), tmp_path / "curves.png")
+def test_metrics_that_are_no_fractions_do_not_flatten_those_that_are(tmp_path, drawn):
+    draw_curves([evaluation(5, 1, top1=0.5, seconds=70.0)], tmp_path / "curves.png")
     assert line(drawn[0], "seconds", "seconds") == ([1.0], [70.0])
     assert line(drawn[0], "top1", "top1") == ([1.0], [0.5])
 
 
 def test_of_a_step_recorded_twice_the_later_record_counts(tmp_path, drawn):
     records = [train(10), train(20, loss=9.0), train(30, loss=9.0), train(20, loss=0.5), train(30, loss=0.4)]
-    draw_curves(run_log(tmp_path, records), tmp_path / "curves.png")
+    draw_curves(records, tmp_path / "curves.png")
     assert line(drawn[0], "loss", "training") == ([0.5, 1.0, 1.5], [0.2, 0.5, 0.4])
 
 
 def test_one_point_is_visible(tmp_path, drawn):
-    draw_curves(run_log(tmp_path, [train(5)]), tmp_path / "curves.png")
+    draw_curves([train(5)], tmp_path / "curves.png")
     axes = drawn[0].axes[0]
     assert axes.lines[0].get_marker() == "o"
     assert "not evaluated yet" in texts(drawn[0])
 
 
-def test_an_empty_journal_says_so(tmp_path, drawn):
-    draw_curves(run_log(tmp_path, []), tmp_path / "curves.png")
+def test_no_records_say_so(tmp_path, drawn):
+    draw_curves([], tmp_path / "curves.png")
     assert texts(drawn[0]).count("no training step recorded yet") == 2
     assert "not evaluated yet" in texts(drawn[0])
     assert (tmp_path / "curves.png").read_bytes().startswith(b"\x89PNG")
 
 
-@pytest.mark.parametrize("half", ['{"kind": "tra', '{"kind": "train"', '{"kind": "train", "step": 3'])
-def test_a_half_written_last_line_is_left_out(tmp_path, drawn, half):
-    draw_curves(run_log(tmp_path, [train(1), train(2)], end="\n" + half), tmp_path / "curves.png")
-    assert line(drawn[0], "loss", "training")[0] == [0.05, 0.1]
-
-
-def test_a_broken_line_in_the_middle_is_named(tmp_path):
-    file = run_log(tmp_path, [train(1)], end="\nnonsense\n" + json.dumps(train(2)) + "\n")
-    with pytest.raises(InputError, match=r"metrics\.jsonl, line 2 "):
-        draw_curves(file, tmp_path / "curves.png")
-    assert not (tmp_path / "curves.png").exists()
-
-
-def test_a_missing_journal_is_named(tmp_path):
-    with pytest.raises(InputError, match=r"metrics\.jsonl does not exist"):
-        draw_curves(tmp_path / "metrics.jsonl", tmp_path / "curves.png")
-
-
 def test_an_infinite_loss_is_a_gap(tmp_path, drawn):
     records = [train(1), train(2, loss=None), train(3, loss=float("inf")), train(4)]
-    draw_curves(run_log(tmp_path, records), tmp_path / "curves.png")
+    draw_curves(records, tmp_path / "curves.png")
     assert np.isnan(line(drawn[0], "loss", "training")[1]).tolist() == [False, True, True, False]
 
 
@@ -154,6 +126,6 @@ def test_one_diverged_step_does_not_spoil_those_far_from_it():
 
 def test_a_huge_first_loss_does_not_flatten_the_rest(tmp_path, drawn):
     records = [train(step, loss=1e6 if step == 1 else 1.0) for step in range(1, 301)]
-    draw_curves(run_log(tmp_path, records), tmp_path / "curves.png")
+    draw_curves(records, tmp_path / "curves.png")
     assert drawn[0].axes[0].get_ylim()[1] < 10
     assert "1e+06" in texts(drawn[0])

@@ -12,10 +12,9 @@ from botformer.errors import InputError
 from botformer.recipes.schema import Recipe
 from botformer.seeding import seed_all
 from botformer.training import loop
-from botformer.training.checkpoint import read_state, read_tensors
-from botformer.training.checkpoints import BEST, checkpoint_folder
+from botformer.training.checkpoint import BEST, checkpoint_folder, read_state, read_tensors
 from botformer.training.loop import fit
-from botformer.training.metrics_file import read_metrics
+from botformer.training.run_log import read_metrics
 from botformer.training.signals import Interrupted
 from tests.training.toy import ToyBatches, toy_evaluation, toy_recipe, toy_task
 

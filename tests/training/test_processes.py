@@ -12,10 +12,9 @@ import torch
 from accelerate import PartialState
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from botformer.training.checkpoint import read_state, step_of
-from botformer.training.checkpoints import checkpoint_folder
+from botformer.training.checkpoint import checkpoint_folder, read_state, step_of
 from botformer.training.loop import fit
-from botformer.training.metrics_file import read_metrics
+from botformer.training.run_log import read_metrics
 from tests.training.test_loop import STOPWATCH, assert_same_end
 from tests.training.toy import ToyBatches, toy_evaluation, toy_recipe, toy_task
 

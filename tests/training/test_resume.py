@@ -5,10 +5,9 @@ import pytest
 
 from botformer.errors import InputError
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
-from botformer.training.checkpoint import State, write_state
-from botformer.training.checkpoints import Checkpoints
+from botformer.training.checkpoint import Checkpoints, State, write_state
 from botformer.training.resume import MAY_DIFFER, as_json, find_start, flat
-from tests.training.test_checkpoints import tensors
+from tests.training.test_checkpoint import tensors
 from tests.training.toy import toy_recipe
 
 

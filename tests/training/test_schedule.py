@@ -1,10 +1,15 @@
+from pathlib import Path
+
 import pytest
 import torch
 from timm.scheduler.cosine_lr import CosineLRScheduler
 from torch.optim.lr_scheduler import LinearLR, MultiStepLR, SequentialLR
 
+from botformer.errors import InputError
 from botformer.recipes.schema import Schedule
-from botformer.training.schedule import learning_rate
+from botformer.training.loop import fit
+from botformer.training.schedule import learning_rate, make_plan
+from tests.training.toy import ToyBatches, toy_recipe, toy_task
 
 STEPS_PER_EPOCH = 10
 STEPS = 120
@@ -42,11 +47,11 @@ def test_cosine_peaks_after_the_warm_up_and_would_end_at_zero() -> None:
     assert learning_rate(STEPS, STEPS, schedule, STEPS_PER_EPOCH, PEAK) == pytest.approx(0, abs=1e-15)
 
 
-def test_step_equals_torch_with_a_warm_up_from_a_share_of_the_peak() -> None:
-    share = 0.0067 / 0.08
-    schedule = Schedule(kind="step", warmup_epochs=0.5, warmup_start=share, milestones=(2 / 3, 8 / 9))
+def test_step_equals_torch_with_a_warm_up_from_a_fraction_of_the_peak() -> None:
+    start = 0.0067 / 0.08
+    schedule = Schedule(kind="step", warmup_epochs=0.5, warmup_start=start, milestones=(2 / 3, 8 / 9))
     theirs = optimizer()
-    warm_up = LinearLR(theirs, start_factor=share, total_iters=5)
+    warm_up = LinearLR(theirs, start_factor=start, total_iters=5)
     falls = MultiStepLR(theirs, milestones=[80 - 5, 107 - 5], gamma=0.1)  # counted from the end of the warm-up
     scheduler = SequentialLR(theirs, [warm_up, falls], milestones=[5])
     expected = []
@@ -55,3 +60,38 @@ def test_step_equals_torch_with_a_warm_up_from_a_share_of_the_peak() -> None:
         theirs.step()
         scheduler.step()
     assert ours(schedule) == pytest.approx(expected, rel=1e-9)
+
+
+def test_last_step_is_evaluated_and_saved_wherever_it_falls() -> None:
+    recipe = toy_recipe(run={"evaluate_every": 2, "checkpoint_every": 3, "max_steps": 35}, schedule={"epochs": 10})
+    plan = make_plan(recipe, steps_per_epoch=5)
+    assert [s for s in range(36) if plan.evaluates(s)] == [10, 20, 30, 35]
+    assert [s for s in range(36) if plan.saves(s)] == [15, 30, 35]
+    assert (plan.steps, plan.last) == (50, 35)
+
+
+def test_max_steps_beyond_the_schedule_adds_nothing() -> None:
+    assert make_plan(toy_recipe(run={"max_steps": 1000}), steps_per_epoch=4).last == 12
+
+
+@pytest.mark.parametrize(
+    ("settings", "word"),
+    [
+        ({"schedule": {"warmup_epochs": 3.0}}, "warmup_epochs"),
+        ({"schedule": {"epochs": 0}}, "epochs"),
+        ({"run": {"accumulation": 0}}, "accumulation"),
+        ({"run": {"evaluate_every": 0}}, "evaluate_every"),
+        ({"run": {"keep": 0}}, "keep"),
+        ({"run": {"max_steps": -1}}, "max_steps"),
+        ({"run": {"threads": -1}}, "threads"),
+    ],
+)
+def test_settings_that_make_no_run_are_named(settings: dict, word: str, tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=word):
+        fit(toy_task(), ToyBatches(), [], toy_recipe(**settings), tmp_path)
+    assert not list(tmp_path.iterdir())
+
+
+def test_too_few_images_for_one_batch_is_an_error() -> None:
+    with pytest.raises(InputError, match=r"run\.batch_size"):
+        make_plan(toy_recipe(), steps_per_epoch=0)

@@ -1,15 +1,14 @@
 """A receipt: a measurement with all that is needed to check or repeat it."""
 
-import json
 import os
-import platform
 import subprocess
 from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
-PACKAGES = ("torch", "torchvision", "timm", "accelerate", "numpy", "triton", "bottleneck-transformer-pytorch")
+from botformer.atomic_write import write_json
+from botformer.environment import hardware, versions
+
 _ROOT = Path(__file__).resolve().parents[3]  # of the repository, where the package is in one
 
 
@@ -38,47 +37,13 @@ def write_receipt(
         "date": datetime.now(UTC).date().isoformat(),
         "seed": seed,
         "hardware": hardware() | (measured or {}),
-        "versions": {"python": platform.python_version()} | _versions(),
+        "versions": versions(),
         "notes": notes,
         "figures": figures,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
-    path.write_text(json.dumps(receipt, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
+    write_json(path, receipt, indent=1)
     return path
-
-
-def hardware() -> dict[str, Any]:
-    """Processor, cores this process may use, memory, and the GPU if there is one."""
-    found: dict[str, Any] = {"processor": _processor(), "cores": cores()}
-    if hasattr(os, "sysconf") and "SC_PHYS_PAGES" in os.sysconf_names:
-        found["memory_gb"] = round(os.sysconf("SC_PHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9)
-    import torch
-
-    found["gpu"] = torch.cuda.get_device_name() if torch.cuda.is_available() else None
-    return found
-
-
-def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
-
-
-def _processor() -> str:
-    try:
-        lines = Path("/proc/cpuinfo").read_text(encoding="utf-8").splitlines()
-    except OSError:
-        return platform.processor() or platform.machine()
-    return next((line.partition(":")[2].strip() for line in lines if line.startswith("model name")), platform.machine())
-
-
-def _versions() -> dict[str, str]:
-    found = {}
-    for package in PACKAGES:
-        try:
-            found[package] = version(package)
-        except PackageNotFoundError:
-            continue
-    return found
 
 
 def _commit() -> str:

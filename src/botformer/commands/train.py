@@ -81,15 +81,15 @@ def train(recipe: AnyRecipe, data: str, out: Path, resume: Literal["auto", "neve
     from botformer.training.loop import fit
 
     run = recipe.run
-    process = open_accelerator(run)
-    if not process.is_main_process:
+    accelerator = open_accelerator(recipe.run)
+    if not accelerator.is_main_process:
         logging.disable(logging.INFO)  # one of several processes speaks for all
-    share = dict(workers=run.workers, rank=process.process_index, world=process.num_processes)
-    per_process = max(1, run.batch_size // (process.num_processes * run.accumulation))
+    share = dict(workers=run.workers, rank=accelerator.process_index, world=accelerator.num_processes)
+    per_process = max(1, run.batch_size // (accelerator.num_processes * run.accumulation))
     seed_all(run.seed)  # the initial weights, the same in every process
     parts = _detection_parts if isinstance(recipe, DetectionRecipe) else _classification_parts
     task, batches, evaluation = parts(recipe, data, per_process, share)  # pyright: ignore[reportArgumentType]
-    return fit(task, batches, evaluation, recipe, out, resume)
+    return fit(task, batches, evaluation, recipe, out, resume, accelerator)
 
 
 def _classification_parts(recipe: ClassificationRecipe, data: str, per_process: int, share: dict[str, int]) -> Any:

@@ -9,8 +9,7 @@ from botformer.backbone.resnet import Classifier
 from botformer.create.networks import network_of
 from botformer.detection import Detector
 from botformer.errors import InputError
-from botformer.training.checkpoint import read_state
-from botformer.training.checkpoints import checkpoint_folder
+from botformer.training.checkpoint import checkpoint_folder, read_state
 from botformer.weights import SHIPPED, load_state, read_model_config, read_state_dict
 
 

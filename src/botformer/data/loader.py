@@ -24,6 +24,7 @@ from torch import Tensor
 from torch.utils.data import DataLoader, Dataset
 
 from botformer.data.image_io import BadImage
+from botformer.environment import cores
 from botformer.errors import InputError
 from botformer.seeding import host_state_kept, seed_host
 
@@ -335,8 +336,7 @@ def _worker_count(workers: int) -> int:
         raise InputError(f"{workers} workers; expected -1 (one per core, at most 8), 0 (none) or more (run.workers)")
     if workers >= 0:
         return workers
-    cores = len(os.sched_getaffinity(0)) if sys.platform == "linux" else os.cpu_count() or 1
-    return min(8, cores)
+    return min(8, cores())
 
 
 def _note_bad(known: dict[str, str], new: dict[str, str], images: Samples) -> None:

@@ -4,7 +4,6 @@ import json
 from typing import Any
 
 import numpy as np
-from accelerate import Accelerator
 
 from botformer.atomic_write import write_json, write_text
 from botformer.backbone.resnet import Classifier
@@ -19,6 +18,7 @@ from botformer.evaluate.options import EvaluateOptions
 from botformer.plots.confusion_matrix import draw_confusion
 from botformer.recipes.schema import Images
 from botformer.text import and_more
+from botformer.training.distributed import Accelerator
 
 _BATCH_SIZE = 64
 _LISTED = 4

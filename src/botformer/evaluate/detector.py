@@ -8,8 +8,6 @@ import json
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from accelerate import Accelerator
-
 from botformer.atomic_write import write_json, write_text
 from botformer.create import Loaded
 from botformer.data.detection.batches import detection_evaluation_batches
@@ -25,6 +23,7 @@ from botformer.evaluate.options import EvaluateOptions
 from botformer.plots.precision_recall import draw_precision_recall
 from botformer.recipes.schema import DetectionImages
 from botformer.text import and_more
+from botformer.training.distributed import Accelerator
 
 _BATCH_SIZE = 4
 _LISTED = 12

@@ -3,10 +3,10 @@
 from collections.abc import Callable, Iterator
 from typing import Any
 
-from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from botformer.data.loader import EvaluationLoader
+from botformer.training.distributed import Accelerator
 from botformer.training.evaluation_loop import evaluate
 from botformer.training.task import Evaluator, Task
 

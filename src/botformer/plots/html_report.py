@@ -1,11 +1,12 @@
 """Headings, paragraphs, images, tables and commands -> one self-contained HTML file."""
 
 import base64
-import os
 from collections.abc import Sequence
 from dataclasses import dataclass
 from html import escape
 from pathlib import Path
+
+from botformer.atomic_write import write_text
 
 
 @dataclass(frozen=True)
@@ -40,16 +41,11 @@ class Section:
 
 
 def write_report(out: Path, title: str, sections: Sequence[Section]) -> None:
-    """Write a self-contained page, whole or not at all. All text is escaped; images are read and put inside."""
+    """Write a self-contained page in one step. All text is escaped; images are read and put inside."""
     body = "\n".join(_section(section) for section in sections)
     page = _PAGE.format(title=escape(title), style=_STYLE, body=body)
     out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
-        unfinished.write_text(page, encoding="utf-8")
-        unfinished.replace(out)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    write_text(out, page)
 
 
 def _section(section: Section) -> str:

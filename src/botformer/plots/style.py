@@ -1,11 +1,12 @@
 """The style of every figure: one width, a light frame, and colours that colour-blind readers can distinguish."""
 
-import os
 from pathlib import Path
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.layout_engine import ConstrainedLayoutEngine
+
+from botformer.atomic_write import atomic_file
 
 WIDTH = 9.0  # inches; at 100 pixels per inch the 900 pixels of a report
 INK = "#1f2933"
@@ -52,9 +53,5 @@ def shorten(name: str, length: int) -> str:
 def save(figure: Figure, out: Path) -> None:
     """Write a PNG at twice the report's resolution, atomically. Creates the folder if necessary."""
     out.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = out.with_name(f".{out.name}.{os.getpid()}")
-    try:
+    with atomic_file(out) as unfinished:
         figure.savefig(unfinished, format="png", dpi=180)
-        unfinished.replace(out)
-    finally:
-        unfinished.unlink(missing_ok=True)

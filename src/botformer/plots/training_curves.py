@@ -1,7 +1,6 @@
-"""metrics.jsonl -> one image: losses, learning rate and evaluation metrics over the run."""
+"""The records of a run -> one image: losses, learning rate and evaluation metrics over the run."""
 
 import itertools
-import json
 from collections.abc import Collection
 from pathlib import Path
 from typing import Any
@@ -10,25 +9,20 @@ import numpy as np
 from matplotlib.axes import Axes
 from matplotlib.ticker import MaxNLocator
 
-from botformer.errors import InputError
 from botformer.plots import style
 
 Records = list[dict[str, Any]]
 _NOT_LOSSES = {"step", "epoch", "loss", "lr", "images_per_s", "memory_mb"}  # a training record's other numbers are
 
 
-def draw_curves(metrics_file: Path, out: Path, shown: Collection[str] | None = None) -> None:
-    """Draw a run's journal as a PNG.
+def draw_curves(records: Records, out: Path, shown: Collection[str] | None = None) -> None:
+    """Draw the records of a run as a PNG.
 
-    A line of the journal is {"kind": "train", "step", "epoch", "loss", "lr", ...} or {"kind": "evaluation", "step",
+    A record is {"kind": "train", "step", "epoch", "loss", "lr", ...} or {"kind": "evaluation", "step",
     "epoch", metric: value, ...}; a training record's other numbers, besides speed and memory, are further losses.
     `epoch` counts epochs done, with a fraction. Null stands for a number that is not finite. Where a step is recorded
-    twice, the later record counts. A last line that is still being written is left out. Of the metrics only those in
-    `shown` are drawn; None: all.
-
-    Raises `InputError` if the file is missing or another of its lines is not such a record.
+    twice, the later record counts. Of the metrics only those in `shown` are drawn; None: all.
     """
-    records = _read(metrics_file)
     train, evaluation = _of_kind(records, "train"), _of_kind(records, "evaluation")
     if shown is not None:
         keep = {"kind", "step", "epoch", *shown}
@@ -46,30 +40,6 @@ def draw_curves(metrics_file: Path, out: Path, shown: Collection[str] | None = N
     axes[-1].set_xlim(0, 1.01 * last if last > 0 else 1)
     axes[-1].xaxis.set_major_locator(MaxNLocator(integer=last >= 4, nbins=10))
     style.save(figure, out)
-
-
-def _read(metrics_file: Path) -> Records:
-    try:
-        lines = metrics_file.read_text(encoding="utf-8", errors="replace").split("\n")
-    except FileNotFoundError:
-        raise InputError(f"{metrics_file} does not exist; a run writes it into its folder") from None
-    records = []
-    for number, line in enumerate(lines, start=1):
-        if not line.strip():
-            continue
-        try:
-            record = json.loads(line)
-            if not (isinstance(record, dict) and {"kind", "step", "epoch"} <= record.keys()):
-                raise ValueError
-        except ValueError:
-            if number == len(lines):  # no newline after it: the run is writing it just now, or was stopped there
-                continue
-            raise InputError(
-                f"{metrics_file}, line {number} is not a record of a run (JSON with kind, step and epoch); "
-                "remove the line to draw the others"
-            ) from None
-        records.append(record)
-    return records
 
 
 def _of_kind(records: Records, kind: str) -> Records:

@@ -1,10 +1,13 @@
-"""One checkpoint: a folder of safetensors and JSON, complete or not there at all. Nothing in it is pickled.
+"""Checkpoints: one of them, and those of a run with the pointers OUT/last and OUT/best. Nothing in them is pickled.
 
-step-00001234/
-    model.safetensors       the model's state dict, plain names
-    ema.safetensors         the same of the moving average, if the run has one
-    optimizer.safetensors   "<parameter>.<name>" as in `optimizer.optimizer_tensors`
-    state.json              the fields of `State`
+OUT/checkpoints/step-00001234/      complete, or not there at all
+    model.safetensors               the model's state dict, plain names
+    ema.safetensors                 the same of the moving average, if the run has one
+    optimizer.safetensors           "<parameter>.<name>" as in `optimizer.optimizer_tensors`
+    state.json                      the fields of `State`
+
+A pointer is a text file with the name of a folder. It moves only after the folder that it names is complete, and a
+folder is removed only after no pointer names it.
 """
 
 import json
@@ -14,16 +17,25 @@ from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError, safe_open
 from safetensors.torch import save_file
-from torch import Tensor
+from torch import Tensor, nn
 
 from botformer import stored_names
-from botformer.atomic_write import sync, write_json
+from botformer.atomic_write import atomic_file, atomic_folder, remove_leftovers, write_json, write_text
 from botformer.errors import InputError
-from botformer.training.model_tensors import TensorSets
+from botformer.text import and_more
 
 STATE = "state.json"
+LAST = "last"
+BEST = "best"
+
+TensorSets = dict[str, dict[str, Tensor]]
+"""The tensors of a checkpoint: "model", "ema" if there is one, and "optimizer", each by name."""
+
+_COMPILED = "_orig_mod."
+"""What `torch.compile(module)` puts in front of the names inside the module."""
 
 
 @dataclass
@@ -58,16 +70,12 @@ def step_of(folder: Path) -> int | None:
 def write_checkpoint(folder: Path, state: State, sets: TensorSets) -> None:
     """Write a new checkpoint. `folder` appears only when everything in it is on the disk."""
     assert sorted(state.sets) == sorted(sets)
-    partial = folder.with_name(f".{folder.name}.partial")
-    shutil.rmtree(partial, ignore_errors=True)
-    partial.mkdir(parents=True)
-    for name, tensors in sets.items():
-        file = partial / f"{name}.safetensors"
-        save_file(_plain(tensors), file, metadata={"format": "pt", "step": str(state.step)})
-        sync(file)
-    write_state(partial, state)
-    partial.rename(folder)
-    sync(folder.parent)
+    folder.parent.mkdir(parents=True, exist_ok=True)
+    with atomic_folder(folder) as unfinished:
+        for name, tensors in sets.items():
+            with atomic_file(unfinished / f"{name}.safetensors") as file:
+                save_file(_plain(tensors), file, metadata={"format": "pt", "step": str(state.step)})
+        write_state(unfinished, state)
 
 
 def write_state(folder: Path, state: State) -> None:
@@ -92,7 +100,7 @@ def read_state(folder: Path) -> State:
         raise InputError(f"{path} is not a checkpoint's state: expected an object of {', '.join(sorted(expected))}")
     state = State(**content)
     if state.step != step_of(folder):
-        raise InputError(f"{path} says step {state.step}, but its folder is called {folder.name}")
+        raise InputError(f"{path} is of step {state.step}, but its folder is called {folder.name}")
     return state
 
 
@@ -129,3 +137,102 @@ def _read_file(path: Path, step: int) -> dict[str, Tensor]:
 def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
     """Copies on the CPU that share no memory, in row-major order: what safetensors can store."""
     return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
+
+
+def checkpoint_folder(out: Path, pointer: str = LAST) -> Path | None:
+    """The checkpoint that `pointer` ("last" or "best") of a run names; None when the run has none yet.
+
+    Without the pointer "last" it is the newest one: the run was killed after its first checkpoint was complete.
+    Raises `InputError` when the pointer names nothing that is there.
+    """
+    path = out / pointer
+    if not path.exists():
+        folders = _step_folders(out) if pointer == LAST else []
+        return folders[-1] if folders else None
+    name = path.read_text(encoding="utf-8", errors="replace").strip()
+    folder = out / "checkpoints" / name
+    if step_of(folder) is None or folder.parent != out / "checkpoints" or not folder.is_dir():
+        raise InputError(f"{path} names the checkpoint {name[:80]!r}, which is not there. {older_checkpoints(out)}")
+    return folder
+
+
+def older_checkpoints(out: Path, than: Path | None = None) -> str:
+    """What to do about a broken checkpoint, as a sentence."""
+    steps = [(step_of(folder), folder) for folder in _step_folders(out)]
+    limit = step_of(than) if than else None
+    intact = [f for step, f in steps if step is not None and (limit is None or step < limit) and is_intact(f)]
+    if not intact:
+        return f"No older checkpoint is there to resume from; start again with another --out, or delete {out}"
+    names = ", ".join(folder.name for folder in intact)
+    newest = intact[-1].name
+    return f"Intact older checkpoints: {names}. To continue from one (later ones will go): echo {newest} > {out / LAST}"
+
+
+class Checkpoints:
+    """Writes the checkpoints of a run and removes the old ones. One process of a run has it."""
+
+    def __init__(self, out: Path, keep: int, resumed: State | None):
+        """Removes what a killed run left: unfinished folders and those that no pointer had reached."""
+        self.out = out
+        self.keep = keep
+        (out / "checkpoints").mkdir(parents=True, exist_ok=True)
+        remove_leftovers(out)
+        remove_leftovers(out / "checkpoints")
+        for folder in _step_folders(out):
+            if (step_of(folder) or 0) > (resumed.step if resumed else -1):
+                shutil.rmtree(folder)
+        if resumed:
+            self._point(resumed)  # a kill may have come between the two pointers
+
+    def save(self, state: State, sets: TensorSets) -> Path:
+        folder = self.out / "checkpoints" / folder_name(state.step)
+        if folder.exists():  # resumed here: the same weights, of which more may be known now
+            assert read_state(folder).step == state.step
+            write_state(folder, state)
+        else:
+            write_checkpoint(folder, state, sets)
+        self._point(state)
+        self._prune()
+        return folder
+
+    def _point(self, state: State) -> None:
+        write_text(self.out / LAST, folder_name(state.step) + "\n")
+        if state.best_step:
+            write_text(self.out / BEST, folder_name(state.best_step) + "\n")
+        else:
+            (self.out / BEST).unlink(missing_ok=True)
+
+    def _prune(self) -> None:
+        pointed = {checkpoint_folder(self.out, LAST), checkpoint_folder(self.out, BEST)}
+        for folder in _step_folders(self.out)[: -self.keep]:
+            if folder not in pointed:
+                shutil.rmtree(folder)
+
+
+def _step_folders(out: Path) -> list[Path]:
+    """Checkpoints of a run, oldest first."""
+    folders = [f for f in (out / "checkpoints").glob("step-*") if step_of(f) is not None and f.is_dir()]
+    return sorted(folders, key=lambda folder: step_of(folder) or 0)
+
+
+def model_tensors(model: nn.Module) -> dict[str, Tensor]:
+    """The state dict of `model` under its plain names. The tensors share memory with the model."""
+    return {name.replace(_COMPILED, ""): tensor for name, tensor in model.state_dict().items()}
+
+
+@torch.no_grad()
+def load_model_tensors(model: nn.Module, tensors: dict[str, Tensor]) -> None:
+    """Copy `tensors` into `model`. Raises `InputError` unless names and shapes are the same."""
+    own = model_tensors(model)
+    missing, unknown = sorted(own.keys() - tensors.keys()), sorted(tensors.keys() - own.keys())
+    if missing or unknown:
+        raise InputError(
+            f"other weights than this model's: missing {and_more(missing, 3) or 'none'}, "
+            f"unknown {and_more(unknown, 3) or 'none'}"
+        )
+    for name, tensor in own.items():
+        if tensor.shape != tensors[name].shape:
+            found, expected = tuple(tensors[name].shape), tuple(tensor.shape)
+            raise InputError(f"{name!r} has shape {found}; this model has {expected}")
+    for name, tensor in own.items():
+        tensor.copy_(tensors[name])

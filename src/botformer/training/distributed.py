@@ -1,15 +1,58 @@
-"""Which device a run uses, and how much memory of it."""
+"""The device, the processes and the precision of a run, and how much memory it uses."""
 
 import resource
 import sys
+from contextlib import AbstractContextManager, nullcontext
+from typing import Literal
 
 import torch
-from accelerate import Accelerator
-from accelerate.state import AcceleratorState
+from accelerate import PartialState
+from accelerate.utils import reduce
+from torch import Tensor, nn
+from torch.nn.parallel import DistributedDataParallel
 
 from botformer.environment import keep_freed_memory
 from botformer.errors import InputError
 from botformer.recipes.schema import Run
+
+
+class Accelerator:
+    """Where a run computes, with whom and in which precision.
+
+    accelerate starts and knows the processes. Its own `Accelerator` keeps device and precision for the whole Python
+    process; here each run has its own, so that several can follow each other.
+    """
+
+    def __init__(self, device: torch.device, precision: Literal["float32", "bf16"], processes: PartialState):
+        self.device = device
+        self.precision = precision
+        self._processes = processes
+        self.process_index: int = processes.process_index
+        self.num_processes: int = processes.num_processes
+        self.is_main_process: bool = processes.is_main_process
+
+    def autocast(self) -> AbstractContextManager[object]:
+        """Inside, operations compute in the run's precision; weights stay as they are."""
+        return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
+
+    def distribute(self, module: nn.Module) -> nn.Module:
+        """`module`, exchanging its gradients with the other processes, which are given the weights of the first."""
+        if self.num_processes == 1:
+            return module
+        return DistributedDataParallel(module, device_ids=None if self.device.type == "cpu" else [self.device])
+
+    def no_sync(self, module: nn.Module) -> AbstractContextManager[object]:
+        """Inside, what `distribute` gave exchanges no gradients."""
+        return module.no_sync() if isinstance(module, DistributedDataParallel) else nullcontext()
+
+    def mean(self, tensor: Tensor) -> Tensor:
+        """The mean over all processes."""
+        mean = reduce(tensor, reduction="mean")
+        assert isinstance(mean, Tensor)
+        return mean
+
+    def wait_for_everyone(self) -> None:
+        self._processes.wait_for_everyone()
 
 
 def open_accelerator(run: Run) -> Accelerator:
@@ -17,31 +60,39 @@ def open_accelerator(run: Run) -> Accelerator:
 
     On a CPU this process keeps the memory that it frees, which is faster.
 
-    Raises `InputError` when the device that was asked for is not there.
+    Raises `InputError` when the device that was asked for is not there, or cannot compute in the precision.
     """
-    # accelerate keeps one state for the whole Python process and refuses another precision or device later on
-    AcceleratorState._reset_state(reset_partial_state=True)
     if run.threads:
         torch.set_num_threads(run.threads)
-    precision = {"float32": "no", "bf16": "bf16"}[run.precision]
-    # Without being told so, accelerate would leave several processes on CPUs alone, each with a run of its own.
     on_cpu = run.device == "cpu" or (run.device == "auto" and not torch.accelerator.is_available())
     if on_cpu:
         keep_freed_memory()
-    accelerator = Accelerator(mixed_precision=precision, cpu=on_cpu)
-    if run.device not in ("auto", accelerator.device.type):
+    # Without being told so, accelerate would leave several processes on CPUs alone, each with a run of its own.
+    processes = PartialState(cpu=on_cpu)
+    device = processes.device if processes.num_processes > 1 else _own_device(on_cpu)
+    assert device is not None
+    if run.device not in ("auto", device.type):
         raise InputError(
-            f"run.device {run.device} is not there: torch {torch.__version__} found {accelerator.device.type}; "
+            f"run.device {run.device} is not there: torch {torch.__version__} found {device.type}; "
             "use run.device auto, or a torch built for that device"
         )
-    return accelerator
+    if run.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
+        raise InputError(
+            f"run.precision bf16: {torch.cuda.get_device_name(device)} cannot compute in it; use run.precision float32"
+        )
+    return Accelerator(device, run.precision, processes)
 
 
 def memory_mb(device: torch.device) -> float:
-    """Most memory used so far, in MB: the device's where it tells, else this process's."""
+    """Most memory used so far, in MB: the device's where it is known, else this process's."""
     if device.type == "cuda":
         return round(torch.cuda.max_memory_allocated(device) / 1e6, 1)
     if device.type == "mps":
         return round(torch.mps.driver_allocated_memory() / 1e6, 1)
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     return round(peak / 1e6 if sys.platform == "darwin" else peak / 1e3, 1)  # macOS counts bytes, Linux KiB
+
+
+def _own_device(on_cpu: bool) -> torch.device:
+    """Of a process that is alone."""
+    return (None if on_cpu else torch.accelerator.current_accelerator(check_available=True)) or torch.device("cpu")

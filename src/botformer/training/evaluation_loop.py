@@ -4,23 +4,23 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import gather_object, send_to_device
 from torch import nn
 
+from botformer.training.distributed import Accelerator
 from botformer.training.task import Batch, Evaluator, Task
 
 
 @torch.no_grad()
 def evaluate(task: Task, batches: Iterable[Batch], accelerator: Accelerator) -> Evaluator:
-    """What `task` makes of `batches`, where each process brings its own share; every process gets the same answer.
+    """What `task` makes of `batches`: each process brings its own part of them, and all get the same answer.
 
     The task is left in the mode, training or evaluation, in which it came.
     """
     assert isinstance(task, nn.Module)
     was_training = task.training
     task.eval()
-    _share_buffers(task, accelerator)
+    _broadcast_buffers(task, accelerator)
     evaluator = task.evaluator()
     for batch in batches:
         on_device: Any = send_to_device(batch, accelerator.device, non_blocking=True)
@@ -28,13 +28,13 @@ def evaluate(task: Task, batches: Iterable[Batch], accelerator: Accelerator) -> 
             predictions = task.predict(on_device)
         evaluator.update(predictions, on_device)
     states = gather_object([send_to_device(evaluator.state(), "cpu")])
-    whole = task.evaluator()
-    whole.merge(states)
+    merged = task.evaluator()
+    merged.merge(states)
     task.train(was_training)
-    return whole
+    return merged
 
 
-def _share_buffers(task: nn.Module, accelerator: Accelerator) -> None:
+def _broadcast_buffers(task: nn.Module, accelerator: Accelerator) -> None:
     """BatchNorm statistics are each process's own until the next step; the first process's are what gets saved."""
     if accelerator.num_processes > 1:
         for buffer in task.buffers():

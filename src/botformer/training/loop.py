@@ -1,4 +1,4 @@
-"""Training: batch -> losses -> step -> journal, and now and then evaluation -> checkpoint."""
+"""Training: batch -> losses -> step -> log, and now and then evaluation -> checkpoint."""
 
 import math
 import signal
@@ -7,25 +7,19 @@ from collections import deque
 from collections.abc import Iterable
 from pathlib import Path
 
-from accelerate import Accelerator
-
+from botformer.environment import versions
 from botformer.recipes.schema import Recipe
 from botformer.seeding import seed_all
-from botformer.training.checkpoint import State
-from botformer.training.checkpoints import Checkpoints
-from botformer.training.distributed import memory_mb, open_accelerator
+from botformer.training.checkpoint import Checkpoints, State
+from botformer.training.distributed import Accelerator, memory_mb, open_accelerator
 from botformer.training.evaluation_loop import evaluate
-from botformer.training.metrics_file import finite_or_none
 from botformer.training.non_finite import loss_error, weights_error
-from botformer.training.plan import Plan, make_plan
 from botformer.training.resume import Resume, as_json, find_start, restore
-from botformer.training.run_log import FileRunLog, RunLog, SilentRunLog
-from botformer.training.schedule import learning_rate, peak_learning_rate
+from botformer.training.run_log import FileRunLog, RunLog, SilentRunLog, finite_or_none
+from botformer.training.schedule import Plan, learning_rate, make_plan, peak_learning_rate
 from botformer.training.signals import Interrupted, StopRequest, stop_request
-from botformer.training.step_report import StepInfo, StepReport, StepResult
 from botformer.training.task import Batch, Task, TrainBatches
-from botformer.training.train_step import TrainState, batch_length
-from botformer.training.versions import versions
+from botformer.training.train_step import StepInfo, StepReport, StepResult, TrainState, batch_length
 
 STEPS_LATE = {"cuda": 1}
 """How many steps later losses are read: a GPU is still busy with a step when the next one is launched."""
@@ -38,17 +32,18 @@ def fit(
     recipe: Recipe,
     out: Path,
     resume: Resume = "auto",
+    accelerator: Accelerator | None = None,
 ) -> dict[str, float | None]:
     """Train `task` as `recipe` says and return the metrics of the last evaluation.
 
     Everything is written to the folder `out`; with "auto" a run that is there already continues from its last
-    checkpoint. Under torchrun every process calls this and brings its own share of the batches; `out` is one folder
-    that all of them see.
+    checkpoint. Under torchrun every process calls this and brings its own part of the batches; `out` is one folder
+    that all of them see. `accelerator` is what `open_accelerator(recipe.run)` gave, for those who needed it to make the batches.
 
     Raises `InputError` for settings that make no run, a folder that holds another run, a broken checkpoint, and a loss
     that is not finite; `Interrupted` when a signal stopped the run, after it has saved a checkpoint.
     """
-    accelerator = open_accelerator(recipe.run)
+    accelerator = accelerator or open_accelerator(recipe.run)
     plan = make_plan(recipe, train.steps_per_epoch)
     start = find_start(out, recipe, resume)
     train_state = TrainState(task, recipe, accelerator)
@@ -60,7 +55,6 @@ def fit(
         return run.train(train, evaluation)
     finally:
         run.run_log.close()
-        train_state.close()
 
 
 class _Run:
@@ -68,7 +62,7 @@ class _Run:
 
     def __init__(self, train_state: TrainState, plan: Plan, recipe: Recipe, out: Path, resumed: State | None):
         self.train_state, self.plan, self.recipe, self.out = train_state, plan, recipe, out
-        self.accelerator: Accelerator = train_state.accelerator
+        self.accelerator = train_state.accelerator
         made_with = versions(self.accelerator.device)
         self.state = State(
             step=resumed.step if resumed else 0,
@@ -169,10 +163,10 @@ class _Run:
         """Evaluate the weights, and their average if there is one. True: the best so far."""
         self.check_weights()
         train_state, state = self.train_state, self.state
-        metrics = evaluate(train_state.task, evaluation, self.accelerator).compute()
+        metrics = self.metrics_of(train_state.task, evaluation)
         headline = metrics[train_state.task.headline]
         if train_state.averaged_task:
-            averaged = evaluate(train_state.averaged_task, evaluation, self.accelerator).compute()
+            averaged = self.metrics_of(train_state.averaged_task, evaluation)
             headline = averaged[train_state.task.headline]
             metrics |= {f"ema_{name}": value for name, value in averaged.items()}
         state.metrics, state.metrics_step = finite_or_none(metrics), state.step
@@ -183,6 +177,9 @@ class _Run:
         if is_best:
             state.best_step, state.best_value = state.step, headline
         return is_best
+
+    def metrics_of(self, task: Task, evaluation: Iterable[Batch]) -> dict[str, float]:
+        return evaluate(task, self.run_log.evaluating(evaluation), self.accelerator).compute()
 
     def save(self) -> None:
         self.check_weights()

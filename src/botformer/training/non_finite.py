@@ -3,13 +3,14 @@
 import math
 from pathlib import Path
 
-from accelerate import Accelerator
 from accelerate.utils import gather_object
 
 from botformer.atomic_write import write_json
 from botformer.errors import InputError
-from botformer.training.plan import Plan
-from botformer.training.step_report import StepResult
+from botformer.text import and_more
+from botformer.training.distributed import Accelerator
+from botformer.training.schedule import Plan
+from botformer.training.train_step import StepResult
 
 FILES_IN_MESSAGE = 20
 
@@ -30,9 +31,9 @@ def loss_error(result: StepResult, plan: Plan, out: Path, accelerator: Accelerat
     if accelerator.is_main_process:
         values = {name: str(value) for name, value in losses.items()}
         write_json(listed, {"step": info.step, "lr": info.learning_rate, "losses": values, "files": files})
-    names = ", ".join(files[:FILES_IN_MESSAGE]) or "not named"
+    names = and_more(files, FILES_IN_MESSAGE) or "not named"
     if len(files) > FILES_IN_MESSAGE:
-        names += f" and {len(files) - FILES_IN_MESSAGE} more (all in {listed})"
+        names += f" (all in {listed})"
     return InputError(
         f"the loss is not finite ({', '.join(f'{name} {value}' for name, value in losses.items())}) "
         f"at step {info.step} (epoch {plan.epoch(info.step):.2f}), learning rate {info.learning_rate:.3g}. "

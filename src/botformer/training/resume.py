@@ -7,8 +7,15 @@ from typing import Any, Literal
 
 from botformer.errors import InputError
 from botformer.recipes.schema import Recipe
-from botformer.training.checkpoint import State, folder_name, read_state, read_tensors
-from botformer.training.checkpoints import LAST, checkpoint_folder, older_checkpoints
+from botformer.training.checkpoint import (
+    LAST,
+    State,
+    checkpoint_folder,
+    folder_name,
+    older_checkpoints,
+    read_state,
+    read_tensors,
+)
 from botformer.training.train_step import TrainState
 
 Resume = Literal["auto", "never"]
@@ -64,16 +71,16 @@ def find_start(out: Path, recipe: Recipe, resume: Resume) -> tuple[Path, State] 
 
 
 def restore(train_state: TrainState, out: Path, start: tuple[Path, State]) -> None:
-    """Put a checkpoint's weights and optimiser state into `learner`; `InputError` when a file is broken or foreign."""
+    """Load a checkpoint's weights and optimiser state. Raises `InputError` when a file is broken or of another run."""
     folder, state = start
-    _check_same_card(out, state.model_config, train_state.task.model_config())
+    _check_same_model_config(out, state.model_config, train_state.task.model_config())
     try:
         train_state.load(read_tensors(folder, state))
     except InputError as error:
         raise InputError(f"cannot resume from {folder}: {error}. {older_checkpoints(out, than=folder)}") from error
 
 
-def _check_same_card(out: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+def _check_same_model_config(out: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
     """With one recipe only the data can make a difference: other classes, in another order.
 
     Options are left to `_check_same_recipe`, which knows which may differ and which are newer than the run.

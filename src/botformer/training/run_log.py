@@ -1,23 +1,34 @@
-"""The record of a run: metrics.jsonl, curves.png, recipe.json, versions.json, TensorBoard, and the screen."""
+"""The log of a run: metrics.jsonl, curves.png, recipe.json, versions.json, TensorBoard, and the terminal."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+import json
+import math
+import os
+import time
+from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
 
-from botformer.atomic_write import write_json
+from botformer import stored_names
+from botformer.atomic_write import write_json, write_text
 from botformer.errors import InputError
 from botformer.recipes.schema import Recipe
-from botformer.training.console import RunConsole
-from botformer.training.metrics_file import MetricsFile, Record
-from botformer.training.plan import Plan
 from botformer.training.resume import as_json
+from botformer.training.schedule import Plan
+from botformer.training.task import Batch
 
 if TYPE_CHECKING:
     from torch.utils.tensorboard import SummaryWriter
+
+Record = dict[str, Any]
+"""`kind` ("train" or "evaluation"), `step` (steps done), `epoch` (epochs done, with a fraction) and numbers."""
+
+SECONDS_BETWEEN_LINES = 30.0
 
 
 class RunLog(Protocol):
@@ -26,7 +37,11 @@ class RunLog(Protocol):
     def evaluation(self, record: Record) -> None: ...
 
     def note(self, text: str) -> None:
-        """Tell the person in front of the screen."""
+        """Print a line on the terminal."""
+        ...
+
+    def evaluating(self, batches: Iterable[Batch]) -> Iterable[Batch]:
+        """The same batches, with a progress bar while they are taken."""
         ...
 
     def sync(self) -> None:
@@ -41,13 +56,16 @@ class RunLog(Protocol):
 
 
 class SilentRunLog:
-    """The journal of every process but the first."""
+    """The log of every process but the first."""
 
     def train(self, record: Record) -> None: ...
 
     def evaluation(self, record: Record) -> None: ...
 
     def note(self, text: str) -> None: ...
+
+    def evaluating(self, batches: Iterable[Batch]) -> Iterable[Batch]:
+        return batches
 
     def sync(self) -> None: ...
 
@@ -57,10 +75,12 @@ class SilentRunLog:
 
 
 class FileRunLog:
+    """The log of the first process, in the folder `out` and on the terminal."""
+
     def __init__(
         self, out: Path, recipe: Recipe, versions: dict[str, str], plan: Plan, step: int, shown: Sequence[str]
     ):
-        """Start the record, or continue it at `step`. `shown`: the metrics for the screen and the curves."""
+        """Start the log, or continue it at `step`. `shown`: the metrics for the terminal and the curves."""
         self._shown = [*shown, *(f"ema_{name}" for name in shown)]
         self._curves = out / "curves.png"
         self._metrics_path = out / "metrics.jsonl"
@@ -82,13 +102,16 @@ class FileRunLog:
     def note(self, text: str) -> None:
         self._console.note(text)
 
+    def evaluating(self, batches: Iterable[Batch]) -> Iterable[Batch]:
+        return self._console.evaluating(batches)
+
     def sync(self) -> None:
         self._metrics.sync()
 
     def draw(self) -> None:
         from botformer.plots.training_curves import draw_curves  # matplotlib takes a second to import
 
-        draw_curves(self._metrics_path, self._curves, self._shown)
+        draw_curves(read_metrics(self._metrics_path), self._curves, self._shown)
 
     def close(self) -> None:
         self._console.close()
@@ -102,6 +125,131 @@ class FileRunLog:
             for name, value in record.items():
                 if name not in ("kind", "step") and value is not None:
                     self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+
+
+class MetricsFile:
+    """OUT/metrics.jsonl, to which a run appends."""
+
+    def __init__(self, path: Path, step: int):
+        """Continue the file at `step`: records of later steps are dropped, for those will happen again."""
+        kept = [record for record in read_metrics(path) if record["step"] <= step] if step and path.exists() else []
+        write_text(path, "".join(_line(record) for record in kept))
+        self._file = path.open("a", encoding="utf-8")
+
+    def write(self, record: Record) -> None:
+        self._file.write(_line(record))
+        self._file.flush()
+
+    def sync(self) -> None:
+        os.fsync(self._file.fileno())
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def read_metrics(path: Path) -> list[Record]:
+    """The records of a run, one JSON object per line. A last line that is still being written is left out.
+
+    Raises `InputError` if the file is missing or another of its lines is not a record.
+    """
+    try:
+        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+    except FileNotFoundError:
+        raise InputError(f"{path} does not exist; a run writes it into its folder") from None
+    records = []
+    for number, line in enumerate(lines[:-1], start=1):  # the last one has no newline yet
+        try:
+            record = json.loads(line)
+            if not (isinstance(record, dict) and {"kind", "epoch"} <= record.keys() and type(record["step"]) is int):
+                raise ValueError
+        except (ValueError, KeyError):
+            raise InputError(
+                f"{path}, line {number}, is not a record of a run (JSON with kind, step and epoch); delete that line"
+            ) from None
+        records.append(stored_names.metrics(record))
+    return records
+
+
+def finite_or_none(values: dict[str, float]) -> dict[str, float | None]:
+    """The same numbers with null for what JSON cannot say."""
+    return {name: value if math.isfinite(value) else None for name, value in values.items()}
+
+
+class RunConsole:
+    """What a person sees of a run: progress bars on a terminal, a line now and then anywhere else.
+
+    The first step takes longer than the others (compilation, first touch of memory). It counts neither for the speed
+    nor for the time left.
+    """
+
+    def __init__(self, first: int, last: int, console: Console, clock: Callable[[], float] = time.monotonic):
+        """`first` and `last` are the steps done at the start and at the end."""
+        self._last = last
+        self._console, self._clock = console, clock
+        self._next_line = clock()  # the first step shows at once that the run is alive
+        self._rate: float | None = None
+        self._timed_from: tuple[int, float] | None = None
+        """Steps and time when the first step was done."""
+        self._bar: Progress | None = None
+        if console.is_terminal:
+            columns = (
+                TextColumn("{task.fields[what]}"),
+                MofNCompleteColumn(),
+                BarColumn(),
+                TextColumn("{task.description}"),
+            )
+            self._bar = Progress(*columns, console=console, transient=True)
+            self._row = self._bar.add_task("", total=last, completed=first, what="step")
+            self._bar.start()
+
+    def train(self, record: Record) -> None:
+        speed = self._measure(record)
+        if self._bar:
+            self._bar.update(self._row, completed=record["step"], description=_numbers(record) + speed)
+        elif self._clock() >= self._next_line:
+            self._next_line = self._clock() + SECONDS_BETWEEN_LINES
+            self.note(f"step {record['step']}/{self._last}  {_numbers(record)}{speed}")
+
+    def evaluating(self, batches: Iterable[Batch]) -> Iterator[Batch]:
+        """The same batches, with a bar of their own on a terminal."""
+        if not self._bar:
+            yield from batches
+            return
+        row = self._bar.add_task("", total=len(batches) if isinstance(batches, Sized) else None, what="evaluation")
+        try:
+            for batch in batches:
+                yield batch
+                self._bar.advance(row)
+        finally:
+            self._bar.remove_task(row)
+
+    def note(self, text: str) -> None:
+        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+
+    def close(self) -> None:
+        if self._bar:
+            self._bar.stop()
+
+    def _measure(self, record: Record) -> str:
+        """Speed and time left as text, which is empty at the first step."""
+        if self._timed_from is None:
+            self._timed_from = (record["step"], self._clock())
+            return ""
+        now = record["images_per_s"]
+        self._rate = now if self._rate is None else 0.9 * self._rate + 0.1 * now
+        step, time_then = self._timed_from
+        left = (self._clock() - time_then) / (record["step"] - step) * (self._last - record["step"])
+        return f"  {self._rate:.0f} img/s  {timedelta(seconds=round(left))} left"
+
+
+def _numbers(record: Record) -> str:
+    return (
+        f"epoch {record['epoch']:.2f}  loss {record['loss']:.4f}  lr {record['lr']:.2e}  {record['memory_mb']:.0f} MB"
+    )
+
+
+def _line(record: Record) -> str:
+    return json.dumps(record, ensure_ascii=False, allow_nan=False) + "\n"
 
 
 def _readable(value: float | str | None) -> str:

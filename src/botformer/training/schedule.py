@@ -1,8 +1,13 @@
-"""The learning rate as a pure function of the step: there is no scheduler whose state could get lost."""
+"""What happens at which step: the learning rate, evaluations and checkpoints, as pure functions of the step.
+
+There is no scheduler whose state could get lost. Steps are counted by how many are done: 0 at the start.
+"""
 
 import math
+from dataclasses import dataclass
 
-from botformer.recipes.schema import Optimizer, Schedule
+from botformer.errors import InputError
+from botformer.recipes.schema import Optimizer, Recipe, Schedule
 
 
 def learning_rate(step: int, steps: int, schedule: Schedule, steps_per_epoch: int, peak: float) -> float:
@@ -28,3 +33,43 @@ def peak_learning_rate(optimizer: Optimizer, batch_size: int) -> float:
 
 def warmup_steps(schedule: Schedule, steps_per_epoch: int) -> int:
     return round(schedule.warmup_epochs * steps_per_epoch)
+
+
+@dataclass(frozen=True)
+class Plan:
+    steps_per_epoch: int
+    steps: int
+    """Length of the schedule."""
+    last: int
+    """Where the run stops, at or before `steps`."""
+    evaluate_every: int
+    checkpoint_every: int
+
+    def epoch(self, step: int) -> float:
+        return round(step / self.steps_per_epoch, 4)
+
+    def evaluates(self, step: int) -> bool:
+        return step == self.last or self._ends_epoch(step, self.evaluate_every)
+
+    def saves(self, step: int) -> bool:
+        return step == self.last or self._ends_epoch(step, self.checkpoint_every)
+
+    def _ends_epoch(self, step: int, every: int) -> bool:
+        return step > 0 and step % (every * self.steps_per_epoch) == 0
+
+
+def make_plan(recipe: Recipe, steps_per_epoch: int) -> Plan:
+    """The plan of a recipe. Raises `InputError` for settings that make no run."""
+    run, schedule = recipe.run, recipe.schedule
+    if steps_per_epoch < 1:
+        raise InputError(
+            f"there are fewer training images than one batch (run.batch_size {run.batch_size}); lower run.batch_size"
+        )
+    steps = schedule.epochs * steps_per_epoch
+    if warmup_steps(schedule, steps_per_epoch) >= steps:
+        raise InputError(
+            f"the warm-up (schedule.warmup_epochs {schedule.warmup_epochs:g}) is as long as the whole run "
+            f"(schedule.epochs {schedule.epochs}); lower schedule.warmup_epochs or raise schedule.epochs"
+        )
+    last = min(steps, run.max_steps or steps)
+    return Plan(steps_per_epoch, steps, last, run.evaluate_every, run.checkpoint_every)

@@ -27,7 +27,7 @@ def stop_request() -> Iterator[StopRequest]:
     if threading.current_thread() is not threading.main_thread():
         yield request
         return
-    matched_idx = os.getpid()
+    own_process = os.getpid()
     before = {number: signal.getsignal(number) for number in SIGNALS}
 
     def restore() -> None:
@@ -35,7 +35,7 @@ def stop_request() -> Iterator[StopRequest]:
             signal.signal(number, handler)
 
     def ask(number: int, frame: FrameType | None) -> None:
-        if os.getpid() == matched_idx:
+        if os.getpid() == own_process:
             request.signal = number
             restore()
         elif number == signal.SIGTERM:  # a data worker that was forked from us: its parent ends it

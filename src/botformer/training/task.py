@@ -6,8 +6,8 @@ from typing import Any, Protocol
 from torch import Tensor, nn
 
 Batch = Mapping[str, Any]
-"""One process's share of an optimiser step. Every value is a tensor or a list with one entry an image; `files`, when
-there, names the images."""
+"""One process's part of the images of an optimiser step. Every value is a tensor or a list with one entry per image;
+`files`, when there, names the images."""
 
 
 class Evaluator(Protocol):

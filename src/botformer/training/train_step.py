@@ -1,18 +1,20 @@
-"""Everything that changes while training: weights, optimiser, moving average. One call is one optimiser step."""
+"""One optimiser step: what it changes (weights, optimiser, moving average) and what it reports (losses)."""
 
+import math
 from collections.abc import Iterator
+from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
 
 import torch
-from accelerate import Accelerator
 from accelerate.utils import send_to_device
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
 
 from botformer.errors import InputError
 from botformer.recipes.schema import Recipe
-from botformer.training.model_tensors import TensorSets, all_finite, load_model_tensors, model_tensors
+from botformer.training.checkpoint import TensorSets, load_model_tensors, model_tensors
+from botformer.training.distributed import Accelerator
 from botformer.training.optimizer import (
     load_optimizer_tensors,
     make_optimizer,
@@ -36,7 +38,7 @@ class TrainState:
         task.train()
         self.optimizer = make_optimizer(task, task.no_weight_decay(), recipe.optimizer)
         self.average = ModelEmaV3(task, decay=recipe.optimizer.ema) if recipe.optimizer.ema else None
-        self._prepared = accelerator.prepare_model(task)
+        self._distributed = accelerator.distribute(task)
         if self.average:
             self.average.set(task)  # several processes have just been given the weights of the first
 
@@ -51,7 +53,7 @@ class TrainState:
         return ("model", "ema", "optimizer") if self.average else ("model", "optimizer")
 
     def step(self, batch: Batch, learning_rate: float) -> dict[str, Tensor]:
-        """One optimiser step on this process's share of a batch. Returns its losses, scalars still on the device."""
+        """One optimiser step on this process's part of a batch. Returns its losses, scalars still on the device."""
         assert isinstance(self.task, nn.Module)
         set_learning_rate(self.optimizer, learning_rate)
         losses = self._backward(batch)
@@ -65,30 +67,34 @@ class TrainState:
         return losses
 
     def _backward(self, batch: Batch) -> dict[str, Tensor]:
-        """Gradients of the whole batch, part by part; a part counts by its share of the images."""
+        """Gradients of the whole batch, part by part; a part counts by its fraction of the images."""
         totals: dict[str, Tensor] = {}
         parts = list(split(batch, self.accumulation))
         for number, part in enumerate(parts, start=1):
-            share = batch_length(part) / batch_length(batch)
+            fraction = batch_length(part) / batch_length(batch)
             if number < len(parts):  # processes exchange gradients once, with the last part
-                with self.accelerator.no_sync(self._prepared):
-                    losses = self._backward_part(part, share)
+                with self.accelerator.no_sync(self._distributed):
+                    losses = self._backward_part(part, fraction)
             else:
-                losses = self._backward_part(part, share)
+                losses = self._backward_part(part, fraction)
             for name, loss in losses.items():
                 totals[name] = totals.get(name, torch.zeros_like(loss)) + loss
         return totals
 
-    def _backward_part(self, part: Batch, share: float) -> dict[str, Tensor]:
+    def _backward_part(self, part: Batch, fraction: float) -> dict[str, Tensor]:
         on_device: Any = send_to_device(part, self.accelerator.device, non_blocking=True)
-        losses: dict[str, Tensor] = self._prepared(on_device)
+        with self.accelerator.autocast():
+            losses: dict[str, Tensor] = self._distributed(on_device)
         total = torch.stack([loss.float() for loss in losses.values()]).sum()
-        self.accelerator.backward(total * share)
-        return {name: loss.detach().float() * share for name, loss in losses.items()}
+        (total * fraction).backward()
+        return {name: loss.detach().float() * fraction for name, loss in losses.items()}
 
+    @torch.no_grad()
     def weights_are_finite(self) -> bool:
+        """Whether the task holds no infinity and no NaN."""
         assert isinstance(self.task, nn.Module)
-        return all_finite(self.task)
+        checks = [t.isfinite().all() for t in self.task.state_dict().values() if t.is_floating_point()]
+        return bool(torch.stack(checks).all())
 
     def tensors(self) -> TensorSets:
         sets = {"model": model_tensors(self.task.model), "optimizer": optimizer_tensors(self.optimizer)}
@@ -107,10 +113,63 @@ class TrainState:
             except InputError as error:
                 raise InputError(f"{name}.safetensors does not fit: {error}") from error
 
-    def close(self) -> None:
-        """Give the task its own `forward` back: accelerate had put one with autocast in its place."""
-        self.accelerator.unwrap_model(self._prepared, keep_fp32_wrapper=False)
-        vars(self.task).pop("forward", None)
+
+@dataclass(frozen=True)
+class StepInfo:
+    step: int
+    """Steps done, this one included."""
+    learning_rate: float
+    images: int
+    """Images of the step, over all processes."""
+    files: list[str]
+    """Images of this process's part of the batch."""
+
+
+@dataclass(frozen=True)
+class StepResult:
+    info: StepInfo
+    losses: dict[str, float]
+    """Means over all processes."""
+    own_losses: dict[str, float]
+    """This process's."""
+    stop: bool
+    """Whether any process was asked to stop."""
+
+    @property
+    def loss(self) -> float:
+        return sum(self.losses.values())
+
+    @property
+    def finite(self) -> bool:
+        return math.isfinite(self.loss)
+
+
+class StepReport:
+    """The losses of a step on their way to the run log. Its kernels may still be running: `read` waits for them."""
+
+    def __init__(self, accelerator: Accelerator, info: StepInfo, losses: dict[str, Tensor], stop: bool):
+        self._info = info
+        self._names = list(losses)
+        own = torch.stack([*losses.values(), torch.full((), float(stop), device=accelerator.device)])
+        means = accelerator.mean(own)
+        # The copy is queued right behind the step, and the event behind the copy: reading one step later does not
+        # wait for the step after it.
+        self._values = torch.stack([means, own]).to("cpu", non_blocking=True)
+        self._copied = None
+        if own.is_cuda:
+            self._copied = torch.cuda.Event()
+            self._copied.record()
+
+    def read(self) -> StepResult:
+        if self._copied is not None:
+            self._copied.synchronize()
+        (*means, stop), (*own, _) = self._values.tolist()
+        return StepResult(
+            info=self._info,
+            losses=dict(zip(self._names, means, strict=True)),
+            own_losses=dict(zip(self._names, own, strict=True)),
+            stop=stop > 0,
+        )
 
 
 def batch_length(batch: Batch) -> int:

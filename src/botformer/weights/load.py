@@ -7,6 +7,7 @@ from pathlib import Path
 from torch import Tensor, nn
 
 from botformer.errors import InputError
+from botformer.text import and_more
 from botformer.weights.read_state_dict import read_state_dict
 
 logger = logging.getLogger(__name__)
@@ -33,7 +34,7 @@ class Match:
             (self.unused, "in the file but not in the model"),
         ):
             if names:
-                parts.append(f"{len(names)} {what}: {', '.join(names[:12])}{', ...' if len(names) > 12 else ''}")
+                parts.append(f"{len(names)} {what}: {and_more(names, 12)}")
         return "; ".join(parts)
 
 

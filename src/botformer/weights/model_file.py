@@ -1,27 +1,27 @@
-"""One file that is a whole trained network: its tensors, and a model config that says how to build it and what it knows."""
+"""One file that is a whole trained network: its tensors, and a model config from which it is built again."""
 
 import json
-import os
 from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save as serialise
+from safetensors.torch import save_file
 from torch import nn
 
 from botformer import stored_names
+from botformer.atomic_write import atomic_file
 from botformer.errors import InputError
 
-_CARD = "botformer"
+_METADATA_KEY = "botformer"
 
 SHIPPED = {"nuclei": Path(__file__).parent / "shipped" / "nuclei.safetensors"}
 """Trained networks that come with the package. Beside each file lies a NAME.md that says what it was trained on."""
 
 
 def save(model: nn.Module, model_config: dict[str, Any], file: str | Path) -> None:
-    """Write `model` and `model_config`, as `botformer.load` gave them, as one .safetensors file that `load` reads again.
+    """Write `model` and `model_config`, as `botformer.load` gave them, as a .safetensors file that `load` reads again.
 
-    Raises `InputError` for another ending, a folder that does not exist, or a model config with more than JSON can hold.
+    Raises `InputError` for another ending, a folder that does not exist, or a model config that JSON cannot hold.
     """
     file = Path(file)
     if file.suffix != ".safetensors":
@@ -33,12 +33,8 @@ def save(model: nn.Module, model_config: dict[str, Any], file: str | Path) -> No
     except (TypeError, ValueError) as error:
         raise InputError(f"the model config for {file} must be a dict that JSON can hold ({error})") from error
     tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
-    unfinished = file.with_name(f".{file.name}.{os.getpid()}")  # whole or not at all
-    try:
-        unfinished.write_bytes(serialise(tensors, metadata={"format": "pt", _CARD: text}))
-        unfinished.replace(file)
-    finally:
-        unfinished.unlink(missing_ok=True)
+    with atomic_file(file) as unfinished:
+        save_file(tensors, unfinished, metadata={"format": "pt", _METADATA_KEY: text})
 
 
 def read_model_config(file: Path) -> dict[str, Any]:
@@ -50,7 +46,7 @@ def read_model_config(file: Path) -> dict[str, Any]:
         )
     try:
         with safe_open(file, "pt") as opened:
-            text = (opened.metadata() or {}).get(_CARD)
+            text = (opened.metadata() or {}).get(_METADATA_KEY)
     except (SafetensorError, OSError) as error:
         raise InputError(
             f"{file} is truncated or not a safetensors file ({error}); download or save it again"
@@ -66,6 +62,7 @@ def read_model_config(file: Path) -> dict[str, Any]:
         raise InputError(f"{file} has a damaged model config, no JSON ({error}); download or save it again") from error
     if not isinstance(model_config, dict):
         raise InputError(
-            f"{file} has a {type(model_config).__name__} as its model config, not an object; was it written by botformer?"
+            f"{file} has a {type(model_config).__name__} as its model config, not an object; was it written by "
+            "botformer?"
         )
     return stored_names.model_config(model_config)

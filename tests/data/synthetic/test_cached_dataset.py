@@ -1,5 +1,4 @@
 import json
-import os
 import subprocess
 import sys
 import textwrap
@@ -78,7 +77,13 @@ def test_what_a_killed_process_left_is_not_taken_for_finished(tmp_path):
     assert killed.returncode == -9
     assert not (tmp_path / "cards").exists()
     (left,) = tmp_path.iterdir()
-    left.rename(tmp_path / f".cards.{os.getpid()}")  # as if we had got the number of the killed one
+    assert left.name.startswith(".cards.")
     assert write(tmp_path / "cards")
     assert sorted(path.name for path in (tmp_path / "cards" / "train").iterdir()) == ["1.png", "2.png"]
-    assert [path.name for path in tmp_path.iterdir()] == ["cards"]
+    assert {path.name for path in tmp_path.iterdir()} == {left.name, "cards"}
+
+
+def test_an_empty_folder_is_filled(tmp_path):
+    (tmp_path / "cards").mkdir()
+    assert write(tmp_path / "cards")
+    assert (tmp_path / "cards" / "test_cards.json").is_file()

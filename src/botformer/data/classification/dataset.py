@@ -18,6 +18,7 @@ from typing import Any, BinaryIO, Protocol
 import numpy as np
 
 from botformer.errors import InputError
+from botformer.text import and_more
 
 log = logging.getLogger("botformer.data")
 
@@ -209,7 +210,7 @@ def _list_folder(root: Path) -> ClassificationDataset:
     if empty:
         raise InputError(
             f"{root}: no images ({' '.join(EXTENSIONS)}) in the class "
-            f"{'folder' if len(empty) == 1 else 'folders'} {_some(empty)}; fill or remove, {LAYOUTS}"
+            f"{'folder' if len(empty) == 1 else 'folders'} {and_more(empty, 10)}; fill or remove, {LAYOUTS}"
         )
     return _dataset(root, _Files(str(root), names), names, classes)
 
@@ -336,7 +337,7 @@ def _check_same_classes(train: ClassificationDataset, validation: Classification
     only_validation = sorted(set(validation.class_names) - set(train.class_names))
     if only_train or only_validation:
         differences = [
-            f"only in {dataset.where}: {_some(names)}"
+            f"only in {dataset.where}: {and_more(names, 10)}"
             for dataset, names in ((train, only_train), (validation, only_validation))
             if names
         ]
@@ -344,7 +345,3 @@ def _check_same_classes(train: ClassificationDataset, validation: Classification
             f"training and validation images must be of the same classes; {'; '.join(differences)}. Add the missing "
             f"folders or remove the surplus ones"
         )
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")

@@ -14,6 +14,7 @@ from botformer import rle
 from botformer.data.detection.dataset import Annotation, Category, DetectionDataset, ImageRecord, Problem, make_dataset
 from botformer.data.detection.mask_targets import Box, Segmentation, area_px
 from botformer.errors import InputError
+from botformer.text import and_more
 
 log = logging.getLogger("botformer.data")
 
@@ -316,7 +317,4 @@ def _tell_what_is_not_used(where: str, records: list[Any], kept: dict[int, list[
 
 
 def _listed(problems: list[Problem]) -> str:
-    lines = [f"  {problem}" for problem in problems[:_LISTED]]
-    if len(problems) > _LISTED:
-        lines.append(f"  and {len(problems) - _LISTED} more")
-    return "\n".join(lines)
+    return "  " + and_more(problems, _LISTED, separator="\n  ")

@@ -1,6 +1,5 @@
 """Instance masks -> an annotation file in COCO's layout, shapes as compressed run lengths."""
 
-import json
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -8,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from botformer import rle
+from botformer.atomic_write import write_json
 from botformer.data.detection.dataset import Category
 
 
@@ -52,4 +52,4 @@ class CocoWriter:
             "annotations": self._annotations,
             "categories": [category._asdict() for category in self._categories],
         }
-        file.write_text(json.dumps(content, ensure_ascii=False), encoding="utf-8")
+        write_json(file, content, indent=None)

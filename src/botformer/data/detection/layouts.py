@@ -1,13 +1,13 @@
 """Where annotated images lie: COCO's layouts and YOLO folders."""
 
 import re
-from collections.abc import Sequence
 from pathlib import Path
 
 from botformer.data.detection.coco_reader import open_coco
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.yolo_reader import open_yolo
 from botformer.errors import InputError
+from botformer.text import and_more
 
 LAYOUTS = """expected one of
   DIR/annotations/instances_train*.json and instances_val*.json (COCO), the images in DIR/train* and DIR/val*
@@ -83,7 +83,8 @@ def _open(root: Path, split: str) -> DetectionDataset:
             return open_coco(files[0], _images_of(files[0], root))
     annotated = _annotations_in(root)
     hint = (
-        f"The annotations there: {_some(annotated)}; rename a file, or move some of its images to one for this split"
+        f"The annotations there: {and_more(annotated, 10)}; rename a file, or move some of its images to one for this "
+        "split"
         if annotated
         else "Class folders, DIR/train/CLASS/*.jpg, are for classifiers"
     )
@@ -126,8 +127,4 @@ def _demand_images(source: DetectionDataset) -> None:
 
 
 def _found(folder: Path) -> str:
-    return _some(sorted(entry.name for entry in folder.iterdir())) or "nothing"
-
-
-def _some(names: Sequence[str]) -> str:
-    return ", ".join(names[:10]) + (f" and {len(names) - 10} more" if len(names) > 10 else "")
+    return and_more(sorted(entry.name for entry in folder.iterdir()), 10) or "nothing"

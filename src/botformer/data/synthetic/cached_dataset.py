@@ -1,12 +1,11 @@
 """Generated data sets: their folder is created atomically and used again."""
 
 import json
-import os
-import shutil
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
+from botformer.atomic_write import atomic_folder, write_json
 from botformer.errors import InputError
 
 Fill = Callable[[Path], Mapping[str, Any]]
@@ -18,8 +17,8 @@ def cached_dataset(
 ) -> bool:
     """Have `fill` write a folder, and keep its parameters in FOLDER/NAME.json. Returns whether it was written now.
 
-    The work is done under another name beside it and takes its own when it is done. A finished folder of the same
-    parameters, with as many `images` in each split as it must have, is used as it is.
+    The folder appears once it is complete, never before. A finished folder of the same parameters, with as many
+    `images` in each split as it must have, is used as it is.
 
     Raises `InputError` for a folder that holds something else.
     """
@@ -27,21 +26,8 @@ def cached_dataset(
         _check_finished(folder, name, parameters, images)
         return False
     folder.parent.mkdir(parents=True, exist_ok=True)
-    unfinished = folder.parent / f".{folder.name}.{os.getpid()}"
-    # What lies there is of a process that was killed: it had our number, so it is gone.
-    shutil.rmtree(unfinished, ignore_errors=True)
-    unfinished.mkdir()
-    try:
-        record = {"parameters": dict(parameters), **fill(unfinished)}
-        (unfinished / f"{name}.json").write_text(
-            json.dumps(record, indent=2, ensure_ascii=False) + "\n", encoding="utf-8"
-        )
-        if folder.exists():
-            folder.rmdir()  # empty, as checked above
-        unfinished.rename(folder)
-    except BaseException:
-        shutil.rmtree(unfinished, ignore_errors=True)
-        raise
+    with atomic_folder(folder) as unfinished:
+        write_json(unfinished / f"{name}.json", {"parameters": dict(parameters), **fill(unfinished)})
     return True
 
 

@@ -1,5 +1,7 @@
 import json
+import os
 import pickletools
+import warnings
 from pathlib import Path
 
 import pytest
@@ -7,8 +9,20 @@ import torch
 
 from botformer.errors import InputError
 from botformer.training import checkpoint as checkpoint_module
-from botformer.training.checkpoint import State, read_state, read_tensors, write_checkpoint
-from botformer.training.checkpoints import BEST, LAST, Checkpoints, checkpoint_folder, older_checkpoints
+from botformer.training.checkpoint import (
+    BEST,
+    LAST,
+    Checkpoints,
+    State,
+    checkpoint_folder,
+    load_model_tensors,
+    model_tensors,
+    older_checkpoints,
+    read_state,
+    read_tensors,
+    write_checkpoint,
+)
+from tests.training.toy import toy_task
 
 
 def state(step: int, best_step: int = 0) -> State:
@@ -81,9 +95,34 @@ def test_crash_while_writing_leaves_the_checkpoint_before(tmp_path: Path, monkey
     folder = checkpoint_folder(tmp_path)
     assert folder is not None
     assert read_state(folder).step == 1
-    assert ".step-00000002.partial" in names(tmp_path)
+    assert names(tmp_path) == ["step-00000001"]
     Checkpoints(tmp_path, 2, read_state(folder)).save(state(2), tensors(2))
     assert names(tmp_path) == ["step-00000001", "step-00000002"]
+
+
+def test_what_a_kill_left_is_removed_and_nothing_else(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    (tmp_path / "checkpoints" / ".step-00000002.0123abcd.partial").mkdir()
+    (tmp_path / ".last.0123abcd.partial").touch()
+    (tmp_path / ".mine.partial").touch()
+    Checkpoints(tmp_path, 2, state(1))
+    assert names(tmp_path) == ["step-00000001"]
+    assert sorted(path.name for path in tmp_path.iterdir()) == [".mine.partial", "checkpoints", "last"]
+
+
+def test_others_may_read_a_checkpoint_where_the_umask_lets_them(tmp_path: Path) -> None:
+    before = os.umask(0o027)
+    try:
+        saved(tmp_path, 1)
+    finally:
+        os.umask(before)
+    modes = {path.name: path.stat().st_mode & 0o777 for path in (tmp_path / "checkpoints").rglob("*")}
+    assert modes == {
+        "step-00000001": 0o750,
+        "model.safetensors": 0o640,
+        "optimizer.safetensors": 0o640,
+        "state.json": 0o640,
+    }
 
 
 def test_complete_folder_that_no_pointer_had_reached_is_written_again(tmp_path: Path) -> None:
@@ -188,3 +227,15 @@ def test_state_is_json_that_people_can_read(tmp_path: Path) -> None:
     text = (tmp_path / "checkpoints" / "step-00000001" / "state.json").read_text(encoding="utf-8")
     assert json.loads(text)["model_config"] == {"classes": ["Käfer", "猫"]}
     assert "猫" in text
+
+
+def test_names_of_a_compiled_model_are_plain_and_load_back() -> None:
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        compiled = torch.compile(toy_task(seed=1).model)
+    plain = toy_task(seed=2).model
+    assert isinstance(compiled, torch.nn.Module)
+    assert model_tensors(compiled).keys() == plain.state_dict().keys() != compiled.state_dict().keys()
+    load_model_tensors(compiled, plain.state_dict())
+    for name, tensor in model_tensors(compiled).items():
+        assert torch.equal(tensor, plain.state_dict()[name])
