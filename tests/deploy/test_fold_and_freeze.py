@@ -23,7 +23,7 @@ def trained(name, position="relative", **options):
 @pytest.mark.parametrize("position", ["relative", "absolute", "none", "position_only", "blog"])
 def test_no_batch_norm_is_left_and_the_function_is_the_same(position):
     model = trained("botnet_mini", position)
-    optimized = botformer.deploy.fold_and_freeze(model)
+    optimized = botformer.deploy.optimize(model)
     assert not any("norm" in type(module).__name__.lower() for module in optimized.modules())
     images = torch.randn(2, 3, 45, 37, dtype=torch.float64)
     torch.testing.assert_close(optimized(images), model(images))
@@ -33,7 +33,7 @@ def test_no_batch_norm_is_left_and_the_function_is_the_same(position):
 @pytest.mark.parametrize("name", ["botnet50", "botnet_t3", "resnet50_nl", "resnet50_bot_c4c5"])
 def test_every_kind_of_block_folds_odd_maps_and_the_pool_too(name):
     model = trained(name, backbone=True)
-    optimized = botformer.deploy.fold_and_freeze(model)
+    optimized = botformer.deploy.optimize(model)
     images = torch.randn(1, 3, 97, 65, dtype=torch.float64)
     for folded, original in zip(optimized(images).values(), model(images).values(), strict=True):
         torch.testing.assert_close(folded, original)
@@ -43,13 +43,13 @@ def test_every_kind_of_block_folds_odd_maps_and_the_pool_too(name):
 def test_every_kind_of_normalisation_folds(normalization):
     model = trained("botnet_mini", normalization=normalization)
     images = torch.randn(2, 3, 48, 48, dtype=torch.float64)
-    torch.testing.assert_close(botformer.deploy.fold_and_freeze(model)(images), model(images))
+    torch.testing.assert_close(botformer.deploy.optimize(model)(images), model(images))
 
 
 def test_the_model_that_was_given_is_left_alone():
     model = trained("botnet_mini").train()
     before = {name: tensor.clone() for name, tensor in model.state_dict().items()}
-    botformer.deploy.fold_and_freeze(model)
+    botformer.deploy.optimize(model)
     assert model.training
     assert all(torch.equal(tensor, before[name]) for name, tensor in model.state_dict().items())
     assert all(parameter.requires_grad for parameter in model.parameters())
@@ -59,7 +59,7 @@ def test_the_model_that_was_given_is_left_alone():
 def test_a_network_in_bfloat16_takes_and_gives_float32_and_is_as_near_as_bfloat16_can_be(backbone):
     model = trained("botnet_mini", backbone=backbone)
     images = torch.randn(2, 3, 48, 48, dtype=torch.float64)
-    optimized = botformer.deploy.fold_and_freeze(model, dtype=torch.bfloat16)
+    optimized = botformer.deploy.optimize(model, dtype=torch.bfloat16)
     mine, exact = optimized(images.float()), model(images)
     pairs = zip(mine.values(), exact.values(), strict=True) if backbone else [(mine, exact)]
     assert {parameter.dtype for parameter in optimized.parameters()} == {torch.bfloat16}
@@ -71,4 +71,4 @@ def test_a_network_in_bfloat16_takes_and_gives_float32_and_is_as_near_as_bfloat1
 
 def test_other_models_are_refused():
     with pytest.raises(InputError, match="got Linear"):
-        botformer.deploy.fold_and_freeze(nn.Linear(2, 2))
+        botformer.deploy.optimize(nn.Linear(2, 2))
