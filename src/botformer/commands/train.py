@@ -55,9 +55,13 @@ class ClassificationArguments(RunOptions):
 @dataclass(frozen=True, kw_only=True)
 class DetectionArguments(RunOptions):
     data: str
-    """DIR with annotations/instances_train*.json, instances_val*.json and images (COCO), or with data.yaml (YOLO)."""
-    detector: Literal["mask_rcnn", "faster_rcnn"] = "mask_rcnn"
-    """Boxes and masks, or boxes alone."""
+    """DIR with annotations/instances_train*.json, instances_val*.json and images (COCO; for key points
+    person_keypoints_train*.json), or with data.yaml (YOLO)."""
+    detector: Literal["mask_rcnn", "faster_rcnn", "keypoint_rcnn"] = "mask_rcnn"
+    """Boxes and masks, boxes alone, or boxes and key points."""
+    keypoint_sigmas: tuple[float, ...] = ()
+    """Of object key point similarity, one per key point: how far people disagree, as a fraction of an object's size.
+    None: COCO's for COCO's 17 points, 0.05 for all others."""
     model: Model = field(default_factory=Model)
     images: DetectionImages = field(default_factory=DetectionImages)
     settings: Settings = field(default_factory=Settings)
@@ -135,16 +139,16 @@ def _detection_parts(recipe: DetectionRecipe, data: str, per_process: int, share
     from botformer.data.detection.batches import detection_evaluation_batches, detection_training_batches
     from botformer.data.detection.layouts import open_detection_datasets
 
-    train_source, validation_source = open_detection_datasets(data)
+    train_source, validation_source = open_detection_datasets(data, keypoints=recipe.detector == "keypoint_rcnn")
     _demand_objects(recipe, train_source, validation_source)
-    task = create_detection_task(recipe, train_source.categories)
+    task = create_detection_task(recipe, train_source.categories, train_source.keypoint_names, train_source.skeleton)
     batches = detection_training_batches(train_source, recipe.images, recipe.run.batch_size, recipe.run.seed, **share)
     return task, batches, detection_evaluation_batches(validation_source, recipe.images, per_process, **share)
 
 
 def _demand_objects(recipe: DetectionRecipe, train: "DetectionDataset", validation: "DetectionDataset") -> None:
     """What cannot be learnt or measured is said before the hours that it would take."""
-    from botformer.data.detection.layouts import has_shapes
+    from botformer.data.detection.layouts import has_keypoints, has_shapes
 
     if not validation.objects:
         raise InputError(
@@ -156,6 +160,16 @@ def _demand_objects(recipe: DetectionRecipe, train: "DetectionDataset", validati
             raise InputError(
                 f"none of the {source.objects} objects of {source.where} has a shape (segmentation), only boxes: there "
                 "is nothing to make masks from; add --detector faster_rcnn"
+            )
+        if recipe.detector == "keypoint_rcnn" and not has_keypoints(source):
+            why = (
+                "none of its objects has a labelled one (v of 1 or 2)"
+                if source.keypoint_names
+                else "its categories have no 'keypoints', the list of their names"
+            )
+            raise InputError(
+                f"{source.where} has no key points to learn from or to measure by: {why}; give annotations as COCO's "
+                "person_keypoints_*.json, or train another kind of detector, such as --detector faster_rcnn"
             )
 
 

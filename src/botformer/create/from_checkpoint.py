@@ -20,12 +20,14 @@ class Loaded(NamedTuple):
     model: Classifier | Detector
     model_config: dict[str, Any]
     """"task" ("classification" or "detection"), row ("model"), "options", "images" (how images are prepared),
-    "image_size"; "class_names", or "categories" [[id, name], ...], "detector" and "settings"."""
+    "image_size"; "class_names", or "categories" [[id, name], ...], "detector" and "settings", with key points
+    "keypoint_names", "keypoint_sigmas" and "skeleton"."""
 
 
 def load(checkpoint: str | Path) -> Loaded:
     """The network of a run's folder (its best checkpoint; RUN/last is the last), of one checkpoint's folder, with
-    averaged weights if it has them, of a .safetensors file with a model config in it, or one of the package by name ("nuclei").
+    averaged weights if it has them, of a .safetensors file with a model config in it, or one of the package by name
+    ("nuclei").
 
     Raises:
         InputError: no checkpoint there, or a broken or foreign one.

@@ -28,6 +28,8 @@ _BATCH_SIZE = 4
 _LISTED = 12
 """Categories that a message spells out."""
 _ON_SCREEN = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
+_SAME_AS = {"AR100": "AR"}
+"""What key points have in its place."""
 _CHOSEN_HERE = "these very images: best_f1 and community_ap flatter"
 
 
@@ -54,8 +56,11 @@ def evaluate_detector(given: Arguments, loaded: "Loaded", accelerator: "Accelera
     model, model_config = loaded
     assert isinstance(model, Detector)
     categories = [(number, name) for number, name in model_config["categories"]]
-    source = open_detection_dataset(given.data, given.split)
+    with_keypoints = model.kind == "keypoint_rcnn"
+    source = open_detection_dataset(given.data, given.split, with_keypoints)
     _demand_categories(categories, source, given.checkpoint)
+    if with_keypoints:
+        _demand_keypoints(model_config["keypoint_names"], source, given.checkpoint)
     groups = {} if given.by is None else _groups(source, given.by)
     share = dict(rank=accelerator.process_index, world=accelerator.num_processes)
     batch_size = _BATCH_SIZE if given.batch_size is None else given.batch_size
@@ -105,7 +110,7 @@ def evaluate_detector(given: Arguments, loaded: "Loaded", accelerator: "Accelera
 
 def print_detection(results: dict[str, Any], out: Path, console: Console) -> None:
     """Numbers that do not exist, COCO's -1, are "-"."""
-    kinds = [kind for kind in ("box", "mask") if kind in results]
+    kinds = [kind for kind in ("box", "mask", "keypoints") if kind in results]
     console.print(
         f"{results['split']} of {results['data']}: {results['images']:,} images with {results['objects']:,} "
         f"objects, {results['detections']:,} detections",
@@ -114,7 +119,7 @@ def print_detection(results: dict[str, Any], out: Path, console: Console) -> Non
     names = [name.replace("100", str(results["max_detections"])) for name in _ON_SCREEN]
     table = _table("", *names)
     for kind in kinds:
-        table.add_row(kind, *(_number(results[kind][name]) for name in _ON_SCREEN))
+        table.add_row(kind, *(_number(_cocos(results[kind], name)) for name in _ON_SCREEN))
     console.print(table)
     headline = results[kinds[-1]]
     known = [row for row in headline["per_class"] if row["AP"] >= 0]
@@ -159,6 +164,11 @@ def _table(first: str, *others: str) -> Table:
     return table
 
 
+def _cocos(numbers: Mapping[str, Any], name: str) -> float:
+    """-1 where COCO has no such number for this kind."""
+    return numbers.get(name, numbers.get(_SAME_AS.get(name, ""), -1))
+
+
 def _number(value: float) -> str:
     return "-" if value == -1 else f"{value:.3f}"
 
@@ -200,11 +210,11 @@ def _counts(metrics: "CocoEvaluator") -> dict[str, Any]:
 
 
 def _numbers(metrics: "CocoEvaluator", kind: "Kind", threshold: float) -> dict[str, Any]:
-    from botformer.detection.evaluation.coco_eval import NUMBERS
+    from botformer.detection.evaluation.coco_eval import numbers_of
 
     numbers = metrics.compute()
     shares = metrics.community_ap(kind, threshold)
-    return {name: numbers[f"{kind}_{name}"] for name in NUMBERS} | {
+    return {name: numbers[f"{kind}_{name}"] for name in numbers_of(kind)} | {
         "community_ap": {f"{iou:g}": share for iou, share in shares.items()}
     }
 
@@ -232,6 +242,15 @@ def _demand_categories(known: list[tuple[int, str]], source: "DetectionDataset",
             f"{checkpoint} knows {len(known)} categories ({_listed(known, there)}), {source.where} has {len(there)} "
             f"({_listed(there, known)}); ids and names must be the same ones: change the 'categories' of the "
             "annotations (and the category_id of what belongs to them), or evaluate a detector that was trained on them"
+        )
+
+
+def _demand_keypoints(known: Sequence[str], source: "DetectionDataset", checkpoint: Path) -> None:
+    if list(source.keypoint_names) != list(known):
+        raise InputError(
+            f"{checkpoint} finds the key points {', '.join(known)}; {source.where} has "
+            f"{', '.join(source.keypoint_names) or 'none'}; they must be the same ones in the same order: change the "
+            "annotations, or evaluate a detector that was trained on such key points"
         )
 
 

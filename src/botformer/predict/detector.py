@@ -59,6 +59,8 @@ def predict_images(
     from rich.progress import Progress
 
     from botformer.backbone.mhsa import MHSA2d
+    from botformer.data.detection.coco_writer import coco_layout
+    from botformer.data.detection.keypoints import KeypointLayout
     from botformer.data.image_io import BadImage, decode
     from botformer.detection.evaluation.coco_eval import coco_results
     from botformer.plots.detections import draw_detection_attention, draw_detections
@@ -66,6 +68,9 @@ def predict_images(
 
     if wanted.attention and not any(isinstance(module, MHSA2d) for module in model.modules()):
         raise InputError(f"{model_config['model']} has no attention layers to be shown; leave --attention out")
+    if wanted.tile is not None and model_config["detector"] == "keypoint_rcnn":
+        raise InputError("key points of objects that lie in several tiles cannot be joined; leave --tile out")
+    layout = KeypointLayout(tuple(model_config.get("keypoint_names", ())), tuple(model_config.get("skeleton", ())))
     results_file, images_file = out / "predictions.json", out / "images.json"
     if wanted.annotations and wanted.annotations.resolve() in (results_file.resolve(), images_file.resolve()):
         raise InputError(f"{wanted.annotations} would be overwritten; name another --out")
@@ -93,20 +98,22 @@ def predict_images(
                 | {"drawing": drawing.name}
             )
             chosen = [index for index, score in enumerate(found["scores"].tolist()) if score >= wanted.threshold]
-            shown = _shown(image, found, chosen, model_config["categories"])
+            shown = _shown(image, found, chosen, model_config["categories"], layout.skeleton)
             draw_detections(shown, drawing)
             note = ""
             if wanted.attention and wanted.detection >= len(found["scores"]):
                 note = f"no detection {wanted.detection}, so no attention"
             elif wanted.attention:
-                looking = _shown(image, found, [wanted.detection], model_config["categories"])
+                looking = _shown(image, found, [wanted.detection], model_config["categories"], layout.skeleton)
                 maps = attention_of(model, image, images.canvas, found["boxes"][wanted.detection].tolist())
                 draw_detection_attention(looking, 0, maps, attention)
             best = max(found["scores"].tolist(), default=None)
             seen.append(ImageSummary(file, dict(Counter(shown.names).most_common()), best, note))
     said = {
         "images": read,
-        "categories": [{"id": number, "name": name} for number, name in model_config["categories"]],
+        "categories": [
+            {"id": number, "name": name} | coco_layout(layout) for number, name in model_config["categories"]
+        ],
         "unreadable": [{"file_name": Path(file).as_posix(), "reason": reason} for file, reason in bad.items()],
     }
     results_file.write_text(json.dumps(results) + "\n", encoding="utf-8")
@@ -122,7 +129,8 @@ def find(
     The image comes onto a canvas of so many pixels a side just as in an evaluation. With `tile`, parts of it do, if
     it is larger than that. `on_window` is called after each part with its share of the whole.
 
-    Returns `boxes` (n, 4) xyxy, `labels` (n,) from 1, `scores` (n,) and, by the kind of detector, `masks`, run lengths.
+    Returns `boxes` (n, 4) xyxy, `labels` (n,) from 1, `scores` (n,) and, by the kind of detector, `masks`, run lengths,
+    or `keypoints` (n, K, 3) x, y, 1.
     """
     import torch
 
@@ -248,7 +256,13 @@ def _batch(model: Any, image: Any, canvas: int) -> dict[str, Any]:
     }
 
 
-def _shown(image: Any, found: Mapping[str, Any], chosen: Sequence[int], categories: Sequence[Any]) -> Any:
+def _shown(
+    image: Any,
+    found: Mapping[str, Any],
+    chosen: Sequence[int],
+    categories: Sequence[Any],
+    skeleton: Sequence[Any] = (),
+) -> Any:
     """Some detections as `images.detections` draws them, on an image that is not too large for a drawing."""
     import numpy as np
 
@@ -257,12 +271,18 @@ def _shown(image: Any, found: Mapping[str, Any], chosen: Sequence[int], categori
     factor = -(-max(image.size) // _LARGEST_DRAWN_PX)
     boxes = found["boxes"].cpu().numpy().reshape(-1, 4)[list(chosen)]
     drawn = np.asarray(image.reduce(factor))
+    keypoints = None
+    if "keypoints" in found:
+        keypoints = found["keypoints"].cpu().numpy()[list(chosen)] / (factor, factor, 1)
+        keypoints[..., 2] = 2  # a detector does not know what is hidden: all of its points are drawn alike
     return Shown(
         image=drawn,
         boxes=boxes / factor,
         names=[categories[found["labels"][index] - 1][1] for index in chosen],
         scores=found["scores"].cpu().numpy()[list(chosen)],
         masks=_Masks([found["masks"][i] for i in chosen], boxes, drawn.shape[:2], factor) if "masks" in found else None,
+        keypoints=keypoints,
+        skeleton=skeleton,
     )
 
 

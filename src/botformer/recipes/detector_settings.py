@@ -71,7 +71,7 @@ class Settings:
     mask_channels: int = 256
 
     keypoints: int = 17
-    """Key points an object."""
+    """Key points per object. Training takes the number from the data; any other than this default must be the same."""
     keypoint_output_size: int = 14
     """Cells key points are predicted from; their heat maps have four times as many."""
     keypoint_convolutions: int = 8
