@@ -87,7 +87,9 @@ def test_a_saved_keypoint_detector_gives_its_detections():
     assert_as_written(found, "keypoint", ("boxes", "labels", "scores"), rows=20)
     # The network's heat maps are the same; when these points were written torchvision found the peaks.
     points, scores = heatmaps_to_keypoints(maps[0], found["boxes"])
-    assert_as_written({"keypoints": points, "keypoints_scores": scores}, "keypoint", ("keypoints", "keypoints_scores"), 20)
+    assert_as_written(
+        {"keypoints": points, "keypoints_scores": scores}, "keypoint", ("keypoints", "keypoints_scores"), 20
+    )
 
 
 def test_the_networks_of_the_package_give_what_they_gave():

@@ -167,7 +167,7 @@ def draw_keypoints(
                 markersize=3.2 * line_width,
                 markerfacecolor=colour if seen == 2 else "black",
                 markeredgecolor="black" if seen == 2 else colour,
-                markeredgewidth=(0.4 if seen == 2 else 0.7) * line_width,
+                markeredgewidth=(0.4 if seen == 2 else 0.9) * line_width,
             )
         )
 

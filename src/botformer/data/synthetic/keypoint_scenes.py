@@ -1,7 +1,7 @@
 """Synthetic scenes of darts with five key points: nose, left and right wing, left and right fin.
 
-A dart is seen from above and points anywhere, so that only its heading says which wing is the left one: a detector that
-confused left and right, or flips that did not exchange them, would get half of the points wrong. Some darts reach over
+A dart is seen from above and points up, more or less; its left side is that of somebody who looks along it. Flips that
+did not exchange left and right would make both equally likely on either side. Some darts reach over
 the border of the image, and a patch may hide one of their points. Written as COCO's person_keypoints files are.
 """
 
@@ -18,9 +18,9 @@ from botformer.data.detection.dataset import Category
 from botformer.data.detection.keypoints import PIXEL_MIDDLE, KeypointLayout, Keypoints
 from botformer.data.synthetic.cached_dataset import cached_dataset
 
-SCENE_PX = 96
-LENGTH_PX = (30.0, 52.0)
-MOST_DARTS = 3
+SCENE_PX = 64
+LENGTH_PX = (24.0, 40.0)
+MOST_DARTS = 2
 GENERATOR = 1  # counts the versions of this file that draw different scenes from the same seed
 CATEGORY = Category(1, "dart")
 LAYOUT = KeypointLayout(
@@ -34,21 +34,22 @@ _FINE = 4  # drawn so much larger, then averaged
 _APART = 0.7  # of the mean of two lengths: the least distance between darts
 _HIDDEN = 0.3  # of the darts have a point under a patch
 _TRIES = 10
+_TILT = 0.9  # radians from straight up
 
 
 class Scene(NamedTuple):
     """An image and its darts."""
 
     image: np.ndarray
-    """uint8 (96, 96, 3)."""
+    """uint8 (64, 64, 3)."""
     masks: list[np.ndarray]
-    """bool (96, 96): the whole dart within the image, patches or not."""
+    """bool (64, 64): the whole dart within the image, patches or not."""
     keypoints: list[Keypoints]
     """As COCO has them: v is 2, 1 under a patch, 0 beside the image."""
 
 
 def draw_scene(rng: np.random.Generator) -> Scene:
-    """One to `MOST_DARTS` darts of any heading on a noisy, patched ground."""
+    """One to `MOST_DARTS` darts on a noisy, patched ground."""
     side = SCENE_PX * _FINE
     ground = rng.integers(30, 110, 3)
     canvas = Image.new("RGB", (side, side), tuple(int(c) for c in ground))
@@ -61,7 +62,7 @@ def draw_scene(rng: np.random.Generator) -> Scene:
         points = _turned(_POINTS, heading) * length + centre
         hidden = int(rng.integers(len(points))) if rng.random() < _HIDDEN else -1
         if hidden >= 0:
-            _rectangle(draw, points[hidden] * _FINE, np.full(2, 7.0 * _FINE), rng.integers(90, 160, 3))
+            _rectangle(draw, points[hidden] * _FINE, np.full(2, 6.0 * _FINE), rng.integers(90, 160, 3))
         keypoints.append(tuple(_record(point, place == hidden) for place, point in enumerate(points)))
     image = np.asarray(canvas.reduce(_FINE), dtype=np.float64) + rng.normal(0, 6, (SCENE_PX, SCENE_PX, 1))
     return Scene(image.clip(0, 255).astype(np.uint8), masks, keypoints)
@@ -97,7 +98,7 @@ def _places(rng: np.random.Generator) -> list[tuple[np.ndarray, float, float]]:
     """Centre in pixels, length and heading of each dart; fewer than drawn by lot where there is no space."""
     places: list[tuple[np.ndarray, float, float]] = []
     for _ in range(rng.integers(1, MOST_DARTS + 1)):
-        length, heading = float(rng.uniform(*LENGTH_PX)), float(rng.uniform(0, 2 * np.pi))
+        length, heading = float(rng.uniform(*LENGTH_PX)), float(rng.uniform(-_TILT, _TILT) - np.pi / 2)
         for _ in range(_TRIES):
             # Up to a third of a dart may lie beside the image.
             centre = rng.uniform(0.2 * length, SCENE_PX - 0.2 * length, 2)

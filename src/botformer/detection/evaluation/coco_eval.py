@@ -193,9 +193,9 @@ def coco_results(
     labels, scores = found["labels"].tolist(), found["scores"].tolist()
     points = None
     if "keypoints" in found:
-        points = np.array(found["keypoints"].detach().cpu(), dtype=np.float64)
+        points = found["keypoints"].detach().cpu().numpy().astype(np.float64)
         points[..., :2] -= _PIXEL_MIDDLE
-        points = points.reshape(len(points), -1)
+        points = points.reshape(len(points), 3 * points.shape[1])
     results = []
     for index, ((x1, y1, x2, y2), label, score) in enumerate(zip(boxes.tolist(), labels, scores, strict=True)):
         result = {
