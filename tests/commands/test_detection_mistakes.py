@@ -217,8 +217,8 @@ LACKING = {
         lambda data: (file_of(data, "val").unlink(), file_of(data).rename(file_of(data).with_name("all.json"))),
         "The annotations there: annotations/all.json",
     ),
-    "key points alone": (
-        lambda data: file_of(data).rename(file_of(data).with_name("person_keypoints_train.json")),
+    "another prefix": (
+        lambda data: file_of(data).rename(file_of(data).with_name("panoptic_train.json")),
         "no annotations of the split 'train'",
     ),
     "images in another folder": (moved, "give the folder with the images one of these names (found in"),
@@ -347,7 +347,8 @@ def test_label_files_of_yolo_that_lie_elsewhere_are_looked_for_aloud(tmp_path, t
         (["--settings.norm-epsilon", "0"], "settings.norm_epsilon is 0.0; expected more than 0"),
         (["--settings.nms-iou", "2"], "nms_iou lies between 0 and 1, got 2.0"),
         (["--settings.nms-iuo", "0.5"], "Perhaps you meant: --settings.nms-iou"),
-        (["--detector", "keypoint_rcnn"], "Expected one of ('mask_rcnn', 'faster_rcnn')"),
+        (["--detector", "keypoints"], "Expected one of ('mask_rcnn', 'faster_rcnn', 'keypoint_rcnn')"),
+        (["--detector", "keypoint_rcnn"], "has no key points to learn from or to measure by: its categories have no"),
         (["--model.name", "botnet55"], "unknown model 'botnet55'; did you mean botnet50"),
         (["--model.dropout", "0.1"], "model.dropout are for classifiers; leave them 0"),
         (["--run.batch-size", "99"], "has 6 images, fewer than one batch of 99; take a batch size of 6 or less"),

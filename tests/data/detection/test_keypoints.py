@@ -1,6 +1,7 @@
 """Key points from COCO's file onto the canvas: what is read, what is left out, and where they land."""
 
 import json
+from itertools import islice
 from pathlib import Path
 from zipfile import ZipFile
 
@@ -133,8 +134,7 @@ TRANSFORMS = [
     CanvasTransform((WIDTH, HEIGHT), rot90, hflip, scaled if rot90 % 2 == 0 else scaled[::-1], corner, SIZE)
     for rot90 in range(4)
     for hflip in (False, True)
-    for scaled in ((60, 44), (90, 66), (180, 132))
-    for corner in ((0, 0), (31, 20))
+    for scaled, corner in (((60, 44), (0, 0)), ((90, 66), (0, 0)), ((180, 132), (0, 0)), ((180, 132), (31, 20)))
 ]
 
 
@@ -217,7 +217,7 @@ def test_splits_with_other_points_are_refused(folder):
 def test_batches_have_points_and_no_masks(folder):
     train, validation = open_detection_datasets(str(folder), keypoints=True)
     images = DetectionImages(size=80, scale_jitter=(1.0, 1.0), hflip=False)
-    (batch,) = detection_training_batches(train, images, 3, seed=0, workers=0).starting_at(0)
+    batch = next(iter(detection_training_batches(train, images, 3, seed=0, workers=0).starting_at(0)))
     for target in batch["targets"]:
         assert target["keypoints"].dtype == torch.float32
         assert target["keypoints"].tolist() == [[[11, 13, 2], [18, 19, 1], [0, 0, 0]]]
@@ -235,7 +235,8 @@ def test_flipped_images_have_the_other_ear(folder):
     train, _ = open_detection_datasets(str(folder), keypoints=True)
     images = DetectionImages(size=40, scale_jitter=(1.0, 1.0))
     seen = set()
-    for batch in detection_training_batches(train, images, 3, seed=0, workers=0).starting_at(0):
+    batches = detection_training_batches(train, images, 3, seed=0, workers=0).starting_at(0)
+    for batch in islice(batches, 6):
         for target in batch["targets"]:
             nose, left, right = target["keypoints"][0].tolist()
             assert (left[2] == 1) != (right[2] == 1)
