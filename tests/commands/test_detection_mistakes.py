@@ -348,6 +348,7 @@ def test_label_files_of_yolo_that_lie_elsewhere_are_looked_for_aloud(tmp_path, t
         (["--settings.nms-iou", "2"], "settings.nms_iou is 2.0; expected from 0 to 1"),
         (["--settings.nms-iuo", "0.5"], "Perhaps you meant: --settings.nms-iou"),
         (["--detector", "retinanet"], "Expected one of ('mask_rcnn', 'faster_rcnn', 'keypoint_rcnn')"),
+        (["--detector", "keypoint_rcnn"], "has no key points to learn from or to measure by: its categories have no"),
         (["--model.name", "botnet55"], "unknown model 'botnet55'; did you mean botnet50"),
         (["--model.dropout", "0.1"], "model.dropout are for classifiers; leave them 0"),
         (["--run.batch-size", "99"], "has 6 images, fewer than one batch of 99; take a batch size of 6 or less"),

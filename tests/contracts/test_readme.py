@@ -14,7 +14,7 @@ import botformer
 from botformer import cli
 from botformer.backbone.flops import count
 from botformer.backbone.variants import PUBLISHED, ROWS
-from botformer.commands import train
+from botformer.create import train_recipe
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -143,7 +143,7 @@ class NotRunError(Exception):
 def test_every_command_line_is_one_that_the_program_takes(page, monkeypatch):
     """Verbs, recipes, options and fields exist; nothing is run. What stands in brackets is taken, too."""
     trained = []
-    monkeypatch.setattr(train, "train", lambda recipe, *rest, **others: trained.append(recipe) or {})
+    monkeypatch.setattr(train_recipe, "train_recipe", lambda recipe, *rest, **others: trained.append(recipe) or {})
     parse = tyro.cli
 
     def only_parse(*given, **options):

@@ -12,8 +12,7 @@ import torch
 
 from botformer import cli
 from botformer.backbone.variants import find_row
-from botformer.commands import train
-from botformer.create import create_classification_task, create_detection_task, create_model
+from botformer.create import create_classification_task, create_detection_task, create_model, train_recipe
 from botformer.data.classification.transforms import evaluation_transform, training_transform
 from botformer.errors import InputError
 from botformer.recipes import EXPERIMENTS, find_experiment, find_recipe
@@ -99,7 +98,9 @@ def test_a_row_says_what_to_expect_and_what_it_cost(row):
 def test_the_command_of_a_row_trains_it(row, monkeypatch):
     """The command as it stands: its recipe is the row's, apart from the first weights that it names."""
     called = []
-    monkeypatch.setattr(train, "train", lambda recipe, data, out, resume: called.append((recipe, data, out, resume)))
+    monkeypatch.setattr(
+        train_recipe, "train_recipe", lambda recipe, data, out, resume: called.append((recipe, data, out, resume))
+    )
     program, verb, name, *arguments = shlex.split(row.command)
     assert (program, verb, name) == ("botformer", "train", row.name)
     assert cli.main([verb, name, *arguments]) == 0

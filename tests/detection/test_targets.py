@@ -20,7 +20,7 @@ def good():
 
 
 def check(target, kind="mask_rcnn"):
-    return check_targets([good(), target], [(16, 24), (16, 24)], kind, 3, Settings(mask_crop=8), CPU)[1]
+    return check_targets([good(), target], [(16, 24), (16, 24)], kind, 3, Settings(mask_output_size=1), CPU)[1]
 
 
 def with_box(index, box):

@@ -1,4 +1,5 @@
 from collections import Counter
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -287,3 +288,31 @@ def test_a_small_object_is_framed_to_be_found(drawn, tmp_path):
         assert frame.contains_point(axes.transData.transform((52, 51)))
         assert frame.get_width() > 8
     assert [boxes(axes) for axes in drawn[1].axes] == [[], []]
+
+
+def test_key_points_are_discs_rings_or_nothing_and_limbs_join_what_is_known(drawn, tmp_path):
+    box = [[10, 10, 90, 90]]
+    points = np.array([[[20, 20, 2], [80, 20, 1], [50, 80, 2], [0, 0, 0]]], dtype=float)
+    limbs = ((0, 1), (1, 2), (2, 3))
+    plain = shown(box, ["person"], masks=False)
+    draw_detections(replace(plain, keypoints=points, skeleton=limbs), tmp_path / "a.png")
+    axes = drawn[0].axes[0]
+    hidden, visible = (line for line in axes.get_lines() if line.get_marker() == "o")
+    assert hidden.get_xydata().tolist() == [[79.5, 19.5]]
+    assert visible.get_xydata().tolist() == [[19.5, 19.5], [49.5, 79.5]]
+    colour = to_hex(boxes(axes)[0].get_edgecolor())
+    assert to_hex(visible.get_markerfacecolor()) == to_hex(hidden.get_markeredgecolor()) == colour
+    assert to_hex(hidden.get_markerfacecolor()) != colour
+    (skeleton,) = outlines(axes)
+    assert skeleton.get_path().vertices.tolist() == [[19.5, 19.5], [79.5, 19.5], [79.5, 19.5], [49.5, 79.5]]
+    assert to_hex(skeleton.get_edgecolor()) == colour
+
+
+def test_a_crowd_keeps_its_skeletons_and_loses_its_boxes(drawn, tmp_path):
+    many = grid(20)
+    points = np.array([[[x1, y1, 2], [x2, y2, 2]] for x1, y1, x2, y2 in many], dtype=float)
+    crowd = replace(shown(many, ["person"] * 20, masks=False), keypoints=points, skeleton=((0, 1),))
+    draw_detections(crowd, tmp_path / "a.png")
+    axes = drawn[0].axes[0]
+    assert not boxes(axes)
+    assert len(outlines(axes)) == 20

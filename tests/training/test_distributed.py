@@ -18,7 +18,9 @@ def test_device_that_is_not_there_is_an_error_and_not_a_fallback() -> None:
 
 def test_each_run_of_a_process_has_its_own_precision() -> None:
     layer, images = torch.nn.Linear(4, 2), torch.ones(1, 4)
-    runs = [open_accelerator(toy_recipe(run={"precision": precision}).run) for precision in ("float32", "bf16", "float32")]
+    runs = [
+        open_accelerator(toy_recipe(run={"precision": precision}).run) for precision in ("float32", "bf16", "float32")
+    ]
     found = []
     for run in runs:
         with run.autocast():

@@ -9,7 +9,7 @@ from pathlib import Path
 from botformer.atomic_write import write_json
 from botformer.commands.demo_report import Part, write_demo_report
 from botformer.commands.screen import progress_bar, screen
-from botformer.commands.train import train
+from botformer.create.train_recipe import train_recipe
 from botformer.data.synthetic.digit_scenes import write_digit_scenes
 from botformer.data.synthetic.digits import write_digits
 from botformer.data.synthetic.nuclei_crops import write_nuclei
@@ -73,7 +73,7 @@ def _train_and_evaluate(name: str, folder: Path, epochs: int, clock: Clock, weig
     data, run, evaluation = folder / "data", folder / "run", folder / "evaluation"
     what = "training, continued from an earlier run" if (run / "last").exists() else "training"
     with clock.part(f"{folder.name}: {what}"):
-        train(recipe, str(data), run, "auto")
+        train_recipe(recipe, str(data), run, "auto")
     with clock.part(f"{folder.name}: evaluating"), progress_bar("") as bar:
         options = EvaluateOptions(run, str(data), "validation", evaluation, workers=0, on_progress=bar.show)
         metrics = evaluate_checkpoint(options)

@@ -84,14 +84,14 @@ def _print_classifier(metrics: dict[str, Any], out: Path, console: Console) -> N
 
 def _print_detector(metrics: dict[str, Any], out: Path, console: Console) -> None:
     """Numbers that do not exist, COCO's -1, are "-"."""
-    kinds = [kind for kind in ("box", "mask") if kind in metrics]
+    kinds = [kind for kind in ("box", "mask", "keypoints") if kind in metrics]
     console.print(
         f"{metrics['split']} of {metrics['data']}: {metrics['images']:,} images with {metrics['objects']:,} "
         f"objects, {metrics['detections']:,} detections"
     )
     table = new_table("", *(name.replace("100", str(metrics["max_detections"])) for name in _IN_TABLE))
     for kind in kinds:
-        table.add_row(kind, *(_number(metrics[kind][name]) for name in _IN_TABLE))
+        table.add_row(kind, *(_number(_in_table(metrics[kind], name)) for name in _IN_TABLE))
     print_table(console, table)
     headline = metrics[kinds[-1]]
     known = [row for row in headline["per_class"] if row["AP"] >= 0]
@@ -114,6 +114,11 @@ def _print_detector(metrics: dict[str, Any], out: Path, console: Console) -> Non
     _print_files(
         metrics, ("metrics.json", "predictions.json", "precision_recall.png", "best_and_worst.png"), out, console
     )
+
+
+def _in_table(numbers: dict[str, Any], name: str) -> float:
+    """-1 where COCO has no such number for this kind: key points have no small objects, and AR in place of AR100."""
+    return numbers.get(name, numbers.get("AR", -1) if name == "AR100" else -1)
 
 
 def _print_groups(key: str, groups: dict[str, Any], kinds: Sequence[str], console: Console) -> None:

@@ -20,7 +20,8 @@ class Loaded(NamedTuple):
     """In evaluation mode, on the CPU."""
     model_config: dict[str, Any]
     """"task" ("classification" or "detection"), "model" (its row in the table of variants), "options", "images" (how
-    images are prepared), "image_size"; "class_names", or "categories" [[id, name], ...], "detector" and "settings"."""
+    images are prepared), "image_size"; "class_names", or "categories" [[id, name], ...], "detector" and "settings";
+    of key points "keypoint_names", "keypoint_sigmas" and "skeleton"."""
 
 
 def load(checkpoint: str | Path) -> Loaded:

@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Sequence
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from typing import Any
 
 from torch import nn
@@ -12,8 +12,10 @@ from botformer.classification.task import ClassificationTask
 from botformer.create.from_checkpoint import weights_file
 from botformer.create.networks import network_of
 from botformer.detection import Detector
+from botformer.detection.evaluation.oks import keypoint_sigmas
 from botformer.detection.task import DetectionTask
 from botformer.errors import InputError
+from botformer.recipes.detector_settings import Settings
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe, Model
 from botformer.weights import load_weights
 
@@ -43,22 +45,40 @@ def create_classification_task(recipe: ClassificationRecipe, class_names: Sequen
     )
 
 
-def create_detection_task(recipe: DetectionRecipe, categories: Sequence[tuple[int, str]]) -> DetectionTask:
+def create_detection_task(
+    recipe: DetectionRecipe,
+    categories: Sequence[tuple[int, str]],
+    keypoint_names: Sequence[str] = (),
+    skeleton: Sequence[tuple[int, int]] = (),
+) -> DetectionTask:
     """A detector of these categories (id, name), with the recipe's first weights loaded: a detector's, or those of a
-    classifier or a ResNet, which go into the backbone."""
+    classifier or a ResNet, which go into the backbone.
+
+    A key point detector also needs the data's `keypoint_names`, which say how many there are, and the pairs of their
+    places, from 0, that make up the `skeleton`.
+    """
     if recipe.optimizer.label_smoothing or recipe.model.dropout:
         raise InputError("optimizer.label_smoothing and model.dropout are for classifiers; leave them 0")
     options = _options(recipe.model)
     del options["dropout"]
+    settings, keypoints = recipe.settings, {}
+    if recipe.detector == "keypoint_rcnn":
+        settings = _settings_for(settings, keypoint_names)
+        keypoints = {
+            "keypoint_names": list(keypoint_names),
+            "skeleton": [list(pair) for pair in skeleton],
+            "keypoint_sigmas": keypoint_sigmas(keypoint_names, recipe.keypoint_sigmas).tolist(),
+        }
     model_config = {
         "task": "detection",
         "detector": recipe.detector,
         "model": recipe.model.name,
         "image_size": recipe.images.size,
         "options": options,
-        "settings": asdict(recipe.settings),
+        "settings": asdict(settings),
         "categories": [[number, name] for number, name in categories],
         "images": asdict(recipe.images),
+        **keypoints,
     }
     model = network_of(model_config, recipe.model.backend)
     assert isinstance(model, Detector)
@@ -68,6 +88,18 @@ def create_detection_task(recipe: DetectionRecipe, categories: Sequence[tuple[in
     task = DetectionTask(model, model_config, categories, tables)
     task.evaluator()  # what it needs may not be installed: now is better than after the first epoch
     return task
+
+
+def _settings_for(settings: Settings, keypoint_names: Sequence[str]) -> Settings:
+    """With as many key points as there are names."""
+    if not keypoint_names:
+        raise InputError("keypoint_rcnn needs the names of the data's key points, and there are none")
+    if settings.keypoints not in (len(keypoint_names), Settings().keypoints):
+        raise InputError(
+            f"settings.keypoints is {settings.keypoints}, but the data has {len(keypoint_names)} key points "
+            f"({', '.join(keypoint_names)}); leave it out: the number is taken from the data"
+        )
+    return replace(settings, keypoints=len(keypoint_names))
 
 
 def _load_first_weights(network: nn.Module, model: Model, part: str = "") -> None:

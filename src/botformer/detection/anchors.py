@@ -1,4 +1,4 @@
-"""Where the proposal network looks: boxes on the grid of every level."""
+"""Anchors: the boxes that the region proposal network starts from, on the grid of every level."""
 
 import torch
 from torch import Tensor
@@ -8,7 +8,7 @@ from botformer.recipes.detector_settings import Settings
 
 
 class Anchors:
-    """Boxes xyxy in pixels of the canvas, a level: `(H * W * ratios, 4)`, row by row, the ratios of a cell together.
+    """Boxes xyxy in pixels of the canvas per level: `(H * W * ratios, 4)`, row by row, the ratios of a cell together.
 
     torchvision's generator lays them out. Its cells are replaced: it rounds anchors to whole pixels, which distorts
     small ones, and centres them on the corner of a cell instead of its middle.
@@ -23,7 +23,7 @@ class Anchors:
         ]
 
     def __call__(self, maps: list[Tensor]) -> list[Tensor]:
-        """For maps (B, C, H, W), one a level."""
+        """For maps (B, C, H, W), one per level."""
         device = maps[0].device
         self.generator.set_cell_anchors(torch.float32, device)
         steps = [[torch.tensor(stride, device=device)] * 2 for stride in self.strides]

@@ -10,9 +10,9 @@ from botformer.recipes.detector_settings import Settings
 class FeaturePyramid(nn.Module):
     """{"c2": (B, channels, H, W), ...} -> {"p2": (B, fpn_channels, H, W), ...}, as the paper's code base builds it.
 
-    A 1x1 convolution a map; each takes the next coarser sum, enlarged by repetition, on top; a 3x3 convolution smooths
-    every sum, and p6 is a 3x3 convolution of stride 2 of p5. BatchNorm, without activation, stands at the end of each
-    level and nowhere else. Maps of equal stride (c4 and c5 of an S1 network) are added as they are.
+    One 1x1 convolution per map; each takes the next coarser sum, enlarged by repetition, on top; a 3x3 convolution
+    smooths every sum, and p6 is a 3x3 convolution of stride 2 of p5. BatchNorm, without activation, stands at the end
+    of each level and nowhere else. Maps of equal stride (c4 and c5 of an S1 network) are added as they are.
 
     `channels` and `strides` are the backbone's; `.strides` are those of the levels, finest first.
     """

@@ -1,4 +1,4 @@
-"""Masks relative to boxes: ground truth cut to its box, targets of a region, predictions pasted back."""
+"""Masks relative to boxes: ground truth cut to its box, targets of a RoI, predictions pasted back."""
 
 import torch
 from torch import Tensor
@@ -20,10 +20,10 @@ def crop_masks(masks: Tensor, boxes_xyxy: Tensor, size: int) -> Tensor:
 
 
 def mask_targets(crops: Tensor, boxes_xyxy: Tensor, matched_idx: Tensor, proposals_xyxy: Tensor, size: int) -> Tensor:
-    """What the mask branch should say of each region: (k, size, size) in 0..1, averages over its cells.
+    """What the mask head should predict for each proposal: (k, size, size) in 0..1, averages over its cells.
 
-    crops (n, S, S) of boxes (n, 4); `owner` (k,) is the object that each of regions (k, 4) belongs to. Outside its box
-    an object is not.
+    crops (n, S, S) of boxes (n, 4); `matched_idx` (k,) is the object that each of the proposals (k, 4) is matched to.
+    Outside its box an object is not.
     """
     side = crops.shape[-1]
     boxes = boxes_xyxy[matched_idx]

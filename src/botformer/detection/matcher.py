@@ -1,11 +1,12 @@
-"""Which object a box is answerable for."""
+"""Which object a box is matched to."""
 
 import torch
 from torch import Tensor
 from torchvision.ops import box_iou
 
 BELOW_LOW, BETWEEN_THRESHOLDS = -1, -2
-"""No object comes near; too near to be background, too far to be an object."""
+"""Of a box below `negative_iou` with every object, which is background; of a box between the two thresholds, which is
+neither background nor object."""
 
 _PAIRS_AT_ONCE = 2**20
 """Bounds the table of overlaps: 1,000 objects and the 260,000 anchors of 1024 px make 262 million pairs."""
@@ -14,11 +15,13 @@ _PAIRS_AT_ONCE = 2**20
 def match(
     boxes_xyxy: Tensor, objects_xyxy: Tensor, positive_iou: float, negative_iou: float, allow_low_quality_matches: bool
 ) -> Tensor:
-    """boxes (n, 4), objects (m, 4) -> (n,) int64: the object each box belongs to, or NOTHING, or BETWEEN.
+    """boxes (n, 4), objects (m, 4) -> (n,) int64: the index of the object each box is matched to, or
+    BELOW_LOW, or BETWEEN_THRESHOLDS.
 
-    A box belongs to the object it overlaps most, if by `positive_iou` or more; below `negative_iou` to nothing. With
-    `rescue` the boxes that overlap an object better than all others do belong to their own best object in any case, so
-    that no object stays without a box. This is what torchvision's Matcher does, in memory that does not grow with m.
+    A box is matched to the object it overlaps most, if by `positive_iou` or more; below `negative_iou` it is
+    background. With `allow_low_quality_matches` the boxes that overlap an object better than all other boxes do are
+    matched to their own best object in any case, so that no object stays without a box. This is what torchvision's
+    Matcher does, in memory that does not grow with m.
     """
     best = boxes_xyxy.new_zeros(len(boxes_xyxy))
     matched_idx = torch.zeros(len(boxes_xyxy), dtype=torch.int64, device=boxes_xyxy.device)

@@ -57,7 +57,8 @@ def check_images(images: Sequence[Tensor], device: torch.device) -> list[Tensor]
             raise InputError(f"image {index} must be a tensor (3, height, width), red green blue, got {found}")
         if not image.is_floating_point():
             raise InputError(
-                f"image {index} must be floats in 0..1, got {image.dtype}; `detector.preprocess` takes bytes, too"
+                f"image {index} must be floats in 0..1, got {image.dtype}; divide bytes by 255, or use "
+                "`detector.preprocess`, which takes them"
             )
         image = image.to(device)
         low, high = torch.stack(image.detach().aminmax()).tolist()

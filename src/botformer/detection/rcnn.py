@@ -248,8 +248,8 @@ def build_detector(
 
     Args:
         kind: "mask_rcnn", "faster_rcnn" or "keypoint_rcnn".
-        backbone: a module from images to named maps, with `channels` and `strides` (see `backbone_adapter.adapt_backbone`), or
-            one of timm's with `features_only=True`.
+        backbone: a module from images to named maps, with `channels` and `strides` (see
+            `backbone_adapter.adapt_backbone`), or one of timm's with `features_only=True`.
         num_classes: kinds of objects, without the background; labels run from 1 to num_classes.
         image_size: the canvas in pixels, one number or (height, width).
         settings: everything else; the paper's by default.

@@ -5,12 +5,13 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection._utils import BalancedPositiveNegativeSampler, BoxCoder
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from botformer.batch_norm import make_norm
 from botformer.detection.anchors import Anchors
-from botformer.detection.matcher import BETWEEN_THRESHOLDS, match
+from botformer.detection.balanced_sampling import balanced_sample
+from botformer.detection.box_coder import BoxCoder
+from botformer.detection.matcher import BELOW_LOW, match
 from botformer.detection.targets import Targets
 from botformer.recipes.detector_settings import Settings
 
@@ -20,12 +21,12 @@ SMALLEST_PX = 1e-3
 
 @dataclass(frozen=True)
 class RPNOutput:
-    """What the network says of every anchor; each a list, one a level of A anchors."""
+    """What the network predicts for every anchor; lists with one entry per level of A anchors."""
 
     logits: list[Tensor]
     """(B, A): is there an object?"""
     deltas: list[Tensor]
-    """(B, A, 4): from the anchor to the object's box, in the coder's units."""
+    """(B, A, 4): offsets from the anchor to the object's box, as `BoxCoder` encodes them."""
     anchors_xyxy: list[Tensor]
     """(A, 4)."""
 
@@ -50,7 +51,6 @@ class RegionProposalNetwork(nn.Module):
                 nn.init.zeros_(module.bias)
         self.anchors = Anchors(strides, settings)
         self.coder = BoxCoder((1.0, 1.0, 1.0, 1.0))
-        self.sampler = BalancedPositiveNegativeSampler(settings.rpn_samples, settings.rpn_positive_fraction)
 
     def forward(self, pyramid: dict[str, Tensor]) -> RPNOutput:
         logits, deltas = [], []
@@ -63,13 +63,13 @@ class RegionProposalNetwork(nn.Module):
 
     @torch.no_grad()
     def propose(self, rpn_output: RPNOutput, sizes: list[tuple[int, int]], candidates: int) -> list[Tensor]:
-        """(n, 4) boxes xyxy an image, best first, clipped to its own (height, width): nothing lies in the padding."""
+        """(n, 4) boxes xyxy per image, best first, clipped to its own (height, width): nothing lies in the padding."""
         proposals = []
         for image, size in enumerate(sizes):
             boxes, scores, levels = [], [], []
             for level, anchors in enumerate(rpn_output.anchors_xyxy):
                 score, best = rpn_output.logits[level][image].topk(min(candidates, len(anchors)))
-                boxes.append(self.coder.decode_single(rpn_output.deltas[level][image, best], anchors[best]))
+                boxes.append(self.coder.decode(rpn_output.deltas[level][image, best], anchors[best]))
                 scores.append(score)
                 levels.append(torch.full_like(best, level))
             box, score, level = clip_boxes_to_image(torch.cat(boxes), size), torch.cat(scores), torch.cat(levels)
@@ -89,8 +89,8 @@ class RegionProposalNetwork(nn.Module):
         anchors = torch.cat(rpn_output.anchors_xyxy)
         matched_idxs = [self._assign(anchors, image) for image in targets]
         positive, negative = (
-            torch.stack(chosen).bool()
-            for chosen in self.sampler([self._sign(matched_idx) for matched_idx in matched_idxs])
+            torch.stack(chosen)
+            for chosen in zip(*(self._sample(matched_idx) for matched_idx in matched_idxs), strict=True)
         )
         logits = torch.cat(rpn_output.logits, 1)
         sampled = positive | negative
@@ -104,7 +104,7 @@ class RegionProposalNetwork(nn.Module):
             here = positive[:, start : start + len(level_anchors)]
             if here.any():
                 wanted = [
-                    self.coder.encode_single(
+                    self.coder.encode(
                         image.boxes_xyxy[matched_idx[start : start + len(level_anchors)][chosen]], level_anchors[chosen]
                     )
                     for image, matched_idx, chosen in zip(targets, matched_idxs, here, strict=True)
@@ -126,7 +126,9 @@ class RegionProposalNetwork(nn.Module):
             allow_low_quality_matches=True,
         )
 
-    @staticmethod
-    def _sign(matched_idx: Tensor) -> Tensor:
-        """What the sampler reads: 1 object, 0 background, -1 neither."""
-        return (matched_idx >= 0).float() - (matched_idx == BETWEEN_THRESHOLDS).float()
+    def _sample(self, matched_idx: Tensor) -> tuple[Tensor, Tensor]:
+        """Bool (A,): the anchors of objects, and those of the background, that the losses look at."""
+        settings = self.settings
+        return balanced_sample(
+            matched_idx >= 0, matched_idx == BELOW_LOW, settings.rpn_samples, settings.rpn_positive_fraction
+        )

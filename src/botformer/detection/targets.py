@@ -26,7 +26,7 @@ class Targets:
     mask_crops: Tensor | None = None
     """(n, S, S) float32 in 0..1: the mask within its box, stretched to a square."""
     has_mask: Tensor | None = None
-    """(n,) bool: objects with a box alone teach the mask branch nothing."""
+    """(n,) bool: objects with a box alone teach the mask head nothing."""
     keypoints: Tensor | None = None
     """(n, keypoints, 3) float32: x, y in pixels of the image, and whether it is visible."""
 
@@ -49,9 +49,9 @@ def check_targets(
         InputError: naming the image and the box.
     """
     if len(targets) != len(sizes):
-        raise InputError(f"{len(sizes)} images but {len(targets)} targets; give one target an image")
+        raise InputError(f"{len(sizes)} images but {len(targets)} targets; give one target per image")
     return [
-        _Check(index, target, size, device).objects(kind, num_classes, settings)
+        _Check(index, target, size, device).targets(kind, num_classes, settings)
         for index, (target, size) in enumerate(zip(targets, sizes, strict=True))
     ]
 
@@ -62,7 +62,7 @@ class _Check:
     def __init__(self, image: int, target: Mapping[str, Any], size: tuple[int, int], device: torch.device) -> None:
         self.image, self.target, self.size, self.device = image, target, size, device
 
-    def objects(self, kind: Kind, num_classes: int, settings: Settings) -> Targets:
+    def targets(self, kind: Kind, num_classes: int, settings: Settings) -> Targets:
         boxes = self._boxes()
         labels = self._labels(len(boxes), num_classes)
         if kind == "mask_rcnn":
@@ -115,7 +115,7 @@ class _Check:
             raise InputError(f"target {self.image}, box {index}: ({values}) {what}")
 
     def _labels(self, count: int, num_classes: int) -> Tensor:
-        labels = self._shaped("labels", (count,), "one a box")
+        labels = self._shaped("labels", (count,), "one per box")
         if labels.is_floating_point() or labels.dtype == torch.bool:
             raise InputError(f"target {self.image}: 'labels' must be integers, got {labels.dtype}")
         labels = labels.to(self.device, torch.int64)
@@ -134,7 +134,7 @@ class _Check:
             crops = self._tensor("mask_crops")
             if crops.ndim != 3 or len(crops) != count or crops.shape[1] != crops.shape[2]:
                 raise InputError(
-                    f"target {self.image}: 'mask_crops' must be squares, one a box: ({count}, S, S), got "
+                    f"target {self.image}: 'mask_crops' must be squares, one per box: ({count}, S, S), got "
                     f"{tuple(crops.shape)}"
                 )
             crops = crops.to(self.device, torch.float32)
@@ -150,7 +150,7 @@ class _Check:
             raise InputError(f"target {self.image}: masks must lie between 0 and 1, got up to {float(crops.max()):g}")
         if "has_mask" not in self.target:
             return crops, torch.ones(count, dtype=torch.bool, device=self.device)
-        return crops, self._shaped("has_mask", (count,), "one a box").to(self.device, torch.bool)
+        return crops, self._shaped("has_mask", (count,), "one per box").to(self.device, torch.bool)
 
     def _keypoints(self, count: int, settings: Settings) -> Tensor:
         keypoints = self._shaped("keypoints", (count, settings.keypoints, 3), "boxes, key points, (x, y, visible)")

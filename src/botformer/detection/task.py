@@ -1,4 +1,4 @@
-"""Detection as the training loop sees it: batch -> losses, batch -> objects, objects -> average precision."""
+"""Detection as the training loop sees it: batch -> losses, batch -> detections, detections -> average precision."""
 
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -6,22 +6,30 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from botformer.detection.evaluation.coco_eval import CocoEvaluator
+from botformer.detection.evaluation.coco_eval import CocoEvaluator, Kind
 from botformer.detection.padding import PaddedImages
 from botformer.detection.rcnn import Detector
 from botformer.detection.targets import Targets
+
+_KINDS: dict[str, tuple[Kind, ...]] = {
+    "mask_rcnn": ("box", "mask"),
+    "faster_rcnn": ("box",),
+    "keypoint_rcnn": ("box", "keypoints"),
+}
+"""What is measured of a detector; the last is the one that the best checkpoint is chosen by."""
 
 
 class DetectionTask(nn.Module):
     """A detector with its losses and metrics.
 
     A batch holds `images` (B, 3, S, S) uint8, each image in the top left corner of its canvas, and `targets`, a dict
-    an image with `size` (height, width) of the image on the canvas, `boxes` and `labels`, in training for masks
-    `mask_crops` and `has_mask`, in evaluation `original_size`, `image_id` and `ground_truth`.
+    per image with `size` (height, width) of the image on the canvas, `boxes` and `labels`, in training for masks
+    `mask_crops` and `has_mask`, for key points `keypoints`, in evaluation `original_size`, `image_id` and
+    `ground_truth`.
 
     Args:
-        model: boxes, or boxes and masks.
-        model_config: what a checkpoint says of the model.
+        model: boxes alone, or with masks or key points.
+        model_config: what a checkpoint says of the model; `keypoint_names` and `keypoint_sigmas` of key points.
         categories: (id, name) as the data set has them; label 1 is the first.
         no_decay: names of the model's parameters that weight decay leaves alone.
     """
@@ -32,10 +40,9 @@ class DetectionTask(nn.Module):
         super().__init__()
         self.model = model
         self.categories = list(categories)
-        self.with_masks = model.kind == "mask_rcnn"
-        self.headline = "mask_AP" if self.with_masks else "box_AP"
-        kinds = ("box", "mask") if self.with_masks else ("box",)
-        self.shown: Sequence[str] = [f"{kind}_{name}" for kind in kinds for name in ("AP", "AP50", "AP75")]
+        self.kinds = _KINDS[model.kind]
+        self.headline = f"{self.kinds[-1]}_AP"
+        self.shown: Sequence[str] = [f"{kind}_{name}" for kind in self.kinds for name in ("AP", "AP50", "AP75")]
         self._model_config, self._no_decay = model_config, no_decay
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
@@ -47,8 +54,13 @@ class DetectionTask(nn.Module):
         return detect(self.model, batch)
 
     def evaluator(self) -> CocoEvaluator:
-        kinds = ("box", "mask") if self.with_masks else ("box",)
-        return CocoEvaluator(self.categories, kinds, max(self.model.settings.max_detections, 11))
+        return CocoEvaluator(
+            self.categories,
+            self.kinds,
+            max(self.model.settings.max_detections, 11),
+            self._model_config.get("keypoint_names", ()),
+            self._model_config.get("keypoint_sigmas", ()),
+        )
 
     def no_weight_decay(self) -> set[str]:
         return {f"model.{name}" for name in self._no_decay}

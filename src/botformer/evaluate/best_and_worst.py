@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from botformer.data.detection.dataset import DetectionDataset, ImageRecord
+from botformer.data.detection.keypoints import PIXEL_MIDDLE
 from botformer.data.image_io import decode
 from botformer.detection.evaluation.coco_eval import CocoEvaluator, Kind
 from botformer.detection.rle_masks import RLEMasks
@@ -49,7 +50,7 @@ def draw_best_and_worst(
             ]
             truth = _truth(image, record, source, kind)
             title = f"{sort}: {accuracies[image_id]:.2f} = TP / (TP + FP + FN) · {record.file}{_ignored(truth, record)}"
-            pairs.append((title, truth, _prediction(image, found, names, kind)))
+            pairs.append((title, truth, _prediction(image, found, names, source, kind)))
     plots.draw_pairs(pairs, out)
 
 
@@ -64,21 +65,27 @@ def _ignored(truth: Shown, record: ImageRecord) -> str:
 
 
 def _truth(image: np.ndarray, record: ImageRecord, source: DetectionDataset, kind: Kind) -> Shown:
-    """Without crowds, which are ignored; and, for masks, without objects that have only a box."""
+    """Without what is ignored: crowds, and what has a box alone where masks or key points are measured."""
     objects = [
         annotation
         for annotation in record.annotations
-        if not annotation.crowd and (kind == "box" or annotation.segmentation is not None)
+        if not annotation.crowd
+        and (kind != "mask" or annotation.segmentation is not None)
+        and (kind != "keypoints" or annotation.num_keypoints)
     ]
     return Shown(
         image,
         np.array([annotation.box_xyxy for annotation in objects], dtype=np.float64).reshape(-1, 4),
         [source.categories[annotation.label - 1].name for annotation in objects],
-        masks=None if kind == "box" else _masks([annotation.segmentation for annotation in objects], image),
+        masks=_masks([annotation.segmentation for annotation in objects], image) if kind == "mask" else None,
+        keypoints=_keypoints([annotation.keypoints for annotation in objects], source) if kind == "keypoints" else None,
+        skeleton=source.skeleton,
     )
 
 
-def _prediction(image: np.ndarray, found: list[dict[str, Any]], names: dict[int, str], kind: Kind) -> Shown:
+def _prediction(
+    image: np.ndarray, found: list[dict[str, Any]], names: dict[int, str], source: DetectionDataset, kind: Kind
+) -> Shown:
     boxes = np.array([record["bbox"] for record in found], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
     return Shown(
@@ -86,8 +93,21 @@ def _prediction(image: np.ndarray, found: list[dict[str, Any]], names: dict[int,
         boxes,
         [names[record["category_id"]] for record in found],
         np.array([record["score"] for record in found]),
-        None if kind == "box" else _masks([record["segmentation"] for record in found], image),
+        _masks([record["segmentation"] for record in found], image) if kind == "mask" else None,
+        _keypoints([_visible(record["keypoints"]) for record in found], source) if kind == "keypoints" else None,
+        source.skeleton,
     )
+
+
+def _keypoints(keypoints: list[Any], source: DetectionDataset) -> np.ndarray:
+    """COCO's key points -> (n, K, 3) x, y, v, in pixels from the image's edge as boxes are."""
+    points = np.array(keypoints, dtype=np.float64).reshape(-1, len(source.keypoint_names), 3)
+    return points + (PIXEL_MIDDLE, PIXEL_MIDDLE, 0)
+
+
+def _visible(keypoints: list[float]) -> list[float]:
+    """A detector does not know what is hidden: all of its points are drawn alike."""
+    return [2 if place % 3 == 2 else value for place, value in enumerate(keypoints)]
 
 
 def _masks(segmentations: Sequence[Any], image: np.ndarray) -> RLEMasks:

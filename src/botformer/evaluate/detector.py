@@ -14,7 +14,7 @@ from botformer.data.detection.batches import detection_evaluation_batches
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.layouts import open_detection_dataset
 from botformer.detection import Detector
-from botformer.detection.evaluation.coco_eval import NUMBERS, CocoEvaluator, Kind
+from botformer.detection.evaluation.coco_eval import CocoEvaluator, Kind, numbers_of
 from botformer.detection.task import DetectionTask
 from botformer.errors import InputError
 from botformer.evaluate.best_and_worst import draw_best_and_worst
@@ -41,8 +41,11 @@ def evaluate_detector(options: EvaluateOptions, loaded: Loaded, accelerator: Acc
     model, model_config = loaded
     assert isinstance(model, Detector)
     categories = [(number, name) for number, name in model_config["categories"]]
-    source = open_detection_dataset(options.data, options.split)
+    with_keypoints = model.kind == "keypoint_rcnn"
+    source = open_detection_dataset(options.data, options.split, with_keypoints)
     _check_categories(categories, source, options)
+    if with_keypoints:
+        _check_keypoints(model_config["keypoint_names"], source, options)
     groups = {} if options.by is None else _groups(source, options.by)
     batch_size = _BATCH_SIZE if options.batch_size is None else options.batch_size
     part = dict(rank=accelerator.process_index, world=accelerator.num_processes)
@@ -115,7 +118,7 @@ def _counts(evaluator: CocoEvaluator) -> dict[str, Any]:
 def _numbers(evaluator: CocoEvaluator, kind: Kind, threshold: float) -> dict[str, Any]:
     numbers = evaluator.compute()
     accuracies = evaluator.community_ap(kind, threshold)
-    return {name: numbers[f"{kind}_{name}"] for name in NUMBERS} | {
+    return {name: numbers[f"{kind}_{name}"] for name in numbers_of(kind)} | {
         "community_ap": {f"{iou:g}": accuracy for iou, accuracy in accuracies.items()}
     }
 
@@ -143,6 +146,15 @@ def _check_categories(known: list[tuple[int, str]], source: DetectionDataset, op
             f"{options.checkpoint} knows {len(known)} categories ({_listed(known, there)}), {source.where} has "
             f"{len(there)} ({_listed(there, known)}); ids and names must be the same ones: change the 'categories' of "
             "the annotations (and the category_id of what belongs to them), or evaluate a detector trained on them"
+        )
+
+
+def _check_keypoints(known: Sequence[str], source: DetectionDataset, options: EvaluateOptions) -> None:
+    if list(source.keypoint_names) != list(known):
+        raise InputError(
+            f"{options.checkpoint} detects the key points {', '.join(known)}; {source.where} has "
+            f"{', '.join(source.keypoint_names) or 'none'}; they must be the same ones in the same order: change the "
+            "annotations, or evaluate a detector that was trained on such key points"
         )
 
 

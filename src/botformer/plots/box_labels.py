@@ -1,4 +1,4 @@
-"""Names and scores beside boxes, where there is room for them."""
+"""Names and scores beside boxes, where they fit."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -18,14 +18,14 @@ _MOST_OF_ITSELF, _MOST_OF_OTHERS = 0.3, 0.25  # of a box that a label may hide
 
 class Label(NamedTuple):
     wordings: Sequence[str]
-    """The best first; shorter ones for less room."""
+    """The best first; shorter ones for less space."""
     box: np.ndarray
     """(4,) xyxy in pixels of the image."""
     colour: str
 
 
 def write_labels(axes: Axes, labels: Sequence[Label], renderer: TextRenderer) -> None:
-    """Write each label at its box, the first ones first: shorter, smaller or not at all where there is no room.
+    """Write each label at its box, the first ones first: shorter, smaller or not at all where they do not fit.
 
     No label hides another, or much of a box. The axes must have their final place in the figure.
     """
@@ -68,14 +68,14 @@ def _free_spot(
         outside = spot[1] < frame[1] or spot[2] > frame[2] or spot[3] > frame[3]
         if outside or _overlap(spot, taken).any():
             continue
-        hidden = _overlap(spot, boxes) / np.maximum(_overlap(boxes, boxes), 1e-9)  # shares of the boxes
+        hidden = _overlap(spot, boxes) / np.maximum(_overlap(boxes, boxes), 1e-9)  # fractions of the boxes
         if hidden[place] <= _MOST_OF_ITSELF and np.delete(hidden, place).max(initial=0) <= _MOST_OF_OTHERS:
             return spot
     return None
 
 
 def _overlap(one: np.ndarray, others: np.ndarray) -> np.ndarray:
-    """Areas that rectangles (4,) or (n, 4) and (n, 4) share -> (n,)."""
+    """Areas that rectangles (4,) or (n, 4) and (n, 4) have in common -> (n,)."""
     sides = np.minimum(one[..., 2:], others[:, 2:]) - np.maximum(one[..., :2], others[:, :2])
     return np.prod(np.maximum(sides, 0), axis=1)
 

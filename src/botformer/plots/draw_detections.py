@@ -23,14 +23,14 @@ from botformer.plots.instances import (
 from botformer.plots.legend import LINE, Entry, break_lines, write_heading, write_legend
 
 _MARGIN, _GAP, _BELOW_HEADING = 0.12, 0.22, 0.06  # inches
-_PIXELS_AN_INCH = 80
+_PIXELS_PER_INCH = 80
 _LONGEST, _SHORTEST = 8.76, 5.4  # inches of an image's longer side, when it stands alone
-_NARROWEST = 3.4  # inches: room for words above a tall image
+_NARROWEST = 3.4  # inches: space for words above a tall image
 _TALLEST_OF_A_PAIR = 4.4
 _TALLEST_OF_LAYERS = 9.0
 _MOST_COLUMNS = 4
 _BELOW_LAYER = 0.2
-_ROOM = style.WIDTH - 2 * _MARGIN
+_INNER_WIDTH = style.WIDTH - 2 * _MARGIN
 
 
 def draw_detections(shown: Shown, out: Path) -> None:
@@ -39,16 +39,16 @@ def draw_detections(shown: Shown, out: Path) -> None:
     The longer side is 5.4 to 8.8 inches: a small image is legible, a large one not larger than a report.
     """
     height, width = shown.size
-    longer = np.clip(max(shown.size) / _PIXELS_AN_INCH, _SHORTEST, _LONGEST)
+    longer = np.clip(max(shown.size) / _PIXELS_PER_INCH, _SHORTEST, _LONGEST)
     tall, wide = longer * height / max(shown.size), longer * width / max(shown.size)
-    room = max(wide, _NARROWEST)
+    inner = max(wide, _NARROWEST)
 
     figure = _sheet()
     renderer = TextRenderer(figure, shown.names)
     colours = colours_of_names(shown.names)
-    lines = break_lines(_summary(shown, colours, renderer), room, renderer)
+    lines = break_lines(_summary(shown, colours, renderer), inner, renderer)
     above = len(lines) * LINE + 1.5 * _MARGIN
-    figure.set_size_inches(room + 2 * _MARGIN, above + tall + _MARGIN)
+    figure.set_size_inches(inner + 2 * _MARGIN, above + tall + _MARGIN)
     write_legend(lines, _MARGIN, _MARGIN, renderer)
     _draw(_panel(figure, _MARGIN, above, wide, tall), shown, colours, renderer)
     style.save(figure, out)
@@ -65,9 +65,9 @@ def draw_pairs(pairs: Sequence[tuple[str, Shown, Shown]], out: Path) -> None:
     renderer = TextRenderer(figure, [*names, *(title for title, _, _ in pairs)])
     colours = colours_of_names(names)
     legend = [Entry(renderer.clean(name, 40), colour) for name, colour in colours.items()]
-    lines = break_lines(legend, _ROOM, renderer)
+    lines = break_lines(legend, _INNER_WIDTH, renderer)
 
-    width = (_ROOM - _GAP) / 2
+    width = (_INNER_WIDTH - _GAP) / 2
     sizes = [_fit(truth.size, width, _TALLEST_OF_A_PAIR) for _, truth, _ in pairs]
     above = 2 * LINE + _BELOW_HEADING
     top = _MARGIN + len(lines) * LINE + _MARGIN if lines else _MARGIN
@@ -76,7 +76,7 @@ def draw_pairs(pairs: Sequence[tuple[str, Shown, Shown]], out: Path) -> None:
     for (title, truth, prediction), (tall, wide) in zip(pairs, sizes, strict=True):
         assert truth.size == prediction.size, (title, truth.size, prediction.size)
         head = [Entry(renderer.clean(title, 80), weight="bold"), *_remarks(truth)]
-        write_legend(break_lines(head, 2 * _ROOM, renderer), _MARGIN, top, renderer)
+        write_legend(break_lines(head, 2 * _INNER_WIDTH, renderer), _MARGIN, top, renderer)
         for left, what, shown in ((_MARGIN, "truth", truth), (_MARGIN + width + _GAP, "prediction", prediction)):
             write_heading(f"{what}: {_total(shown, colours, renderer)}", left, top + LINE, renderer, faint=True)
             _draw(_panel(figure, left, top + above, wide, tall), shown, colours, renderer)
@@ -99,7 +99,7 @@ def draw_detection_attention(shown: Shown, index: int, attention: Sequence[tuple
     figure = _sheet()
     renderer = TextRenderer(figure, [label for label, _ in panels])
     note = Entry("The outlined object looks at what is bright; each panel has its own scale.", ink=style.FAINT)
-    lines = break_lines([note, *_remarks(shown)], _ROOM, renderer)
+    lines = break_lines([note, *_remarks(shown)], _INNER_WIDTH, renderer)
 
     columns, width, (tall, wide) = _grid(len(panels), shown.size)
     row = LINE + _BELOW_HEADING + tall + _BELOW_LAYER + _GAP
@@ -198,7 +198,7 @@ def _grid(count: int, size: tuple[int, int]) -> tuple[int, float, tuple[float, f
     """Columns, the width of one, and the (height, width) of `count` images of (h, w) pixels, as large as they fit."""
 
     def with_columns(columns: int) -> tuple[int, float, tuple[float, float]]:
-        width = (_ROOM - (columns - 1) * _GAP) / columns
+        width = (_INNER_WIDTH - (columns - 1) * _GAP) / columns
         rows = -(-count // columns)
         return columns, width, _fit(size, width, max(_TALLEST_OF_LAYERS / rows - 0.7, 0.3))
 

@@ -1,4 +1,4 @@
-"""Objects on an image: masks, boxes, names and scores, such that many small ones stay as clear as a few large ones."""
+"""Objects on an image: masks, boxes, key points, names and scores, many small ones as clear as a few large ones."""
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -7,6 +7,7 @@ from typing import Any, cast
 import numpy as np
 from contourpy import contour_generator
 from matplotlib.axes import Axes
+from matplotlib.lines import Line2D
 from matplotlib.patches import PathPatch, Rectangle
 from matplotlib.path import Path
 from matplotlib.patheffects import withStroke
@@ -40,6 +41,10 @@ class Shown:
     """(n,) from 0 to 1; None for ground truth."""
     masks: Sequence[np.ndarray] | None = None
     """n bool arrays (h, w); None for boxes alone. They are read one at a time."""
+    keypoints: np.ndarray | None = None
+    """(n, K, 3): x, y in pixels as boxes have them, and v: 2 is visible, 1 hidden, 0 unknown and not drawn."""
+    skeleton: Sequence[tuple[int, int]] = ()
+    """Pairs of key points, from 0, that a limb joins."""
 
     def __post_init__(self) -> None:
         assert self.image.ndim == 3, self.image.shape
@@ -48,6 +53,7 @@ class Shown:
         assert self.boxes.shape == (len(self.names), 4), (self.boxes.shape, len(self.names))
         assert self.scores is None or len(self.scores) == len(self.names)
         assert self.masks is None or len(self.masks) == len(self.names)
+        assert self.keypoints is None or self.keypoints.shape[::2] == (len(self.names), 3), self.keypoints.shape
 
     @property
     def size(self) -> tuple[int, int]:
@@ -56,7 +62,7 @@ class Shown:
 
 
 def colours_of_names(names: Sequence[str]) -> dict[str, str]:
-    """A colour for each category, where there are several. With one the instances differ instead: an empty table."""
+    """A colour per category, where there are several. With one the instances differ instead: an empty table."""
     categories = sorted(set(names))
     if len(categories) < 2:
         return {}
@@ -77,16 +83,21 @@ def brightening(image: np.ndarray) -> float:
 
 
 def draw_instances(axes: Axes, shown: Shown, colours: Mapping[str, str], renderer: TextRenderer) -> None:
-    """Masks, boxes and labels over the image that `draw_image` drew, in `colours_of_names`, or a colour an instance.
+    """Masks, boxes, key points and labels over the image that `draw_image` drew, in `colours_of_names`, or one colour
+    per instance.
 
     The axes must have their final place in the figure: what is drawn depends on the size on paper. Small objects lose
-    their score, then their name; a crowd with masks loses its boxes.
+    their score, then their name; a crowd with masks or key points loses its boxes.
     """
     crowded = len(shown.names) > _CROWD
     of_instance = [colours[name] for name in shown.names] if colours else _spread_colours(shown.boxes)
     order: list[int] = np.argsort(-_areas(shown.boxes), kind="stable").tolist()  # small ones on top
     widths = _line_widths(axes, shown.boxes)
     for index in order:
+        if shown.keypoints is not None:
+            if not crowded:
+                draw_box(axes, shown.boxes[index], of_instance[index], 0.5 * widths[index])
+            continue
         if shown.masks is None:
             draw_box(axes, shown.boxes[index], of_instance[index], 1.2 * widths[index])
             continue
@@ -95,6 +106,9 @@ def draw_instances(axes: Axes, shown: Shown, colours: Mapping[str, str], rendere
         draw_mask(axes, mask, of_instance[index], widths[index])
         if not crowded:
             draw_box(axes, shown.boxes[index], of_instance[index], 0.6 * widths[index])
+    if shown.keypoints is not None:  # over all boxes
+        for index in order:
+            draw_keypoints(axes, shown.keypoints[index], shown.skeleton, of_instance[index], widths[index])
     if colours or not crowded:
         labels = []
         for index in order:
@@ -129,10 +143,39 @@ def draw_box(axes: Axes, box: np.ndarray, colour: str, line_width: float) -> Non
     )
 
 
+def draw_keypoints(
+    axes: Axes, keypoints: np.ndarray, skeleton: Sequence[tuple[int, int]], colour: str, line_width: float
+) -> None:
+    """Key points (K, 3) x, y, v: limbs between the known ones, discs for visible points, rings for hidden ones."""
+    # A limb ends at the middle of a pixel as imshow counts them: pixel i reaches from i - 0.5 to i + 0.5.
+    x, y = keypoints[:, 0] - 0.5, keypoints[:, 1] - 0.5
+    limbs = [(a, b) for a, b in skeleton if min(keypoints[a, 2], keypoints[b, 2]) > 0]
+    if limbs:
+        path = Path([(x[end], y[end]) for limb in limbs for end in limb], [Path.MOVETO, Path.LINETO] * len(limbs))
+        width = 1.3 * line_width
+        axes.add_artist(
+            PathPatch(path, fill=False, edgecolor=colour, linewidth=width, capstyle="round", **_cased(width))
+        )
+    for seen in (1, 2):
+        points = keypoints[:, 2] == seen
+        axes.add_artist(
+            Line2D(
+                x[points],
+                y[points],
+                linestyle="none",
+                marker="o",
+                markersize=3.2 * line_width,
+                markerfacecolor=colour if seen == 2 else "black",
+                markeredgecolor="black" if seen == 2 else colour,
+                markeredgewidth=(0.4 if seen == 2 else 0.9) * line_width,
+            )
+        )
+
+
 def _line_widths(axes: Axes, boxes: np.ndarray) -> list[float]:
     """n in points: thin around what is small on paper."""
-    points_a_pixel = axes.get_window_extent().width * 72 / axes.figure.dpi / abs(np.subtract(*axes.get_xlim()))
-    return np.clip(np.sqrt(_areas(boxes)) * points_a_pixel / 22, 0.7, 1.5).tolist()
+    points_per_pixel = axes.get_window_extent().width * 72 / axes.figure.dpi / abs(np.subtract(*axes.get_xlim()))
+    return np.clip(np.sqrt(_areas(boxes)) * points_per_pixel / 22, 0.7, 1.5).tolist()
 
 
 def _cased(line_width: float) -> dict[str, Any]:
@@ -155,7 +198,7 @@ def _wordings(name: str, score: str) -> list[str]:
 
 
 def _spread_colours(boxes: np.ndarray) -> list[str]:
-    """A colour for each of the boxes (n, 4): of those there are, the one whose nearest box so far is farthest away."""
+    """One colour per box (n, 4): of those there are, the one whose nearest box so far is farthest away."""
     centres = (boxes[:, :2] + boxes[:, 2:]) / 2
     nearest = np.full((_COLOURS_OF_INSTANCES, len(boxes)), np.inf)
     chosen = []

@@ -14,6 +14,7 @@ from torch.nn import functional as F
 
 from botformer.backbone.attention_maps import attention_maps
 from botformer.backbone.mhsa import MHSA2d
+from botformer.data.detection.keypoints import KeypointLayout
 from botformer.data.detection.transforms import fitting_transform
 from botformer.data.image_io import BadImage, decode
 from botformer.detection import Detector
@@ -127,18 +128,27 @@ def attention_of(
 
 
 def to_draw(
-    image: Image.Image, found: DetectionResult, chosen: Sequence[int], categories: Sequence[tuple[int, str]]
+    image: Image.Image,
+    found: DetectionResult,
+    chosen: Sequence[int],
+    categories: Sequence[tuple[int, str]],
+    skeleton: Sequence[tuple[int, int]] = (),
 ) -> plots.Shown:
     """Some detections, by their places in `found`, as `plots.detections` draws them; a large image becomes smaller."""
     factor = -(-max(image.size) // _LARGEST_DRAWN_PX)
     drawn = np.asarray(image.reduce(factor))
-    masks = found.get("masks")
+    masks, keypoints = found.get("masks"), None
+    if "keypoints" in found:
+        keypoints = found["keypoints"].cpu().numpy()[list(chosen)] / (factor, factor, 1)
+        keypoints[..., 2] = 2  # a detector does not know what is hidden: all of its points are drawn alike
     return plots.Shown(
         image=drawn,
         boxes=found["boxes"].cpu().numpy().reshape(-1, 4)[list(chosen)] / factor,
         names=[categories[int(found["labels"][index]) - 1][1] for index in chosen],
         scores=found["scores"].cpu().numpy()[list(chosen)],
         masks=None if masks is None else RLEMasks([masks[index] for index in chosen], drawn.shape[:2], factor),
+        keypoints=keypoints,
+        skeleton=skeleton,
     )
 
 
@@ -163,16 +173,19 @@ def predict_files(
     """
     if options.attention and not any(isinstance(module, MHSA2d) for module in model.modules()):
         raise InputError(f"{model_config['model']} has no attention layers to draw; leave --attention out")
+    if options.tile is not None and model.kind == "keypoint_rcnn":
+        raise InputError("key points of objects that lie in several tiles cannot be joined; leave --tile out")
     written = [(out / name).resolve() for name in (PREDICTIONS, IMAGES)]
     if options.annotations and options.annotations.resolve() in written:
         raise InputError(f"{options.annotations} would be overwritten; name another --out")
     images = DetectionImages(**model_config["images"])
     categories = [(number, name) for number, name in model_config["categories"]]
+    layout = KeypointLayout(tuple(model_config.get("keypoint_names", ())), _pairs(model_config.get("skeleton", ())))
     ids = image_ids(files, categories, options.annotations)
     drawings, attention_drawings = (drawing_files(files, out, kind) for kind in ("prediction", "attention"))
     out.mkdir(parents=True, exist_ok=True)
     summaries: list[ImageSummary] = []
-    predictions = Predictions(categories)
+    predictions = Predictions(categories, layout)
     for number, (file, known) in enumerate(zip(files, ids, strict=True)):
         on_progress(number / len(files))
         try:
@@ -191,7 +204,13 @@ def predict_files(
         predictions.records.extend(coco_results(found, known.id, categories))
         predictions.add_image(known.id, file, image, drawings[number])
         scores = found["scores"].tolist()
-        shown = to_draw(image, found, [i for i, score in enumerate(scores) if score >= options.threshold], categories)
+        shown = to_draw(
+            image,
+            found,
+            [i for i, score in enumerate(scores) if score >= options.threshold],
+            categories,
+            layout.skeleton,
+        )
         plots.draw_detections(shown, drawings[number])
         note = ""
         if options.attention and options.detection >= len(scores):
@@ -199,7 +218,7 @@ def predict_files(
         elif options.attention:
             box = found["boxes"][options.detection].tolist()
             one, maps = (
-                to_draw(image, found, [options.detection], categories),
+                to_draw(image, found, [options.detection], categories, layout.skeleton),
                 attention_of(model, image, images.canvas, box),
             )
             plots.draw_detection_attention(one, 0, maps, attention_drawings[number])
@@ -207,6 +226,10 @@ def predict_files(
         summaries.append(ImageSummary(file, counts, max(scores, default=None), note))
     predictions.write(out)
     return summaries, predictions.unreadable
+
+
+def _pairs(skeleton: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
+    return tuple((a, b) for a, b in skeleton)
 
 
 def _check_size(file: Path, image: Image.Image, known: IdAndSize) -> None:

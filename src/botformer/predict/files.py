@@ -10,6 +10,8 @@ from PIL import Image
 
 from botformer.atomic_write import write_json, write_text
 from botformer.data.classification.dataset import EXTENSIONS
+from botformer.data.detection.coco_writer import coco_layout
+from botformer.data.detection.keypoints import NO_KEYPOINTS, KeypointLayout
 from botformer.errors import InputError
 
 PREDICTIONS, IMAGES = "predictions.json", "images.json"
@@ -21,6 +23,8 @@ class Predictions:
 
     categories: Sequence[tuple[int, str]]
     """(id, name): the data set's ids for a detector, the places of the classes from 0 for a classifier."""
+    layout: KeypointLayout = NO_KEYPOINTS
+    """The key points of a key point detector."""
     records: list[Mapping[str, Any]] = field(default_factory=list)
     """COCO's results of a detector; one `classification.metrics.ImagePrediction` per image of a classifier."""
     images: list["PredictedImage"] = field(default_factory=list)
@@ -35,7 +39,7 @@ class Predictions:
         """Write predictions.json, the records, and images.json, everything else."""
         images = {
             "images": [asdict(image) for image in self.images],
-            "categories": [{"id": number, "name": name} for number, name in self.categories],
+            "categories": [{"id": number, "name": name} | coco_layout(self.layout) for number, name in self.categories],
             "unreadable": [{"file_name": file.as_posix(), "reason": why} for file, why in self.unreadable.items()],
         }
         # On one line: a detector finds hundreds of thousands of objects on some data sets.

@@ -85,7 +85,7 @@ class Settings:
     """Channels of the mask head."""
 
     keypoints: int = 17
-    """Key points per object."""
+    """Key points per object. Training takes the number from the data; any other than this default must be the same."""
     keypoint_output_size: int = 14
     """Side of RoIAlign's output for the key point head, in cells; a heat map has four times as many per side."""
     keypoint_convolutions: int = 8

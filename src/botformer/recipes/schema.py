@@ -63,6 +63,8 @@ class DetectionImages:
     """Flip half of the training images left to right."""
     rot90: bool = False
     """Turn training images by 0, 90, 180 or 270 degrees: for images without an up and a down."""
+    keypoint_pairs: tuple[tuple[str, str], ...] = ()
+    """Key points that a flip exchanges, such as port starboard; none: those whose names say left and right."""
     mask_crop: int = 112
     """Side of the square, in pixels, in which the mask of an object's box is kept as a training target."""
     max_bad_files: int = 20
@@ -183,6 +185,9 @@ class DetectionRecipe(Recipe):
 
     detector: Kind = "mask_rcnn"
     """mask_rcnn: boxes and masks; faster_rcnn: boxes alone; keypoint_rcnn: boxes and key points."""
+    keypoint_sigmas: tuple[float, ...] = ()
+    """Of object key point similarity, one per key point: how far people disagree, as a fraction of an object's size.
+    None: COCO's for COCO's 17 points, 0.05 for all others."""
     images: DetectionImages = field(default_factory=DetectionImages)
     settings: Settings = field(default_factory=Settings)
     """Pyramid, proposals and heads."""

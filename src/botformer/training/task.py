@@ -29,8 +29,10 @@ class Evaluator(Protocol):
 class Task(Protocol):
     """A model with its losses and metrics. It must be an `nn.Module` too, with `model` a child of it."""
 
-    model: nn.Module
-    """Its `state_dict` is what a checkpoint's `model.safetensors` holds."""
+    @property
+    def model(self) -> nn.Module:
+        """Its `state_dict` is what a checkpoint's `model.safetensors` holds."""
+        ...
 
     headline: str
     """The metric, higher is better, that decides which checkpoint is best."""

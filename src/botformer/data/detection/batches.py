@@ -1,4 +1,4 @@
-"""Images with objects -> batches for a detector; `dealing` says what a batch depends on."""
+"""Images with objects -> batches for a detector; `data.loader` says what a batch depends on."""
 
 import json
 from collections.abc import Sequence
@@ -13,6 +13,7 @@ from torch import Tensor
 from botformer.data.classification.batches import stack_channels_last
 from botformer.data.detection.coco_reader import coco_annotations
 from botformer.data.detection.dataset import DetectionDataset, ImageRecord
+from botformer.data.detection.keypoints import flip_indices
 from botformer.data.detection.transforms import fitting_transform, random_transform, transform_objects
 from botformer.data.image_io import BadImage, decode
 from botformer.data.loader import EvaluationLoader, TrainingLoader, evaluation_loader, training_loader
@@ -24,10 +25,11 @@ class DetectionBatch(TypedDict):
     images: Tensor
     """uint8 (images, 3, size, size), channels last in memory: each image in the top left corner, 0 beyond."""
     targets: list[dict[str, Any]]
-    """One an image. Always: `boxes` (n, 4) float32 xyxy in pixels of the canvas, `labels` (n,) int64 from 1 (crowds
+    """One per image. Always: `boxes` (n, 4) float32 xyxy in pixels of the canvas, `labels` (n,) int64 from 1 (crowds
     are background), `image_id`, `size` (height, width) of the image on its canvas, `original_size` (height, width) of
-    its file, `scale` (x, y): canvas pixels a pixel of the file.
-    In training: `mask_crops` (n, S, S) uint8, 0 or 1, relative to the boxes, and `has_mask` (n,) bool.
+    its file, `scale` (x, y): canvas pixels per pixel of the file.
+    In training: `mask_crops` (n, S, S) uint8, 0 or 1, relative to the boxes, and `has_mask` (n,) bool; or, of a data
+    set opened with its key points, `keypoints` (n, K, 3) float32 x, y, v in pixels of the canvas instead.
     In evaluation: `ground_truth`, JSON text, the image's annotations in COCO's form in pixels of the file."""
     files: list[str]
     """Names in the source."""
@@ -42,19 +44,21 @@ def detection_training_batches(
     rank: int = 0,
     world: int = 1,
 ) -> TrainingLoader[DetectionBatch]:
-    """`batch_size` counts the images of all `world` processes together. `workers`: -1 is one a core, at most 8."""
+    """`batch_size` counts the images of all `world` processes together. `workers`: -1 is one per core, at most 8."""
     if not source.objects:
         raise InputError(
             f"{source.where} has no objects to learn from: {len(source)} images, {len(source.problems)} annotations "
             "left out; annotate some, or look at what was left out"
         )
-    return training_loader(_DetectionSamples(source, images, training=True), batch_size, seed, workers, rank, world)
+    names = source.keypoint_names
+    flipped = flip_indices(names, images.keypoint_pairs) if names else None
+    return training_loader(_DetectionSamples(source, images, True, flipped), batch_size, seed, workers, rank, world)
 
 
 def detection_evaluation_batches(
     source: DetectionDataset, images: DetectionImages, batch_size: int, workers: int, rank: int = 0, world: int = 1
 ) -> EvaluationLoader[DetectionBatch]:
-    """This process's share (every `world`-th image), in batches of `batch_size`, the last one smaller."""
+    """This process's part (every `world`-th image), in batches of `batch_size`, the last one smaller."""
     return evaluation_loader(_DetectionSamples(source, images, training=False), batch_size, workers, rank, world)
 
 
@@ -67,6 +71,8 @@ class _DetectionSamples:
     source: DetectionDataset
     images: DetectionImages
     training: bool
+    flipped: list[int] | None = None
+    """For key points: `keypoints.flip_indices`."""
 
     @property
     def where(self) -> str:
@@ -91,7 +97,9 @@ class _DetectionSamples:
         image = self._read(record)
         if self.training:
             transform = random_transform(image.size, self.images)
-            target = transform_objects(record, transform, self.images.mask_crop)
+            # Masks, which take far longer, are of no use to a key point detector.
+            mask_crop = self.images.mask_crop if self.flipped is None else None
+            target = transform_objects(record, transform, mask_crop, self.flipped)
         else:
             transform = fitting_transform(image.size, self.images.canvas)
             target = transform_objects(record, transform, None)
@@ -115,7 +123,7 @@ class _DetectionSamples:
         return image
 
     def pack(self, samples: Sequence[_Sample], indices: Sequence[int]) -> dict[str, Any]:
-        # Targets travel as arrays. Each tensor would hold a file open until it is used, and there are dozens a batch.
+        # Targets travel as arrays. Each tensor would hold a file open until it is used, and there are dozens per batch.
         return {
             "images": stack_channels_last([image for image, _ in samples]),
             "targets": [target for _, target in samples],

@@ -12,6 +12,7 @@ from typing import Any
 
 from botformer import rle
 from botformer.data.detection.dataset import Annotation, Category, DetectionDataset, ImageRecord, Problem, make_dataset
+from botformer.data.detection.keypoints import NO_KEYPOINTS, KeypointLayout, keypoint_layout, read_keypoints
 from botformer.data.detection.mask_targets import Box, Segmentation, area_px
 from botformer.errors import InputError
 from botformer.text import and_more
@@ -22,24 +23,31 @@ _LISTED = 10
 """Problems that a message spells out."""
 
 
-def open_coco(annotations: Path, folder: Path, max_bad_records: int = 20) -> DetectionDataset:
+def open_coco(annotations: Path, folder: Path, max_bad_records: int = 20, keypoints: bool = False) -> DetectionDataset:
     """The images of an annotation file in COCO's layout; they lie in `folder`.
 
     Polygons, both kinds of run lengths, crowds, images without objects, objects without shapes; category ids of any
     kind of numbering. Objects of no area or outside their image are dropped, however many; records that make no
     sense (numbers that are none, ids that lead nowhere, shapes that are none) are skipped up to `max_bad_records`.
-    `problems` lists both, and the log the first of them.
+    `problems` lists both, and the log the first of them. With `keypoints` these are read too; where they make no sense,
+    the object stays without them.
 
     Raises:
-        InputError: not JSON, cut short, not in COCO's layout, no folder, or too many bad records.
+        InputError: not JSON, cut short, not in COCO's layout, no folder, too many bad records, or categories with
+            different key points, if these are to be read.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}, the folder of the images of {annotations}, does not exist")
-    return coco_dataset(_read_json(annotations), str(annotations), folder, max_bad_records)
+    return coco_dataset(_read_json(annotations), str(annotations), folder, max_bad_records, keypoints=keypoints)
 
 
 def coco_dataset(
-    data: Mapping[str, Any], where: str, folder: Path, max_bad_records: int = 20, known_bad: Sequence[Problem] = ()
+    data: Mapping[str, Any],
+    where: str,
+    folder: Path,
+    max_bad_records: int = 20,
+    known_bad: Sequence[Problem] = (),
+    keypoints: bool = False,
 ) -> DetectionDataset:
     """As `open_coco`, of what such a file holds. `known_bad` are records that did not even make it into `data`."""
     for key in ("images", "annotations", "categories"):
@@ -50,6 +58,7 @@ def coco_dataset(
                 f"'categories' (found: {', '.join(map(str, data)) or 'nothing'})"
             )
     categories = _categories(data["categories"], where)
+    layout = keypoint_layout(data["categories"], where) if keypoints else NO_KEYPOINTS
     sizes = _sizes(data["images"], where)
     files = {record["id"]: record["file_name"] for record in data["images"]}
     label_of = {category.id: label for label, category in enumerate(categories, 1)}
@@ -58,7 +67,7 @@ def coco_dataset(
     for record in data["annotations"]:
         known = record if isinstance(record, dict) else {}
         try:
-            annotation, left_out = _annotation(known, label_of, sizes)
+            annotation, left_out = _annotation(known, label_of, sizes, len(layout.names))
         except _BadRecord as error:
             bad.append(_problem(known, files, str(error)))
         except _NothingThere as error:
@@ -81,9 +90,9 @@ def coco_dataset(
         )
         for record in data["images"]
     ]
-    source = make_dataset(where, folder, categories, images, [*bad, *dropped, *mended])
+    source = make_dataset(where, folder, categories, images, [*bad, *dropped, *mended], layout)
     log.info("%s: %d objects of %d categories in %d images", where, source.objects, len(categories), len(source))
-    _tell_what_is_not_used(where, data["annotations"], kept)
+    _log_what_is_not_used(where, data["annotations"], kept, layout)
     return source
 
 
@@ -101,6 +110,9 @@ def coco_annotations(image: ImageRecord, categories: Sequence[Category]) -> list
         }
         if annotation.segmentation is not None:
             record["segmentation"] = annotation.segmentation
+        if annotation.keypoints is not None:
+            record["keypoints"] = [value for point in annotation.keypoints for value in point]
+            record["num_keypoints"] = annotation.num_keypoints
         records.append(record)
     return records
 
@@ -194,7 +206,7 @@ def _demand_unique(counts: Counter[int], what: str) -> None:
 
 
 def _annotation(
-    record: dict[str, Any], label_of: dict[int, int], sizes: dict[int, tuple[int, int]]
+    record: dict[str, Any], label_of: dict[int, int], sizes: dict[int, tuple[int, int]], keypoint_count: int
 ) -> tuple[Annotation, str]:
     """The object, and what was left out of it, if anything. Raises _BadRecord or _NothingThere."""
     annotation_id, image_id = _integer(record, "id"), _integer(record, "image_id")
@@ -215,8 +227,13 @@ def _annotation(
         raise _NothingThere(f"box {list(box)} lies outside the image of {width}x{height} pixels")
     segmentation, left_out = _segmentation(record.get("segmentation"), width, height)
     area = record["area"] if _is_number(record.get("area")) else _area(segmentation, w * h)
-    annotation = Annotation(annotation_id, label_of[category], inside, box, float(area), bool(crowd), segmentation)
-    return annotation, left_out
+    points, labelled = None, 0
+    if keypoint_count:
+        points, labelled, no_points = read_keypoints(record, keypoint_count)
+        left_out = "; ".join(part for part in (left_out, no_points) if part)
+    return Annotation(
+        annotation_id, label_of[category], inside, box, float(area), bool(crowd), segmentation, points, labelled
+    ), left_out
 
 
 def _area(segmentation: Segmentation | None, box_area: float) -> float:
@@ -307,10 +324,14 @@ def _report(where: str, bad: list[Problem], dropped: list[Problem], mended: list
             log.warning("%s: %d %s:\n%s", where, len(problems), what, _listed(problems))
 
 
-def _tell_what_is_not_used(where: str, records: list[Any], kept: dict[int, list[Annotation]]) -> None:
+def _log_what_is_not_used(
+    where: str, records: list[Any], kept: dict[int, list[Annotation]], layout: KeypointLayout
+) -> None:
     bare = sum(found.segmentation is None and not found.crowd for each in kept.values() for found in each)
     if bare:
         log.info("%s: %d objects have no shape (segmentation), only a box", where, bare)
+    if layout.names:
+        return
     points = sum(isinstance(record, dict) and bool(record.get("keypoints")) for record in records)
     if points:
         log.info("%s: %d annotations have key points, which are not read; boxes and shapes are", where, points)

@@ -1,4 +1,4 @@
-"""Instance masks -> an annotation file in COCO's layout, shapes as compressed run lengths."""
+"""Instance masks, with or without key points -> an annotation file in COCO's layout, shapes as compressed RLE."""
 
 from collections.abc import Sequence
 from pathlib import Path
@@ -9,13 +9,14 @@ import numpy as np
 from botformer import rle
 from botformer.atomic_write import write_json
 from botformer.data.detection.dataset import Category
+from botformer.data.detection.keypoints import NO_KEYPOINTS, KeypointLayout, Keypoints
 
 
 class CocoWriter:
     """The images and objects of one split, numbered from 1 in the order in which they come."""
 
-    def __init__(self, categories: Sequence[Category]) -> None:
-        self._categories = categories
+    def __init__(self, categories: Sequence[Category], layout: KeypointLayout = NO_KEYPOINTS) -> None:
+        self._categories, self._layout = categories, layout
         self._images: list[dict[str, Any]] = []
         self._annotations: list[dict[str, Any]] = []
 
@@ -23,33 +24,48 @@ class CocoWriter:
         """The objects that are added next lie in it."""
         self._images.append({"id": len(self._images) + 1, "file_name": file, "width": width, "height": height})
 
-    def add_object(self, mask: np.ndarray, category: Category, crowd: bool = False) -> None:
+    def add_object(
+        self, mask: np.ndarray, category: Category, crowd: bool = False, keypoints: Keypoints | None = None
+    ) -> None:
         """`mask` is bool (height, width), as large as the image added last, and not empty.
 
-        A crowd is what evaluation neither asks for nor holds against a detection.
+        A crowd is what evaluation neither asks for nor holds against a detection. `keypoints` are those of the layout,
+        none where the object has none.
         """
         image = self._images[-1]
         assert mask.shape == (image["height"], image["width"])
         rows, columns = np.flatnonzero(mask.any(axis=1)), np.flatnonzero(mask.any(axis=0))
         left, top = int(columns[0]), int(rows[0])
-        self._annotations.append(
-            {
-                "id": len(self._annotations) + 1,
-                "image_id": image["id"],
-                "category_id": category.id,
-                "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
-                "area": int(np.count_nonzero(mask)),
-                "iscrowd": int(crowd),
-                "segmentation": rle.encode_window(mask, (0, 0), (image["height"], image["width"])),
-            }
-        )
+        record = {
+            "id": len(self._annotations) + 1,
+            "image_id": image["id"],
+            "category_id": category.id,
+            "bbox": [left, top, int(columns[-1]) + 1 - left, int(rows[-1]) + 1 - top],
+            "area": int(np.count_nonzero(mask)),
+            "iscrowd": int(crowd),
+            "segmentation": rle.encode_window(mask, (0, 0), (image["height"], image["width"])),
+        }
+        if self._layout.names:
+            points = keypoints or ((0, 0, 0),) * len(self._layout.names)
+            assert len(points) == len(self._layout.names)
+            record["keypoints"] = [value for point in points for value in point]
+            record["num_keypoints"] = sum(v > 0 for _, _, v in points)
+        self._annotations.append(record)
 
     def save(self, file: Path) -> None:
         """Makes the folder if there is none."""
         file.parent.mkdir(exist_ok=True)
+        points = coco_layout(self._layout)
         content = {
             "images": self._images,
             "annotations": self._annotations,
-            "categories": [category._asdict() for category in self._categories],
+            "categories": [category._asdict() | points for category in self._categories],
         }
         write_json(file, content, indent=None)
+
+
+def coco_layout(layout: KeypointLayout) -> dict[str, Any]:
+    """`keypoints` and `skeleton` (from 1) of a category in COCO's form; nothing for objects without key points."""
+    if not layout.names:
+        return {}
+    return {"keypoints": list(layout.names), "skeleton": [[a + 1, b + 1] for a, b in layout.skeleton]}

@@ -1,4 +1,4 @@
-"""Images with objects in them, checked: what COCO files and YOLO folders become, and what batches are dealt from."""
+"""Images with objects in them, checked: what COCO files and YOLO folders become, and what batches are made of."""
 
 import pickle
 from collections.abc import Sequence
@@ -8,6 +8,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from botformer.data.detection.keypoints import NO_KEYPOINTS, KeypointLayout, Keypoints
 from botformer.data.detection.mask_targets import Box, Segmentation
 
 
@@ -33,6 +34,10 @@ class Annotation:
     """Of the shape where there is one; decides what counts as small, medium, large."""
     crowd: bool
     segmentation: Segmentation | None
+    keypoints: Keypoints | None = None
+    """K points, where they were read; all (0, 0, 0) where the object has none."""
+    num_keypoints: int = 0
+    """Labelled ones, as the file says; an object without any counts neither way where key points are measured."""
 
 
 @dataclass(frozen=True)
@@ -82,6 +87,17 @@ class DetectionDataset:
     records: bytes
     starts: np.ndarray
     """int64 (images + 1,): where each record starts, and the end."""
+    layout: KeypointLayout = NO_KEYPOINTS
+    """The key points of every object; empty where there are none, or where they were not read."""
+
+    @property
+    def keypoint_names(self) -> tuple[str, ...]:
+        return self.layout.names
+
+    @property
+    def skeleton(self) -> tuple[tuple[int, int], ...]:
+        """Pairs of places in `keypoint_names`, from 0."""
+        return self.layout.skeleton
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -100,6 +116,7 @@ def make_dataset(
     categories: Sequence[Category],
     images: Sequence[ImageRecord],
     problems: Sequence[Problem],
+    layout: KeypointLayout = NO_KEYPOINTS,
 ) -> DetectionDataset:
     """A source of these images, sorted by file name."""
     packed = [pickle.dumps(image, protocol=5) for image in sorted(images, key=lambda image: image.file)]
@@ -111,4 +128,5 @@ def make_dataset(
         tuple(problems),
         b"".join(packed),
         np.cumsum([0, *map(len, packed)]),
+        layout,
     )

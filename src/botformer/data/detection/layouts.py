@@ -11,22 +11,30 @@ from botformer.text import and_more
 
 LAYOUTS = """expected one of
   DIR/annotations/instances_train*.json and instances_val*.json (COCO), the images in DIR/train* and DIR/val*
+  DIR/annotations/person_keypoints_train*.json and person_keypoints_val*.json, for key point detectors
   DIR/train/_annotations.coco.json and DIR/valid/_annotations.coco.json, the images beside them
   DIR/data.yaml (YOLO), which says where train and val are"""
 
 _NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "test")}
 """What a split may be called; the first that exists is taken. Any other goes by its own name."""
 
+_KEYPOINTS = "person_keypoints_"
+
 _LOOKED_FOR = 20
 """Images of a split; if none of them is there, their folder is the wrong one."""
 
 
-def open_detection_datasets(data: str) -> tuple[DetectionDataset, DetectionDataset]:
+def open_detection_datasets(data: str, keypoints: bool = False) -> tuple[DetectionDataset, DetectionDataset]:
     """The images to train on and those to validate on, with the same categories. `LAYOUTS` says what `data` may be.
 
-    Raises InputError where the layout is none of these, a split is missing, or the two disagree on the categories.
+    With `keypoints`, key points are read too, from person_keypoints_*.json where there is such a file; other detectors
+    prefer instances_*.json.
+
+    Raises InputError where the layout is none of these, a split is missing, or the two disagree on the categories or
+    the key points.
     """
-    train, validation = open_detection_dataset(data, "train"), open_detection_dataset(data, "validation")
+    train = open_detection_dataset(data, "train", keypoints)
+    validation = open_detection_dataset(data, "validation", keypoints)
     if train.categories != validation.categories:
         only_train = [f"{c.name} ({c.id})" for c in train.categories if c not in validation.categories]
         only_validation = [f"{c.name} ({c.id})" for c in validation.categories if c not in train.categories]
@@ -34,17 +42,22 @@ def open_detection_datasets(data: str) -> tuple[DetectionDataset, DetectionDatas
             f"{train.where} and {validation.where} must have the same categories, names and ids; only in the first: "
             f"{', '.join(only_train) or 'none'}; only in the second: {', '.join(only_validation) or 'none'}"
         )
+    if train.keypoint_names != validation.keypoint_names:
+        raise InputError(
+            f"{train.where} and {validation.where} must have the same key points in the same order; the first has "
+            f"{', '.join(train.keypoint_names) or 'none'}; the second {', '.join(validation.keypoint_names) or 'none'}"
+        )
     return train, validation
 
 
-def open_detection_dataset(data: str, split: str) -> DetectionDataset:
+def open_detection_dataset(data: str, split: str, keypoints: bool = False) -> DetectionDataset:
     """One split: "train", "validation", or any other by its name, such as "test" or "val2017". As above."""
     root = Path(data).expanduser()
     if root.is_file():
         raise InputError(f"{root} is a file, not the folder of a data set; {LAYOUTS}")
     if not root.is_dir():
         raise InputError(f"data folder {root} does not exist; {LAYOUTS}")
-    source = _open(root, split)
+    source = _open(root, split, keypoints)
     if not len(source):
         raise InputError(
             f"{source.where} has no images ({len(source.problems)} records left out); expected at least one"
@@ -65,22 +78,28 @@ def has_shapes(source: DetectionDataset) -> bool:
     return any(found.segmentation is not None and not found.crowd for each in images for found in each.annotations)
 
 
-def _open(root: Path, split: str) -> DetectionDataset:
+def has_keypoints(source: DetectionDataset) -> bool:
+    """Whether any object has a labelled key point."""
+    images = map(source.image, range(len(source)))
+    return any(found.num_keypoints and not found.crowd for each in images for found in each.annotations)
+
+
+def _open(root: Path, split: str, keypoints: bool) -> DetectionDataset:
     yolo = next((root / name for name in ("data.yaml", "data.yml") if (root / name).is_file()), None)
     if yolo is not None:
         return open_yolo(yolo, split)
     for name in _NAMES.get(split, (split,)):
         beside = root / name / "_annotations.coco.json"
         if beside.is_file():
-            return open_coco(beside, beside.parent)
-        files = _annotation_files(root / "annotations", name)
+            return open_coco(beside, beside.parent, keypoints=keypoints)
+        files = _annotation_files(root / "annotations", name, keypoints)
         if len(files) > 1:
             raise InputError(
                 f"{root / 'annotations'} has {' and '.join(file.name for file in files)}: which of them is {split!r}? "
                 "Leave only one there"
             )
         if files:
-            return open_coco(files[0], _images_of(files[0], root))
+            return open_coco(files[0], _images_of(files[0], root), keypoints=keypoints)
     annotated = _annotations_in(root)
     hint = (
         f"The annotations there: {and_more(annotated, 10)}; rename a file, or move some of its images to one for this "
@@ -98,14 +117,17 @@ def _annotations_in(root: Path) -> list[str]:
     return sorted(file.relative_to(root).as_posix() for pattern in patterns for file in root.glob(pattern))
 
 
-def _annotation_files(folder: Path, name: str) -> list[Path]:
-    """NAME.json or instances_NAME.json, a year behind the name or none."""
-    pattern = re.compile(rf"(instances_)?{re.escape(name)}\d*\.json")
-    return sorted(file for file in folder.glob("*.json") if pattern.fullmatch(file.name))
+def _annotation_files(folder: Path, name: str, keypoints: bool) -> list[Path]:
+    """NAME.json, instances_NAME.json or person_keypoints_NAME.json, a year behind the name or none; of both sorts the
+    one that suits the detector."""
+    pattern = re.compile(rf"(instances_|{_KEYPOINTS})?{re.escape(name)}\d*\.json")
+    files = sorted(file for file in folder.glob("*.json") if pattern.fullmatch(file.name))
+    suitable = [file for file in files if file.name.startswith(_KEYPOINTS) == keypoints]
+    return suitable or files
 
 
 def _images_of(annotations: Path, root: Path) -> Path:
-    split = annotations.stem.removeprefix("instances_")
+    split = annotations.stem.removeprefix("instances_").removeprefix(_KEYPOINTS)
     candidates = [root / split, root / "images" / split, root / "images"]
     for folder in candidates:
         if folder.is_dir():

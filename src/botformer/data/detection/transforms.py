@@ -1,8 +1,9 @@
 """An image with objects -> the square canvas the detector sees, and its objects on that canvas.
 
-Turned, mirrored, scaled, and then cut out of or padded to the canvas, in this order; one `CanvasTransform` says how, and acts
-on pixels and boxes alike. Shapes are never transformed: a mask is kept relative to its box, so the part of the box that
-is seen is traced back to the image as it was read, and the shape is cut out there, at full precision.
+Turned, mirrored, scaled, and then cut out of or padded to the canvas, in this order; one `CanvasTransform` says how,
+and acts on pixels, boxes and key points alike. Shapes are never transformed: a mask is kept relative to its box, so
+the part of the box that is seen is traced back to the image as it was read, and the shape is cut out there, at full
+precision.
 
 Pillow and NumPy alone: torchvision's transforms draw the same scales and crops, but know no polygons or run lengths,
 so a thousand objects would be a thousand images, and importing them takes every worker process seconds.
@@ -18,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 
 from botformer.data.detection.dataset import Annotation, ImageRecord
+from botformer.data.detection.keypoints import PIXEL_MIDDLE
 from botformer.data.detection.mask_targets import crop_mask
 from botformer.recipes.schema import DetectionImages
 
@@ -52,7 +54,7 @@ class CanvasTransform:
 
     @property
     def scale(self) -> tuple[float, float]:
-        """Canvas pixels a pixel of the turned image, (along x, along y)."""
+        """Canvas pixels per pixel of the turned image, (along x, along y)."""
         (width, height), (scaled_width, scaled_height) = self._turned_px, self.scaled_px
         return scaled_width / width, scaled_height / height
 
@@ -78,6 +80,10 @@ class CanvasTransform:
         if self.hflip:
             boxes = _mirror(boxes, width)
         return boxes * np.array(self.scale * 2) - np.array(self.corner_px * 2)
+
+    def points(self, points: np.ndarray) -> np.ndarray:
+        """(n, 2) x, y as `boxes` has them -> (n, 2) in pixels of the canvas; some may lie beside it."""
+        return self.boxes(np.concatenate([points, points], 1))[:, :2]
 
     def back(self, boxes_xyxy: np.ndarray) -> np.ndarray:
         """The inverse of `boxes`."""
@@ -113,12 +119,16 @@ def fitting_transform(image_px: tuple[int, int], size: int) -> CanvasTransform:
     return CanvasTransform(image_px, 0, False, _scaled(image_px, 0, size, 1.0), (0, 0), size)
 
 
-def transform_objects(image: ImageRecord, transform: CanvasTransform, mask_crop: int | None) -> dict[str, Any]:
-    """The objects of an image that are seen on its canvas; with `mask_crop`, their shapes too.
+def transform_objects(
+    image: ImageRecord, transform: CanvasTransform, mask_crop: int | None, flipped: list[int] | None = None
+) -> dict[str, Any]:
+    """The objects of an image that are seen on its canvas; with `mask_crop`, their shapes too, with `flipped`
+    (`keypoints.flip_indices`) their key points.
 
     Returns arrays `boxes` (n, 4) float32 xyxy in pixels of the canvas and `labels` (n,) int64 from 1; with shapes also
     `mask_crops` (n, mask_crop, mask_crop) uint8, 0 or 1, each relative to its box, and `has_mask` (n,) bool. An object
-    whose shape lies off the canvas is gone, though its box may not be. Crowds are background.
+    whose shape lies off the canvas is gone, though its box may not be. Crowds are background. With key points also
+    `keypoints` (n, K, 3) float32: x, y in pixels of the canvas and v, which is 0 for what lies beside the image there.
     """
     objects = [annotation for annotation in image.annotations if not annotation.crowd]
     whole = _boxes(objects, transform)
@@ -133,6 +143,8 @@ def transform_objects(image: ImageRecord, transform: CanvasTransform, mask_crop:
                 seen[index] = crops[index].any() or not is_cut
         placed["mask_crops"] = crops[seen]
         placed["has_mask"] = crops[seen].any((1, 2))
+    if flipped is not None:
+        placed["keypoints"] = _keypoints(objects, transform, flipped)[seen]
     labels = np.array([annotation.label for annotation in objects], dtype=np.int64)
     return placed | {
         "boxes": boxes[seen].astype(np.float32),
@@ -149,6 +161,17 @@ def _scaled(image_px: tuple[int, int], rot90: int, size: int, scale: float) -> t
 def _boxes(annotations: list[Annotation], transform: CanvasTransform) -> np.ndarray:
     """(n, 4) on the canvas, not cut to it."""
     return transform.boxes(np.array([a.box_xyxy for a in annotations], dtype=np.float64).reshape(-1, 4))
+
+
+def _keypoints(annotations: list[Annotation], transform: CanvasTransform, flipped: list[int]) -> np.ndarray:
+    """float32 (n, K, 3) on the canvas."""
+    points = np.array([a.keypoints for a in annotations], dtype=np.float64).reshape(-1, len(flipped), 3)
+    placed = transform.points(points[..., :2].reshape(-1, 2) + PIXEL_MIDDLE).reshape(*points.shape[:2], 2)
+    height, width = transform.extent
+    inside = ((placed >= 0) & (placed <= (width, height))).all(-1)
+    visible = points[..., 2] * inside
+    result = np.concatenate([placed * (visible > 0)[..., None], visible[..., None]], -1).astype(np.float32)
+    return result[:, flipped] if transform.hflip else result
 
 
 def _cut(boxes: np.ndarray, transform: CanvasTransform) -> tuple[np.ndarray, np.ndarray]:

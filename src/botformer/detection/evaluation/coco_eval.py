@@ -1,6 +1,6 @@
-"""COCO's average precision of boxes and masks, by faster-coco-eval: the same numbers as pycocotools.
+"""COCO's average precision of boxes, masks and key points, by faster-coco-eval: the same numbers as pycocotools.
 
-Detections and ground truth are kept an image at a time, under its id: an image that two processes saw counts once.
+Detections and ground truth are kept per image, under its id: an image that two processes saw counts once.
 They are JSON text in COCO's form, which goes between processes whole, where lists would be walked number by number.
 """
 
@@ -15,16 +15,28 @@ from typing import Any, Literal
 import numpy as np
 
 from botformer.detection.evaluation.f1_score import BestF1, Matches, best_f1, detection_accuracy
+from botformer.detection.evaluation.oks import keypoint_sigmas, keypoints_area
 from botformer.errors import InputError
 
-Kind = Literal["box", "mask"]
+Kind = Literal["box", "mask", "keypoints"]
 NUMBERS = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR1", "AR10", "AR100", "ARs", "ARm", "ARl")
 """Average precision and recall over IoU 0.5 to 0.95; at 0.5 and 0.75 alone; of small (below 32x32 px), medium and large
-(from 96x96) objects; recall with 1, 10 and 100 detections an image. -1 where there is nothing to be found."""
+(from 96x96) objects; recall with 1, 10 and 100 detections per image. -1 where there is nothing to be found."""
+KEYPOINT_NUMBERS = ("AP", "AP50", "AP75", "APm", "APl", "AR", "AR50", "AR75", "ARm", "ARl")
+"""The same over OKS 0.5 to 0.95, with 20 detections per image; COCO labels no key points of small objects."""
 
 log = logging.getLogger("botformer.detection")
 
 _MATCHED_IOU = 0.5
+_IOU_TYPES: dict[Kind, Literal["bbox", "segm", "keypoints"]] = {"box": "bbox", "mask": "segm", "keypoints": "keypoints"}
+_COCOS_MOST, _COCOS_MOST_WITH_KEYPOINTS = 100, 20
+_PIXEL_MIDDLE = 0.5
+"""COCO's key points name the pixel they lie in; ours, as boxes, are measured from the edge of the image."""
+
+
+def numbers_of(kind: Kind) -> tuple[str, ...]:
+    """Names of COCO's numbers for this kind."""
+    return KEYPOINT_NUMBERS if kind == "keypoints" else NUMBERS
 
 
 class CocoEvaluator:
@@ -34,11 +46,18 @@ class CocoEvaluator:
         categories: (id, name) as the data set has them; label 1 is the first.
         kinds: what is measured.
         max_detections: best detections of an image that count. COCO's is 100; images with more objects need more
-            (the numbers keep their names: AR100 is then the recall with `max_detections`).
+            (the numbers keep their names: AR100 is then the recall with `max_detections`). Of key points COCO counts
+            the best 20; with more than 100 here, as many here as there.
+        keypoint_names, sigmas: of key points, see `oks.keypoint_sigmas`.
     """
 
     def __init__(
-        self, categories: Sequence[tuple[int, str]], kinds: Sequence[Kind] = ("box", "mask"), max_detections: int = 100
+        self,
+        categories: Sequence[tuple[int, str]],
+        kinds: Sequence[Kind] = ("box", "mask"),
+        max_detections: int = 100,
+        keypoint_names: Sequence[str] = (),
+        sigmas: Sequence[float] = (),
     ) -> None:
         if find_spec("faster_coco_eval") is None:
             raise InputError("average precision needs the package faster-coco-eval: pip install 'botformer[detection]'")
@@ -47,13 +66,18 @@ class CocoEvaluator:
         self.categories = [(int(number), name) for number, name in categories]
         self.kinds = tuple(kinds)
         self.max_detections = max_detections
+        self.keypoint_names = tuple(keypoint_names)
+        if "keypoints" in self.kinds and not self.keypoint_names:
+            raise InputError("to measure key points their names are needed; give keypoint_names")
+        self.sigmas = tuple(keypoint_sigmas(self.keypoint_names, sigmas).tolist())
         self.images: dict[int, dict[str, Any]] = {}
         """image id -> "size" (height, width), and as JSON "truth", COCO's annotations, and "found", COCO's results."""
         self._evaluated: dict[Kind, _Evaluated] = {}
 
     def update(self, predictions: Sequence[Mapping[str, Any]], batch: Mapping[str, Any]) -> None:
         """Predictions in pixels of the files: `boxes` (n, 4) xyxy, `labels` (n,), `scores` (n,) and, for masks,
-        `masks`, n compressed run lengths. `batch["targets"]` have `image_id`, `original_size` and `ground_truth`."""
+        `masks`, n compressed run lengths, for key points `keypoints` (n, K, 3) x, y, v. `batch["targets"]` have
+        `image_id`, `original_size` and `ground_truth`."""
         self._evaluated = {}
         for found, target in zip(predictions, batch["targets"], strict=True):
             image_id = int(target["image_id"])
@@ -73,19 +97,20 @@ class CocoEvaluator:
 
     def only(self, image_ids: Iterable[int]) -> "CocoEvaluator":
         """The same of some of the images, such as those of one stain."""
-        part = CocoEvaluator(self.categories, self.kinds, self.max_detections)
+        part = CocoEvaluator(self.categories, self.kinds, self.max_detections, self.keypoint_names, self.sigmas)
         part.images = {image_id: self.images[image_id] for image_id in image_ids}
         return part
 
     def results(self) -> list[dict[str, Any]]:
         """All detections as COCO's results.json has them, by image id.
 
-        Scored by pycocotools they give these very numbers; for masks take `bbox` out first (see `_Evaluated.found`).
+        Scored by pycocotools they give these very numbers; for masks and key points take `bbox` out first
+        (see `_Evaluated.found`).
         """
         return [result for image_id in sorted(self.images) for result in json.loads(self.images[image_id]["found"])]
 
     def compute(self) -> dict[str, float]:
-        """`box_AP` ... `box_ARl`, `mask_AP` ... `mask_ARl` (see NUMBERS), and `images`."""
+        """`box_AP` ... `box_ARl`, `mask_AP` ..., `keypoints_AP` ... (see `numbers_of`), and `images`."""
         metrics: dict[str, float] = {}
         for kind in self.kinds:
             metrics |= {f"{kind}_{name}": value for name, value in self._evaluate(kind).numbers.items()}
@@ -96,7 +121,8 @@ class CocoEvaluator:
         precision = self._evaluate(kind).precision
         counts = {number: 0 for number, _ in self.categories}
         for record in self._evaluate(kind).truth:
-            counts[record["category_id"]] += not record["iscrowd"]
+            ignored = record["iscrowd"] or (kind == "keypoints" and not record["num_keypoints"])
+            counts[record["category_id"]] += not ignored
         return [
             {
                 "id": number,
@@ -131,8 +157,8 @@ class CocoEvaluator:
     ) -> dict[float, float]:
         """IoU -> TP / (TP + FP + FN) of the detections with at least this score: the nuclei community's AP.
 
-        Counted over all images together (as StarDist does), with greedy matching (see `counting`). A threshold chosen
-        on the same images flatters. -1 where there is nothing to be found, and nothing was imagined.
+        Counted over all images together (as StarDist does), with greedy matching (see `f1_score`). A threshold chosen
+        on the same images flatters. -1 where there is nothing to be found, and there are no false positives.
         """
         matches = [matches for _, matches in self._matches(kind)]
         shares = {iou: detection_accuracy(matches, iou, score_threshold) for iou in ious}
@@ -150,7 +176,7 @@ class CocoEvaluator:
 
     def _evaluate(self, kind: Kind) -> "_Evaluated":
         if kind not in self._evaluated:
-            self._evaluated[kind] = _Evaluated(self.images, self.categories, kind, self.max_detections)
+            self._evaluated[kind] = _Evaluated(self.images, self.categories, kind, self.max_detections, self.sigmas)
         return self._evaluated[kind]
 
     def _matches(self, kind: Kind) -> list[tuple[int, Matches]]:
@@ -162,9 +188,14 @@ def coco_results(
     found: Mapping[str, Any], image_id: int, categories: Sequence[tuple[int, str]]
 ) -> list[dict[str, Any]]:
     """An image's detections, in pixels of the file, as COCO's results: `image_id`, `category_id`, `bbox` xywh,
-    `score`, and `segmentation` where there are masks."""
+    `score`, and `segmentation` where there are masks, `keypoints` [x, y, v, ...] where there are key points."""
     boxes = np.asarray(found["boxes"].detach().cpu(), dtype=np.float64).reshape(-1, 4)
     labels, scores = found["labels"].tolist(), found["scores"].tolist()
+    points = None
+    if "keypoints" in found:
+        points = found["keypoints"].detach().cpu().numpy().astype(np.float64)
+        points[..., :2] -= _PIXEL_MIDDLE
+        points = points.reshape(len(points), 3 * points.shape[1])
     results = []
     for index, ((x1, y1, x2, y2), label, score) in enumerate(zip(boxes.tolist(), labels, scores, strict=True)):
         result = {
@@ -175,6 +206,8 @@ def coco_results(
         }
         if "masks" in found:
             result["segmentation"] = found["masks"][index]
+        if points is not None:
+            result["keypoints"] = points[index].tolist()
         results.append(result)
     return results
 
@@ -187,6 +220,14 @@ class _Evaluated:
     categories: list[tuple[int, str]]
     kind: Kind
     max_detections: int
+    sigmas: tuple[float, ...]
+
+    @property
+    def most(self) -> int:
+        """Detections per image that count."""
+        if self.kind == "keypoints" and self.max_detections <= _COCOS_MOST:
+            return _COCOS_MOST_WITH_KEYPOINTS
+        return self.max_detections
 
     @cached_property
     def _coco(self) -> Any:
@@ -204,8 +245,17 @@ class _Evaluated:
             annotations = [record | {"id": number} for number, record in enumerate(records, 1)]
             coco.dataset = {"images": images, "categories": categories, "annotations": annotations}
             coco.createIndex()
-        evaluation = COCOeval_faster(truth, found, "bbox" if self.kind == "box" else "segm", print_function=log.debug)
-        evaluation.params.maxDets = [1, 10, self.max_detections]
+        of_keypoints = self.kind == "keypoints"
+        evaluation = COCOeval_faster(
+            truth,
+            found,
+            _IOU_TYPES[self.kind],
+            print_function=log.debug,
+            kpt_oks_sigmas=list(self.sigmas) if of_keypoints else None,
+        )
+        # For key points it would leave out the categories without objects.
+        evaluation.params.catIds = sorted(number for number, _ in self.categories)
+        evaluation.params.maxDets = [self.most] if of_keypoints else [1, 10, self.most]
         evaluation.run()
         return evaluation
 
@@ -224,7 +274,7 @@ class _Evaluated:
 
     @cached_property
     def numbers(self) -> dict[str, float]:
-        return dict(zip(NUMBERS, map(float, self._coco.stats), strict=True))
+        return dict(zip(numbers_of(self.kind), map(float, self._coco.stats), strict=True))
 
     @cached_property
     def matches(self) -> list[tuple[int, Matches]]:
@@ -232,8 +282,9 @@ class _Evaluated:
         for place, records in enumerate((self.truth, self.found)):
             for record in records:
                 groups.setdefault((record["image_id"], record["category_id"]), ([], []))[place].append(record)
+        sigmas = np.array(self.sigmas) if self.kind == "keypoints" else None
         return [
-            (image_id, Matches.of(truth, found, self.kind, self.images[image_id]["size"], self.max_detections))
+            (image_id, Matches.of(truth, found, self.kind, self.images[image_id]["size"], self.most, sigmas))
             for (image_id, _), (truth, found) in sorted(groups.items())
         ]
 
@@ -242,17 +293,21 @@ class _Evaluated:
         """COCO's annotations. For masks, an object with a box alone is a crowd: what is found there counts neither way,
         because nobody knows its shape."""
         records = [record for image in self.images.values() for record in json.loads(image["truth"])]
-        return records if self.kind == "box" else [_with_shape(record) for record in records]
+        return [_with_shape(record) for record in records] if self.kind == "mask" else records
 
     @cached_property
     def found(self) -> list[dict[str, Any]]:
-        """COCO's results, with the size that decides whether one is small, medium or large: the mask's, or the box's.
+        """COCO's results, with the size that decides whether one is small, medium or large: that of the mask, of the
+        box around the key points, or of the box.
 
-        Where a result has both, pycocotools takes the box's even for masks; COCO's own form of mask results has none.
+        Where a result has a box too, pycocotools takes the box's size for masks and key points; COCO's own form of such
+        results has none.
         """
         records = [record for image in self.images.values() for record in json.loads(image["found"])]
         if self.kind == "box":
             return [record | {"area": record["bbox"][2] * record["bbox"][3], "iscrowd": 0} for record in records]
+        if self.kind == "keypoints":
+            return [record | {"area": keypoints_area(record["keypoints"]), "iscrowd": 0} for record in records]
         from faster_coco_eval import mask
 
         return [record | {"area": float(mask.area(record["segmentation"])), "iscrowd": 0} for record in records]

@@ -1,4 +1,4 @@
-"""Found, missed, imagined: detections matched with objects one to one, and what follows from the counts.
+"""True and false positives and false negatives: detections matched with objects one to one, and what the counts give.
 
 Matching is greedy, as in COCO: the best detection first, each takes the free object that it overlaps most, if that
 is enough. Where objects do not overlap each other, an IoU above 1/2 is possible with one object only, so that no
@@ -10,6 +10,8 @@ from dataclasses import dataclass
 from typing import Any, NamedTuple
 
 import numpy as np
+
+from botformer.detection.evaluation.oks import object_keypoint_similarity
 
 
 class BestF1(NamedTuple):
@@ -29,18 +31,27 @@ class Matches:
     ious: np.ndarray
     """(n, m)."""
     in_crowd: np.ndarray
-    """(n,): greatest share of the detection that lies in one crowd; there it counts neither way."""
+    """(n,): greatest fraction of the detection that lies in one crowd; there it counts neither way."""
 
     @staticmethod
     def of(
-        truth: list[dict[str, Any]], found: list[dict[str, Any]], kind: str, size: Sequence[int], most: int
+        truth: list[dict[str, Any]],
+        found: list[dict[str, Any]],
+        kind: str,
+        size: Sequence[int],
+        most: int,
+        sigmas: np.ndarray | None = None,
     ) -> "Matches":
-        """Records in COCO's form of an image of (height, width); at most `most` detections, the best."""
+        """Records in COCO's form of an image of (height, width); at most `most` detections, the best.
+
+        For key points the overlap is the OKS with these `sigmas`, and an object without any counts like a crowd.
+        """
         from faster_coco_eval import mask
 
         found = sorted(found, key=lambda record: -record["score"])[:most]
-        objects = [record for record in truth if not record["iscrowd"]]
-        crowds = [record for record in truth if record["iscrowd"]]
+        ignored = [record["iscrowd"] or (kind == "keypoints" and not record["num_keypoints"]) for record in truth]
+        objects = [record for record, skip in zip(truth, ignored, strict=True) if not skip]
+        crowds = [record for record, skip in zip(truth, ignored, strict=True) if skip]
         height, width = size
 
         def shapes(records: list[dict[str, Any]]) -> Any:
@@ -51,6 +62,8 @@ class Matches:
         def overlaps(others: list[dict[str, Any]]) -> np.ndarray:
             if not found or not others:
                 return np.zeros((len(found), len(others)))
+            if sigmas is not None:
+                return object_keypoint_similarity(found, others, sigmas)
             return np.asarray(mask.iou(shapes(found), shapes(others), [record["iscrowd"] for record in others]))
 
         in_crowd = overlaps(crowds).max(1, initial=0.0)

@@ -1,15 +1,15 @@
-"""The box branch: what a region shows, and where exactly."""
+"""The box head: the class of a RoI, and the exact box."""
 
 from dataclasses import dataclass
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.models.detection._utils import BoxCoder
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from botformer.batch_norm import make_norm
+from botformer.detection.box_coder import BoxCoder
 from botformer.detection.roi_heads.roi_align import MultiScaleRoIAlign
 from botformer.detection.roi_heads.sampling import SampledProposals
 from botformer.detection.targets import Targets
@@ -31,7 +31,7 @@ class Detections:
 
 
 class BoxHead(nn.Module):
-    """Regions -> classes and boxes: two fully connected layers with BatchNorm, then two linear ones."""
+    """RoIs -> classes and boxes: two fully connected layers with BatchNorm, then two linear ones."""
 
     def __init__(self, num_classes: int, pooling: MultiScaleRoIAlign, settings: Settings) -> None:
         super().__init__()
@@ -50,7 +50,7 @@ class BoxHead(nn.Module):
         self.coder = BoxCoder(settings.box_weights)
 
     def forward(self, pyramid: dict[str, Tensor], proposals_xyxy: list[Tensor]) -> tuple[Tensor, Tensor]:
-        """k regions in all -> logits (k, classes + 1), the background first, and deltas (k, classes + 1, 4)."""
+        """k RoIs in all -> logits (k, classes + 1), the background first, and deltas (k, classes + 1, 4)."""
         x = self.pooling(pyramid, proposals_xyxy, self.settings.box_output_size).flatten(1)
         for layer, norm in ((self.fc1, self.norm1), (self.fc2, self.norm2)):
             x = F.relu(norm(layer(x)[:, :, None, None])[:, :, 0, 0])
@@ -65,7 +65,7 @@ class BoxHead(nn.Module):
         labels = torch.cat([sample.labels for sample in samples])
         wanted = torch.cat(
             [
-                self.coder.encode_single(image.boxes_xyxy[sample.matched_idx], sample.proposals_xyxy)
+                self.coder.encode(image.boxes_xyxy[sample.matched_idx], sample.proposals_xyxy)
                 for sample, image in zip((s.foreground() for s in samples), targets, strict=True)
             ]
         )
@@ -92,10 +92,10 @@ class BoxHead(nn.Module):
     def _select(self, scores: Tensor, deltas: Tensor, proposals: Tensor, size: tuple[int, int]) -> Detections:
         """Scores (n, classes + 1), deltas (n, classes + 1, 4): threshold, suppression within a class, the best."""
         settings = self.settings
-        region, label = torch.where(scores[:, 1:] > settings.score_threshold)
+        proposal, label = torch.where(scores[:, 1:] > settings.score_threshold)
         label = label + 1
-        score = scores[region, label]
-        boxes = self.coder.decode_single(deltas[region, label], proposals[region])
+        score = scores[proposal, label]
+        boxes = self.coder.decode(deltas[proposal, label], proposals[proposal])
         boxes = clip_boxes_to_image(boxes, size)
         kept = remove_small_boxes(boxes, SMALLEST_PX)
         boxes, label, score = boxes[kept], label[kept], score[kept]

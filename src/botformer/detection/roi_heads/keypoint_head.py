@@ -1,9 +1,11 @@
-"""The key point branch: a heat map for every key point within a box. Layers and loss are torchvision's."""
+"""The key point head: a heat map for every key point within a box. The layers are torchvision's (public) ones."""
 
+import torch
 from torch import Tensor, nn
+from torch.nn import functional as F
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
-from torchvision.models.detection.roi_heads import keypointrcnn_inference, keypointrcnn_loss
 
+from botformer.detection.roi_heads.heatmaps import heatmaps_to_keypoints, keypoints_to_cells
 from botformer.detection.roi_heads.roi_align import MultiScaleRoIAlign
 from botformer.detection.roi_heads.sampling import SampledProposals
 from botformer.detection.targets import Targets
@@ -11,7 +13,7 @@ from botformer.recipes.detector_settings import Settings
 
 
 class KeypointHead(nn.Module):
-    """Regions -> heat maps (k, keypoints, 4 cells, 4 cells)."""
+    """RoIs -> heat maps (k, keypoints, S, S), S = 4 keypoint_output_size."""
 
     def __init__(self, pooling: MultiScaleRoIAlign, settings: Settings) -> None:
         super().__init__()
@@ -21,30 +23,39 @@ class KeypointHead(nn.Module):
         self.predictor = KeypointRCNNPredictor(settings.keypoint_channels, settings.keypoints)
 
     def forward(self, pyramid: dict[str, Tensor], proposals_xyxy: list[Tensor]) -> Tensor:
+        """k RoIs in all -> logits (k, keypoints, S, S)."""
         x = self.pooling(pyramid, proposals_xyxy, self.settings.keypoint_output_size)
         return self.predictor(self.convolutions(x)).float()
 
     def losses(
         self, pyramid: dict[str, Tensor], samples: list[SampledProposals], targets: list[Targets]
     ) -> dict[str, Tensor]:
-        """`loss_keypoint`: mean cross-entropy over the places of each visible key point."""
+        """`loss_keypoint`: mean cross-entropy over the cells of each key point that is visible and lies in its RoI."""
         chosen = [sample.foreground() for sample in samples]
         if not any(len(sample.labels) for sample in chosen):
-            sample = samples[0]  # see MaskBranch.losses
-            heat = self(pyramid, [sample.proposals_xyxy[:1]] + [sample.proposals_xyxy[:0]] * (len(samples) - 1))
-            return {"loss_keypoint": heat.sum() * 0}
-        regions = [sample.proposals_xyxy for sample in chosen]
+            sample = samples[0]  # see MaskHead.losses
+            logits = self(pyramid, [sample.proposals_xyxy[:1]] + [sample.proposals_xyxy[:0]] * (len(samples) - 1))
+            return {"loss_keypoint": logits.sum() * 0}
         keypoints = []
-        for image in targets:
+        for sample, image in zip(chosen, targets, strict=True):
             assert image.keypoints is not None
-            keypoints.append(image.keypoints)
-        loss = keypointrcnn_loss(self(pyramid, regions), regions, keypoints, [sample.matched_idx for sample in chosen])
-        return {"loss_keypoint": loss}
+            keypoints.append(image.keypoints[sample.matched_idx])
+        proposals = [sample.proposals_xyxy for sample in chosen]
+        logits = self(pyramid, proposals).flatten(2)
+        cells, usable = keypoints_to_cells(
+            torch.cat(keypoints), torch.cat(proposals), 4 * self.settings.keypoint_output_size
+        )
+        # All of them, weighted: choosing the usable ones would wait for the device.
+        each = F.cross_entropy(logits.flatten(0, 1), cells.flatten(), reduction="none")
+        weight = usable.flatten().float()
+        return {"loss_keypoint": (each * weight).sum() / weight.sum().clamp(min=1)}
 
     def predict(self, pyramid: dict[str, Tensor], boxes_xyxy: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Boxes (n, 4) an image -> (n, keypoints, 3) x, y, 1, and the heat there (n, keypoints)."""
-        if not any(len(boxes) for boxes in boxes_xyxy):
+        """Boxes (n, 4) per image -> per image (n, keypoints, 3) x, y, 1 and the logits there (n, keypoints)."""
+        counts = [len(boxes) for boxes in boxes_xyxy]
+        if not any(counts):
             count = self.settings.keypoints
             return [b.new_zeros(0, count, 3) for b in boxes_xyxy], [b.new_zeros(0, count) for b in boxes_xyxy]
-        points, scores = keypointrcnn_inference(self(pyramid, boxes_xyxy), boxes_xyxy)
-        return points, scores
+        points, scores = heatmaps_to_keypoints(self(pyramid, boxes_xyxy), torch.cat(boxes_xyxy))
+        points = torch.cat([points, torch.ones_like(points[..., :1])], -1)
+        return list(points.split(counts)), list(scores.split(counts))

@@ -1,4 +1,4 @@
-"""The mask branch: the shape within a box."""
+"""The mask head: the shape within a box."""
 
 from functools import partial
 from itertools import pairwise
@@ -17,7 +17,7 @@ from botformer.recipes.detector_settings import Settings
 
 
 class MaskHead(nn.Module):
-    """Regions -> a mask for every class: 3x3 convolutions, a transposed one that doubles the cells, a 1x1."""
+    """RoIs -> a mask for every class: 3x3 convolutions, a transposed one that doubles the cells, a 1x1."""
 
     def __init__(self, num_classes: int, pooling: MultiScaleRoIAlign, settings: Settings) -> None:
         super().__init__()
@@ -35,17 +35,17 @@ class MaskHead(nn.Module):
                     nn.init.zeros_(module.bias)
 
     def forward(self, pyramid: dict[str, Tensor], proposals_xyxy: list[Tensor]) -> Tensor:
-        """k regions in all -> logits (k, classes + 1, M, M), M = 2 mask_cells; the background's say nothing."""
+        """k RoIs in all -> logits (k, classes + 1, M, M), M = 2 mask_output_size; the background's are not used."""
         x = self.convolutions(self.pooling(pyramid, proposals_xyxy, self.settings.mask_output_size))
         return self.logits(F.relu(self.norm(self.enlarge(x)))).float()
 
     def losses(
         self, pyramid: dict[str, Tensor], samples: list[SampledProposals], targets: list[Targets]
     ) -> dict[str, Tensor]:
-        """`loss_mask`: mean cross-entropy of the cells of regions whose object has a mask."""
+        """`loss_mask`: mean cross-entropy of the cells of proposals whose object has a mask."""
         chosen = [sample.foreground() for sample in samples]
         if not any(len(sample.labels) for sample in chosen):
-            # One region of background, which counts nothing: BatchNorm needs something to see, and every process must
+            # One background proposal with weight 0: BatchNorm needs an input, and every process must
             # take part when statistics and gradients are averaged.
             sample = samples[0]
             logits = self(pyramid, [sample.proposals_xyxy[:1]] + [sample.proposals_xyxy[:0]] * (len(samples) - 1))
@@ -68,7 +68,7 @@ class MaskHead(nn.Module):
         return {"loss_mask": (cells * weight).sum() / weight.sum().clamp(min=1)}
 
     def predict(self, pyramid: dict[str, Tensor], boxes_xyxy: list[Tensor], labels: list[Tensor]) -> list[Tensor]:
-        """Boxes (n, 4) and labels (n,) an image -> probabilities (n, M, M) of the labelled class over each box."""
+        """Boxes (n, 4) and labels (n,) per image -> probabilities (n, M, M) of the labelled class over each box."""
         if not any(len(boxes) for boxes in boxes_xyxy):
             side = 2 * self.settings.mask_output_size
             return [boxes.new_zeros(0, side, side) for boxes in boxes_xyxy]

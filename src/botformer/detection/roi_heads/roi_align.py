@@ -1,4 +1,4 @@
-"""Regions of the pyramid as maps of one size."""
+"""RoIs of the pyramid as maps of one size."""
 
 import torch
 from torch import Tensor
@@ -8,10 +8,10 @@ from botformer.recipes.detector_settings import Settings
 
 
 class MultiScaleRoIAlign:
-    """Pyramid (B, C, H, W) a level, boxes (n_i, 4) xyxy an image -> (sum n_i, C, cells, cells), by RoIAlign.
+    """Pyramid (B, C, H, W) per level, boxes (n_i, 4) xyxy per image -> (sum n_i, C, cells, cells), by RoIAlign.
 
-    Every box is read from the coarsest level on which the root of its area still spans `roi_canonical_cells` cells, else from the
-    finest; with strides 4, 8, 16, 32 this is the rule of the FPN paper.
+    Every box is read from the coarsest level on which the root of its area still spans `roi_canonical_cells` cells,
+    else from the finest; with strides 4, 8, 16, 32 this is the rule of the FPN paper.
     """
 
     def __init__(self, strides: list[int], settings: Settings) -> None:
@@ -20,14 +20,14 @@ class MultiScaleRoIAlign:
     def __call__(self, pyramid: dict[str, Tensor], boxes_xyxy: list[Tensor], cells: int) -> Tensor:
         maps = list(pyramid.values())
         image = [torch.full((len(boxes), 1), float(i), device=boxes.device) for i, boxes in enumerate(boxes_xyxy)]
-        regions = torch.cat([torch.cat(image), torch.cat(boxes_xyxy)], 1)  # (n, 5): image, box
-        level = self.levels(regions[:, 1:])
+        rois = torch.cat([torch.cat(image), torch.cat(boxes_xyxy)], 1)  # (n, 5): image, box
+        level = self.levels(rois[:, 1:])
         places, pooled = [], []
         for index, (stride, feature_map) in enumerate(zip(self.strides, maps, strict=True)):
             here = torch.where(level == index)[0]
             places.append(here)
             # `aligned`: the middle of cell i lies at (i + 1/2) strides, as it does for anchors and masks.
-            pooled.append(roi_align(feature_map.float(), regions[here], cells, 1 / stride, self.points, aligned=True))
+            pooled.append(roi_align(feature_map.float(), rois[here], cells, 1 / stride, self.points, aligned=True))
         return torch.cat(pooled)[torch.cat(places).argsort()]
 
     def levels(self, boxes_xyxy: Tensor) -> Tensor:
