@@ -70,8 +70,8 @@ def test_the_data_says_how_many_points_there_are():
     assert config["keypoint_names"] == list(LAYOUT.names)
     assert config["skeleton"][0] == [0, 1]
     assert config["keypoint_sigmas"] == [0.1] * 5
+    other = replace(RECIPE, settings=replace(RECIPE.settings, keypoints=4))
     with pytest.raises(InputError, match=r"settings.keypoints is 4, but the data has 5 key points \(nose"):
-        other = replace(RECIPE, settings=replace(RECIPE.settings, keypoints=4))
         create_detection_task(other, [(1, "dart")], LAYOUT.names)
     with pytest.raises(InputError, match="needs the names"):
         create_detection_task(RECIPE, [(1, "dart")])

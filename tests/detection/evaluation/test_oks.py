@@ -16,10 +16,25 @@ from botformer.errors import InputError
 
 pytest.importorskip("faster_coco_eval")
 
-PERSON = (
-    "nose left_eye right_eye left_ear right_ear left_shoulder right_shoulder left_elbow right_elbow left_wrist "
-    "right_wrist left_hip right_hip left_knee right_knee left_ankle right_ankle"
-).split()
+PERSON = [
+    "nose",
+    "left_eye",
+    "right_eye",
+    "left_ear",
+    "right_ear",
+    "left_shoulder",
+    "right_shoulder",
+    "left_elbow",
+    "right_elbow",
+    "left_wrist",
+    "right_wrist",
+    "left_hip",
+    "right_hip",
+    "left_knee",
+    "right_knee",
+    "left_ankle",
+    "right_ankle",
+]
 CATEGORIES = [(1, "person"), (4, "robot"), (90, "never seen")]
 
 
@@ -167,7 +182,7 @@ def test_cocos_sigmas_are_for_cocos_names():
 
 
 def test_perfect_points_are_all_found_and_the_threshold_says_so():
-    predictions, batch = random_scenes(0)
+    _, batch = random_scenes(0)
     found = []
     for target in batch["targets"]:
         records = [r for r in json.loads(target["ground_truth"]) if r["num_keypoints"] and not r["iscrowd"]]

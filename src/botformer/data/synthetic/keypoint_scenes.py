@@ -116,7 +116,7 @@ def _dart(
     outline = (_turned(np.concatenate([_OUTLINE, mirrored]), heading) * length + centre) * _FINE
     corners = [tuple(corner) for corner in outline.tolist()]
     draw.polygon(corners, fill=tuple(int(c) for c in rng.integers(150, 256, 3)))
-    fine = Image.new("L", (SCENE_PX * _FINE,) * 2)
+    fine = Image.new("L", (SCENE_PX * _FINE, SCENE_PX * _FINE))
     ImageDraw.Draw(fine).polygon(corners, fill=255)
     return np.asarray(fine.reduce(_FINE)) >= 128
 
@@ -135,7 +135,7 @@ def _rectangle(draw: ImageDraw.ImageDraw, centre: np.ndarray, size: np.ndarray, 
 
 def _record(point: np.ndarray, hidden: bool) -> tuple[float, float, int]:
     """COCO's coordinates name pixels, and count whole ones."""
-    if not (0 <= point.min() and point.max() < SCENE_PX):
+    if point.min() < 0 or point.max() >= SCENE_PX:
         return 0, 0, 0
     x, y = (round(float(side), 2) for side in point - PIXEL_MIDDLE)
     return x, y, 1 if hidden else 2
