@@ -68,18 +68,19 @@ def main() -> None:
         recipe,
         given.out / "run",
     )
+    seconds = round(perf_counter() - start)
     rows = [
-        {"images": len(source), "objects": source.objects, "steps": given.steps, "what": kind}
+        {"images": len(source), "objects": source.objects, "steps": given.steps, "seconds": seconds, "what": kind}
         | {name: metrics[f"{kind}_{name}"] for name in ("AP", "AP50", "AP75")}
         for kind in ("box", "keypoints")
     ]
     command = f"python benchmarks/keypoints_overfit.py --data DIR --images {given.images} --steps {given.steps}"
     title = "Key points of a few COCO photographs: overfit sanity check (training images, not a result)"
-    write_receipt(RESULTS / "keypoints_overfit.json", title, command, rows, perf_counter() - start, NOTES)
+    write_receipt(RESULTS / "keypoints_overfit.json", title, command, rows, 0, NOTES)
 
 
 def write_subset(source: DetectionDataset, out: Path, count: int) -> DetectionDataset:
-    """The first `count` images that fit, as a COCO file of their own beside nothing: the images stay where they are."""
+    """The first `count` images that fit, as an annotation file of their own; the images stay where they are."""
     records = map(source.image, range(len(source)))
     chosen = [
         record
