@@ -46,7 +46,7 @@ def test_proposals_are_torchvisions_for_the_same_guesses():
     network, rpn_output = network_and_guesses()
     anchors = torch.cat(rpn_output.anchors_xyxy)
     deltas, logits = torch.cat(rpn_output.deltas, 1), torch.cat(rpn_output.logits, 1)
-    decoded = torch.stack([network.coder.decode_single(delta, anchors) for delta in deltas])
+    decoded = torch.stack([network.coder.decode(delta, anchors) for delta in deltas])
     counts = [len(level) for level in rpn_output.anchors_xyxy]
     expected, _ = torchvisions_network(64).filter_proposals(decoded, logits, SIZES, counts)
     ours = network.propose(rpn_output, SIZES, candidates=100)
@@ -63,13 +63,13 @@ def test_objectness_is_torchvisions_where_the_sample_is_full():
     anchors = torch.cat(rpn_output.anchors_xyxy)
     targets = [{"boxes": image.boxes_xyxy} for image in objects()]
     labels, matched = theirs.assign_targets_to_anchors([anchors, anchors], targets)
-    wanted = network.coder.encode([m.clone() for m in matched], [anchors, anchors])
+    wanted = [network.coder.encode(boxes, anchors) for boxes in matched]
     torch.manual_seed(3)
     expected, _ = theirs.compute_loss(
         torch.cat(rpn_output.logits, 1).reshape(-1, 1),
         torch.cat(rpn_output.deltas, 1).reshape(-1, 4),
         labels,
-        list(wanted),
+        wanted,
     )
     torch.manual_seed(3)
     torch.testing.assert_close(network.losses(rpn_output, objects())["loss_objectness"], expected)

@@ -16,7 +16,7 @@ from botformer.plots import style
 from botformer.plots.box_labels import Label, write_labels
 from botformer.plots.fonts import TextRenderer
 
-# Bright enough for a dark micrograph, deep enough for snow; neighbours in the list are told apart by lightness too.
+# Bright enough for a dark micrograph, deep enough for snow; neighbours in the list differ in lightness too.
 _COLOURS = (
     "#4fb8ff", "#ff9f1c", "#2fd48a", "#ff74c8", "#f7ec4a", "#ff5a4d",
     "#b4f03c", "#45e6e6", "#a98bff", "#d9a066", "#5c7cff", "#f2b8ff",

@@ -53,13 +53,13 @@ def _crop_runs(runs: dict[str, Any], box_xyxy: Box, size: int) -> np.ndarray:
     lengths = np.diff(ends, prepend=left * height)
     columns = np.repeat(np.arange(len(lengths)) % 2, lengths).reshape(right - left, height)
     window = columns[:, top:bottom].T.astype(np.float32)
-    # The share of a cell that is covered: along rows and along columns one after the other.
+    # The fraction of a cell that is covered: along rows and along columns one after the other.
     covered = _overlaps(y1, y2, size, top, bottom) @ window @ _overlaps(x1, x2, size, left, right).T
     return (covered >= 0.5 - 1e-5).astype(np.uint8)
 
 
 def _overlaps(low: float, high: float, cells: int, first: int, last: int) -> np.ndarray:
-    """float32 (cells, last - first): which share of each of the cells between low and high each pixel makes up."""
+    """float32 (cells, last - first): which fraction of each of the cells between low and high each pixel makes up."""
     edges = low + (high - low) / cells * np.arange(cells + 1)
     before = np.clip(edges[:, None] - np.arange(first, last), 0.0, 1.0)
     return (np.diff(before, axis=0) * (cells / (high - low))).astype(np.float32)

@@ -21,8 +21,8 @@ def open_yolo(data_yaml: Path, split: str, max_bad_records: int = 20) -> Detecti
     """A split of a YOLO data set: "train", "validation", or any other key of its data.yaml.
 
     Images lie in `.../images`, a text file for each in `.../labels`: a line is `class x y width height` or
-    `class x y x y x y ...`, as shares of the image. Class c of data.yaml gets category id c; annotation ids are line
-    numbers. An image without a file has no objects. What is left out is told as in `coco.open_coco`.
+    `class x y x y x y ...`, as fractions of the image. Class c of data.yaml gets category id c; annotation ids are line
+    numbers. An image without a file has no objects. What is left out is reported as in `coco_reader.open_coco`.
 
     Raises:
         InputError: `supervision` is not installed, data.yaml or a folder is missing or broken, too many bad lines.

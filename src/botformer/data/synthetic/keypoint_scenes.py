@@ -135,7 +135,7 @@ def _rectangle(draw: ImageDraw.ImageDraw, centre: np.ndarray, size: np.ndarray, 
 
 def _record(point: np.ndarray, hidden: bool) -> tuple[float, float, int]:
     """COCO's coordinates name pixels, and count whole ones."""
-    if not (point.min() >= 0 and point.max() < SCENE_PX):
+    if point.min() < 0 or point.max() >= SCENE_PX:
         return 0, 0, 0
     x, y = (round(float(side), 2) for side in point - PIXEL_MIDDLE)
     return x, y, 1 if hidden else 2

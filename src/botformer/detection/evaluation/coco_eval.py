@@ -161,9 +161,9 @@ class CocoEvaluator:
         on the same images flatters. -1 where there is nothing to be found, and there are no false positives.
         """
         matches = [matches for _, matches in self._matches(kind)]
-        shares = {iou: detection_accuracy(matches, iou, score_threshold) for iou in ious}
+        accuracy = {iou: detection_accuracy(matches, iou, score_threshold) for iou in ious}
         objects = sum(part.ious.shape[1] for part in matches)
-        return shares if objects else {iou: -1.0 if share == 1 else share for iou, share in shares.items()}
+        return accuracy if objects else {iou: -1.0 if value == 1 else value for iou, value in accuracy.items()}
 
     def per_image(self, kind: Kind, score_threshold: float) -> dict[int, float]:
         """image id -> TP / (TP + FP + FN) at IoU 0.5, for the best and the worst images; 1 where both are empty."""
