@@ -14,9 +14,9 @@ MAPS = torch.rand(2, 3, 5, 4, generator=torch.Generator().manual_seed(0))
 
 @pytest.mark.parametrize("options", [ModelOptions(), Settings(norm_epsilon=1e-5, norm_momentum=0.1)])
 def test_the_default_is_pytorchs(options):
-    ours, theirs = make_norm(3, options), nn.BatchNorm2d(3)
-    assert torch.equal(ours(MAPS), theirs(MAPS))
-    assert all(torch.equal(value, theirs.state_dict()[name]) for name, value in ours.state_dict().items())
+    ours, peer = make_norm(3, options), nn.BatchNorm2d(3)
+    assert torch.equal(ours(MAPS), peer(MAPS))
+    assert all(torch.equal(value, peer.state_dict()[name]) for name, value in ours.state_dict().items())
 
 
 def test_epsilon_momentum_and_scale_are_those_given():

@@ -162,8 +162,8 @@ def test_a_run_is_continued_where_it_was_stopped(name, recipe, folder, data, tmp
 def test_names_of_today_are_left_alone():
     tensors = {"backbone.conv1.weight": 1, "box_head.fc1.weight": 2, "fpn.lateral.c2.weight": 3}
     assert stored_names.tensors(tensors) == tensors
-    theirs = {"boxes": 1, "masks.weight": 2}  # of somebody else's network, which has no pyramid
-    assert stored_names.tensors(theirs) == theirs
+    foreign = {"boxes": 1, "masks.weight": 2}  # of somebody else's network, which has no pyramid
+    assert stored_names.tensors(foreign) == foreign
 
 
 def test_a_recipe_is_stored_without_what_its_row_says_about_itself():

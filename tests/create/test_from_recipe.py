@@ -27,36 +27,36 @@ def detection_task(name, weights="", categories=KINDS):
     )
 
 
-def differing(ours, theirs):
-    """Names of ours that are not, value for value, in theirs."""
-    return {name for name, value in ours.items() if name not in theirs or not torch.equal(value, theirs[name])}
+def differing(ours, loaded):
+    """Names of ours that are not, value for value, in loaded."""
+    return {name for name, value in ours.items() if name not in loaded or not torch.equal(value, loaded[name])}
 
 
 def test_a_classifier_s_run_gives_the_backbone(colours, tmp_path, caplog):
     run = tmp_path / "run"
     quick = ["--run.max-steps=1", "--run.batch-size=8", "--run.workers=0", "--images.size=64"]
     assert cli.main(["train", "digits", "--data", str(colours), "--out", str(run), *quick]) == 0
-    theirs = botformer.load(run).model.state_dict()
+    loaded = botformer.load(run).model.state_dict()
     with caplog.at_level("INFO"):
         ours = detection_task("botnet_nano", run).model.backbone.state_dict()
-    assert differing(ours, theirs) == set()
+    assert differing(ours, loaded) == set()
     assert "into the backbone" in caplog.text
     assert "2 in the file but not in the model: fc.bias, fc.weight" in caplog.text
-    assert differing(detection_task("botnet_nano").model.backbone.state_dict(), theirs)
+    assert differing(detection_task("botnet_nano").model.backbone.state_dict(), loaded)
 
 
 def test_a_resnet50_of_torchvision_gives_all_but_the_attention_of_c5(tmp_path, caplog):
-    theirs = torchvision.models.resnet50().state_dict()
-    for name, value in theirs.items():
+    loaded = torchvision.models.resnet50().state_dict()
+    for name, value in loaded.items():
         if name.endswith(("running_mean", "running_var")):
             value.uniform_(0.5, 1.5)
-    save_file(theirs, tmp_path / "resnet50.safetensors")
+    save_file(loaded, tmp_path / "resnet50.safetensors")
     with caplog.at_level("INFO"):
         ours = detection_task("botnet50", tmp_path / "resnet50.safetensors").model.backbone.state_dict()
-    left = differing(ours, theirs)
+    left = differing(ours, loaded)
     assert left
     assert all(re.fullmatch(r"layer4\.\d\.conv2\..*", name) for name in left)
-    assert {name for name in ours if not re.fullmatch(r"layer4\.\d\.conv2\..*", name)} <= theirs.keys()
+    assert {name for name in ours if not re.fullmatch(r"layer4\.\d\.conv2\..*", name)} <= loaded.keys()
     assert "stays random" not in caplog.text
 
 

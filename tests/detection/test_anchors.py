@@ -12,9 +12,9 @@ def test_square_anchors_are_torchvisions_moved_to_the_middle_of_the_cell():
     maps = [torch.zeros(1, 1, 256 // stride, 192 // stride) for stride in STRIDES]
     ours = Anchors(STRIDES, Settings(anchor_ratios=(1.0,)))(maps)
     generator = AnchorGenerator(tuple((8 * stride,) for stride in STRIDES), ((1.0,),) * 5)
-    theirs = generator(ImageList(torch.zeros(1, 3, 256, 192), [(256, 192)]), maps)[0]
+    peer = generator(ImageList(torch.zeros(1, 3, 256, 192), [(256, 192)]), maps)[0]
     shift = torch.cat([torch.full((len(level), 1), stride / 2) for level, stride in zip(ours, STRIDES, strict=True)])
-    torch.testing.assert_close(torch.cat(ours), theirs + shift, rtol=0, atol=0)
+    torch.testing.assert_close(torch.cat(ours), peer + shift, rtol=0, atol=0)
 
 
 def test_anchors_keep_their_area_and_take_the_ratios_of_height_to_width():

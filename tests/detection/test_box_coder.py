@@ -17,11 +17,11 @@ def boxes(count, seed):
 @pytest.mark.parametrize("count", [0, 1, 7, 1000])
 @pytest.mark.parametrize("weights", [(1.0, 1.0, 1.0, 1.0), (10.0, 10.0, 5.0, 5.0), (0.1, 0.3, 0.7, 3.3)])
 def test_boxes_are_encoded_and_decoded_as_by_torchvision(count, weights):
-    ours, theirs = BoxCoder(weights), private.BoxCoder(weights)
+    ours, peer = BoxCoder(weights), private.BoxCoder(weights)
     references, targets = boxes(count, 1), boxes(count, 2)
     offsets = ours.encode(targets, references)
-    assert torch.equal(offsets, theirs.encode_single(targets, references))
-    assert torch.equal(ours.decode(offsets, references), theirs.decode_single(offsets, references))
+    assert torch.equal(offsets, peer.encode_single(targets, references))
+    assert torch.equal(ours.decode(offsets, references), peer.decode_single(offsets, references))
     growth = (targets[:, 2:] - targets[:, :2]) / (references[:, 2:] - references[:, :2])
     within = (growth < 60).all(1)  # beyond, decoding gives a smaller box
     torch.testing.assert_close(ours.decode(offsets, references)[within], targets[within], rtol=1e-3, atol=1e-3)

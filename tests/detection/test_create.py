@@ -39,8 +39,8 @@ def test_batch_norm_of_the_backbone_follows_the_detector():
 
 
 def test_a_network_of_timm_is_a_backbone():
-    theirs = timm.create_model("resnet18", features_only=True, out_indices=(1, 2, 3, 4))
-    detector = botformer.create_detector("faster_rcnn", theirs, 3, 64, **SMALL).eval()
+    peer = timm.create_model("resnet18", features_only=True, out_indices=(1, 2, 3, 4))
+    detector = botformer.create_detector("faster_rcnn", peer, 3, 64, **SMALL).eval()
     assert len(detector([torch.rand(3, 64, 64)])) == 1
 
 

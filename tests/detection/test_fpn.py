@@ -20,12 +20,12 @@ def maps(sizes):
 
 def test_p2_to_p5_are_torchvisions_pyramid_with_the_same_weights():
     pyramid = FeaturePyramid(CHANNELS, STRIDES, Settings(fpn_channels=5)).eval()
-    theirs = FeaturePyramidNetwork(list(CHANNELS.values()), 5)
+    peer = FeaturePyramidNetwork(list(CHANNELS.values()), 5)
     for index, name in enumerate(CHANNELS):
-        theirs.inner_blocks[index][0].load_state_dict(pyramid.lateral[name].state_dict())
-        theirs.layer_blocks[index][0].weight = pyramid.smooth[name.replace("c", "p")].weight
+        peer.inner_blocks[index][0].load_state_dict(pyramid.lateral[name].state_dict())
+        peer.layer_blocks[index][0].weight = pyramid.smooth[name.replace("c", "p")].weight
     inputs = maps({"c2": (17, 12), "c3": (9, 6), "c4": (5, 3), "c5": (3, 2)})
-    ours, expected = pyramid(inputs), list(theirs(inputs).values())
+    ours, expected = pyramid(inputs), list(peer(inputs).values())
     assert list(ours) == ["p2", "p3", "p4", "p5", "p6"]
     for (_, out), want in zip(list(ours.items())[:4], expected, strict=True):
         torch.testing.assert_close(out * (1 + 1e-4) ** 0.5, want)  # a BatchNorm that has seen nothing divides by this

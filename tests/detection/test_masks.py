@@ -37,9 +37,9 @@ def test_targets_by_way_of_crops_agree_with_torchvisions_from_whole_masks():
     matched_idx = torch.randint(3, (20,))
     regions = boxes[matched_idx] + torch.randn(20, 4) * 3
     ours = mask_targets(crop_masks(masks, boxes, 112), boxes, matched_idx, regions, 28)
-    theirs = project_masks_on_boxes(masks, regions - 0.5, matched_idx, 28)
-    assert (ours - theirs).abs().mean() < 0.01
-    assert overlap(ours >= 0.5, theirs >= 0.5) > 0.97
+    peer = project_masks_on_boxes(masks, regions - 0.5, matched_idx, 28)
+    assert (ours - peer).abs().mean() < 0.01
+    assert overlap(ours >= 0.5, peer >= 0.5) > 0.97
 
 
 def test_outside_its_box_an_object_is_not():

@@ -137,15 +137,15 @@ def test_losses_and_detections_carry_torchvisions_names(kind):
 
     anchors = AnchorGenerator(((16, 32),), ((1.0,),))
     if kind == "mask_rcnn":
-        theirs = MaskRCNN(Tiny(), 3, min_size=64, max_size=64, rpn_anchor_generator=anchors, box_score_thresh=0.0)
+        peer = MaskRCNN(Tiny(), 3, min_size=64, max_size=64, rpn_anchor_generator=anchors, box_score_thresh=0.0)
     else:
-        theirs = KeypointRCNN(
+        peer = KeypointRCNN(
             Tiny(), 3, min_size=64, max_size=64, rpn_anchor_generator=anchors, num_keypoints=3, box_score_thresh=0.0
         )
     images, targets = two_scenes()
     ours = small_detector(kind, settings=replace(SMALL, score_threshold=0.0))
-    assert ours.losses(images, targets).keys() == theirs(images, targets).keys()
-    found, expected = ours.eval()(images)[0], theirs.eval()(images)[0]
+    assert ours.losses(images, targets).keys() == peer(images, targets).keys()
+    found, expected = ours.eval()(images)[0], peer.eval()(images)[0]
     assert found.keys() == expected.keys()
     for name, value in expected.items():
         if name != "masks":

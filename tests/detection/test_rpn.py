@@ -59,13 +59,13 @@ def test_proposals_are_torchvisions_for_the_same_guesses():
 
 def test_objectness_is_torchvisions_where_the_sample_is_full():
     network, rpn_output = network_and_guesses()
-    theirs = torchvisions_network(64)
+    peer = torchvisions_network(64)
     anchors = torch.cat(rpn_output.anchors_xyxy)
     targets = [{"boxes": image.boxes_xyxy} for image in objects()]
-    labels, matched = theirs.assign_targets_to_anchors([anchors, anchors], targets)
+    labels, matched = peer.assign_targets_to_anchors([anchors, anchors], targets)
     wanted = [network.coder.encode(boxes, anchors) for boxes in matched]
     torch.manual_seed(3)
-    expected, _ = theirs.compute_loss(
+    expected, _ = peer.compute_loss(
         torch.cat(rpn_output.logits, 1).reshape(-1, 1),
         torch.cat(rpn_output.deltas, 1).reshape(-1, 4),
         labels,

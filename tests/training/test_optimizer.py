@@ -39,13 +39,13 @@ def test_only_kernels_shrink_without_a_gradient(name: str) -> None:
 
 
 def test_sgd_is_nesterov_with_momentum() -> None:
-    ours, theirs = Small(), Small()
+    ours, peer = Small(), Small()
     optimizer = make_optimizer(ours, set(), Optimizer(learning_rate=0.1, weight_decay=0.0))
-    reference = torch.optim.SGD([theirs.kernel], lr=0.1, momentum=0.9, nesterov=True)
+    reference = torch.optim.SGD([peer.kernel], lr=0.1, momentum=0.9, nesterov=True)
     for gradient in (1.0, -2.0, 0.5):
         step(optimizer, gradient)
         step(reference, gradient)
-    assert torch.equal(ours.kernel, theirs.kernel)
+    assert torch.equal(ours.kernel, peer.kernel)
 
 
 def test_learning_rate_reaches_every_group() -> None:
@@ -73,8 +73,8 @@ def test_restored_state_continues_to_the_bit_in_the_layout_of_the_parameters(nam
     assert buffer.is_contiguous(memory_format=torch.channels_last)
     step(optimizer, -0.3)
     step(restored, -0.3)
-    for ours, theirs in zip(model.parameters(), copy.parameters(), strict=True):
-        assert torch.equal(ours, theirs)
+    for ours, peer in zip(model.parameters(), copy.parameters(), strict=True):
+        assert torch.equal(ours, peer)
 
 
 @pytest.mark.parametrize(

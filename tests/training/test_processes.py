@@ -93,6 +93,6 @@ def test_two_processes_give_the_losses_and_metrics_of_one(tmp_path: Path) -> Non
     assert both.exitcode == 0
     one, two = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))
     assert [(r["kind"], r["step"]) for r in one] == [(r["kind"], r["step"]) for r in two]
-    for ours, theirs in zip(one, two, strict=True):
+    for ours, peer in zip(one, two, strict=True):
         for name in ours.keys() - {*STOPWATCH, "kind"}:
-            assert theirs[name] == pytest.approx(ours[name], rel=1e-4), (ours["step"], name)
+            assert peer[name] == pytest.approx(ours[name], rel=1e-4), (ours["step"], name)

@@ -50,14 +50,14 @@ def test_cosine_peaks_after_the_warm_up_and_would_end_at_zero() -> None:
 def test_step_equals_torch_with_a_warm_up_from_a_fraction_of_the_peak() -> None:
     start = 0.0067 / 0.08
     schedule = Schedule(kind="step", warmup_epochs=0.5, warmup_start=start, milestones=(2 / 3, 8 / 9))
-    theirs = optimizer()
-    warm_up = LinearLR(theirs, start_factor=start, total_iters=5)
-    falls = MultiStepLR(theirs, milestones=[80 - 5, 107 - 5], gamma=0.1)  # counted from the end of the warm-up
-    scheduler = SequentialLR(theirs, [warm_up, falls], milestones=[5])
+    peer = optimizer()
+    warm_up = LinearLR(peer, start_factor=start, total_iters=5)
+    falls = MultiStepLR(peer, milestones=[80 - 5, 107 - 5], gamma=0.1)  # counted from the end of the warm-up
+    scheduler = SequentialLR(peer, [warm_up, falls], milestones=[5])
     expected = []
     for _ in range(STEPS):
-        expected.append(theirs.param_groups[0]["lr"])
-        theirs.step()
+        expected.append(peer.param_groups[0]["lr"])
+        peer.step()
         scheduler.step()
     assert ours(schedule) == pytest.approx(expected, rel=1e-9)
 

@@ -65,7 +65,7 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
 
 
 def training_step(entry: Entry, backbone: str, images: DetectionImages, batch: int, device: torch.device) -> Call:
-    """A call that returns the losses (4,) except `loss_mask`: `_as_torchvision` changes the borders of masks a little."""
+    """A call that returns the losses (4,) but `loss_mask`: `_as_torchvision` changes the borders of masks a little."""
     detector: Any = create_detector("mask_rcnn", backbone, CLASSES, images.size)
     detector = detector.train().to(device, memory_format=torch.channels_last)
     inputs: list[tuple[Any, ...]] = [(send_to_device(loaded, device),) for loaded in _batches(images, batch, INPUTS)]

@@ -25,7 +25,7 @@ def match(
     """
     best = boxes_xyxy.new_zeros(len(boxes_xyxy))
     matched_idx = torch.zeros(len(boxes_xyxy), dtype=torch.int64, device=boxes_xyxy.device)
-    rescued = torch.zeros_like(matched_idx, dtype=torch.bool)
+    low_quality = torch.zeros_like(matched_idx, dtype=torch.bool)
     step = max(1, _PAIRS_AT_ONCE // max(1, len(boxes_xyxy)))
     for start in range(0, len(objects_xyxy), step):
         iou = box_iou(objects_xyxy[start : start + step], boxes_xyxy)
@@ -35,6 +35,6 @@ def match(
         matched_idx = torch.where(better, index + start, matched_idx)
         if allow_low_quality_matches:
             nearest = iou.max(1, keepdim=True).values
-            rescued |= ((iou == nearest) & (nearest > 0)).any(0)
+            low_quality |= ((iou == nearest) & (nearest > 0)).any(0)
     background = torch.where(best < negative_iou, BELOW_LOW, BETWEEN_THRESHOLDS)
-    return torch.where(rescued | (best >= positive_iou), matched_idx, background)
+    return torch.where(low_quality | (best >= positive_iou), matched_idx, background)

@@ -19,7 +19,7 @@ _EACH = 3
 
 
 def draw_best_and_worst(
-    source: DetectionDataset,
+    dataset: DetectionDataset,
     evaluator: CocoEvaluator,
     kind: Kind,
     threshold: float,
@@ -31,7 +31,7 @@ def draw_best_and_worst(
     Images are ranked by TP / (TP + FP + FN) at IoU 0.5, those of equal rank by how many objects they have, so that
     empty ones come last among both.
     """
-    positions = {source.image(index).id: index for index in range(len(source))}
+    positions = {dataset.image(index).id: index for index in range(len(dataset))}
     accuracies = evaluator.per_image(kind, threshold)
     objects = {image_id: _objects(evaluator.images[image_id]) for image_id in accuracies}
     best = sorted(accuracies, key=lambda image_id: (-accuracies[image_id], -objects[image_id], positions[image_id]))[
@@ -39,18 +39,18 @@ def draw_best_and_worst(
     ]
     worst = sorted(accuracies, key=lambda image_id: (accuracies[image_id], -objects[image_id], positions[image_id]))
     worst = [image_id for image_id in worst if image_id not in best][:_EACH]
-    names = {category.id: category.name for category in source.categories}
+    names = {category.id: category.name for category in dataset.categories}
     pairs = []
     for sort, image_ids in (("best", best), ("worst", worst)):
         for image_id in image_ids:
-            record = source.image(positions[image_id])
-            image = np.array(decode(source.folder / record.file, record.file, max_megapixels))
+            record = dataset.image(positions[image_id])
+            image = np.array(decode(dataset.folder / record.file, record.file, max_megapixels))
             found = [
                 record for record in json.loads(evaluator.images[image_id]["found"]) if record["score"] >= threshold
             ]
-            truth = _truth(image, record, source, kind)
+            truth = _truth(image, record, dataset, kind)
             title = f"{sort}: {accuracies[image_id]:.2f} = TP / (TP + FP + FN) · {record.file}{_ignored(truth, record)}"
-            pairs.append((title, truth, _prediction(image, found, names, source, kind)))
+            pairs.append((title, truth, _prediction(image, found, names, dataset, kind)))
     plots.draw_pairs(pairs, out)
 
 
@@ -64,7 +64,7 @@ def _ignored(truth: Shown, record: ImageRecord) -> str:
     return f" · {count} ignored, not drawn" if count else ""
 
 
-def _truth(image: np.ndarray, record: ImageRecord, source: DetectionDataset, kind: Kind) -> Shown:
+def _truth(image: np.ndarray, record: ImageRecord, dataset: DetectionDataset, kind: Kind) -> Shown:
     """Without what is ignored: crowds, and what has a box alone where masks or key points are measured."""
     objects = [
         annotation
@@ -76,15 +76,17 @@ def _truth(image: np.ndarray, record: ImageRecord, source: DetectionDataset, kin
     return Shown(
         image,
         np.array([annotation.box_xyxy for annotation in objects], dtype=np.float64).reshape(-1, 4),
-        [source.categories[annotation.label - 1].name for annotation in objects],
+        [dataset.categories[annotation.label - 1].name for annotation in objects],
         masks=_masks([annotation.segmentation for annotation in objects], image) if kind == "mask" else None,
-        keypoints=_keypoints([annotation.keypoints for annotation in objects], source) if kind == "keypoints" else None,
-        skeleton=source.skeleton,
+        keypoints=_keypoints([annotation.keypoints for annotation in objects], dataset)
+        if kind == "keypoints"
+        else None,
+        skeleton=dataset.skeleton,
     )
 
 
 def _prediction(
-    image: np.ndarray, found: list[dict[str, Any]], names: dict[int, str], source: DetectionDataset, kind: Kind
+    image: np.ndarray, found: list[dict[str, Any]], names: dict[int, str], dataset: DetectionDataset, kind: Kind
 ) -> Shown:
     boxes = np.array([record["bbox"] for record in found], dtype=np.float64).reshape(-1, 4)
     boxes[:, 2:] += boxes[:, :2]
@@ -94,14 +96,14 @@ def _prediction(
         [names[record["category_id"]] for record in found],
         np.array([record["score"] for record in found]),
         _masks([record["segmentation"] for record in found], image) if kind == "mask" else None,
-        _keypoints([_visible(record["keypoints"]) for record in found], source) if kind == "keypoints" else None,
-        source.skeleton,
+        _keypoints([_visible(record["keypoints"]) for record in found], dataset) if kind == "keypoints" else None,
+        dataset.skeleton,
     )
 
 
-def _keypoints(keypoints: list[Any], source: DetectionDataset) -> np.ndarray:
+def _keypoints(keypoints: list[Any], dataset: DetectionDataset) -> np.ndarray:
     """COCO's key points -> (n, K, 3) x, y, v, in pixels from the image's edge as boxes are."""
-    points = np.array(keypoints, dtype=np.float64).reshape(-1, len(source.keypoint_names), 3)
+    points = np.array(keypoints, dtype=np.float64).reshape(-1, len(dataset.keypoint_names), 3)
     return points + (PIXEL_MIDDLE, PIXEL_MIDDLE, 0)
 
 

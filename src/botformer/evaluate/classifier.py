@@ -34,12 +34,12 @@ def evaluate_classifier(options: EvaluateOptions, loaded: Loaded, accelerator: A
     """
     model, model_config = loaded
     assert isinstance(model, Classifier)
-    source = open_classification_dataset(options.data, options.split)
+    dataset = open_classification_dataset(options.data, options.split)
     names = model_config["class_names"]
-    _check_classes(names, source, options)
+    _check_classes(names, dataset, options)
     batch_size = _BATCH_SIZE if options.batch_size is None else options.batch_size
     part = dict(rank=accelerator.process_index, world=accelerator.num_processes)
-    batches = evaluation_batches(source, Images(**model_config["images"]), batch_size, options.workers, **part)
+    batches = evaluation_batches(dataset, Images(**model_config["images"]), batch_size, options.workers, **part)
     task = ClassificationTask(model, model_config, set()).to(accelerator.device)
     accuracy, skipped = measure(task, batches, accelerator, options.on_progress)
     if not accelerator.is_main_process:
@@ -56,7 +56,7 @@ def evaluate_classifier(options: EvaluateOptions, loaded: Loaded, accelerator: A
             "skipped": {"images": skipped},
         }
     )
-    place = {source.name(index): index for index in range(len(source))}
+    place = {dataset.name(index): index for index in range(len(dataset))}
     predictions = sorted(accuracy.predictions(names), key=lambda record: place[record["file_name"]])
     options.out.mkdir(parents=True, exist_ok=True)
     write_text(options.out / "predictions.json", json.dumps(predictions, ensure_ascii=False) + "\n")
@@ -65,9 +65,9 @@ def evaluate_classifier(options: EvaluateOptions, loaded: Loaded, accelerator: A
     return metrics
 
 
-def _check_classes(names: list[str], source: ClassificationDataset, options: EvaluateOptions) -> None:
-    if list(source.class_names) != names:
+def _check_classes(names: list[str], dataset: ClassificationDataset, options: EvaluateOptions) -> None:
+    if list(dataset.class_names) != names:
         raise InputError(
-            f"{options.checkpoint} knows {len(names)} classes ({and_more(names, _LISTED)}), {source.where} has "
-            f"{len(source.class_names)} ({and_more(source.class_names, _LISTED)}); they must be the same ones"
+            f"{options.checkpoint} knows {len(names)} classes ({and_more(names, _LISTED)}), {dataset.where} has "
+            f"{len(dataset.class_names)} ({and_more(dataset.class_names, _LISTED)}); they must be the same ones"
         )

@@ -42,15 +42,15 @@ def evaluate_detector(options: EvaluateOptions, loaded: Loaded, accelerator: Acc
     assert isinstance(model, Detector)
     categories = [(number, name) for number, name in model_config["categories"]]
     with_keypoints = model.kind == "keypoint_rcnn"
-    source = open_detection_dataset(options.data, options.split, with_keypoints)
-    _check_categories(categories, source, options)
+    dataset = open_detection_dataset(options.data, options.split, with_keypoints)
+    _check_categories(categories, dataset, options)
     if with_keypoints:
-        _check_keypoints(model_config["keypoint_names"], source, options)
-    groups = {} if options.by is None else _groups(source, options.by)
+        _check_keypoints(model_config["keypoint_names"], dataset, options)
+    groups = {} if options.by is None else _groups(dataset, options.by)
     batch_size = _BATCH_SIZE if options.batch_size is None else options.batch_size
     part = dict(rank=accelerator.process_index, world=accelerator.num_processes)
     images = DetectionImages(**model_config["images"])
-    batches = detection_evaluation_batches(source, images, batch_size, options.workers, **part)
+    batches = detection_evaluation_batches(dataset, images, batch_size, options.workers, **part)
     task: Any = DetectionTask(model, model_config, categories, set()).to(accelerator.device)
     evaluator, skipped = measure(task, batches, accelerator, options.on_progress)
     if not accelerator.is_main_process:
@@ -61,7 +61,7 @@ def evaluate_detector(options: EvaluateOptions, loaded: Loaded, accelerator: Acc
         | {"max_detections": evaluator.max_detections, "threshold_chosen_on": _CHOSEN_HERE}
         | _measured(evaluator)
         | _of_groups(evaluator, options.by, groups)
-        | {"skipped": {"images": skipped, "annotations": [problem._asdict() for problem in source.problems]}}
+        | {"skipped": {"images": skipped, "annotations": [problem._asdict() for problem in dataset.problems]}}
     )
     out = options.out
     out.mkdir(parents=True, exist_ok=True)
@@ -75,7 +75,7 @@ def evaluate_detector(options: EvaluateOptions, loaded: Loaded, accelerator: Acc
     draw_precision_recall(curves, out / "precision_recall.png")
     kind = evaluator.kinds[-1]
     threshold = metrics[kind]["best_f1"]["threshold"]
-    draw_best_and_worst(source, evaluator, kind, threshold, images.max_megapixels, out / "best_and_worst.png")
+    draw_best_and_worst(dataset, evaluator, kind, threshold, images.max_megapixels, out / "best_and_worst.png")
     return metrics
 
 
@@ -123,37 +123,37 @@ def _numbers(evaluator: CocoEvaluator, kind: Kind, threshold: float) -> dict[str
     }
 
 
-def _groups(source: DetectionDataset, key: str) -> dict[str, list[int]]:
+def _groups(dataset: DetectionDataset, key: str) -> dict[str, list[int]]:
     """Value of the key -> ids of the images, in the order of the values. Raises where no image has the key."""
     groups: dict[str, list[int]] = {}
     keys: set[str] = set()
-    for index in range(len(source)):
-        image = source.image(index)
+    for index in range(len(dataset)):
+        image = dataset.image(index)
         keys |= image.more.keys()
         groups.setdefault(str(image.more.get(key, "(none)")), []).append(image.id)
     if key not in keys:
         raise InputError(
-            f"--by {key}: no image record of {source.where} has that key with a text or a number; the keys there: "
+            f"--by {key}: no image record of {dataset.where} has that key with a text or a number; the keys there: "
             f"{', '.join(sorted(keys)) or 'none'}"
         )
     return dict(sorted(groups.items()))
 
 
-def _check_categories(known: list[tuple[int, str]], source: DetectionDataset, options: EvaluateOptions) -> None:
-    there = [(category.id, category.name) for category in source.categories]
+def _check_categories(known: list[tuple[int, str]], dataset: DetectionDataset, options: EvaluateOptions) -> None:
+    there = [(category.id, category.name) for category in dataset.categories]
     if there != known:
         raise InputError(
-            f"{options.checkpoint} knows {len(known)} categories ({_listed(known, there)}), {source.where} has "
+            f"{options.checkpoint} knows {len(known)} categories ({_listed(known, there)}), {dataset.where} has "
             f"{len(there)} ({_listed(there, known)}); ids and names must be the same ones: change the 'categories' of "
             "the annotations (and the category_id of what belongs to them), or evaluate a detector trained on them"
         )
 
 
-def _check_keypoints(known: Sequence[str], source: DetectionDataset, options: EvaluateOptions) -> None:
-    if list(source.keypoint_names) != list(known):
+def _check_keypoints(known: Sequence[str], dataset: DetectionDataset, options: EvaluateOptions) -> None:
+    if list(dataset.keypoint_names) != list(known):
         raise InputError(
-            f"{options.checkpoint} detects the key points {', '.join(known)}; {source.where} has "
-            f"{', '.join(source.keypoint_names) or 'none'}; they must be the same ones in the same order: change the "
+            f"{options.checkpoint} detects the key points {', '.join(known)}; {dataset.where} has "
+            f"{', '.join(dataset.keypoint_names) or 'none'}; they must be the same ones in the same order: change the "
             "annotations, or evaluate a detector that was trained on such key points"
         )
 

@@ -110,12 +110,12 @@ def _draw_learning_rate(axes: Axes, train: Records) -> None:
 
 
 def _metric_panels(evaluation: Records) -> list[list[str]]:
-    """Metrics that are shares (0 to 1) stand in one panel, every other one in its own; at least one panel."""
+    """Metrics that are fractions (0 to 1) stand in one panel, every other one in its own; at least one panel."""
     no_curve = {"images", *_evaluation_losses(evaluation)}  # how many were counted is no metric
     names = [name for name in _names(evaluation) if name not in no_curve]
-    shares = [name for name in names if _within_0_and_1(_series(evaluation, name)[1])]
-    panels = [shares] if shares or not names else []
-    return panels + [[name] for name in names if name not in shares]
+    fractions = [name for name in names if _within_0_and_1(_series(evaluation, name)[1])]
+    panels = [fractions] if fractions or not names else []
+    return panels + [[name] for name in names if name not in fractions]
 
 
 def _within_0_and_1(values: np.ndarray) -> bool:

@@ -28,14 +28,14 @@ def image_ids(
     """
     if annotations is None:
         return [IdAndSize(number, None) for number, _ in enumerate(files, 1)]
-    source = open_coco(annotations, annotations.parent)
-    theirs, ours = [(category.id, category.name) for category in source.categories], list(categories)
-    if theirs != ours:
+    dataset = open_coco(annotations, annotations.parent)
+    annotated, ours = [(category.id, category.name) for category in dataset.categories], list(categories)
+    if annotated != ours:
         raise InputError(
-            f"{annotations} has the categories {_listed(theirs)}, the network knows {_listed(ours)} (id name); they "
+            f"{annotations} has the categories {_listed(annotated)}, the network knows {_listed(ours)} (id name); they "
             "must be the same for scores to mean anything"
         )
-    known = {record.file: record for record in map(source.image, range(len(source)))}
+    known = {record.file: record for record in map(dataset.image, range(len(dataset)))}
     matches = [_longest_match(file, known) for file in files]
     unknown = [file for file, match in zip(files, matches, strict=True) if match is None]
     if unknown:

@@ -38,7 +38,8 @@ def fit(
 
     Everything is written to the folder `out`; with "auto" a run that is there already continues from its last
     checkpoint. Under torchrun every process calls this and brings its own part of the batches; `out` is one folder
-    that all of them see. `accelerator` is what `open_accelerator(recipe.run)` gave, for those who needed it to make the batches.
+    that all of them see. `accelerator` is the result of `open_accelerator(recipe.run)`, for callers who needed it to
+    make the batches; by default it is opened here.
 
     Raises `InputError` for settings that make no run, a folder that holds another run, a broken checkpoint, and a loss
     that is not finite; `Interrupted` when a signal stopped the run, after it has saved a checkpoint.

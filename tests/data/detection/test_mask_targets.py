@@ -97,8 +97,8 @@ def test_polygons_and_pycocotools_pixels_agree() -> None:
     runs = coco_mask.merge(coco_mask.frPyObjects([polygon], 200, 220))
     box = (25.0, 20.0, 175.0, 160.0)
     ours = crop_mask([polygon], box, 112) == 1
-    theirs = crop_mask({"size": [200, 220], "counts": runs["counts"].decode()}, box, 112) == 1
-    assert (ours & theirs).sum() / (ours | theirs).sum() > 0.98
+    peer = crop_mask({"size": [200, 220], "counts": runs["counts"].decode()}, box, 112) == 1
+    assert (ours & peer).sum() / (ours | peer).sum() > 0.98
     assert area_px([polygon]) == pytest.approx(coco_mask.area(runs), rel=0.02)
 
 

@@ -66,9 +66,9 @@ def record(mask: np.ndarray, crowd: int = 0) -> ImageRecord:
 def test_pixels_are_those_of_torchvisions_transforms(transform: CanvasTransform) -> None:
     image = smooth_image()
     ours = transform.draw(image)
-    theirs = by_torchvision(torch.from_numpy(np.array(image)).permute(2, 0, 1), transform)
+    peer = by_torchvision(torch.from_numpy(np.array(image)).permute(2, 0, 1), transform)
     height, width = transform.extent
-    assert (ours.float() - theirs.float())[:, :height, :width].abs().max() <= 2
+    assert (ours.float() - peer.float())[:, :height, :width].abs().max() <= 2
     assert ours[:, height:].sum() == ours[:, :, width:].sum() == 0
     assert ours.shape == (3, SIZE, SIZE)
     assert ours.permute(1, 2, 0).is_contiguous()
@@ -198,9 +198,9 @@ def test_scales_and_corners_fill_their_range_evenly() -> None:
 def test_torchvision_draws_the_same_scales() -> None:
     """ScaleJitter's sizes, for jitters that leave no choice."""
     for jitter in (0.3, 1.0, 1.7):
-        theirs = v2.ScaleJitter((100, 100), (jitter, jitter))(torch.zeros(3, 211, 333))
+        peer = v2.ScaleJitter((100, 100), (jitter, jitter))(torch.zeros(3, 211, 333))
         ours = random_transform((333, 211), DetectionImages(size=100, scale_jitter=(jitter, jitter)))
-        assert np.abs(np.array(ours.scaled_px[::-1]) - theirs.shape[1:]).max() <= 1  # they cut off, we round
+        assert np.abs(np.array(ours.scaled_px[::-1]) - peer.shape[1:]).max() <= 1  # they cut off, we round
 
 
 def test_rot90_and_hflip_only_when_asked_for() -> None:

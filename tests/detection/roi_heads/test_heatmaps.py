@@ -57,8 +57,8 @@ def test_smooth_maps_have_their_peaks_where_torchvision_finds_them():
     maps = 0.2 * noise - ((rows - row) ** 2 + (columns - column) ** 2) / 20
     boxes = torch.tensor([[5.5, 7.25, 305.5, 207.25]]).repeat(30, 1)
     ours, _ = heatmaps_to_keypoints(maps, boxes)
-    theirs, _ = torchvisions_peaks(maps, boxes)
-    assert ((ours - theirs[..., :2]).abs() / torch.tensor([300 / SIDE, 200 / SIDE])).max() < 1
+    peer, _ = torchvisions_peaks(maps, boxes)
+    assert ((ours - peer[..., :2]).abs() / torch.tensor([300 / SIDE, 200 / SIDE])).max() < 1
 
 
 def test_cells_are_torchvisions():
@@ -88,10 +88,8 @@ def test_the_loss_is_torchvisions(visible):
     ours = head.losses(pyramid, samples, targets)["loss_keypoint"]
     chosen = [sample.foreground() for sample in samples]
     proposals = [sample.proposals_xyxy for sample in chosen]
-    theirs = keypointrcnn_loss(
-        head(pyramid, proposals), proposals, keypoints, [sample.matched_idx for sample in chosen]
-    )
-    torch.testing.assert_close(ours, theirs)
+    peer = keypointrcnn_loss(head(pyramid, proposals), proposals, keypoints, [sample.matched_idx for sample in chosen])
+    torch.testing.assert_close(ours, peer)
     assert (ours > 0) == visible
     ours.backward()  # in the graph in any case
     assert all(parameter.grad is not None for parameter in head.parameters())

@@ -32,11 +32,11 @@ class DetectionBatch(TypedDict):
     set opened with its key points, `keypoints` (n, K, 3) float32 x, y, v in pixels of the canvas instead.
     In evaluation: `ground_truth`, JSON text, the image's annotations in COCO's form in pixels of the file."""
     files: list[str]
-    """Names in the source."""
+    """Names in the dataset."""
 
 
 def detection_training_batches(
-    source: DetectionDataset,
+    dataset: DetectionDataset,
     images: DetectionImages,
     batch_size: int,
     seed: int,
@@ -45,21 +45,21 @@ def detection_training_batches(
     world: int = 1,
 ) -> TrainingLoader[DetectionBatch]:
     """`batch_size` counts the images of all `world` processes together. `workers`: -1 is one per core, at most 8."""
-    if not source.objects:
+    if not dataset.objects:
         raise InputError(
-            f"{source.where} has no objects to learn from: {len(source)} images, {len(source.problems)} annotations "
+            f"{dataset.where} has no objects to learn from: {len(dataset)} images, {len(dataset.problems)} annotations "
             "left out; annotate some, or look at what was left out"
         )
-    names = source.keypoint_names
+    names = dataset.keypoint_names
     flipped = flip_indices(names, images.keypoint_pairs) if names else None
-    return training_loader(_DetectionSamples(source, images, True, flipped), batch_size, seed, workers, rank, world)
+    return training_loader(_DetectionSamples(dataset, images, True, flipped), batch_size, seed, workers, rank, world)
 
 
 def detection_evaluation_batches(
-    source: DetectionDataset, images: DetectionImages, batch_size: int, workers: int, rank: int = 0, world: int = 1
+    dataset: DetectionDataset, images: DetectionImages, batch_size: int, workers: int, rank: int = 0, world: int = 1
 ) -> EvaluationLoader[DetectionBatch]:
     """This process's part (every `world`-th image), in batches of `batch_size`, the last one smaller."""
-    return evaluation_loader(_DetectionSamples(source, images, training=False), batch_size, workers, rank, world)
+    return evaluation_loader(_DetectionSamples(dataset, images, training=False), batch_size, workers, rank, world)
 
 
 _Sample = tuple[Tensor, dict[str, Any]]
@@ -68,7 +68,7 @@ _Sample = tuple[Tensor, dict[str, Any]]
 
 @dataclass(frozen=True)
 class _DetectionSamples:
-    source: DetectionDataset
+    dataset: DetectionDataset
     images: DetectionImages
     training: bool
     flipped: list[int] | None = None
@@ -76,7 +76,7 @@ class _DetectionSamples:
 
     @property
     def where(self) -> str:
-        return self.source.where
+        return self.dataset.where
 
     @property
     def max_bad_files(self) -> int:
@@ -87,13 +87,13 @@ class _DetectionSamples:
         return [__name__]
 
     def __len__(self) -> int:
-        return len(self.source)
+        return len(self.dataset)
 
     def name(self, index: int) -> str:
-        return self.source.name(index)
+        return self.dataset.name(index)
 
     def sample(self, index: int) -> _Sample:
-        record = self.source.image(index)
+        record = self.dataset.image(index)
         image = self._read(record)
         if self.training:
             transform = random_transform(image.size, self.images)
@@ -103,7 +103,7 @@ class _DetectionSamples:
         else:
             transform = fitting_transform(image.size, self.images.canvas)
             target = transform_objects(record, transform, None)
-            target["ground_truth"] = json.dumps(coco_annotations(record, self.source.categories))
+            target["ground_truth"] = json.dumps(coco_annotations(record, self.dataset.categories))
         target |= {
             "image_id": record.id,
             "size": transform.extent,
@@ -113,7 +113,7 @@ class _DetectionSamples:
         return transform.draw(image), target
 
     def _read(self, record: ImageRecord) -> Image.Image:
-        image = decode(self.source.folder / record.file, record.file, self.images.max_megapixels)
+        image = decode(self.dataset.folder / record.file, record.file, self.images.max_megapixels)
         if image.size != (record.width, record.height):
             raise BadImage(
                 record.file,
@@ -127,7 +127,7 @@ class _DetectionSamples:
         return {
             "images": stack_channels_last([image for image, _ in samples]),
             "targets": [target for _, target in samples],
-            "files": [self.source.name(index) for index in indices],
+            "files": [self.dataset.name(index) for index in indices],
         }
 
     def unpack(self, packed: dict[str, Any]) -> DetectionBatch:

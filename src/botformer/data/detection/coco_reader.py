@@ -90,10 +90,10 @@ def coco_dataset(
         )
         for record in data["images"]
     ]
-    source = make_dataset(where, folder, categories, images, [*bad, *dropped, *mended], layout)
-    log.info("%s: %d objects of %d categories in %d images", where, source.objects, len(categories), len(source))
+    dataset = make_dataset(where, folder, categories, images, [*bad, *dropped, *mended], layout)
+    log.info("%s: %d objects of %d categories in %d images", where, dataset.objects, len(categories), len(dataset))
     _log_what_is_not_used(where, data["annotations"], kept, layout)
-    return source
+    return dataset
 
 
 def coco_annotations(image: ImageRecord, categories: Sequence[Category]) -> list[dict[str, Any]]:

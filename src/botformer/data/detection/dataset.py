@@ -25,7 +25,7 @@ class Annotation:
 
     id: int
     label: int
-    """1 to K: place in the source's categories, counted from 1."""
+    """1 to K: place in the dataset's categories, counted from 1."""
     box_xyxy: Box
     """Pixels; cut to the image."""
     box_xywh: Box
@@ -46,7 +46,7 @@ class ImageRecord:
 
     id: int
     file: str
-    """Relative to the source's folder, with slashes."""
+    """Relative to the dataset's folder, with slashes."""
     width: int
     height: int
     annotations: tuple[Annotation, ...]
@@ -118,7 +118,7 @@ def make_dataset(
     problems: Sequence[Problem],
     layout: KeypointLayout = NO_KEYPOINTS,
 ) -> DetectionDataset:
-    """A source of these images, sorted by file name."""
+    """A dataset of these images, sorted by file name."""
     packed = [pickle.dumps(image, protocol=5) for image in sorted(images, key=lambda image: image.file)]
     return DetectionDataset(
         where,

@@ -57,13 +57,13 @@ def open_detection_dataset(data: str, split: str, keypoints: bool = False) -> De
         raise InputError(f"{root} is a file, not the folder of a data set; {LAYOUTS}")
     if not root.is_dir():
         raise InputError(f"data folder {root} does not exist; {LAYOUTS}")
-    source = _open(root, split, keypoints)
-    if not len(source):
+    dataset = _open(root, split, keypoints)
+    if not len(dataset):
         raise InputError(
-            f"{source.where} has no images ({len(source.problems)} records left out); expected at least one"
+            f"{dataset.where} has no images ({len(dataset.problems)} records left out); expected at least one"
         )
-    _demand_images(source)
-    return source
+    _demand_images(dataset)
+    return dataset
 
 
 def is_annotated(data: str) -> bool:
@@ -72,15 +72,15 @@ def is_annotated(data: str) -> bool:
     return root.is_dir() and bool(_annotations_in(root))
 
 
-def has_shapes(source: DetectionDataset) -> bool:
+def has_shapes(dataset: DetectionDataset) -> bool:
     """Whether any object has a shape, not only a box."""
-    images = map(source.image, range(len(source)))
+    images = map(dataset.image, range(len(dataset)))
     return any(found.segmentation is not None and not found.crowd for each in images for found in each.annotations)
 
 
-def has_keypoints(source: DetectionDataset) -> bool:
+def has_keypoints(dataset: DetectionDataset) -> bool:
     """Whether any object has a labelled key point."""
-    images = map(source.image, range(len(source)))
+    images = map(dataset.image, range(len(dataset)))
     return any(found.num_keypoints and not found.crowd for each in images for found in each.annotations)
 
 
@@ -138,13 +138,13 @@ def _images_of(annotations: Path, root: Path) -> Path:
     )
 
 
-def _demand_images(source: DetectionDataset) -> None:
+def _demand_images(dataset: DetectionDataset) -> None:
     """A few images may be missing. All of them: somebody should hear that before anything is built."""
-    some = [source.name(index) for index in range(0, len(source), -(-len(source) // _LOOKED_FOR))]
-    if not any((source.folder / name).is_file() for name in some):
+    some = [dataset.name(index) for index in range(0, len(dataset), -(-len(dataset) // _LOOKED_FOR))]
+    if not any((dataset.folder / name).is_file() for name in some):
         raise InputError(
-            f"none of {len(some)} images that {source.where} names is in {source.folder}, such as {some[0]} (found "
-            f"there: {_found(source.folder)}); 'file_name' in the annotations must be the path below that folder"
+            f"none of {len(some)} images that {dataset.where} names is in {dataset.folder}, such as {some[0]} (found "
+            f"there: {_found(dataset.folder)}); 'file_name' in the annotations must be the path below that folder"
         )
 
 

@@ -1,6 +1,6 @@
 """An image with objects -> the square canvas the detector sees, and its objects on that canvas.
 
-Turned, mirrored, scaled, and then cut out of or padded to the canvas, in this order; one `CanvasTransform` says how,
+Rotated, flipped, scaled, and then cropped or padded to the canvas, in this order; one `CanvasTransform` says how,
 and acts on pixels, boxes and key points alike. Shapes are never transformed: a mask is kept relative to its box, so
 the part of the box that is seen is traced back to the image as it was read, and the shape is cut out there, at full
 precision.
