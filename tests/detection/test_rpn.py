@@ -46,9 +46,10 @@ def test_proposals_are_torchvisions_for_the_same_guesses():
     network, rpn_output = network_and_guesses()
     anchors = torch.cat(rpn_output.anchors_xyxy)
     deltas, logits = torch.cat(rpn_output.deltas, 1), torch.cat(rpn_output.logits, 1)
-    decoded = torch.stack([network.coder.decode_single(delta, anchors) for delta in deltas])
+    theirs = torchvisions_network(64)
+    decoded = torch.stack([theirs.box_coder.decode_single(delta, anchors) for delta in deltas])
     counts = [len(level) for level in rpn_output.anchors_xyxy]
-    expected, _ = torchvisions_network(64).filter_proposals(decoded, logits, SIZES, counts)
+    expected, _ = theirs.filter_proposals(decoded, logits, SIZES, counts)
     ours = network.propose(rpn_output, SIZES, candidates=100)
     for boxes, want, (height, width) in zip(ours, expected, SIZES, strict=True):
         assert len(boxes) == 40
@@ -63,7 +64,7 @@ def test_objectness_is_torchvisions_where_the_sample_is_full():
     anchors = torch.cat(rpn_output.anchors_xyxy)
     targets = [{"boxes": image.boxes_xyxy} for image in objects()]
     labels, matched = theirs.assign_targets_to_anchors([anchors, anchors], targets)
-    wanted = network.coder.encode([m.clone() for m in matched], [anchors, anchors])
+    wanted = theirs.box_coder.encode([m.clone() for m in matched], [anchors, anchors])
     torch.manual_seed(3)
     expected, _ = theirs.compute_loss(
         torch.cat(rpn_output.logits, 1).reshape(-1, 1),
