@@ -221,13 +221,13 @@ def test_a_seed_decides_weights_and_losses():
 
 
 class Stub(nn.Module):
-    """Remembers what it was told."""
+    """Remembers its input."""
 
     channels = {"c2": 3, "c3": 3, "c4": 3, "c5": 3}  # noqa: RUF012
     strides = {"c2": 4, "c3": 8, "c4": 16, "c5": 32}  # noqa: RUF012
 
-    def forward(self, images, padding=None):
-        self.images, self.padding = images, padding
+    def forward(self, images, padding_mask=None):
+        self.images, self.padding_mask = images, padding_mask
         return {name: nn.functional.avg_pool2d(images, stride) for name, stride in self.strides.items()}
 
 
@@ -235,7 +235,7 @@ STUB_SETTINGS = replace(SMALL, levels=("p2", "p3", "p4", "p5", "p6"), anchor_siz
 
 
 @pytest.mark.parametrize("padding_mask", [True, False])
-def test_the_backbone_hears_of_padding_and_sees_normalised_pixels(padding_mask):
+def test_the_backbone_gets_the_padding_mask_and_sees_normalised_pixels(padding_mask):
     stub = Stub()
     detector = build_detector("faster_rcnn", stub, 1, 64, replace(STUB_SETTINGS, padding_mask=padding_mask)).eval()
     image = torch.rand(3, 40, 50)
@@ -244,12 +244,12 @@ def test_the_backbone_hears_of_padding_and_sees_normalised_pixels(padding_mask):
     torch.testing.assert_close(stub.images[0, :, :40, :50], (image - mean[:, None, None]) / std[:, None, None])
     assert stub.images[0, :, 40:].abs().sum() + stub.images[0, :, :, 50:].abs().sum() == 0
     if not padding_mask:
-        assert stub.padding is None
+        assert stub.padding_mask is None
         return
     expected = torch.ones(64, 64, dtype=torch.bool)
     expected[:40, :50] = False
-    assert torch.equal(stub.padding[0], expected)
-    assert not stub.padding[1].any()
+    assert torch.equal(stub.padding_mask[0], expected)
+    assert not stub.padding_mask[1].any()
 
 
 def test_what_fills_the_canvas_gets_no_attention(trained):
