@@ -13,6 +13,7 @@ import shutil
 from dataclasses import replace
 from pathlib import Path
 from time import perf_counter
+from typing import Any
 
 import torch
 
@@ -59,7 +60,7 @@ def main() -> None:
     )  # an epoch is one step
     recipe = replace(RECIPE, run=run, schedule=Schedule(epochs=given.steps, warmup_epochs=given.steps / 20))
     torch.manual_seed(0)
-    task = create_detection_task(recipe, source.categories, source.keypoint_names, source.skeleton)
+    task: Any = create_detection_task(recipe, source.categories, source.keypoint_names, source.skeleton)
     start = perf_counter()
     metrics = fit(
         task,
