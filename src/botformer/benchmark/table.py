@@ -21,7 +21,7 @@ def print_table(receipt: Path, console: Console) -> None:
     for row, following in zip(timed, [*timed[1:], None], strict=True):
         ends = following is not None and any(row[label] != following[label] for label in labels)
         table.add_row(*("" if row.get(column) is None else f"{row[column]}" for column in columns), end_section=ends)
-    console.print(table)
+    console.print(table, soft_wrap=False)
     reasons = [f"{row['implementation']}: {row['left_out']}" for row in figures if "left_out" in row]
     for reason in dict.fromkeys(reasons):
         count = reasons.count(reason)

@@ -7,6 +7,8 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
+from botformer.commands.screen import screen
+
 Suite = Literal["attention", "model", "headline", "detection"]
 
 
@@ -32,15 +34,13 @@ class Arguments:
 def main(arguments: list[str]) -> None:
     given = tyro.cli(Arguments, args=arguments, prog="botformer benchmark", description=__doc__)
     # Here, so that --help does not wait for PyTorch.
-    from rich.console import Console
-
     from botformer.benchmark.run_suite import run_suite
     from botformer.benchmark.table import print_table
     from botformer.errors import InputError
 
     if given.rounds < 0 or given.minutes < 0:
         raise InputError(f"--rounds and --minutes are 0 or more, got {given.rounds} and {given.minutes:g}")
-    progress = Console(stderr=True)
+    progress = screen(stderr=True)
     turns = 0
     with progress.status(f"{given.suite}: measuring the machine's peaks") as status:
 
@@ -51,7 +51,7 @@ def main(arguments: list[str]) -> None:
 
         def show_rows(rows: list[dict[str, Any]]) -> None:
             for row in rows:
-                progress.print(", ".join(f"{value}" for value in row.values()), highlight=False)
+                progress.print(", ".join(f"{value}" for value in row.values()))
 
         receipt = run_suite(
             given.suite,
@@ -66,5 +66,5 @@ def main(arguments: list[str]) -> None:
             on_turn=show_turn,
             on_rows=show_rows,
         )
-    print_table(receipt, Console())
+    print_table(receipt, screen())
     progress.print(f"receipt {receipt}, chart {receipt.with_suffix('.png')}")

@@ -8,9 +8,9 @@ from typing import Annotated, Any, Literal
 
 import tyro
 from rich import box
-from rich.console import Console
 from rich.table import Table
 
+from botformer.commands.screen import print_table, screen
 from botformer.recipes import EXPERIMENTS, Experiment, find_experiment
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 
@@ -41,8 +41,7 @@ def main(arguments: list[str]) -> None:
 
     train_recipe(given.recipe, given.data, given.out, given.resume)
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun the first process speaks for all
-        console = Console(soft_wrap=True)
-        console.print(f"Everything is in {given.out}. Next: botformer evaluate {given.out} --data {given.data}")
+        screen().print(f"Everything is in {given.out}. Next: botformer evaluate {given.out} --data {given.data}")
 
 
 def parse(row: Experiment, arguments: list[str]) -> Any:
@@ -69,14 +68,14 @@ def parse(row: Experiment, arguments: list[str]) -> Any:
 
 
 def _print_recipes() -> None:
-    console = Console()
+    console = screen()
     console.print(f"{__doc__}\n")
     table = Table(box=box.SIMPLE, pad_edge=False)
     for header in ("recipe", "paper", "expect", "cost"):
         table.add_column(header, overflow="fold", no_wrap=header == "recipe")
     for row in EXPERIMENTS.values():
         table.add_row(row.name, row.paper, row.expect, _cost(row))
-    console.print(table)
+    print_table(console, table)
     console.print("botformer train RECIPE --help gives a recipe's command and lists its fields with their values.")
 
 

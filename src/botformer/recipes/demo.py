@@ -17,7 +17,7 @@ from botformer.recipes.schema import (
 )
 
 _SOURCE = "ours: the demo"
-_COST = "486 s on 2 CPU cores for the whole of `botformer demo`: three recipes, data, evaluation, report"
+_COST = "486 s on 2 CPU cores, the whole demo"
 _CLASSIFICATION = ("model", "images", "optimizer", "schedule", "run")
 _DETECTION = ("detector", "model", "images", "settings", "optimizer", "schedule", "run")
 
