@@ -217,8 +217,8 @@ LACKING = {
         lambda data: (file_of(data, "val").unlink(), file_of(data).rename(file_of(data).with_name("all.json"))),
         "The annotations there: annotations/all.json",
     ),
-    "key points alone": (
-        lambda data: file_of(data).rename(file_of(data).with_name("person_keypoints_train.json")),
+    "another prefix": (
+        lambda data: file_of(data).rename(file_of(data).with_name("panoptic_train.json")),
         "no annotations of the split 'train'",
     ),
     "images in another folder": (moved, "give the folder with the images one of these names (found in"),
@@ -284,7 +284,7 @@ def test_class_folders_are_not_for_detectors_nor_annotations_for_classifiers(dat
     status, seen = tell("train", "digits", "--data", data)
     assert status == 2
     assert f"this recipe trains a classifier, but {data} holds objects with boxes (COCO or YOLO)" in seen
-    assert "take a recipe for detectors: digit_scenes, nuclei_mini, nuclei" in seen
+    assert "take a recipe for detectors, such as nuclei or coco_botnet50_36 (botformer train lists them)" in seen
 
 
 def test_folders_of_annotated_images_do_not_pass_for_classes(data, tell):

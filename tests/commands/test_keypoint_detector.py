@@ -40,7 +40,7 @@ def run(darts, tmp_path_factory):
 def test_evaluate_measures_what_pycocotools_does(run, darts, tmp_path, capsys):
     assert cli.main(["evaluate", str(run), "--data", str(darts), "--out", str(tmp_path), "--workers=0"]) == 0
     numbers = json.loads((tmp_path / "metrics.json").read_text())["keypoints"]
-    results = json.loads((tmp_path / "results.json").read_text())
+    results = json.loads((tmp_path / "predictions.json").read_text())
     assert all(len(result["keypoints"]) == 15 for result in results)
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(darts / "annotations" / "person_keypoints_val.json"))
