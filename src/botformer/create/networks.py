@@ -23,6 +23,8 @@ def list_models() -> list[str]:
 def create_model(name: str, num_classes: int = 1000, image_size: ImageSize = None, **options: Any) -> Classifier:
     """A classifier: (B, 3, h, w) images, normalised -> (B, num_classes) logits. Any h and w run.
 
+    For RGB images, uint8 or floats in 0..1, call `model(model.preprocess(images))`; it is the same call for a detector.
+
     Args:
         name: a row of `list_models()`.
         num_classes: at least 1.
@@ -58,6 +60,9 @@ def create_detector(
     **settings: Any,
 ) -> Detector:
     """A detector around a backbone, with the paper's settings (docs/detection.md says which those are).
+
+    For RGB images, uint8 or floats in 0..1, call `model(model.preprocess(images))`; it is the same call for a
+    classifier. The detector itself takes a list of (3, h, w) floats in 0..1 and normalises them.
 
     Args:
         kind: "mask_rcnn", "faster_rcnn" or "keypoint_rcnn".

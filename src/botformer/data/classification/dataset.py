@@ -137,7 +137,7 @@ def _split(root: Path, names: Iterable[str]) -> Path | None:
 
 def _found(root: Path) -> str:
     entries = sorted(entry.name for entry in root.iterdir()) if root.is_dir() else []
-    return f"found there: {', '.join(entries[:10]) + (', ...' if len(entries) > 10 else '') or 'nothing'}"
+    return f"found there: {and_more(entries, 10) or 'nothing'}"
 
 
 def _list(at: Path) -> ClassificationDataset:
