@@ -16,7 +16,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-_LEFTOVER = re.compile(r"\..+\.partial")  # older versions: .NAME.partial
+_LEFTOVER = re.compile(r"\..*\.[0-9a-f]{8}\.partial|\.step-\d+\.partial")  # the second: of older versions
 _FEW_FILES = 100
 
 
