@@ -27,8 +27,11 @@ def quick_saves(out: Path) -> None:
 
 
 def in_child(program: Callable[[Path], None], out: Path) -> BaseProcess:
-    # forked, because importing torch anew takes far longer than the run
-    process = get_context("fork").Process(target=program, args=(out,))
+    # Forked from a server, which has imported torch once and run nothing: autograd threads, which other tests may have
+    # started in this process, would not survive a fork of it.
+    context = get_context("forkserver")
+    context.set_forkserver_preload([__name__])
+    process = context.Process(target=program, args=(out,))
     process.start()
     return process
 
