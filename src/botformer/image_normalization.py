@@ -34,16 +34,27 @@ def as_rgb_images(images: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
         raise InputError(f"images must be a batch (B, 3, h, w) or a list, got one image {tuple(images.shape)}")
     converted = []
     for index, image in enumerate(images):
-        if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3:
-            found = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-            raise InputError(f"image {index} must be a tensor (3, height, width), red green blue, got {found}")
+        check_shape(index, image)
         if image.dtype != torch.uint8 and not image.is_floating_point():
             raise InputError(f"image {index} must be uint8 or floats in 0..1, got {image.dtype}")
         image = image / 255 if image.dtype == torch.uint8 else image
-        low, high = torch.stack(image.detach().aminmax()).tolist() if image.numel() else (0.0, 0.0)
-        if not (low >= -0.5 and high <= 1.5):  # resampling overshoots a little; bytes and normalised images do by far
-            raise InputError(
-                f"image {index} must lie in 0..1, got {low:g} to {high:g}; divide bytes by 255, and do not normalise"
-            )
+        check_range(index, image)
         converted.append(image)
     return converted
+
+
+def check_shape(index: int, image: object) -> None:
+    """Raises `InputError` unless image number `index` is a tensor (3, height, width) with pixels."""
+    if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3 or not image.numel():
+        found = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
+        raise InputError(f"image {index} must be a tensor (3, height, width), red green blue, got {found}")
+
+
+def check_range(index: int, image: Tensor) -> None:
+    """Raises `InputError` unless the floats of image number `index` lie in 0..1; waits for the image's device."""
+    low, high = torch.stack(image.detach().aminmax()).tolist()
+    # Resampling and colour jitter overshoot a little; bytes and normalised images do by far. NaN fails both.
+    if not (low >= -0.5 and high <= 1.5):
+        raise InputError(
+            f"image {index} must lie in 0..1, got {low:g} to {high:g}; divide bytes by 255, and do not normalise"
+        )

@@ -8,9 +8,7 @@ from torch import Tensor
 from torch.nn import functional as F
 
 from botformer.errors import InputError
-
-_TOLERANCE = 0.5
-"""How far values may leave 0..1: resampling and colour jitter overshoot a little; bytes do so by far."""
+from botformer.image_normalization import check_range, check_shape
 
 
 @dataclass(frozen=True)
@@ -52,21 +50,14 @@ def check_images(images: Sequence[Tensor], device: torch.device) -> list[Tensor]
     """
     checked = []
     for index, image in enumerate(images):
-        if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3 or not image.numel():
-            found = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-            raise InputError(f"image {index} must be a tensor (3, height, width), red green blue, got {found}")
+        check_shape(index, image)
         if not image.is_floating_point():
             raise InputError(
                 f"image {index} must be floats in 0..1, got {image.dtype}; divide bytes by 255, or use "
                 "`detector.preprocess`, which takes them"
             )
         image = image.to(device)
-        low, high = torch.stack(image.detach().aminmax()).tolist()
-        if not (low >= -_TOLERANCE and high <= 1 + _TOLERANCE):  # NaN fails both
-            raise InputError(
-                f"image {index} must be floats in 0..1, got {low:g} to {high:g}; divide bytes by 255, and do not "
-                "normalise: the detector does"
-            )
+        check_range(index, image)
         checked.append(image)
     return checked
 
