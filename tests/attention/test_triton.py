@@ -1,5 +1,6 @@
 """The fused kernels in Triton's interpreter, and what can be tested without it and without a GPU."""
 
+import json
 import os
 import subprocess
 import sys
@@ -8,7 +9,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from botformer.attention import relative_attention_2d
+from botformer.attention import relative_attention_2d, triton_blocks
+from botformer.attention.triton_blocks import ROWS, Blocks, find_blocks, untuned_blocks
 from botformer.attention.triton_op import MAX_HEAD_WIDTH, triton_attention
 from tests.attention.brute_force import random_inputs
 
@@ -60,7 +62,45 @@ def test_a_key_tile_exceeds_the_map_as_little_as_possible(H, W, keys, expected):
 
 
 def test_there_is_a_row_of_block_sizes_for_every_head_width_that_is_accepted():
-    launch = pytest.importorskip("botformer.attention.triton_launch")
-    for major in (8, 9):
+    for row in (8, 9):
         for size in (2, 4):
-            assert max(width for row, bytes_, width in launch.ROWS if (row, bytes_) == (major, size)) == MAX_HEAD_WIDTH
+            assert max(width for one, bytes_, width in ROWS if (one, bytes_) == (row, size)) == MAX_HEAD_WIDTH
+
+
+def test_cards_with_little_shared_memory_take_the_rows_that_fit():
+    for capability, row in {(8, 0): 8, (8, 6): 8, (8, 9): 8, (12, 0): 8, (9, 0): 9, (10, 0): 9, (10, 3): 9}.items():
+        assert untuned_blocks("forward", capability, "bfloat16", 100) == ROWS[row, 2, 128][0]
+        assert untuned_blocks("key_gradient", capability, "float32", 64) == ROWS[row, 4, 64][2]
+
+
+@pytest.fixture
+def tuned(tmp_path, monkeypatch):
+    """A table with two maps of one card."""
+    row = dict(kernel="forward", dtype="bfloat16", head=128, pool=False, warps=4, stages=2)
+    rows = [row | dict(height=14, width=14, queries=16, keys=16), row | dict(height=64, width=64, queries=64, keys=32)]
+    file = tmp_path / "triton_tuning.json"
+    file.write_text(json.dumps({"8.9": {"card": "made up", "rows": rows}}))
+    monkeypatch.setattr(triton_blocks, "TUNING_FILE", file)
+    monkeypatch.setattr(triton_blocks, "_announced", set())
+    triton_blocks._tuned_rows.cache_clear()
+    yield
+    triton_blocks._tuned_rows.cache_clear()
+
+
+@pytest.mark.parametrize(
+    ("size", "head", "expected"),
+    [((14, 14), 128, (16, 16)), ((20, 20), 100, (16, 16)), ((64, 64), 128, (64, 32)), ((84, 134), 65, (64, 32))],
+)
+def test_measured_block_sizes_of_the_nearest_map_are_taken(size, head, expected, tuned):
+    assert find_blocks("forward", (8, 9), "bfloat16", head, size) == Blocks(*expected, 4, 2)
+
+
+def test_what_was_not_measured_runs_untuned_and_an_unknown_card_is_named_once(tuned, caplog):
+    caplog.set_level("INFO")
+    case = "bfloat16", 128, (64, 64)
+    assert find_blocks("key_gradient", (8, 9), *case) == untuned_blocks("key_gradient", (8, 9), *case[:2])
+    assert find_blocks("forward", (8, 9), *case, pool=True) == untuned_blocks("forward", (8, 9), *case[:2])
+    assert not caplog.records
+    for _ in range(2):
+        assert find_blocks("forward", (9, 0), *case) == untuned_blocks("forward", (9, 0), *case[:2])
+    assert [record.message.count("capability 9.0") for record in caplog.records] == [1]

@@ -21,7 +21,7 @@ CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 KIBIBYTE = 1024
 
 
-def launches(shape, dtype, major, padded=False):
+def launches(shape, dtype, capability, padded=False):
     """All launches of a forward and a backward pass, on meta tensors; q, k, v are views of one projection."""
     B, N, H, W, D = shape
 
@@ -32,7 +32,7 @@ def launches(shape, dtype, major, padded=False):
     out, largest, normalizer = empty_channels_last(v), *empty(2, B, N, H * W, dtype=torch.float32)
     tables = empty(2 * H - 1, D), empty(2 * W - 1, D)
     padding = empty(B, H, W, dtype=torch.bool) if padded else None
-    inputs = (q, k, v, *tables, padding, major, out, largest, normalizer)
+    inputs = (q, k, v, *tables, padding, capability, out, largest, normalizer)
     backward, _ = triton_launch.backward_launches(*inputs, *(empty_channels_last(v) for _ in range(4)))
     return [triton_launch.forward_launch(*inputs), *backward]
 
@@ -87,7 +87,7 @@ MORE = [
 def test_no_register_spills_and_shared_memory_fits(shape, dtype, capability, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     limit = {80: 99, 90: 227}[capability] * KIBIBYTE
-    for launch in launches(shape, dtype, capability // 10):
+    for launch in launches(shape, dtype, divmod(capability, 10)):
         compiled = compile_for(launch, capability)
         assert compiled.metadata.shared <= limit, launch.function.__name__
         assert stack_bytes(compiled, tmp_path) == 0, launch.function.__name__
@@ -97,7 +97,7 @@ def test_products_run_on_the_tensor_cores(tmp_path, monkeypatch):
     """Of the compiled code, not of the source: mma on 8.0, wgmma on 9.0."""
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     for capability, instruction in ((80, "mma.sync"), (90, "wgmma.mma_async")):
-        launch = launches((1, 1, 16, 16, 32), torch.bfloat16, capability // 10)[0]
+        launch = launches((1, 1, 16, 16, 32), torch.bfloat16, divmod(capability, 10))[0]
         assert instruction in compile_for(launch, capability).asm["ptx"]
 
 
@@ -107,7 +107,7 @@ def test_float32_products_round_to_tf32_only_where_pytorch_is_set_to(precision, 
     before = torch.backends.cuda.matmul.fp32_precision
     torch.backends.cuda.matmul.fp32_precision = precision
     try:
-        launch = launches((1, 1, 16, 16, 32), torch.float32, 8)[0]
+        launch = launches((1, 1, 16, 16, 32), torch.float32, (8, 0))[0]
     finally:
         torch.backends.cuda.matmul.fp32_precision = before
     assert ("tf32" in compile_for(launch, 80).asm["ptx"]) == (precision == "tf32")
@@ -118,5 +118,5 @@ def test_float32_products_round_to_tf32_only_where_pytorch_is_set_to(precision, 
 @pytest.mark.parametrize("shape", [(2, 4, 14, 14, 128), (1, 4, 25, 33, 128), (1, 4, 1, 100, 40)], ids=str)
 def test_odd_maps_with_padding_compile_within_the_shared_memory(shape, capability, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
-    for launch in launches(shape, torch.bfloat16, capability // 10, padded=True):
+    for launch in launches(shape, torch.bfloat16, divmod(capability, 10), padded=True):
         assert compile_for(launch, capability).metadata.shared <= {80: 99, 90: 227}[capability] * KIBIBYTE

@@ -14,34 +14,8 @@ import triton
 from torch import Tensor
 
 from botformer.attention import triton_kernels as kernels
+from botformer.attention.triton_blocks import Blocks, Capability, Kernel, find_blocks
 
-
-@dataclass(frozen=True)
-class Blocks:
-    """Queries and keys per tile, warps per program and stages of its software pipeline."""
-
-    queries: int
-    keys: int
-    warps: int
-    stages: int
-
-
-# (compute capability (major), bytes per number, widest head of the row): forward, gradient of the queries, gradients of
-# keys and values. Chosen so that no register spills on 64x64 and 32x32 maps
-# (tests/attention/test_triton_compilation.py) and, for 8.x, so that shared memory stays under the 99 KiB of 8.6, 8.9.
-# float32 products do not use the tensor cores and take their operands from registers, hence the small tiles.
-ROWS = {
-    (8, 2, 32): (Blocks(128, 64, 8, 3), Blocks(128, 64, 8, 2), Blocks(64, 64, 4, 2)),
-    (8, 2, 64): (Blocks(128, 64, 8, 3), Blocks(128, 32, 8, 2), Blocks(64, 32, 4, 2)),
-    (8, 2, 128): (Blocks(128, 32, 8, 3), Blocks(64, 32, 8, 2), Blocks(64, 64, 8, 2)),
-    (9, 2, 32): (Blocks(128, 64, 8, 3), Blocks(128, 64, 8, 2), Blocks(64, 64, 4, 2)),
-    (9, 2, 64): (Blocks(128, 64, 8, 3), Blocks(128, 32, 8, 2), Blocks(64, 128, 8, 2)),
-    (9, 2, 128): (Blocks(128, 64, 8, 3), Blocks(128, 32, 8, 2), Blocks(32, 128, 8, 2)),
-    (8, 4, 64): (Blocks(32, 32, 8, 1), Blocks(32, 32, 8, 1), Blocks(32, 32, 8, 1)),
-    (8, 4, 128): (Blocks(16, 32, 8, 2), Blocks(16, 16, 8, 2), Blocks(32, 32, 8, 1)),
-    (9, 4, 64): (Blocks(32, 32, 8, 1), Blocks(32, 32, 8, 1), Blocks(32, 32, 8, 1)),
-    (9, 4, 128): (Blocks(16, 32, 8, 2), Blocks(32, 16, 8, 2), Blocks(32, 32, 8, 1)),
-}
 TABLE_SPLITS = 64  # partial sums of the tables' gradients: enough programs to fill a GPU, in constant memory
 
 
@@ -68,14 +42,15 @@ def forward_launch(
     rel_height: Tensor,
     rel_width: Tensor,
     padding_mask: Tensor | None,
-    major: int,
+    capability: Capability,
     out: Tensor,
     largest: Tensor,
     normalizer: Tensor,
+    blocks: Blocks | None = None,
 ) -> Launch:
     """Fills out, (B, N, H, W, DV) stored as (B, H, W, N, DV), and largest and normalizer (B, N, H * W), float32."""
     B, N, H, W, _ = q.shape
-    blocks = _rows(q, v, major)[0]
+    blocks = blocks or _blocks("forward", q, v, capability)
     arguments = {
         **dict(q=q, k=k, v=v, rel_height=rel_height, rel_width=rel_width, padding_mask=_bytes(padding_mask)),
         **dict(out=out, largest_logit=largest, normalizer=normalizer),
@@ -95,7 +70,7 @@ def backward_launches(
     rel_height: Tensor,
     rel_width: Tensor,
     padding_mask: Tensor | None,
-    major: int,
+    capability: Capability,
     out: Tensor,
     largest: Tensor,
     normalizer: Tensor,
@@ -103,11 +78,14 @@ def backward_launches(
     d_q: Tensor,
     d_k: Tensor,
     d_v: Tensor,
+    query_blocks: Blocks | None = None,
+    key_blocks: Blocks | None = None,
 ) -> tuple[list[Launch], Tensor]:
     """Launches to be run in order. They fill d_q, d_k and d_v, each stored as (B, H, W, N, D), and partial sums of the
     tables' gradients (splits, 2H-1 + 2W-1, D), float32, to be added up; the height table comes first."""
     B, N, H, W, D = q.shape
-    _, query_blocks, key_blocks = _rows(q, v, major)
+    query_blocks = query_blocks or _blocks("query_gradient", q, v, capability)
+    key_blocks = key_blocks or _blocks("key_gradient", q, v, capability)
     saved = dict(d_out=d_out, largest_logit=largest, normalizer=normalizer, delta=torch.empty_like(largest))
     terms = dict(row_terms=q.new_empty(B, N, H, H * W), column_terms=q.new_empty(B, N, H * W, W))
     _, block_x = key_tile(H, W, query_blocks.keys)
@@ -170,15 +148,14 @@ def key_tile(H: int, W: int, keys: int) -> tuple[int, int]:
     return keys // x, x
 
 
-def capability(device: torch.device) -> int:
-    """The major compute capability whose rows this device uses: 8, or 9 for newer ones and the interpreter."""
-    return min(9, torch.cuda.get_device_capability(device)[0]) if device.type == "cuda" else 9
+def capability_of(device: torch.device) -> Capability:
+    """The compute capability of a device; the interpreter counts as 9.0."""
+    return torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
 
 
-def _rows(q: Tensor, v: Tensor, major: int) -> tuple[Blocks, Blocks, Blocks]:
-    """The narrowest row that is wide enough; `backends` refuses heads that are wider than all rows."""
-    served = [width for row, size, width in ROWS if (row, size) == (major, q.dtype.itemsize)]
-    return ROWS[major, q.dtype.itemsize, min(width for width in served if width >= max(q.shape[-1], v.shape[-1]))]
+def _blocks(kernel: Kernel, q: Tensor, v: Tensor, capability: Capability) -> Blocks:
+    H, W, D = q.shape[2:]
+    return find_blocks(kernel, capability, str(q.dtype).removeprefix("torch."), max(D, v.shape[-1]), (H, W))
 
 
 def _table_block(q: Tensor) -> int:

@@ -33,7 +33,7 @@ def relative_attention(
     """The result (B, N, H, W, Dv) and what the backward pass recomputes the softmax from, see `forward_kernel`."""
     out, largest, normalizer = _outputs(q, k, v, rel_height, rel_width, padding_mask)
     if out.numel():
-        from botformer.attention.triton_launch import capability, forward_launch
+        from botformer.attention.triton_launch import capability_of, forward_launch
 
         tables = rel_height.contiguous(), rel_width.contiguous()
         forward_launch(
@@ -42,7 +42,7 @@ def relative_attention(
             _readable(v),
             *tables,
             padding_mask,
-            capability(q.device),
+            capability_of(q.device),
             out,
             largest,
             normalizer,
@@ -76,12 +76,12 @@ def relative_attention_backward(
     d_q, d_k, d_v, d_height, d_width = _gradients(q, k, v, rel_height, rel_width)
     if not out.numel():
         return d_q, d_k, d_v, d_height.zero_(), d_width.zero_()
-    from botformer.attention.triton_launch import backward_launches, capability
+    from botformer.attention.triton_launch import backward_launches, capability_of
 
     tables = rel_height.contiguous(), rel_width.contiguous()
     maps = _readable(q), _readable(k), _readable(v)
     saved = _readable(out), largest, normalizer, _readable(d_out)
-    settings = padding_mask, capability(q.device)
+    settings = padding_mask, capability_of(q.device)
     launches, table_parts = backward_launches(*maps, *tables, *settings, *saved, d_q, d_k, d_v)
     for launch in launches:
         launch()
