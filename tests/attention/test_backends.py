@@ -61,7 +61,9 @@ def test_an_explicit_name_is_not_overridden(variable, monkeypatch):
 @pytest.mark.parametrize("variable", ["fused", "tiled,sdpa", "-fused", "tiled,-triton", "--triton", "TILED"])
 def test_anything_else_in_the_variable_is_an_input_error_that_lists_the_names(variable, monkeypatch):
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, variable)
-    with pytest.raises(InputError, match="BOTFORMER_ATTENTION is .*auto, tiled, sdpa, triton, definition"):
+    with pytest.raises(
+        InputError, match="BOTFORMER_ATTENTION is .*auto, tiled, sdpa, triton, flash_attention_3, definition"
+    ):
         chosen()
 
 
@@ -74,7 +76,9 @@ def test_anything_else_as_argument_is_an_input_error(backend):
 
 def test_nothing_left_is_an_error_with_the_reason_of_every_backend(monkeypatch):
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "-definition,-sdpa")
-    with pytest.raises(RuntimeError, match=r"tiled is forbidden; sdpa is.*; triton: .*; definition is forbidden"):
+    with pytest.raises(
+        RuntimeError, match=r"tiled is forbidden; sdpa is.*; triton: .*; flash_attention_3: .*; definition is forbidden"
+    ):
         chosen(backend="-tiled")
     monkeypatch.setenv(ENVIRONMENT_VARIABLE, "tiled")
     with pytest.raises(RuntimeError, match="tiled is forbidden"):

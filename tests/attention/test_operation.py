@@ -7,7 +7,8 @@ from botformer.attention.definition import logits_by_definition
 from botformer.errors import InputError
 from tests.attention.brute_force import attention_by_double_loop, random_inputs
 
-ON_THE_CPU = [name for name in BACKENDS if name != "triton"]  # test_triton.py tests that one
+# test_triton.py and test_flash_attention_3.py test the others
+ON_THE_CPU = [name for name in BACKENDS if name not in ("triton", "flash_attention_3")]
 
 SHAPES = [  # B, N, H, W, D, Dv
     (2, 2, 3, 5, 4, 4),

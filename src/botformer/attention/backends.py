@@ -10,7 +10,9 @@ from functools import lru_cache
 import torch
 from torch import Tensor
 
+from botformer.attention.cuda_choice import fastest_by_positions
 from botformer.attention.definition import attention_by_definition
+from botformer.attention.flash_attention_3 import WIDEST, WIDEST_VALUE, find_package, flash_attention_3
 from botformer.attention.sdpa import sdpa_attention
 from botformer.attention.tiled import tiled_attention
 from botformer.attention.triton_op import MAX_HEAD_WIDTH, triton_attention
@@ -36,6 +38,7 @@ class Backend:
 
 
 TRITON_INSTALLED = importlib.util.find_spec("triton") is not None
+FLASH_ATTENTION_3 = bool(find_package())
 TRITON_INTERPRETED = os.environ.get("TRITON_INTERPRET") == "1"
 
 
@@ -46,7 +49,7 @@ def _triton_unsupported(q: Tensor, v: Tensor) -> str:
         return f"the fused kernels run on CUDA devices, the input is on {q.device.type}"
     if torch.version.hip:
         return "the fused kernels are written for NVIDIA GPUs and untested on others"
-    if q.is_cuda and _compute_capability(q.device.index) < 8:
+    if q.is_cuda and _compute_capability(q.device.index) < (8, 0):
         return "the fused kernels need a device of compute capability 8.0 or later"
     if q.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"the fused kernels take float32, bfloat16 and float16, not {q.dtype}"
@@ -56,8 +59,8 @@ def _triton_unsupported(q: Tensor, v: Tensor) -> str:
 
 
 @torch.compiler.assume_constant_result
-def _compute_capability(index: int) -> int:
-    return torch.cuda.get_device_capability(index)[0]
+def _compute_capability(index: int) -> tuple[int, int]:
+    return torch.cuda.get_device_capability(index)
 
 
 def _tiled_unsupported(q: Tensor, v: Tensor) -> str:
@@ -74,15 +77,32 @@ def _sdpa_unsupported(q: Tensor, v: Tensor) -> str:
     return ""
 
 
+def _flash_attention_3_unsupported(q: Tensor, v: Tensor) -> str:
+    width = q.shape[-1] + q.shape[2] + q.shape[3]
+    if not FLASH_ATTENTION_3:
+        return "FlashAttention-3 is not installed"
+    if not q.is_cuda or _compute_capability(q.device.index)[0] != 9:
+        return "FlashAttention-3 runs on CUDA devices of compute capability 9.x"
+    if q.dtype not in (torch.bfloat16, torch.float16):
+        return f"FlashAttention-3 takes bfloat16 and float16, not {q.dtype}"
+    if width > WIDEST or v.shape[-1] > WIDEST_VALUE:
+        return (
+            f"FlashAttention-3 takes queries of up to {WIDEST} and values of up to {WIDEST_VALUE}; here D + H + W is "
+            f"{width} and Dv {v.shape[-1]}"
+        )
+    return ""
+
+
 # In order of preference: `auto` takes the first that can run the input, with one exception for small maps below. On the
-# CPU "tiled" is the fastest beyond 256 positions (results/attention_cpu.json). On CUDA nothing has been measured yet:
-# until the fused kernels have run on a GPU, PyTorch's come first.
+# CPU "tiled" is the fastest beyond 256 positions (results/attention_cpu.json). On CUDA the fastest by measurement comes
+# before all (`cuda_choice`); on cards that were not measured PyTorch's kernels come first.
 BACKENDS = {
     backend.name: backend
     for backend in (
         Backend("tiled", tiled_attention, _tiled_unsupported, pools=True),
         Backend("sdpa", sdpa_attention, _sdpa_unsupported, portable=True),
         Backend("triton", triton_attention, _triton_unsupported),
+        Backend("flash_attention_3", flash_attention_3, _flash_attention_3_unsupported),
         Backend("definition", attention_by_definition, portable=True),
     )
 }
@@ -122,7 +142,7 @@ def choose(name: str, q: Tensor, v: Tensor) -> Backend:
         return _named(only, q, v)
     exporting = torch.compiler.is_exporting()
     reasons: list[str] = []
-    for backend in BACKENDS.values():
+    for backend in dict.fromkeys((*_fastest_on_cuda(q), *BACKENDS.values())):
         if backend.name in forbidden or only:
             reasons.append(f"{backend.name} is forbidden")
         elif reason := backend.unsupported_reason(q, v):
@@ -136,6 +156,23 @@ def choose(name: str, q: Tensor, v: Tensor) -> Backend:
         f"no attention backend is left for this input: {'; '.join(reasons)} "
         f"(backend={name!r}, {ENVIRONMENT_VARIABLE}={_environment()!r})"
     )
+
+
+def _fastest_on_cuda(q: Tensor) -> tuple[Backend, ...]:
+    """What was measured to be the fastest for such a map; nothing elsewhere than on a card that was measured."""
+    if not q.is_cuda:
+        return ()
+    backward = torch.is_grad_enabled() and q.requires_grad
+    positions = q.shape[2] * q.shape[3]
+    for limit, name in _measured(q.device.index, q.dtype, q.shape[-1], backward):
+        if positions <= limit:
+            return (BACKENDS[name],)
+    return ()
+
+
+@torch.compiler.assume_constant_result
+def _measured(index: int, dtype: torch.dtype, head: int, backward: bool) -> tuple[tuple[float, str], ...]:
+    return fastest_by_positions(_compute_capability(index), str(dtype).removeprefix("torch."), head, backward)
 
 
 def check_name(name: str) -> None:

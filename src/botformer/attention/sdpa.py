@@ -55,6 +55,22 @@ def dot_attention(
         (B, N, H, W, Dv)
     """
     H, W, Dv = v.shape[-3:]
+    query, key = joined(query_parts, key_parts, v, padding_mask)
+    # Shapes that every fused kernel accepts, so that PyTorch chooses one: the CPU's needs v as wide as q, those of CUDA
+    # need head widths that are multiples of eight. `sdpa_kernel` would enforce the choice, but it switches kernels on
+    # and off for the whole process, other threads included.
+    width = -(-max(query.shape[-1], Dv) // 8) * 8
+    value = padded_to(width, v.flatten(2, 3))
+    if value.stride(-1) != 1:  # a view of an NCHW map that needed no padding
+        value = value.contiguous()
+    out = F.scaled_dot_product_attention(padded_to(width, query), padded_to(width, key), value, scale=1.0)
+    return without_keyless(out[..., :Dv].unflatten(2, (H, W)), padding_mask)
+
+
+def joined(
+    query_parts: Sequence[Tensor], key_parts: Sequence[Tensor], v: Tensor, padding_mask: Tensor | None
+) -> tuple[Tensor, Tensor]:
+    """The parts side by side as queries and keys (B, N, H*W, sum of the widths), one column more with a mask."""
     queries, keys = list(query_parts), list(key_parts)
     if padding_mask is not None:
         # One more column: 1 for queries, and for padded keys a number far below every logit. It is finite because the
@@ -62,20 +78,19 @@ def dot_attention(
         never = torch.finfo(v.dtype).min / 4
         queries.append(torch.ones_like(queries[0][..., :1]))
         keys.append((padding_mask.to(v.dtype) * never)[:, None, ..., None].expand_as(queries[-1]))
-    query, key = torch.cat(queries, -1).flatten(2, 3), torch.cat(keys, -1).flatten(2, 3)
-    # Shapes that every fused kernel accepts, so that PyTorch chooses one: the CPU's needs v as wide as q, those of CUDA
-    # need head widths that are multiples of eight. `sdpa_kernel` would enforce the choice, but it switches kernels on
-    # and off for the whole process, other threads included.
-    width = -(-max(query.shape[-1], Dv) // 8) * 8
-    query, key = F.pad(query, (0, width - query.shape[-1])), F.pad(key, (0, width - key.shape[-1]))
-    value = F.pad(v.flatten(2, 3), (0, width - Dv))
-    if value.stride(-1) != 1:  # a view of an NCHW map that needed no padding
-        value = value.contiguous()
-    out = F.scaled_dot_product_attention(query, key, value, scale=1.0)
-    out = out[..., :Dv].unflatten(2, (H, W))
-    if padding_mask is not None:
-        out = out.masked_fill(padding_mask.flatten(1).all(1)[:, None, None, None, None], 0)
-    return out
+    return torch.cat(queries, -1).flatten(2, 3), torch.cat(keys, -1).flatten(2, 3)
+
+
+def padded_to(width: int, x: Tensor) -> Tensor:
+    """Zeros after the last dimension, which is then `width` long."""
+    return F.pad(x, (0, width - x.shape[-1]))
+
+
+def without_keyless(out: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """The result (B, N, H, W, Dv), zero for an image whose keys are all padded."""
+    if padding_mask is None:
+        return out
+    return out.masked_fill(padding_mask.flatten(1).all(1)[:, None, None, None, None], 0)
 
 
 def attention_of_query(query_parts: Sequence[Tensor], key_parts: Sequence[Tensor], query_yx: tuple[int, int]) -> Tensor:
