@@ -10,14 +10,16 @@ UV := $(shell command -v uv || echo .uv/bin/uv)
 EXTRAS := demo,detection,shards,log,test
 READY := .venv/.ready
 
-.PHONY: help setup demo test check gpu wheel clean
+.PHONY: help setup demo test check gpu gpu-wheels gpu-data gpu-dry-run wheel clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train small BoTNets on nuclei and digits, evaluate them, write runs/demo/report.html (minutes, CPU)"
 	@echo "make test    run the tests"
 	@echo "make check   style, types, layers, the wheel"
-	@echo "make gpu     on a machine with CUDA: GPU tests and benchmarks with the python3 of the machine; installs nothing"
+	@echo "make gpu     on a machine with CUDA: tests, tuning, benchmarks, training in calls of 9 minutes; installs nothing"
+	@echo "make gpu-wheels, gpu-data    what a GPU machine without a network needs beside this folder, into build/gpu"
+	@echo "make gpu-dry-run             the same as make gpu on a CPU with tiny sizes, to see that everything runs"
 	@echo "make setup   install everything into .venv (the others do it by themselves)"
 	@echo "make clean   remove what setup and the tests left behind (not runs/)"
 
@@ -36,14 +38,40 @@ check: $(READY)
 	$(BIN)/pyright
 	$(MAKE) --no-print-directory wheel
 
-# Under nine minutes: each suite has a time limit; its receipt, results/*_gpu.json, lists the cases left out.
+# One call of at most MINUTES, which goes on where the last one stopped. OUT: what a call brings home.
+MINUTES ?= 9
+CALL ?= 0
+OUT ?= runs/gpu/out
 gpu: export PYTHONPATH := src:.
 gpu: | check-gpu
-	timeout 150 $(PYTHON) -m pytest -p no:cacheprovider -m gpu tests/attention -x
-	$(PYTHON) -m botformer.cli benchmark attention --device cuda --minutes 1.2
-	$(PYTHON) -m botformer.cli benchmark model --device cuda --minutes 1.6
-	$(PYTHON) -m botformer.cli benchmark headline --device cuda --minutes 0.8
-	$(PYTHON) -m botformer.cli benchmark detection --device cuda --minutes 0.5
+	$(PYTHON) -m benchmarks.gpu --out $(OUT) --call $(CALL) --minutes $(MINUTES)
+
+# What travels to a GPU machine without a network, beside a copy of this folder: wheels of what machine.txt lacks, for
+# Python 3.12 on x86-64, and the commit that the receipts name; make gpu-data: real data.
+WHEELS := faster-coco-eval bottleneck-transformer-pytorch einops
+WHEEL_PYTHON ?= 3.12
+PLATFORMS := $(foreach tag,manylinux_2_28 manylinux_2_27 manylinux_2_17 manylinux2014,--platform $(tag)_x86_64) --platform any
+gpu-wheels: GPU_FOLDER ?= build/gpu
+gpu-wheels: $(UV)
+	rm -rf $(GPU_FOLDER)/wheels && mkdir -p $(GPU_FOLDER)/wheels
+	grep -E '^($(subst $(eval) ,|,$(WHEELS)))==' constraints.txt > $(GPU_FOLDER)/wheels.txt
+	$(UV) tool run --quiet pip download --quiet --no-deps --only-binary=:all: --python-version $(WHEEL_PYTHON) \
+		--implementation cp $(PLATFORMS) --dest $(GPU_FOLDER)/wheels --requirement $(GPU_FOLDER)/wheels.txt
+	git rev-parse HEAD > $(GPU_FOLDER)/commit
+	@du -sh $(GPU_FOLDER) && ls $(GPU_FOLDER)/wheels
+
+gpu-data: export PYTHONPATH := src:.
+gpu-data: $(READY)
+	@test -n "$(DATA)" || { echo "make gpu-data: say where the data are: make gpu-data DATA=folder"; exit 1; }
+	$(BIN)/python -m benchmarks.gpu.data_packs --data $(DATA) --out build/gpu
+
+# The kit on a CPU, in an environment with what machine.txt lists and nothing else.
+DRY := build/gpu-dry-run
+gpu-dry-run: $(READY) $(UV)
+	$(UV) venv --quiet --clear --python $(BIN)/python $(DRY)/venv
+	$(UV) pip install --quiet --python $(DRY)/venv/bin/python --requirement benchmarks/gpu/machine.txt
+	$(MAKE) --no-print-directory gpu-wheels GPU_FOLDER=$(DRY)/packs WHEEL_PYTHON=$$($(BIN)/python -c 'import platform; print(platform.python_version())')
+	PYTHONPATH=src:. $(DRY)/venv/bin/python -m benchmarks.gpu.dry_run --packs $(DRY)/packs
 
 .PHONY: check-gpu
 check-gpu:

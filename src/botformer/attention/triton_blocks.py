@@ -66,7 +66,7 @@ def find_blocks(
             "`make gpu` in a clone of the repository measures them",
             *capability,
         )
-    served = _head_of_row(dtype, head)
+    served = row_width(dtype, head)
     fitting = [
         row
         for row in rows or ()
@@ -89,11 +89,11 @@ def untuned_blocks(kernel: Kernel, capability: Capability, dtype: str, head: int
     Cards of 12.x have the small shared memory of 8.6, those of 10.x and 11.x that of 9.0.
     """
     row = 8 if capability[0] in (8, 12) else 9
-    return ROWS[row, _bytes(dtype), _head_of_row(dtype, head)][_COLUMNS.index(kernel)]
+    return ROWS[row, _bytes(dtype), row_width(dtype, head)][_COLUMNS.index(kernel)]
 
 
-def _head_of_row(dtype: str, head: int) -> int:
-    """The narrowest row that is wide enough."""
+def row_width(dtype: str, head: int) -> int:
+    """The head width of the row that serves a head: the narrowest that is wide enough."""
     return min(width for _, size, width in ROWS if size == _bytes(dtype) and width >= head)
 
 

@@ -1,0 +1,96 @@
+"""The fused kernels against float64 on this GPU: the project's own GPU tests, every outcome in a receipt.
+
+python -m benchmarks.gpu.correctness --results DIR --seconds S    writes correctness_gpu.json
+"""
+
+import json
+import os
+import sys
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from benchmarks.gpu.runner import MORE_TO_DO
+from benchmarks.gpu.step_arguments import Clock, step_parser
+from botformer.atomic_write import write_json
+from botformer.benchmark.receipt import write_receipt
+
+# The second file is what test_triton.py runs in the interpreter; here it runs on the device.
+TESTS = ("tests/attention/test_triton_gpu.py", "tests/attention/triton_behaviour.py")
+QUICK = ("tests/attention/triton_behaviour.py", "-k", "double_loop or autocast or gradient_hook")
+KEPT = 300
+"""Characters of a failure."""
+
+
+def main() -> int:
+    given = step_parser(__doc__).parse_args()
+    recorder = Recorder(given.results, Clock(given.seconds), given.quick)
+    tests = QUICK if given.quick else TESTS
+    pytest.main(["-q", "-p", "no:cacheprovider", *tests], plugins=[recorder])
+    recorder.write()
+    if not recorder.outcomes:
+        print(f"pytest found no tests in {', '.join(tests)}", file=sys.stderr)
+        return 1
+    return MORE_TO_DO if recorder.out_of_time else 0
+
+
+class Recorder:
+    """A pytest plugin: skips the tests of an earlier call, notes each outcome, and stops when the time is used."""
+
+    def __init__(self, results: Path, clock: Clock, quick: bool) -> None:
+        self.clock, self.quick, self.out_of_time = clock, quick, False
+        self.receipt = results / f"correctness_{'cpu_quick' if quick else 'gpu'}.json"
+        self.log = results / "logs/correctness.json"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.outcomes: dict[str, dict[str, Any]] = json.loads(self.log.read_text()) if self.log.is_file() else {}
+
+    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        items[:] = [item for item in items if item.nodeid not in self.outcomes]
+
+    def pytest_runtest_setup(self, item: pytest.Item) -> None:
+        if self.clock.left < 0:
+            self.out_of_time = True
+            item.session.shouldstop = "out of time"
+            pytest.skip("out of time")
+
+    def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
+        if self.out_of_time or (report.when != "call" and report.passed):
+            return
+        outcome: dict[str, Any] = {"outcome": report.outcome, "seconds": report.duration}
+        if report.failed:
+            outcome["failure"] = str(getattr(report.longrepr, "reprcrash", report.longrepr))[:KEPT].replace("\n", " ")
+        self.outcomes[report.nodeid] = outcome
+        write_json(self.log, self.outcomes, indent=0)
+        if "CUDA error" in report.longreprtext:  # nothing else runs in this process any more
+            self.write()
+            sys.stdout.flush()
+            os._exit(MORE_TO_DO)
+
+    def write(self) -> None:
+        where = "in Triton's interpreter" if self.quick else "on the GPU"
+        write_receipt(
+            self.receipt,
+            f"Tests of the fused attention against float64 and brute force ({where})",
+            f"pytest {' '.join(QUICK if self.quick else TESTS)}",
+            rows(self.outcomes),
+            notes="One row per test; its cases are shapes, dtypes and settings. failure: the first.",
+        )
+
+
+def rows(outcomes: dict[str, dict[str, Any]]) -> list[dict[str, Any]]:
+    """One row per test function; outcomes are by pytest's name of a case."""
+    found: dict[str, dict[str, Any]] = {}
+    for case, outcome in outcomes.items():
+        name = case.partition("::")[2].partition("[")[0]
+        row = found.setdefault(name, {"test": name, "cases": 0, "passed": 0, "failed": 0, "skipped": 0, "seconds": 0.0})
+        row["cases"] += 1
+        row[outcome["outcome"]] += 1
+        row["seconds"] = round(row["seconds"] + outcome["seconds"], 1)
+        if "failure" in outcome and "failure" not in row:
+            row["failure"] = f"{case.partition('[')[2].rstrip(']')}: {outcome['failure']}".lstrip(": ")
+    return list(found.values())
+
+
+if __name__ == "__main__":
+    sys.exit(main())

@@ -1,0 +1,28 @@
+"""What the kit measures, in the order of importance: one row per step."""
+
+from dataclasses import dataclass
+
+
+@dataclass(frozen=True)
+class Step:
+    name: str
+    call: int
+    """The call it belongs to: 1 right and fast attention, 2 networks, 3 training. Calls run in this order."""
+    command: tuple[str, ...]
+    """A module of this folder and its arguments; {work} and {packs} stand for those folders."""
+    seconds: int
+    """The most it gets before the steps after it have had their turn."""
+
+
+STEPS = (
+    Step("correctness", 1, ("correctness",), 110),
+    Step("tuning", 1, ("tuning",), 170),
+    Step("attention", 1, ("suite", "attention"), 120),
+    Step("backends", 1, ("choose_backends",), 15),
+    Step("every map", 1, ("every_map",), 60),
+    Step("memory checker", 1, ("memory_checker",), 40),
+    Step("model", 2, ("suite", "model"), 200),
+    Step("headline", 2, ("suite", "headline"), 140),
+    Step("detection", 2, ("suite", "detection"), 100),
+    Step("profile", 2, ("profile_step",), 60),
+)

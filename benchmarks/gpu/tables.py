@@ -1,0 +1,27 @@
+"""The measured tables that the package reads: from the folder of receipts into the package."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+from botformer.atomic_write import write_json
+from botformer.attention.cuda_choice import CHOICE_FILE
+from botformer.attention.triton_blocks import TUNING_FILE
+
+TABLES = (TUNING_FILE, CHOICE_FILE)
+
+
+def store(table: Path, card: str, entry: dict[str, Any], results: Path) -> Path:
+    """Replace one card's entry ("9.0") of a table in the folder of receipts; the other cards are the package's."""
+    path = results / table.name
+    content = json.loads((path if path.is_file() else table).read_text(encoding="utf-8"))
+    write_json(path, content | {card: entry}, indent=1)
+    return path
+
+
+def install(results: Path) -> list[str]:
+    """Copy the tables that `results` has into the package; returns their names."""
+    found = [table for table in TABLES if (results / table.name).is_file()]
+    for table in found:
+        write_json(table, json.loads((results / table.name).read_text(encoding="utf-8")), indent=1)
+    return [table.name for table in found]

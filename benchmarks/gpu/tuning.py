@@ -1,0 +1,357 @@
+"""Block sizes of the fused kernels: every candidate is checked against float64, then timed; winners become a table.
+
+python -m benchmarks.gpu.tuning --results DIR --seconds S    writes tuning_gpu.json and triton_tuning.json
+
+One case is a dtype, a head width and a map that the paper's networks meet; each of the three kernels is tuned alone.
+"""
+
+import json
+import math
+import statistics
+import sys
+from collections.abc import Callable, Iterator
+from concurrent.futures import Future, ProcessPoolExecutor
+from dataclasses import asdict, dataclass
+from multiprocessing import get_context
+from pathlib import Path
+from typing import Any, get_args
+
+import torch
+from torch import Tensor
+
+from benchmarks.gpu import tables
+from benchmarks.gpu.candidates import CANDIDATES
+from benchmarks.gpu.runner import MORE_TO_DO
+from benchmarks.gpu.step_arguments import Clock, step_parser
+from botformer.atomic_write import write_json
+from botformer.attention.channels_last import empty_channels_last
+from botformer.attention.definition import attention_by_definition
+from botformer.attention.operation import average_cells
+from botformer.attention.triton_blocks import Blocks, Kernel, row_width, untuned_blocks
+from botformer.benchmark.receipt import write_receipt
+from botformer.benchmark.timing import take_turns
+from botformer.environment import cores, hardware, versions
+
+KERNELS: tuple[Kernel, ...] = get_args(Kernel)
+HEADS = 4
+LOGITS_AT_ONCE = 2**27  # of the float64 reference: a gibibyte
+ROUNDS = 5
+COMPILERS = 12
+WORTH_IT = 0.98
+"""A winner must take at most this fraction of the untuned time; the difference between runs is not less."""
+CRASHED = "the process died while it ran"
+
+
+@dataclass(frozen=True)
+class Case:
+    dtype: str
+    head: int
+    height: int
+    width: int
+    batches: tuple[int, ...]
+    """Timed with each; the geometric mean of the ratios to the untuned time decides."""
+    pool: bool = False
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        return {"dtype": self.dtype, "head": self.head, "map": f"{self.height}x{self.width}", "pool": self.pool}
+
+
+def _cases(dtype: str, head: int, maps: tuple[tuple[int, int, tuple[int, ...]], ...], pool: bool = False) -> list[Case]:
+    return [Case(dtype, head, *one, pool) for one in maps]
+
+
+# The maps of c5 at 224 to 1280 px, and at COCO's 1344x2144. The most important first: time may run out.
+_MAPS = (
+    (64, 64, (1, 8)),
+    (14, 14, (64,)),
+    (32, 32, (8,)),
+    (40, 40, (8,)),
+    (80, 80, (1, 4)),
+    (20, 20, (32,)),
+    (24, 24, (16,)),
+    (28, 28, (16,)),
+    (84, 134, (1,)),
+)
+# Pooled maps are those of c5's first block where it has stride 2.
+CASES = (
+    *_cases("bfloat16", 128, _MAPS[:3]),
+    *_cases("bfloat16", 128, (_MAPS[0], _MAPS[1], _MAPS[4]), pool=True),
+    *_cases("bfloat16", 128, _MAPS[3:]),
+    *_cases("float16", 128, (_MAPS[0], _MAPS[2], _MAPS[1])),
+    *_cases("bfloat16", 64, (_MAPS[0], _MAPS[2], _MAPS[1])),
+    *_cases("float32", 128, (_MAPS[2], _MAPS[1])),
+)
+QUICK = (Case("float32", 16, 4, 6, (1, 2)), Case("float32", 16, 4, 6, (1,), pool=True))
+
+
+def main() -> int:
+    given = step_parser(__doc__).parse_args()
+    clock = Clock(given.seconds)
+    device = torch.device("cpu" if given.quick else "cuda")
+    tuner = Tuner(given.results, device, given.quick)
+    cases = QUICK if given.quick else CASES
+    with ProcessPoolExecutor(max(1, min(COMPILERS, cores() - 1)), get_context("spawn")) as pool:
+        compiled = {} if given.quick else {case: compile_all(pool, case) for case in cases if tuner.is_due(case)}
+        try:
+            for case in cases:
+                if tuner.is_due(case):
+                    for future in compiled.get(case, ()):
+                        future.exception()  # what cannot be compiled is found again, and named, below
+                    tuner.tune(case, clock)
+                if clock.left < 0:
+                    return MORE_TO_DO
+        finally:
+            pool.shutdown(cancel_futures=True)
+    return 0
+
+
+class Tuner:
+    """Tunes cases and keeps what was found in a receipt, in a table, and every candidate's figures in a log."""
+
+    def __init__(self, results: Path, device: torch.device, quick: bool) -> None:
+        self.results, self.device, self.quick = results, device, quick
+        self.receipt = results / f"tuning_{'cpu_quick' if quick else 'gpu'}.json"
+        self.log, self.running = results / "logs/tuning_candidates.json", results / "logs/tuning_running.json"
+        self.log.parent.mkdir(parents=True, exist_ok=True)
+        self.rows: list[dict[str, Any]] = _figures(self.receipt)
+        self.tried: list[dict[str, Any]] = json.loads(self.log.read_text()) if self.log.is_file() else []
+        if self.running.is_file():  # the last process ended with this one
+            self.tried.append(json.loads(self.running.read_text()) | {"problem": CRASHED})
+            self._save_log()
+
+    def is_due(self, case: Case) -> bool:
+        return any(not self._row(case, kernel) for kernel in KERNELS)
+
+    def tune(self, case: Case, clock: Clock) -> None:
+        torch.manual_seed(0)
+        problems = [Problem(case, batch, self.device) for batch in case.batches]
+        exact, plain = (problems[0].by_definition(dtype) for dtype in (torch.float64, getattr(torch, case.dtype)))
+        for kernel in KERNELS:
+            if self._row(case, kernel) or clock.left < 0:
+                continue
+            untuned = untuned_blocks(kernel, self._capability(), case.dtype, case.head)
+            candidates = tuple(dict.fromkeys((untuned, *CANDIDATES[kernel, case.dtype, case.head])))
+            right = [one for one in candidates if self._is_right(case, kernel, one, problems[0], exact, plain)]
+            if untuned in right:
+                self._time(case, kernel, untuned, right, problems)
+            else:
+                self._add_row(case, kernel, {"problem": self._problem(case, kernel, untuned)})
+        del problems
+        if self.device.type == "cuda":
+            torch.cuda.empty_cache()
+
+    def _is_right(self, case, kernel, blocks, problem, exact, plain) -> bool:
+        entry = self._entry(case, kernel, blocks)
+        earlier = next((one for one in self.tried if entry.items() <= one.items()), None)
+        if earlier:
+            return not earlier["problem"]
+        write_json(self.running, entry)
+        try:
+            results = problem.by_kernels({kernel: blocks})
+            entry["problem"] = wrong(results, exact, plain)
+        except Exception as error:
+            entry["problem"] = f"{type(error).__name__}: {error}".splitlines()[0][:300]
+            if "CUDA error" in str(error):  # nothing else runs in this process any more
+                self.tried.append(entry)
+                self._save_log()
+                sys.exit(MORE_TO_DO)
+        self.tried.append(entry)
+        self._save_log()
+        return not entry["problem"]
+
+    def _time(
+        self, case: Case, kernel: Kernel, untuned: Blocks, right: list[Blocks], problems: list["Problem"]
+    ) -> None:
+        logs = dict.fromkeys(right, 0.0)
+        base = 0.0
+        for problem in problems:
+            calls = {str(i): problem.launch(kernel, blocks) for i, blocks in enumerate(right)}
+            times = take_turns(calls, 1 if self.quick else ROUNDS, self.device)
+            ms = {blocks: statistics.median(times[str(i)]) for i, blocks in enumerate(right)}
+            base = base or ms[untuned]
+            for blocks in right:
+                logs[blocks] += math.log(ms[blocks] / ms[untuned]) / len(problems)
+        ratios = {blocks: round(math.exp(value), 3) for blocks, value in logs.items()}
+        for entry in self.tried:
+            for blocks, ratio in ratios.items():
+                if self._entry(case, kernel, blocks).items() <= entry.items():
+                    entry["time / untuned"] = ratio
+        best = min(ratios, key=lambda blocks: ratios[blocks])
+        winner = best if ratios[best] <= WORTH_IT else untuned
+        self._add_row(
+            case,
+            kernel,
+            {
+                "batch": problems[0].batch,
+                "untuned_ms": round(base, 4),
+                "time / untuned": ratios[winner],
+                **asdict(winner),
+                "tried": sum(one["kernel"] == kernel and case.labels.items() <= one.items() for one in self.tried),
+                "right": len(right),
+            },
+        )
+        self._store(case, kernel, winner)
+
+    def _store(self, case: Case, kernel: Kernel, winner: Blocks) -> None:
+        """Into the table that the package reads."""
+        key = "{}.{}".format(*self._capability())
+        path = self.results / tables.TUNING_FILE.name
+        entry = json.loads(path.read_text())[key] if path.is_file() and key in json.loads(path.read_text()) else {}
+        of_case = {
+            "kernel": kernel, "dtype": case.dtype, "head": row_width(case.dtype, case.head), "height": case.height, "width": case.width,
+            "pool": case.pool,
+        }  # fmt: skip
+        rows = [row for row in entry.get("rows", []) if not of_case.items() <= row.items()]
+        measured = {"card": hardware()["gpu"], "torch": versions()["torch"], "triton": versions().get("triton")}
+        tables.store(tables.TUNING_FILE, key, measured | {"rows": [*rows, of_case | asdict(winner)]}, self.results)
+        if not self.quick:
+            tables.install(self.results)
+
+    def _add_row(self, case: Case, kernel: Kernel, figures: dict[str, Any]) -> None:
+        self.rows.append(case.labels | {"kernel": kernel} | figures)
+        self._save_log()
+        where = "in the interpreter, tiny sizes: no measurement" if self.quick else "on the GPU"
+        write_receipt(
+            self.receipt,
+            f"Block sizes of the fused attention ({where})",
+            "make gpu",
+            self.rows,
+            seed=0,
+            notes="time / untuned: the winner's time relative to the block sizes that were chosen without a GPU, "
+            "geometric mean over the batch sizes timed. tried: candidates; right: those within twice the rounding "
+            "error of the plain form against float64. Only these were timed. untuned_ms: of one call at `batch`.",
+        )
+
+    def _row(self, case: Case, kernel: Kernel) -> dict[str, Any] | None:
+        wanted = case.labels | {"kernel": kernel}
+        return next((row for row in self.rows if wanted.items() <= row.items()), None)
+
+    def _entry(self, case: Case, kernel: Kernel, blocks: Blocks) -> dict[str, Any]:
+        return case.labels | {"kernel": kernel} | asdict(blocks)
+
+    def _problem(self, case: Case, kernel: Kernel, blocks: Blocks) -> str:
+        entry = self._entry(case, kernel, blocks)
+        return next(one["problem"] for one in self.tried if entry.items() <= one.items())
+
+    def _save_log(self) -> None:
+        write_json(self.log, self.tried, indent=1)
+        self.running.unlink(missing_ok=True)
+
+    def _capability(self) -> tuple[int, int]:
+        return torch.cuda.get_device_capability() if self.device.type == "cuda" else (9, 0)
+
+
+Results = dict[str, Tensor]
+"""out, d_q, d_k, d_v, d_rel_height, d_rel_width."""
+
+
+class Problem:
+    """The inputs of one case at one batch size: views of a channels_last projection, as in the network."""
+
+    def __init__(self, case: Case, batch: int, device: torch.device) -> None:
+        self.case, self.batch = case, batch
+        H, W, D = case.height, case.width, case.head
+        dtype = getattr(torch, case.dtype)
+        projected = torch.randn(batch, H, W, 3, HEADS, D, device=device).to(dtype)
+        self.maps = tuple(projected.permute(3, 0, 4, 1, 2, 5))  # q, k, v: (B, N, H, W, D)
+        self.tables = tuple(torch.randn(2 * size - 1, D, device=device).to(dtype) * D**-0.5 for size in (H, W))
+        height, width = (H // 2, W // 2) if case.pool else (H, W)
+        self.d_out = torch.randn(batch, height, width, HEADS, D, device=device).to(dtype).permute(0, 3, 1, 2, 4)
+
+    def by_definition(self, dtype: torch.dtype) -> Results:
+        """In parts that fit into memory."""
+        of_maps = {
+            name: torch.empty_like(x, dtype=dtype) for name, x in zip(("d_q", "d_k", "d_v"), self.maps, strict=True)
+        }
+        results = {"out": torch.empty_like(self.d_out, dtype=dtype)} | of_maps
+        tables = [torch.zeros_like(table, dtype=torch.float64) for table in self.tables]
+        for where in self._parts():
+            leaves = [x.to(dtype).requires_grad_() for x in (*(x[where] for x in self.maps), *self.tables)]
+            out = attention_by_definition(*leaves)
+            out = average_cells(out) if self.case.pool else out
+            parts = torch.autograd.grad(out, leaves, self.d_out[where].to(dtype))
+            for name, part in zip(results, (out.detach(), *parts), strict=False):
+                results[name][where] = part
+            for total, part in zip(tables, parts[3:], strict=True):
+                total += part
+        return results | dict(zip(("d_rel_height", "d_rel_width"), tables, strict=True))
+
+    def _parts(self) -> Iterator[tuple[slice, slice]]:
+        logits = (self.case.height * self.case.width) ** 2
+        heads = min(HEADS, max(1, LOGITS_AT_ONCE // logits))
+        images = max(1, LOGITS_AT_ONCE // (logits * HEADS)) if heads == HEADS else 1
+        for b in range(0, self.batch, images):
+            for n in range(0, HEADS, heads):
+                yield slice(b, b + images), slice(n, n + heads)
+
+    def by_kernels(self, blocks: dict[Kernel, Blocks]) -> Results:
+        """With these block sizes, and the package's for the other kernels."""
+        saved, launches, results, table_parts = self._launches(blocks)
+        for tensor in (*results.values(), *saved):
+            tensor.fill_(math.nan)  # what is not written shows
+        for launch in launches:
+            launch()
+        both = table_parts.sum(0)
+        height = 2 * self.case.height - 1
+        return results | {"d_rel_height": both[:height], "d_rel_width": both[height:]}
+
+    def launch(self, kernel: Kernel, blocks: Blocks) -> Callable[[int], None]:
+        """One kernel alone, after all have run once."""
+        _, launches, _, _ = self._launches({kernel: blocks})
+        for launch in launches:
+            launch()
+        chosen = launches[KERNELS.index(kernel)]
+        return lambda _: chosen()
+
+    def compile(self, kernel: Kernel, blocks: Blocks) -> None:
+        """Into Triton's cache, without running anything."""
+        launch = self._launches({kernel: blocks})[1][KERNELS.index(kernel)]
+        launch.function.warmup(**launch.arguments, **launch.options, grid=launch.grid)
+
+    def _launches(self, blocks: dict[Kernel, Blocks]) -> tuple[list[Tensor], list[Any], Results, Tensor]:
+        """(what the forward pass saves, launches in order: `KERNELS` and the tables', results to fill, table parts)."""
+        from botformer.attention.triton_launch import backward_launches, capability_of, forward_launch
+
+        q, _, v = self.maps
+        out = empty_channels_last(v)
+        saved = [q.new_empty(self.batch, HEADS, q.shape[2] * q.shape[3], dtype=torch.float32) for _ in range(2)]
+        inputs = (*self.maps, *self.tables, None, capability_of(q.device), out, *saved)
+        gradients = [empty_channels_last(x) for x in self.maps]
+        backward, table_parts = backward_launches(
+            *inputs, self.d_out, *gradients,
+            query_blocks=blocks.get("query_gradient"), key_blocks=blocks.get("key_gradient"),
+        )  # fmt: skip
+        launches = [forward_launch(*inputs, blocks=blocks.get("forward")), *backward]
+        return saved, launches, dict(zip(("out", "d_q", "d_k", "d_v"), (out, *gradients), strict=True)), table_parts
+
+
+def wrong(results: Results, exact: Results, plain: Results) -> str:
+    """What is off by more than twice the error of the plain form at the same precision; "" if nothing is."""
+    for name, result in results.items():
+        error = float((result.double() - exact[name].double()).norm())
+        allowed = 2 * float((plain[name].double() - exact[name].double()).norm()) + 1e-6 * float(exact[name].norm())
+        if not error <= allowed:
+            return f"WRONG: {name} is off by {error:.3g}, allowed are {allowed:.3g}"
+    return ""
+
+
+def compile_all(pool: ProcessPoolExecutor, case: Case) -> list[Future[None]]:
+    """Every candidate of a case, in other processes: compiling takes longer than running."""
+    return [
+        pool.submit(compile_one, case, kernel, blocks)
+        for kernel in KERNELS
+        for blocks in CANDIDATES[kernel, case.dtype, case.head]
+    ]
+
+
+def compile_one(case: Case, kernel: Kernel, blocks: Blocks) -> None:
+    Problem(case, 1, torch.device("cuda")).compile(kernel, blocks)
+
+
+def _figures(receipt: Path) -> list[dict[str, Any]]:
+    return json.loads(receipt.read_text(encoding="utf-8"))["figures"] if receipt.is_file() else []
+
+
+if __name__ == "__main__":
+    sys.exit(main())
