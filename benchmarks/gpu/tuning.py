@@ -199,8 +199,8 @@ class Tuner:
         path = self.results / tables.TUNING_FILE.name
         entry = json.loads(path.read_text())[key] if path.is_file() and key in json.loads(path.read_text()) else {}
         of_case = {
-            "kernel": kernel, "dtype": case.dtype, "head": row_width(case.dtype, case.head), "height": case.height, "width": case.width,
-            "pool": case.pool,
+            "kernel": kernel, "dtype": case.dtype, "head": row_width(case.dtype, case.head),
+            "height": case.height, "width": case.width, "pool": case.pool,
         }  # fmt: skip
         rows = [row for row in entry.get("rows", []) if not of_case.items() <= row.items()]
         measured = {"card": hardware()["gpu"], "torch": versions()["torch"], "triton": versions().get("triton")}

@@ -9,7 +9,8 @@ from pathlib import Path
 
 import pytest
 
-from benchmarks.gpu import out_folder, runner
+from benchmarks.gpu import out_folder, runner, tables
+from benchmarks.gpu.collect import collect
 from benchmarks.gpu.runner import Folders, Runner
 from benchmarks.gpu.steps import Step
 
@@ -127,3 +128,27 @@ def test_what_a_call_brings_home_is_taken_up_on_another_machine(folders, tmp_pat
     assert new_runner(elsewhere, step("works")).run(30)
     assert runs(elsewhere, "works") == 1  # as it came; it did not run again
     assert out_folder.unpack(tmp_path / "out", elsewhere.results) == []
+
+
+def test_receipts_and_tables_that_came_home_go_into_the_repository(folders, tmp_path, monkeypatch):
+    package = tmp_path / "package" / "triton_tuning.json"
+    package.parent.mkdir()
+    monkeypatch.setattr(tables, "TABLES", (package,))
+    for name in (
+        "model_gpu.json",
+        "model_gpu.png",
+        "model_cpu_quick.json",
+        "triton_tuning.json",
+        "logs/model_gpu.json",
+    ):
+        path = folders.results / name
+        path.parent.mkdir(exist_ok=True)
+        path.write_text("{}")
+    out_folder.pack(folders.results, tmp_path / "out")
+    target = tmp_path / "repository"
+    target.mkdir()
+    assert collect(tmp_path / "out", target) == ["model_gpu.json", "model_gpu.png", "triton_tuning.json"]
+    assert sorted(path.name for path in target.iterdir()) == ["model_gpu.json", "model_gpu.png"]
+    assert package.read_text() == "{}\n"
+    with pytest.raises(SystemExit, match=r"no results\.zip"):
+        collect(target, target)
