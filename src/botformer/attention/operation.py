@@ -37,9 +37,10 @@ def relative_attention_2d(
         pool: average the result over cells of 2x2, at an odd edge over the positions inside (paper section 3.2): the
             pooling that follows attention in a block of stride 2, cheaper here than as a step of its own.
         backend: "auto" chooses and logs its choice once. A named one ("triton", "flash_attention_3", "tiled", "sdpa",
-            "definition") runs or raises. "auto,-triton", for short "-triton", is "auto" without that backend (more of them: commas). The
-            environment variable BOTFORMER_ATTENTION restricts "auto" in the same way ("-triton"), or names the backend
-            that "auto" means ("tiled"); it is read at every choice, and never overrides a named backend.
+            "definition") runs or raises. "auto,-triton", for short "-triton", is "auto" without that backend (more of
+            them: commas). The environment variable BOTFORMER_ATTENTION restricts "auto" in the same way ("-triton"), or
+            names the backend that "auto" means ("tiled"); it is read at every choice, and never overrides a named
+            backend.
 
     Returns:
         (B, N, H, W, Dv), or (B, N, ceil(H/2), ceil(W/2), Dv) pooled, in the dtype of the inputs. Inside autocast
