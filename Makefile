@@ -1,10 +1,11 @@
 # make demo | make test | make check | make gpu | make setup: each sets up what it needs, on a machine with git, make and python3.
-# Variables: PYTHON=python3.12 (another interpreter), UV_SYSTEM_CERTS=0 (uv's own certificates).
+# Variables: PYTHON=python3.12 (another interpreter), JOBS=1 (tests in one process), UV_SYSTEM_CERTS=0 (uv's own certificates).
 
 PYTHON ?= python3
 UV_SYSTEM_CERTS ?= 1
 export UV_SYSTEM_CERTS
 
+JOBS ?= $(shell getconf _NPROCESSORS_ONLN || echo 1)
 BIN := .venv/bin
 UV := $(shell command -v uv || echo .uv/bin/uv)
 EXTRAS := demo,detection,shards,log,test
@@ -29,7 +30,7 @@ demo: $(READY)
 	$(BIN)/botformer demo
 
 test: $(READY)
-	$(BIN)/python -m pytest $(TESTS)
+	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(TESTS)
 
 check: $(READY)
 	$(BIN)/ruff check .
