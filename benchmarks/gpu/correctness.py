@@ -17,7 +17,11 @@ from botformer.atomic_write import write_json
 from botformer.benchmark.receipt import write_receipt
 
 # The second file is what test_triton.py runs in the interpreter; here it runs on the device.
-TESTS = ("tests/attention/test_triton_gpu.py", "tests/attention/triton_behaviour.py")
+TESTS = (
+    "tests/attention/test_triton_gpu.py",
+    "tests/attention/triton_behaviour.py",
+    *("-k", "not behave_on_the_device"),  # it runs the second file
+)
 QUICK = ("tests/attention/triton_behaviour.py", "-k", "double_loop or autocast or gradient_hook")
 KEPT = 300
 """Characters of a failure."""
