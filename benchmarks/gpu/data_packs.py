@@ -22,8 +22,9 @@ import numpy as np
 from PIL import Image
 
 from botformer.atomic_write import atomic_file, atomic_folder, remove_leftovers
+from botformer.data.detection.coco_writer import CocoWriter
 from botformer.data.image_io import decode
-from botformer.data.synthetic.nuclei_crops import write_nuclei
+from botformer.data.synthetic.nuclei_crops import NUCLEUS
 from botformer.environment import cores
 from botformer.errors import InputError
 
@@ -187,7 +188,7 @@ def write_quick_packs(out: Path) -> None:
     """The packs of a few images each, by the same way."""
     with tempfile.TemporaryDirectory() as folder:
         write_colours(Path(folder) / "cifar10")
-        write_nuclei(Path(folder) / "nuclei")
+        write_discs(Path(folder) / "nuclei")
         for name, pack in PACKS.items():
             root, zip_file = Path(folder) / name, Path(folder) / pack.source
             with ZipFile(zip_file, "w") as written:
@@ -205,6 +206,25 @@ def write_colours(root: Path) -> None:
             for number in range(count):
                 pixels = np.clip(colour + noise.normal(0, 30, (32, 32, 3)), 0, 255).astype(np.uint8)
                 Image.fromarray(pixels).save(root / split / name / f"{number:04d}.jpg")
+
+
+def write_discs(root: Path) -> None:
+    """COCO like the nuclei: grey PNG, 64 px, two bright discs each."""
+    draw = np.random.default_rng(0)
+    rows, columns = np.mgrid[:64, :64]
+    for split, count in (("train", 8), ("val", 4)):
+        (root / split).mkdir(parents=True)
+        coco = CocoWriter([NUCLEUS])
+        for number in range(count):
+            pixels = draw.normal(40, 5, (64, 64))
+            coco.add_image(f"{number}.png", 64, 64)
+            for left in (16, 48):
+                y, x, radius = draw.uniform(16, 48), left + draw.uniform(-4, 4), draw.uniform(5, 10)
+                disc = (rows - y) ** 2 + (columns - x) ** 2 <= radius**2
+                pixels[disc] += 120
+                coco.add_object(disc, NUCLEUS)
+            Image.fromarray(pixels.astype(np.uint8)).save(root / split / f"{number}.png")
+        coco.save(root / "annotations" / f"instances_{split}.json")
 
 
 if __name__ == "__main__":
