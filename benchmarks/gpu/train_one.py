@@ -5,8 +5,11 @@ What takes seconds to import is imported in the functions: the process that star
 
 from __future__ import annotations
 
+import multiprocessing
 import os
+import signal
 import sys
+import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -27,9 +30,11 @@ def train_one(recipe: AnyRecipe, data: str, run: Path, log: Path, measure_s: flo
     """Train into the folder `run`, continuing what is there; then measure for about `measure_s` seconds each and write
     RUN/rates.json. 0 seconds: measure nothing. Everything printed goes to `log`; its last line is the error.
 
-    Exits with 143 when SIGTERM stopped the training, after its checkpoint, and with 1 after any error.
+    Exits with 143 when SIGTERM stopped the training, after its checkpoint, and with 1 after any error. The end of the
+    process that started this one is a SIGTERM too.
     """
     redirect(log)
+    threading.Thread(target=stop_with_parent, daemon=True).start()
     try:
         from botformer.create.train_recipe import train_recipe
 
@@ -48,6 +53,13 @@ def redirect(log: Path) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
+
+
+def stop_with_parent() -> None:
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+    parent.join()
+    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def rates(recipe: AnyRecipe, data: str, seconds: float) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import os
 import signal
 import threading
 import time
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any
 
@@ -89,6 +90,17 @@ def test_a_failed_training_is_a_row_and_the_next_one_starts(tmp_path: Path, pack
     assert (failed["seed"], done["seed"], done["state"], done["steps"]) == (0, 1, "done", 2)
     assert calls(tmp_path, packs).train([broken, sound], 0) == MORE_TO_DO, "the failed one would be tried again"
     assert calls(tmp_path, packs).train([sound], 0) == 0
+
+
+def test_a_detector_is_trained_or_its_row_names_the_package_that_is_missing(tmp_path: Path, packs: Path) -> None:
+    assert calls(tmp_path, packs).train(list(jobs(("nuclei_resnet50",), quick=True)), 500) == 0
+    (row,) = figures(tmp_path, "nuclei")
+    assert row["run"] == "nuclei_resnet50"
+    if find_spec("faster_coco_eval"):
+        assert (row["state"], row["steps"]) == ("done", 4)
+        assert row["mask_AP"] >= 0
+    else:
+        assert row["state"].startswith("failed: InputError: average precision needs the package faster-coco-eval")
 
 
 def test_without_its_data_a_training_waits(tmp_path: Path, packs: Path, capsys: pytest.CaptureFixture[str]) -> None:
