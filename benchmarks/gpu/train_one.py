@@ -28,7 +28,8 @@ RATES = "rates.json"
 
 def train_one(recipe: AnyRecipe, data: str, run: Path, log: Path, measure_s: float) -> None:
     """Train into the folder `run`, continuing what is there; then measure for about `measure_s` seconds each and write
-    RUN/rates.json. 0 seconds: measure nothing. Everything printed goes to `log`; its last line is the error.
+    RUN/rates.json. 0 seconds: measure nothing. Everything printed goes to `log`; its last line is the error
+    that ended the training; one while measuring stands in RUN/rates.json.
 
     Exits with 143 when SIGTERM stopped the training, after its checkpoint, and with 1 after any error. The end of the
     process that started this one is a SIGTERM too.
@@ -39,12 +40,21 @@ def train_one(recipe: AnyRecipe, data: str, run: Path, log: Path, measure_s: flo
         from botformer.create.train_recipe import train_recipe
 
         train_recipe(recipe, data, run)
-        if measure_s and not (run / RATES).exists():
-            write_json(run / RATES, rates(recipe, data, measure_s))
     except Exception as error:
         traceback.print_exc()
-        print(f"{type(error).__name__}: {' '.join(str(error).split())}", file=sys.stderr, flush=True)
+        print(in_one_line(error), file=sys.stderr, flush=True)
         sys.exit(1)
+    if measure_s and not (run / RATES).exists():
+        try:
+            measured = rates(recipe, data, measure_s)
+        except Exception as error:  # the training is done all the same
+            traceback.print_exc()
+            measured = {"error": in_one_line(error)}
+        write_json(run / RATES, measured)
+
+
+def in_one_line(error: Exception) -> str:
+    return f"{type(error).__name__}: {' '.join(str(error).split())}"[:500]
 
 
 def redirect(log: Path) -> None:

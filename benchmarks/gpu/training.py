@@ -200,7 +200,7 @@ def on_device() -> str:
 
 def last_line(log: Path) -> str:
     lines = log.read_text(encoding="utf-8", errors="replace").strip().splitlines() if log.is_file() else []
-    return lines[-1][:500] if lines else "no message"
+    return lines[-1] if lines else "no message"
 
 
 if __name__ == "__main__":
