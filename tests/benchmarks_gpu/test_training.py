@@ -32,7 +32,9 @@ def packs(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def job(seed: int = 0, steps: int = STEPS, **changes: Any) -> Job:
     given = {name.replace("__", "."): value for name, value in changes.items()}
-    return Job(ROW, changed(quick_recipe(ROW), {"run.seed": seed, "run.max_steps": steps, **given}))
+    return Job(
+        ROW, changed(quick_recipe(ROW), {"run.seed": seed, "run.max_steps": steps, "run.evaluate_every": 1000, **given})
+    )
 
 
 def calls(folder: Path, packs: Path) -> Calls:
