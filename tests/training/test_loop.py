@@ -26,7 +26,7 @@ def _no_curves(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) 
         monkeypatch.setattr("botformer.training.run_log.FileRunLog.draw", lambda self: None)
 
 
-STOPWATCH = ("images_per_s", "memory_mb")
+STOPWATCH = ("images_per_s", "waited_s", "memory_mb")
 
 
 def run(out: Path, recipe: Recipe, model: str = "linear", batches: Any = None, **options: Any) -> dict[str, Any]:

@@ -20,7 +20,7 @@ from botformer.training.resume import Resume
 from botformer.training.task import Batch, Task, TrainBatches
 
 
-class _Parts(NamedTuple):
+class Parts(NamedTuple):
     """What `fit` takes besides the recipe."""
 
     task: Task
@@ -40,15 +40,22 @@ def train_recipe(
     accelerator = open_accelerator(recipe.run)
     if not accelerator.is_main_process:
         logging.disable(logging.INFO)  # one of several processes speaks for all
+    return fit(*make_parts(recipe, data, accelerator), recipe, out, resume, accelerator)
+
+
+def make_parts(recipe: ClassificationRecipe | DetectionRecipe, data: str, accelerator: Accelerator) -> Parts:
+    """The task with its initial weights, and the batches of this process.
+
+    Raises:
+        InputError: data that the recipe cannot be trained on.
+    """
     seed_all(recipe.run.seed)  # the initial weights, the same in every process
     if isinstance(recipe, DetectionRecipe):
-        parts = _detection_parts(recipe, data, accelerator)
-    else:
-        parts = _classification_parts(recipe, data, accelerator)
-    return fit(*parts, recipe, out, resume, accelerator)
+        return _detection_parts(recipe, data, accelerator)
+    return _classification_parts(recipe, data, accelerator)
 
 
-def _classification_parts(recipe: ClassificationRecipe, data: str, accelerator: Accelerator) -> _Parts:
+def _classification_parts(recipe: ClassificationRecipe, data: str, accelerator: Accelerator) -> Parts:
     if is_annotated(data):  # their folders of images would pass for classes
         raise InputError(
             f"this recipe trains a classifier, but {data} holds objects with boxes (COCO or YOLO); give it images in "
@@ -58,19 +65,19 @@ def _classification_parts(recipe: ClassificationRecipe, data: str, accelerator: 
     train, validation = open_classification_datasets(data)
     task = create_classification_task(recipe, train.class_names)
     run, shard = recipe.run, _shard(recipe, accelerator)
-    return _Parts(
+    return Parts(
         task,
         training_batches(train, recipe.images, run.batch_size, run.seed, **shard),
         evaluation_batches(validation, recipe.images, _evaluation_batch(recipe, accelerator), **shard),
     )
 
 
-def _detection_parts(recipe: DetectionRecipe, data: str, accelerator: Accelerator) -> _Parts:
+def _detection_parts(recipe: DetectionRecipe, data: str, accelerator: Accelerator) -> Parts:
     train, validation = open_detection_datasets(data, keypoints=recipe.detector == "keypoint_rcnn")
     _check_objects(recipe, train, validation)
     task = create_detection_task(recipe, train.categories, train.keypoint_names, train.skeleton)
     run, shard = recipe.run, _shard(recipe, accelerator)
-    return _Parts(
+    return Parts(
         task,
         detection_training_batches(train, recipe.images, run.batch_size, run.seed, **shard),
         detection_evaluation_batches(validation, recipe.images, _evaluation_batch(recipe, accelerator), **shard),

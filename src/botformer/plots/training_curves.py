@@ -12,7 +12,8 @@ from matplotlib.ticker import MaxNLocator
 from botformer.plots import style
 
 Records = list[dict[str, Any]]
-_NOT_LOSSES = {"step", "epoch", "loss", "lr", "images_per_s", "memory_mb"}  # a training record's other numbers are
+# A training record's other numbers are losses.
+_NOT_LOSSES = {"step", "epoch", "loss", "lr", "images_per_s", "waited_s", "memory_mb"}
 
 
 def draw_curves(records: Records, out: Path, shown: Collection[str] | None = None) -> None:

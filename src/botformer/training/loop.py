@@ -105,7 +105,9 @@ class _Run:
             batches = train.starting_at(state.step)
             self.clock = time.perf_counter()
             while state.step < plan.last:
-                running.append(self.launch(next(batches), request))
+                asked = time.perf_counter()
+                batch = next(batches)
+                running.append(self.launch(batch, time.perf_counter() - asked, request))
                 evaluates, saves = plan.evaluates(state.step), plan.saves(state.step)
                 stop = False
                 while len(running) > (0 if evaluates or saves or stop else late):
@@ -122,8 +124,8 @@ class _Run:
                     self.clock = time.perf_counter()
         return state.metrics
 
-    def launch(self, batch: Batch, request: StopRequest) -> StepReport:
-        """One step on a batch. A GPU may still be computing it afterwards."""
+    def launch(self, batch: Batch, waited_s: float, request: StopRequest) -> StepReport:
+        """One step on a batch, for which it has waited. A GPU may still be computing it afterwards."""
         step, recipe, plan = self.state.step, self.recipe, self.plan
         # The first thing done with the batch: fetching it may have left a random state that depends on the workers.
         seed_all(recipe.run.seed, step, self.accelerator.process_index)
@@ -134,6 +136,7 @@ class _Run:
             step=step + 1,
             learning_rate=rate,
             images=batch_length(batch) * self.accelerator.num_processes,
+            waited_s=waited_s,
             files=[str(file) for file in batch.get("files", [])],
         )
         return StepReport(self.accelerator, info, losses, stop=request.signal != 0)
@@ -152,6 +155,7 @@ class _Run:
             "loss": result.loss,
             "lr": info.learning_rate,
             "images_per_s": round(info.images / seconds, 2),
+            "waited_s": round(info.waited_s, 4),
             "memory_mb": memory_mb(self.accelerator.device),
         }
         if len(result.losses) > 1:

@@ -121,6 +121,8 @@ class StepInfo:
     learning_rate: float
     images: int
     """Images of the step, over all processes."""
+    waited_s: float
+    """How long this process waited for its batch. A GPU may have been busy with the step before meanwhile."""
     files: list[str]
     """Images of this process's part of the batch."""
 
