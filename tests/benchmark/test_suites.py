@@ -11,12 +11,12 @@ from rich.console import Console
 from botformer import cli
 from botformer.benchmark import attention_suite, chart, detection_suite, headline_suite, model_suite, third_party
 from botformer.benchmark.comparison import run_case
+from botformer.benchmark.detection_suite import torchvision_detector
 from botformer.benchmark.roofline import Peaks
 from botformer.benchmark.run_suite import TITLES
 from botformer.benchmark.table import print_table
 from botformer.commands.benchmark import Suite
 from botformer.errors import InputError
-from botformer.recipes.schema import DetectionImages
 
 CPU = torch.device("cpu")
 PEAKS = Peaks(100.0, 10.0)
@@ -143,13 +143,11 @@ def test_a_compiled_network_is_compared_with_the_eager_one():
 
 
 def test_each_detector_finds_as_much_as_it_may():
-    images = DetectionImages(size=128)
-    ours = detection_suite.inference(detection_suite._ours("botnet_nano", 128).as_torchvision(), images, 1, CPU)
-    torchvision = detection_suite.inference(detection_suite._torchvision(128), images, 1, CPU)
-    for call in (ours, torchvision):
-        boxes, scores, masks = call(0)
-        assert len(boxes) == len(scores) == 100
-        assert masks.shape == (100, 1, 128, 128)
+    work = detection_suite.TINY_WORK
+    for detector in (detection_suite.our_detector("botnet_nano", work).as_torchvision(), torchvision_detector(work)):
+        boxes, scores, masks = detection_suite.inference(detector, work, CPU)(0)
+        assert len(boxes) == len(scores) == work.settings.max_detections
+        assert masks.shape == (len(boxes), 1, work.images.size, work.images.size)
 
 
 def test_the_flops_of_attention_are_those_of_its_products():

@@ -3,7 +3,7 @@
 import math
 import tempfile
 from collections.abc import Iterator
-from dataclasses import replace
+from dataclasses import dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Literal
 
@@ -24,6 +24,7 @@ from botformer.data.detection.layouts import open_detection_datasets
 from botformer.detection.masks import paste_window
 from botformer.detection.task import DetectionTask
 from botformer.recipes import find_recipe
+from botformer.recipes.detector_settings import Settings
 from botformer.recipes.schema import DetectionImages, DetectionRecipe
 
 CLASSES, OBJECTS = 80, 10  # an image of COCO has seven objects on average
@@ -43,62 +44,88 @@ ENTRIES: dict[Entry, str] = {"batch": "", "losses": ", detector.losses"}
 training; `detector.losses` takes a list of images with torchvision's targets."""
 
 
+@dataclass(frozen=True)
+class Work:
+    """What every detector of a case is given to do."""
+
+    images: DetectionImages
+    batch: int
+    settings: Settings = field(default_factory=Settings)
+    """The numbers of proposals, samples and detections hold for torchvision's detector, too."""
+
+    def inputs(self, device: torch.device) -> list[Any]:
+        """Batches as the loader gives them in training."""
+        batches = _training_batches(self.images, self.batch)
+        return [send_to_device(next(batches), device) for _ in range(INPUTS)]
+
+
+TINY_WORK = Work(
+    DetectionImages(size=TINY_PX),
+    1,
+    Settings(
+        rpn_post_nms_top_n=50,
+        roi_samples=16,
+        max_detections=5,
+        fpn_channels=32,
+        box_channels=32,
+        mask_channels=16,
+        mask_convolutions=1,
+    ),
+)
+
+
 def cases(device: torch.device, quick: bool) -> Iterator[Case]:
     """Losses, backward pass and a step of SGD; inference; bfloat16 on a GPU. Batches read from files in one process."""
     recipe = find_recipe(RECIPE)
     assert isinstance(recipe, DetectionRecipe)
-    batch = 1 if quick else BATCH[device.type]
-    for number, size in enumerate((TINY_PX,) if quick else SIZES_PX[device.type]):
-        images = DetectionImages(size=size) if quick else replace(recipe.images, size=size)
-        backbones = TINY if quick else FULL
-        yield training_case(backbones, images, batch, device)
-        yield inference_case(backbones, images, batch, device)
+    works = [Work(replace(recipe.images, size=size), BATCH[device.type]) for size in SIZES_PX[device.type]]
+    for number, work in enumerate([TINY_WORK] if quick else works):
+        yield training_case(TINY if quick else FULL, work, device)
+        yield inference_case(TINY if quick else FULL, work, device)
         if number == 0:
             yield Case(
-                {"px": size, "batch": 4, "mode": "loader"},
-                [Implementation(f"loader, one process, {RECIPE}", lambda images=images: loading(images, batch=4))],
+                {"px": work.images.size, "batch": 4, "mode": "loader"},
+                [Implementation(f"loader, one process, {RECIPE}", lambda work=work: loading(work.images, batch=4))],
             )
 
 
-def training_case(backbones: tuple[str, ...], images: DetectionImages, batch: int, device: torch.device) -> Case:
+def training_case(backbones: tuple[str, ...], work: Work, device: torch.device) -> Case:
     ours = [
         Implementation(
             f"Mask R-CNN, {name}{suffix}",
-            lambda entry=entry, name=name: training_step(entry, name, images, batch, device),
+            lambda entry=entry, name=name: training_step(entry, name, work, device),
             output=f"losses of {name}",
         )
         for entry, suffix in ENTRIES.items()
         for name in backbones
     ]
-    torchvision = Implementation(
-        TORCHVISION, lambda: torchvision_training_step(images, batch, device), third_party=True
-    )
+    torchvision = Implementation(TORCHVISION, lambda: torchvision_training_step(work, device), third_party=True)
     return Case(
-        {"px": images.size, "batch": batch, "mode": "training step"},
+        {"px": work.images.size, "batch": work.batch, "mode": "training step"},
         [*ours, torchvision],
         tolerance=0.02 if device.type == "cuda" else 1e-4,
     )
 
 
-def inference_case(backbones: tuple[str, ...], images: DetectionImages, batch: int, device: torch.device) -> Case:
+def inference_case(backbones: tuple[str, ...], work: Work, device: torch.device) -> Case:
     """Images (3, size, size) -> boxes, labels, scores, and masks of the size of the image, in torchvision's form."""
     ours = [
         Implementation(
             f"Mask R-CNN, {name}",
-            lambda name=name: inference(_ours(name, images.size).as_torchvision(), images, batch, device),
+            lambda name=name: inference(our_detector(name, work).as_torchvision(), work, device),
         )
         for name in backbones
     ]
     torchvision = Implementation(
-        TORCHVISION, lambda: inference(_torchvision(images.size), images, batch, device), third_party=True
+        TORCHVISION, lambda: inference(torchvision_detector(work), work, device), third_party=True
     )
-    return Case({"px": images.size, "batch": batch, "mode": "inference"}, [*ours, torchvision])
+    return Case({"px": work.images.size, "batch": work.batch, "mode": "inference"}, [*ours, torchvision])
 
 
-def training_step(entry: Entry, backbone: str, images: DetectionImages, batch: int, device: torch.device) -> Call:
+def training_step(entry: Entry, backbone: str, work: Work, device: torch.device) -> Call:
     """A call that returns the losses (4,) but `loss_mask`: `_as_torchvision` changes the borders of masks a little."""
-    detector = _ours(backbone, images.size).train().to(device, memory_format=torch.channels_last)
-    inputs: list[tuple[Any, ...]] = [(send_to_device(loaded, device),) for loaded in _batches(images, batch, INPUTS)]
+    detector = our_detector(backbone, work).train().to(device, memory_format=torch.channels_last)
+    inputs: list[tuple[Any, ...]] = [(loaded,) for loaded in work.inputs(device)]
     if entry == "losses":
         inputs, losses = [_as_torchvision(loaded) for (loaded,) in inputs], detector.losses
     else:
@@ -112,11 +139,10 @@ def training_step(entry: Entry, backbone: str, images: DetectionImages, batch: i
     return sgd_step(loss_and_losses, detector, device)
 
 
-def torchvision_training_step(images: DetectionImages, batch: int, device: torch.device) -> Call:
+def torchvision_training_step(work: Work, device: torch.device) -> Call:
     """A call that returns the losses (5,). The images fill the canvas, as torchvision would enlarge smaller ones."""
-    detector = _torchvision(images.size).train().to(device, memory_format=torch.channels_last)
-    batches: Any = send_to_device(_batches(images, batch, INPUTS), device)
-    inputs = [_as_torchvision(loaded, canvas=True) for loaded in batches]
+    detector = torchvision_detector(work).train().to(device, memory_format=torch.channels_last)
+    inputs = [_as_torchvision(loaded, canvas=True) for loaded in work.inputs(device)]
 
     def loss_and_losses(number: int) -> tuple[Tensor, Tensor]:
         losses = torch.stack([loss.float() for loss in detector(*inputs[number % INPUTS]).values()])
@@ -125,11 +151,10 @@ def torchvision_training_step(images: DetectionImages, batch: int, device: torch
     return sgd_step(loss_and_losses, detector, device)
 
 
-def inference(detector: Any, images: DetectionImages, batch: int, device: torch.device) -> Call:
+def inference(detector: Any, work: Work, device: torch.device) -> Call:
     """A call that returns boxes, scores and masks of every image."""
     detector = detector.eval().to(device, memory_format=torch.channels_last)
-    batches: Any = send_to_device(_batches(images, batch, INPUTS), device)
-    inputs = [_as_torchvision(loaded, canvas=True)[0] for loaded in batches]
+    inputs = [_as_torchvision(loaded, canvas=True)[0] for loaded in work.inputs(device)]
 
     def call(number: int) -> list[Tensor]:
         with torch.inference_mode(), autocast(device):
@@ -139,19 +164,31 @@ def inference(detector: Any, images: DetectionImages, batch: int, device: torch.
     return call
 
 
-def _ours(backbone: str, image_px: int) -> Any:
-    detector: Any = create_detector("mask_rcnn", backbone, CLASSES, image_px)
+def our_detector(backbone: str, work: Work) -> Any:
+    settings = {each.name: getattr(work.settings, each.name) for each in fields(work.settings)}
+    detector: Any = create_detector("mask_rcnn", backbone, CLASSES, work.images.size, **settings)
     _detect_first_class(detector.box_head.predictor.cls_score)
     return detector
 
 
-def _torchvision(image_px: int) -> Any:
+def torchvision_detector(work: Work) -> Any:
     """With random weights, gamma zeroed like ours, and images that are not scaled."""
     from torchvision.models.detection import maskrcnn_resnet50_fpn
     from torchvision.models.resnet import Bottleneck
 
+    settings = work.settings
     detector: Any = maskrcnn_resnet50_fpn(
-        weights=None, weights_backbone=None, num_classes=CLASSES + 1, min_size=image_px, max_size=image_px
+        weights=None,
+        weights_backbone=None,
+        num_classes=CLASSES + 1,
+        min_size=work.images.size,
+        max_size=work.images.size,
+        rpn_pre_nms_top_n_train=settings.rpn_pre_nms_top_n,
+        rpn_pre_nms_top_n_test=settings.rpn_pre_nms_top_n_test,
+        rpn_post_nms_top_n_train=settings.rpn_post_nms_top_n,
+        rpn_post_nms_top_n_test=settings.rpn_post_nms_top_n,
+        box_batch_size_per_image=settings.roi_samples,
+        box_detections_per_img=settings.max_detections,
     )
     blocks: list[Any] = [module for module in detector.modules() if isinstance(module, Bottleneck)]
     for block in blocks:
@@ -174,11 +211,6 @@ def loading(images: DetectionImages, batch: int) -> Call:
     """A call that reads, decodes, flips, scales and crops the next images of a training set, and returns them."""
     batches = _training_batches(images, batch)
     return lambda number: next(batches)["images"]
-
-
-def _batches(images: DetectionImages, batch: int, count: int) -> list[DetectionBatch]:
-    batches = _training_batches(images, batch)
-    return [next(batches) for _ in range(count)]
 
 
 def _training_batches(images: DetectionImages, batch: int) -> Iterator[DetectionBatch]:

@@ -13,8 +13,8 @@ from botformer.backbone.variants import ROWS
 from botformer.benchmark.comparison import Case, Implementation
 from botformer.benchmark.model_steps import gflop, inference, our_model, training_step
 
-# (name, image px). One group per case: ours first, then networks that the paper compares it with, and the ConvNeXt
-# whose top-1 (82.1, 83.1, 83.8, 84.3 % in its paper, tiny to large) is nearest to ours (81.7, 82.8, 83.5, 84.0, 84.7 %).
+# (name, image px). One group per case: ours first, then networks that the paper compares it with, and the ConvNeXts
+# whose top-1 (82.1, 83.1, 83.8, 84.3 %, tiny to large) is nearest to ours (T3 to T7: 81.7, 82.8, 83.5, 84.0, 84.7 %).
 GROUPS = (
     (("botnet_t7", 384), ("efficientnet_b7", 600), ("resnest269e", 416)),
     (("botnet_t3", 224), ("efficientnet_b4", 380), ("seresnet50", 224), ("resnest50d", 224), ("convnext_tiny", 224)),

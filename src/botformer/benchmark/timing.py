@@ -19,6 +19,7 @@ Call = Callable[[int], Any]
 SHORTEST_TURN_MS = 20.0
 MOST_CALLS = 50  # per turn
 MOST_INPUT_BYTES = 2**30  # per implementation
+MOST_INPUTS = 256
 FEWEST_ROUNDS = 3  # however little time there is
 DEFAULT_CACHE_BYTES = 2**26  # where the size is unknown
 
@@ -66,9 +67,9 @@ def ratio(one: list[float], other: list[float]) -> float:
 
 
 def rotations(input_bytes: int, device: torch.device) -> int:
-    """How many inputs of this size together exceed the caches: at least 3, within `MOST_INPUT_BYTES` if possible."""
+    """How many inputs of this size together exceed the caches: at least 3, within the limits above if possible."""
     wanted = 2 * _cache_bytes(device) // max(input_bytes, 1) + 1
-    return max(3, min(wanted, MOST_INPUT_BYTES // max(input_bytes, 1)))
+    return max(3, min(wanted, MOST_INPUT_BYTES // max(input_bytes, 1), MOST_INPUTS))
 
 
 def _turn(call: Call, first: int, calls: int, device: torch.device) -> float:
