@@ -25,7 +25,7 @@ PEAKS = Peaks(100.0, 10.0)
 @pytest.fixture(autouse=True)
 def _no_compiler_and_cheap_peaks(monkeypatch):
     monkeypatch.setattr(torch, "compile", lambda function, **_: function)
-    monkeypatch.setattr("botformer.benchmark.run_suite.measure_peaks", lambda device, dtype: PEAKS)
+    monkeypatch.setattr("botformer.benchmark.run_suite.measure_peaks", lambda device, dtype, rounds: PEAKS)
 
 
 def reasons(rows):

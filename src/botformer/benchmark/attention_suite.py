@@ -75,7 +75,7 @@ CUDA = (
     Shape(20, 20, batch=16, flex=False),
     Shape(14, 14, batch=8, flex=False),
 )
-TINY = (Shape(3, 4, batch=2, heads=2, dim=16),)
+TINY = (Shape(3, 4, batch=2, heads=2, dim=16, flex=False),)
 
 
 def cases(device: torch.device, quick: bool) -> Iterator[Case]:

@@ -4,6 +4,7 @@ import math
 import tempfile
 from collections.abc import Iterator
 from dataclasses import dataclass, field, fields, replace
+from functools import cache
 from pathlib import Path
 from typing import Any, Literal
 
@@ -215,10 +216,16 @@ def loading(images: DetectionImages, batch: int) -> Call:
 
 def _training_batches(images: DetectionImages, batch: int) -> Iterator[DetectionBatch]:
     """As the loader gives them in training."""
-    with tempfile.TemporaryDirectory() as folder:  # exists as long as the iterator
-        _write_images(Path(folder))
-        training, _ = open_detection_datasets(folder)
-        yield from detection_training_batches(training, images, batch, seed=0, workers=0).starting_at(0)
+    training, _ = open_detection_datasets(_folder().name)
+    return detection_training_batches(training, images, batch, seed=0, workers=0).starting_at(0)
+
+
+@cache
+def _folder() -> tempfile.TemporaryDirectory[str]:
+    """Images and annotations; they exist as long as the process."""
+    folder = tempfile.TemporaryDirectory()
+    _write_images(Path(folder.name))
+    return folder
 
 
 def _as_torchvision(batch: DetectionBatch, canvas: bool = False) -> tuple[list[Tensor], list[dict[str, Tensor]]]:

@@ -65,11 +65,7 @@ CUDA = (
     Setting("inference", "compiled", 512, 16),
 )
 CPU = (Setting("training step", "eager", 1024, 1), Setting("inference", "eager", 1024, 1))
-TINY = (
-    Setting("training step", "eager", 64, 2),
-    Setting("inference", "eager", 64, 2),
-    Setting("inference", "CUDA graph", 64, 2),
-)
+TINY = (Setting("training step", "eager", 64, 2), Setting("inference", "CUDA graph", 64, 2))
 FIRST = 4
 """Settings before the cases of deployed and of converted networks."""
 DEPLOYED = {"cpu": (224, 8), "cuda": (224, 64)}
@@ -88,7 +84,7 @@ def cases(device: torch.device, quick: bool) -> Iterator[Case]:
     if device.type == "cpu":
         yield bfloat16_case(image_px, batch, device, compiled=not quick)
     timm_px, timm_batch = TIMM[device.type]
-    for mode in MODES:
+    for mode in MODES[quick:]:
         yield convert_case(mode, timm_px, 2 if quick else timm_batch, device)
     for setting in settings[FIRST:]:
         yield setting_case(setting, device)

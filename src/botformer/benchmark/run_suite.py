@@ -117,7 +117,7 @@ def run_suite(
     if earlier:
         peaks = Peaks(earlier["hardware"][matmul_gflops], earlier["hardware"]["copy_gb_per_s"])
     else:
-        peaks = measure_peaks(on, dtype)
+        peaks = measure_peaks(on, dtype, rounds=1 if quick else 5)
     found = SuiteRows(chosen, earlier["figures"] if earlier else ())
     several_calls = found.left < len(chosen)
 
