@@ -194,8 +194,9 @@ def group_of(name: str) -> str:
 
 def short_name(name: str) -> str:
     """A kernel without its return type, arguments and namespaces; of templates the functor that says what is done."""
-    functor = re.search(r"(\w+)(?:Functor|_kernel_cuda|_kernel_impl)\b", name.partition("<")[2])
-    head = name.removeprefix("void ").partition("(")[0].partition("<")[0].strip()
+    name = name.removeprefix("void ").replace("(anonymous namespace)::", "")
+    functor = re.search(r"\w*Functor\w*|\w+_kernel_cuda\b", name.partition("<")[2])
+    head = name.partition("(")[0].partition("<")[0].strip()
     head = head if head.startswith("aten::") else head.rpartition("::")[2] or head
     return f"{head}[{functor[0]}]"[:80] if functor else head[:80]
 
