@@ -10,7 +10,6 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from dataclasses import replace
 from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any, NamedTuple
@@ -19,11 +18,12 @@ import torch
 from torch.profiler import ProfilerActivity, profile
 
 from botformer.benchmark import detection_suite
-from botformer.benchmark.comparison import SEED, Row, free
+from botformer.benchmark.comparison import SEED, Row, device_is_lost, free
 from botformer.benchmark.model_steps import our_model, training_step
 from botformer.benchmark.receipt import receipt_origin, write_receipt
 from botformer.benchmark.suite_rows import earlier_rows
 from botformer.benchmark.timing import Call
+from botformer.recipes.schema import DetectionImages
 
 MORE_TO_DO = 75
 LEAST_S = 45
@@ -50,7 +50,7 @@ def networks(on_gpu: bool, quick: bool) -> list[Network]:
         classifiers, detector, px, batch = ("botnet_nano", "resnet_nano"), "botnet_nano", 64, 2
     else:
         px, batch = 1024, 4 if on_gpu else 1
-        work = detection_suite.Work(replace(detection_suite.TINY_WORK.images, size=px), batch)
+        work = detection_suite.Work(DetectionImages(size=px), batch)
         classifiers, detector = ("botnet50", "resnet50"), "botnet50"
     return [
         *(
@@ -84,12 +84,12 @@ def main() -> int:
         print(f"{receipt.name}: begun anew, not continued: {reason}", file=sys.stderr)
     rows: list[Row] = earlier["figures"] if earlier else []
     command = "python -m benchmarks.gpu.profile_step" + " --quick" * given.quick
-    left = 0
+    left, usable = 0, True
     for network in networks(on_gpu, given.quick):
         labels = {"network": network.name, "px": network.px, "batch": network.batch}
         if any(row["network"] == network.name for row in rows):
             continue
-        if not given.quick and given.seconds - (monotonic() - begun) < LEAST_S:
+        if not usable or (not given.quick and given.seconds - (monotonic() - begun) < LEAST_S):
             left += 1
             continue
         try:
@@ -99,9 +99,11 @@ def main() -> int:
             reason = f"failed: {type(error).__name__}: {error}".partition("\n")[0]
             print(f"{network.name}: {reason}", file=sys.stderr)
             found = [{"what": "all", "left_out": reason}]
+            usable = not device_is_lost(device, error)
         rows += [labels | row for row in found]
         write_receipt(receipt, same["title"], command, rows, SEED, NOTES, origin=same)
-        free(device)
+        if usable:
+            free(device)
     return MORE_TO_DO if left else 0
 
 
@@ -138,7 +140,7 @@ def kernels(events: Iterable[Any], on_gpu: bool) -> list[Kernel]:
     calls: dict[str, int] = defaultdict(int)
     microseconds: dict[str, float] = defaultdict(float)
     for event in events:
-        if on_gpu and (event.device_type != torch.autograd.DeviceType.CUDA or event.is_user_annotation):
+        if on_gpu and (event.device_type.name != "CUDA" or event.is_user_annotation):
             continue
         name = short_name(event.name)
         calls[name] += 1

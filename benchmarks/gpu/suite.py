@@ -17,7 +17,7 @@ from time import monotonic
 from botformer.benchmark.run_suite import TITLES, run_suite
 
 MORE_TO_DO = 75
-LEAVING_S = 10
+LEAVING_S = 15
 """For imports, the chart, and leaving."""
 RESTART_S = 60
 """After an error of CUDA a new process goes on if so many seconds are left."""

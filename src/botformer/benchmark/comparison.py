@@ -225,12 +225,12 @@ class _Running:
         elif not self.by_name[name].third_party:
             reason = FAILED + reason
         self.left_out[name] = reason
-        if _is_lost(self.device, error):
+        if device_is_lost(self.device, error):
             raise DeviceLostError(self.case.labels | {"implementation": name, "left_out": reason}) from error
         free(self.device)
 
 
-def _is_lost(device: torch.device, error: Exception) -> bool:
+def device_is_lost(device: torch.device, error: Exception) -> bool:
     """After most errors of CUDA every further call of the process fails."""
     if isinstance(error, torch.OutOfMemoryError):
         return False
