@@ -39,6 +39,8 @@ def suite(monkeypatch):
     monkeypatch.setattr(run_suite, "import_module", lambda name: suite)
     monkeypatch.setattr(run_suite, "measure_peaks", lambda device, dtype, rounds: Peaks(100.0, 10.0))
     monkeypatch.setattr(run_suite, "draw_benchmark", lambda receipt, out: out.touch())
+    monkeypatch.setattr("botformer.benchmark.comparison.peak_bytes", lambda call, device: 1)
+    monkeypatch.setattr("botformer.benchmark.comparison.free", lambda device: None)  # slow late in a long run of tests
     return suite
 
 
