@@ -30,7 +30,7 @@ def draw_benchmark(receipt: Path, out: Path) -> None:
     grid: Any = figure.subplots(
         max(len(cases), 1), 2, squeeze=False, sharey="row", height_ratios=[2 + count for count in bars] or [1]
     )
-    for axes, (title, rows) in zip(grid, cases or [("nothing was measured", [])], strict=True):
+    for axes, (title, rows) in zip(grid, cases, strict=True):
         _draw_bars(axes[0], rows, "ms", f"{title}\ntime per call, ms")
         _draw_bars(axes[1], rows, "peak_mib", "\npeak memory, MiB")
         axes[1].tick_params(labelleft=False)
@@ -73,9 +73,9 @@ def _draw_bars(axes: Axes, rows: list[dict[str, Any]], key: str, title: str) -> 
     names, values = [row["implementation"] for row in rows], [row.get(key, 0) for row in rows]
     colours = [style.LINES[0] if _is_ours(name) else style.FAINT for name in names]
     axes.barh(names, values, color=colours, height=0.7)
-    axes.set_ylim(max(len(rows), 1) - 0.5, -0.5)  # the first on top; both panels share the axis
+    axes.set_ylim(len(rows) - 0.5, -0.5)  # the first on top; both panels share the axis
     axes.grid(visible=False, axis="y")
-    axes.set_xlim(0, 1.15 * max(values, default=0) or 1)
+    axes.set_xlim(0, 1.15 * max(values) or 1)
     for y, value in enumerate(values):
         axes.annotate(
             f"{value:g}" if key in rows[y] else "",

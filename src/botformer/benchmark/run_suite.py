@@ -65,7 +65,7 @@ def run_suite(
     on_turn: Callable[[str], None] = lambda case: None,
     on_rows: Callable[[list[Row]], None] = lambda rows: None,
 ) -> SuiteResult:
-    """Measure, write the receipt and its chart to the folder `out`.
+    """Measure, write the receipt and, once there are figures, its chart to the folder `out`.
 
     The receipt is written before and after every case, so that little is lost when the process is killed. What is
     wrong, fails or runs out of memory is a row of it. After an error that makes the device unusable for the process
@@ -159,7 +159,8 @@ def run_suite(
                 break
     finally:
         write()
-        draw_benchmark(receipt, receipt.with_suffix(".png"))
+        if any("ms" in row for row in found.rows):
+            draw_benchmark(receipt, receipt.with_suffix(".png"))
     return SuiteResult(receipt, found.left, found.faults, str(lost or ""))
 
 
