@@ -10,8 +10,8 @@ class Goal(NamedTuple):
     goal: str
     receipt: str
     column: str
-    """"ratio": time relative to the case's first implementation. "peak_mib": memory. "backward_ms": time of both passes
-    less that of the forward pass."""
+    """"ratio": time relative to the case's first implementation. "ms": time. "peak_mib": memory. "backward_ms": time of
+    both passes less that of the forward pass."""
     labels: dict[str, Any]
     """The case."""
     numerator: str
@@ -30,7 +30,12 @@ FORWARD_64, BOTH_64, BOTH_32 = MAP_64 | {"pass": "forward"}, MAP_64 | {"pass": "
 R50, BOT50, BOT50_TIMM = "resnet50", "botnet50, ours", "botnet50, attention of timm"
 COMPILED, TORCHVISION = "botnet50, deployed and compiled", "torchvision resnet50, eager"
 TILED, TRITON, PLAIN = "ours, tiled", "ours, triton", "no position"
+FLASH = "no position, flash"
 B7, T7 = "efficientnet_b7, 600 px", "botnet_t7, 384 px"
+T7_TRAIN, T7_INFER = ({"group": "botnet_t7", "mode": mode} for mode in ("training step", "inference"))
+GRAPH = {"px": 1024, "mode": "training step, CUDA graph"}
+DETECTOR, DETECTOR_R50 = "Mask R-CNN, botnet50", "Mask R-CNN, resnet50"
+DETECTOR_TORCHVISION = "torchvision's Mask R-CNN, resnet50"
 
 # One row per goal: a table is easier to read in long lines.
 # fmt: off
@@ -47,11 +52,22 @@ GOALS = (
     Goal("CPU, training step, EfficientNet-B7 / T7",                                   "",       "headline_cpu",  "ratio",       {},          B7,         T7),
     Goal("GPU, attention, 64x64, forward / plain SDPA without position",               "≤ 1.10", "attention_gpu", "ratio",       FORWARD_64,  TRITON,     PLAIN,                    "timm"),
     Goal("GPU, attention, 64x64, backward / plain SDPA without position",              "≤ 1.15", "attention_gpu", "backward_ms", MAP_64,      TRITON,     PLAIN,                    "timm"),
+    Goal("GPU, attention, 64x64, forward / PyTorch's flash kernel, no position",       "",       "attention_gpu", "ratio",       FORWARD_64,  TRITON,     FLASH,                    "timm"),
+    Goal("GPU, attention, 64x64, backward / PyTorch's flash kernel, no position",      "",       "attention_gpu", "backward_ms", MAP_64,      TRITON,     FLASH,                    "timm"),
     Goal("GPU, attention, 64x64, both passes, timm / ours",                            "≥ 4",    "attention_gpu", "ratio",       BOTH_64,     "timm",     TRITON),
     Goal("GPU, attention, 64x64, peak memory, timm / ours",                            "≥ 10",   "attention_gpu", "peak_mib",    BOTH_64,     "timm",     TRITON),
     Goal("GPU, attention, 64x64, both passes, FlexAttention / ours",                   "≥ 1.5",  "attention_gpu", "ratio",       BOTH_64,     "FlexAttention", TRITON),
+    Goal("GPU, attention, peak memory, 64x64 / 32x32",                                 "4",      "attention_gpu", "peak_mib",    BOTH_64,     TRITON,     "",                       "timm", BOTH_32),
+    Goal("GPU, attention, time of both passes, 64x64 / 32x32",                         "",       "attention_gpu", "ms",          BOTH_64,     TRITON,     "",                       "timm", BOTH_32),
     Goal("GPU, 1024 px, training step, BoT50 / R50 (the paper: 1.31)",                 "≤ 1.05", "model_gpu",     "ratio",       TRAIN,       BOT50,      R50,                      BOT50_TIMM),
-    Goal("GPU, training step, EfficientNet-B7 / T7 (the paper: 1.64)",                 "≥ 2",    "headline_gpu",  "ratio",       {},          B7,         T7),
+    Goal("the same as CUDA graphs",                                                    "",       "model_gpu",     "ratio",       GRAPH,       f"{BOT50}, CUDA graph", f"{R50}, CUDA graph"),
+    Goal("GPU, 1024 px, inference, BoT50 / R50",                                       "",       "model_gpu",     "ratio",       INFER,       BOT50,      R50,                      BOT50_TIMM),
+    Goal("GPU, 1024 px, peak memory in training, BoT50 / R50",                         "",       "model_gpu",     "peak_mib",    TRAIN,       BOT50,      R50,                      BOT50_TIMM),
+    Goal("GPU, training step, EfficientNet-B7 / T7 (the paper: 1.64)",                 "≥ 2",    "headline_gpu",  "ratio",       T7_TRAIN,    B7,         T7),
+    Goal("GPU, inference, EfficientNet-B7 / T7",                                       "",       "headline_gpu",  "ratio",       T7_INFER,    B7,         T7),
+    Goal("GPU, 1024 px, training step of Mask R-CNN, BoT50 / R50",                     "",       "detection_gpu", "ratio",       TRAIN,       DETECTOR,   DETECTOR_R50),
+    Goal("GPU, 1024 px, training step of Mask R-CNN, R50, torchvision's / ours",       "",       "detection_gpu", "ratio",       TRAIN,       DETECTOR_TORCHVISION, DETECTOR_R50),
+    Goal("GPU, 1024 px, inference of Mask R-CNN, R50, torchvision's / ours",           "",       "detection_gpu", "ratio",       INFER,       DETECTOR_TORCHVISION, DETECTOR_R50),
 )
 # fmt: on
 

@@ -57,6 +57,12 @@ def test_short_calls_are_repeated_and_every_call_gets_the_next_input(clock):
     assert numbers == list(range(1 + 3 * 3))  # three calls of 8 ms make a turn of at least 20
 
 
+@pytest.mark.parametrize(("seconds", "rounds"), [(0, 20), (100, 20), (1.05, 10), (0.1, 3)])
+def test_there_are_fewer_rounds_where_time_is_short_but_three(clock, seconds, rounds):
+    times = take_turns({"a": clock.takes(40), "b": clock.takes(60)}, 20, CPU, seconds=seconds)
+    assert [len(of) for of in times.values()] == [rounds, rounds]
+
+
 def test_the_median_ratio_is_of_pairs_within_a_round():
     # A machine that becomes ten times slower half-way: medians of the times would compare different machines.
     assert ratio([2, 2, 20], [1, 10, 10]) == 2

@@ -1,4 +1,4 @@
-"""The attention operation alone: our backends, the definition, timm, lucidrains, FlexAttention, and no position.
+"""The attention operation alone: the definition, our backends, timm, lucidrains, FlexAttention, and no position.
 
 All take the output of a channels_last 1x1 convolution, (B, 3C, H, W), and return (B, C, H, W); any copies or changes
 of layout in between are part of the measurement.
@@ -22,15 +22,19 @@ from botformer.benchmark.third_party import (
 )
 from botformer.benchmark.timing import Call, rotations
 
-# Name -> its constructor from the position tables (2H-1, D), (2W-1, D) and the number of heads.
+# Name -> its constructor from the position tables (2H-1, D), (2W-1, D) and the number of heads. The definition comes
+# before what is compared with it.
+NO_POSITION = {"no position": "", "no position, flash": "flash", "no position, cuDNN": "cuDNN"}
+OURS = {"definition": "definition"} | {f"ours, {name}": name for name in BACKENDS if name != "definition"}
 IMPLEMENTATIONS: dict[str, Callable[[Tensor, Tensor, int], nn.Module]] = {
-    "no position": lambda height, width, heads: AttentionWithoutPosition(heads),
     **{
-        f"ours, {name}": lambda height, width, heads, name=name: OurAttention(height, width, heads, name)
-        for name in BACKENDS
-        if name != "definition"
+        name: lambda height, width, heads, kernel=kernel: AttentionWithoutPosition(heads, kernel)
+        for name, kernel in NO_POSITION.items()
     },
-    "definition": lambda height, width, heads: OurAttention(height, width, heads, "definition"),
+    **{
+        name: lambda height, width, heads, backend=backend: OurAttention(height, width, heads, backend)
+        for name, backend in OURS.items()
+    },
     "timm": timm_attention,
     "lucidrains": lucidrains_attention,
     "FlexAttention": FlexAttention,
@@ -44,6 +48,8 @@ class Shape:
     batch: int = 1
     heads: int = 4
     dim: int = 128
+    flex: bool = True
+    """Also FlexAttention: on a GPU it is compiled for every shape, which takes longer than all the rest."""
 
     def gflop(self, backward: bool, position: bool) -> float:
         """Matrix products of the forward pass, or of both passes; the backward pass computes the logits again."""
@@ -57,16 +63,19 @@ class Shape:
 CPU = (Shape(64, 64), Shape(32, 32), Shape(14, 14, batch=8), Shape(16, 16, batch=8), Shape(14, 14))
 CUDA = (
     Shape(64, 64),
-    Shape(14, 14, batch=64),
     Shape(64, 64, batch=8),
+    Shape(14, 14, batch=64),
     Shape(32, 32, batch=8),
-    Shape(84, 84),
     Shape(32, 32),
-    Shape(50, 84),
-    Shape(64, 64, batch=2),
-    Shape(14, 14, batch=8),
+    Shape(84, 134),
+    Shape(80, 80, flex=False),
+    Shape(28, 28, batch=16, flex=False),
+    Shape(40, 40, batch=4, flex=False),
+    Shape(24, 24, batch=16, flex=False),
+    Shape(20, 20, batch=16, flex=False),
+    Shape(14, 14, batch=8, flex=False),
 )
-TINY = (Shape(3, 4, batch=2, heads=2, dim=16),)
+TINY = (Shape(3, 4, batch=2, heads=2, dim=16, flex=False),)
 
 
 def cases(device: torch.device, quick: bool) -> Iterator[Case]:
@@ -85,14 +94,15 @@ def attention_case(shape: Shape, backward: bool, device: torch.device, dtype: to
             Implementation(
                 name,
                 lambda build=build: _prepare(build, shape, backward, device, dtype),
-                output="" if name == "no position" else "relative attention",
+                output="no position" if name in NO_POSITION else "relative attention",
                 unsupported_reason=_unsupported_reason(name, shape, backward, device, dtype),
-                third_party=name in ("timm", "lucidrains", "FlexAttention"),
-                gflop=shape.gflop(backward, position=name != "no position"),
+                third_party=name not in OURS,
+                gflop=shape.gflop(backward, position=name not in NO_POSITION),
             )
             for name, build in IMPLEMENTATIONS.items()
         ],
         tolerance=0.001 if dtype == torch.float32 else 0.1,
+        least_s=40 if shape.flex and device.type == "cuda" else 0,
     )
 
 
@@ -125,15 +135,19 @@ def _prepare(
 
 
 def _map(B: int, C: int, H: int, W: int, device: torch.device, dtype: torch.dtype) -> Tensor:
-    return torch.randn(B, C, H, W).to(device, dtype).to(memory_format=torch.channels_last)
+    return torch.randn(B, C, H, W, device=device).to(dtype).to(memory_format=torch.channels_last)
 
 
 def _unsupported_reason(name: str, shape: Shape, backward: bool, device: torch.device, dtype: torch.dtype) -> str:
-    if name.startswith("ours, "):
+    if name in OURS:
         sample = torch.empty(1, 1, shape.height, shape.width, shape.dim, device=device, dtype=dtype)
-        return BACKENDS[name.removeprefix("ours, ")].unsupported_reason(sample, sample)
+        return BACKENDS[OURS[name]].unsupported_reason(sample, sample)
+    if NO_POSITION.get(name):
+        return "" if device.type == "cuda" else "the kernel runs on CUDA devices"
     if name == "lucidrains":
         return LUCIDRAINS_MISSING or ("it takes even map sizes only" if shape.height % 2 or shape.width % 2 else "")
+    if name == "FlexAttention" and not shape.flex:
+        return "not measured at this map, as it is compiled for each one"
     if name == "FlexAttention" and device.type == "cpu":
         return "it has no backward pass on the CPU" if backward else ""
     return ""

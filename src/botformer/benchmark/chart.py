@@ -70,15 +70,21 @@ def _label(name: str, value: Any) -> str:
 
 def _draw_bars(axes: Axes, rows: list[dict[str, Any]], key: str, title: str) -> None:
     style.quiet(axes, title)
-    names, values = [row["implementation"] for row in rows], [row[key] for row in rows]
+    names, values = [row["implementation"] for row in rows], [row.get(key, 0) for row in rows]
     colours = [style.LINES[0] if _is_ours(name) else style.FAINT for name in names]
     axes.barh(names, values, color=colours, height=0.7)
     axes.set_ylim(len(rows) - 0.5, -0.5)  # the first on top; both panels share the axis
     axes.grid(visible=False, axis="y")
-    axes.set_xlim(0, 1.15 * max(values))
+    axes.set_xlim(0, 1.15 * max(values) or 1)
     for y, value in enumerate(values):
         axes.annotate(
-            f"{value:g}", (value, y), (3, 0), textcoords="offset points", va="center", fontsize=8, color=style.INK
+            f"{value:g}" if key in rows[y] else "",
+            (value, y),
+            (3, 0),
+            textcoords="offset points",
+            va="center",
+            fontsize=8,
+            color=style.INK,
         )
 
 

@@ -2,9 +2,10 @@
 
 import gc
 import statistics
-from collections.abc import Callable, Iterable, Iterator, Sequence
+import sys
+from collections.abc import Callable, Sequence
+from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
-from time import monotonic
 from typing import Any
 
 import torch
@@ -15,6 +16,8 @@ from botformer.benchmark.roofline import Peaks
 from botformer.benchmark.timing import Call, ratio, take_turns
 
 SEED = 0
+WRONG, FAILED = "WRONG: ", "failed: "
+"""How the reason begins for which one of our implementations was left out; other reasons are no fault of ours."""
 Row = dict[str, Any]
 
 
@@ -30,142 +33,221 @@ class Implementation:
     unsupported_reason: str = ""
     """Why it cannot run this case; empty if it can."""
     third_party: bool = False
-    """Code of another project: an exception leaves it out, with the message. An exception in our code is raised."""
+    """Code of another project."""
     gflop: float | None = None
     """Billions of operations per call, where a fraction of the machine's peak is meaningful."""
+    allocates: bool = True
+    """Its calls allocate the memory that they use. A CUDA graph has it from when it was captured."""
 
 
 @dataclass(frozen=True)
 class Case:
-    """Implementations to compare. Ratios are to the first one that runs."""
+    """Implementations to compare. Ratios are to the first one that runs, and so are results that should be equal."""
 
     labels: Row
     implementations: Sequence[Implementation]
     tolerance: float = 0.02
     """Largest |a - b| / |b|, as norms, between outputs that should be equal."""
+    compared_within: Callable[[], AbstractContextManager[Any]] = nullcontext
+    """Where outputs are compared, such as in full precision."""
+    least_s: float = 0
+    """Seconds that the case takes at least; it does not begin where fewer are left."""
+
+    def describe(self) -> str:
+        return ", ".join(f"{name} {value}" for name, value in self.labels.items())
+
+
+class DeviceLostError(RuntimeError):
+    """Nothing can run on the device in this process any more, as after an illegal memory access."""
+
+    def __init__(self, row: Row) -> None:
+        super().__init__(row["left_out"])
+        self.row = row
+        """Of the implementation whose call it was."""
 
 
 def run_case(
-    case: Case, rounds: int, device: torch.device, peaks: Peaks, on_turn: Callable[[str], None] = lambda case: None
+    case: Case,
+    rounds: int,
+    device: torch.device,
+    peaks: Peaks,
+    on_turn: Callable[[str], None] = lambda case: None,
+    seconds: float = 0,
 ) -> list[Row]:
     """One row per implementation.
 
     Columns: the labels, "implementation", "ms" (median), "ratio" (to the first, median of the ratios within a round),
-    "peak_mib" (peak memory beyond what was allocated before the call), "of_peak" (fraction of the measured peak of
-    matrix products). An implementation that cannot run has "left_out", the reason, instead of figures.
+    "peak_mib" (peak memory beyond what was allocated before the call), "tflops" (10^12 operations per second),
+    "of_peak" (fraction of the measured peak of matrix products), "rounds" if there were fewer than asked for.
+    An implementation that cannot run, fails, or returns something else than it should has "left_out", the reason,
+    instead of figures.
 
     Args:
         rounds: turns of each implementation.
         peaks: of `device`, measured.
         on_turn: called with the case's labels after every turn.
+        seconds: see `take_turns`.
 
     Raises:
-        RuntimeError: outputs that should be equal differ, or are not finite.
+        DeviceLostError: an implementation left the device unusable for this process.
     """
-    calls, left_out = _prepare(case)
-    _compare_outputs(case, calls, left_out)
-    by_name = {implementation.name: implementation for implementation in case.implementations}
-    times = take_turns(calls, rounds, device, on_turn=lambda: on_turn(_describe(case.labels))) if calls else {}
+    running = _Running(case, device)
+    running.prepare()
+    running.compare()
+    times = running.time(rounds, seconds, lambda: on_turn(case.describe()))
+    peak_mib = running.peak_mib()
     rows = []
-    for name, implementation in by_name.items():
-        if name in left_out:
-            rows.append(case.labels | {"implementation": name, "left_out": left_out[name]})
+    for implementation in case.implementations:
+        row = case.labels | {"implementation": implementation.name}
+        if implementation.name in running.left_out:
+            rows.append(row | {"left_out": running.left_out[implementation.name]})
             continue
-        ms = statistics.median(times[name])
-        first = next(iter(times.values()))
-        row = case.labels | {"implementation": name, "ms": _three(ms), "ratio": _three(ratio(times[name], first))}
-        row["peak_mib"] = _three(peak_bytes(lambda call=calls[name]: call(0), device) / 2**20)
+        own, first = times[implementation.name], next(times[name] for name in times if name in running.calls)
+        ms = statistics.median(own)
+        row |= {"ms": _three(ms), "ratio": _three(ratio(own, first))}
+        if implementation.name in peak_mib:
+            row["peak_mib"] = _three(peak_mib[implementation.name])
         if implementation.gflop is not None:
+            row["tflops"] = _three(implementation.gflop / ms)
             row["of_peak"] = round(implementation.gflop / ms * 1e3 / peaks.matmul_gflops, 3)
+        if len(own) < rounds:
+            row["rounds"] = len(own)
         rows.append(row)
-    calls.clear()
+    running.calls.clear()
+    if "torch._dynamo" in sys.modules:
+        torch.compiler.reset()  # after eight versions of a function the compiler silently runs it uncompiled
     free(device)
     return rows
 
 
-def run_cases(
-    cases: Iterable[Case],
-    rounds: int,
-    device: torch.device,
-    peaks: Peaks,
-    minutes: float = 0,
-    on_turn: Callable[[str], None] = lambda case: None,
-) -> Iterator[list[Row]]:
-    """The rows of each case. After `minutes` (0: no limit) no further case begins; one row per case left says so."""
-    begun = monotonic()
-    for case in cases:
-        if minutes and monotonic() - begun > 60 * minutes:
-            yield [case.labels | {"implementation": "all", "left_out": f"the limit of {minutes:g} minutes was reached"}]
-        else:
-            yield run_case(case, rounds, device, peaks, on_turn)
-
-
 def free(device: torch.device) -> None:
-    """Release the memory of the last case."""
+    """Release the memory of what was dropped."""
     gc.collect()
     if device.type == "cuda":
         torch.cuda.empty_cache()
 
 
-def _prepare(case: Case) -> tuple[dict[str, Call], dict[str, str]]:
-    calls, left_out = {}, {}
-    for implementation in case.implementations:
-        if implementation.unsupported_reason:
-            left_out[implementation.name] = implementation.unsupported_reason
-            continue
-        torch.manual_seed(SEED)
-        try:
-            calls[implementation.name] = implementation.prepare()
-        except Exception as error:
-            left_out[implementation.name] = _reason(implementation, error)
-    return calls, left_out
+class _Running:
+    """The implementations of a case that run, and why the others do not."""
 
+    def __init__(self, case: Case, device: torch.device) -> None:
+        self.case, self.device = case, device
+        self.by_name = {implementation.name: implementation for implementation in case.implementations}
+        self.calls: dict[str, Call] = {}
+        self.left_out: dict[str, str] = {}
 
-def _compare_outputs(case: Case, calls: dict[str, Call], left_out: dict[str, str]) -> None:
-    """Call each implementation once and compare equal outputs; one that fails moves from `calls` to `left_out`."""
-    references: dict[str, tuple[str, list[Tensor]]] = {}
-    for implementation in case.implementations:
-        name = implementation.name
-        if name not in calls:
-            continue
-        try:
-            torch.manual_seed(SEED)  # for implementations that sample
-            output = _tensors(calls[name](0))
-        except Exception as error:
-            del calls[name]
-            left_out[name] = _reason(implementation, error)
-            continue
+    def prepare(self) -> None:
+        for name, implementation in self.by_name.items():
+            if implementation.unsupported_reason:
+                self.left_out[name] = implementation.unsupported_reason
+                continue
+            torch.manual_seed(SEED)
+            try:
+                self.calls[name] = implementation.prepare()
+            except Exception as error:
+                self._leave_out(name, error)
+
+    def compare(self) -> None:
+        """Call each implementation once and compare outputs that should be equal."""
+        references: dict[str, tuple[str, list[Tensor]]] = {}
+        for name in list(self.calls):
+            try:
+                with self.case.compared_within():
+                    wrong = self._compare(name, references)
+            except Exception as error:
+                self._leave_out(name, error)
+                continue
+            if wrong:
+                del self.calls[name]
+                self.left_out[name] = wrong if self.by_name[name].third_party else WRONG + wrong
+
+    def time(self, rounds: int, seconds: float, on_turn: Callable[[], None]) -> dict[str, list[float]]:
+        """Milliseconds by name, as `take_turns`. If one fails, the others begin again without it."""
+        while self.calls:
+            latest = ""
+
+            def noted(name: str, call: Call) -> Call:
+                def noted_call(number: int) -> Any:
+                    nonlocal latest
+                    latest = name
+                    return call(number)
+
+                return noted_call
+
+            calls = {name: noted(name, call) for name, call in self.calls.items()}
+            try:
+                return take_turns(calls, rounds, self.device, on_turn, seconds)
+            except Exception as error:
+                if not latest:
+                    raise
+                calls.clear()
+                self._leave_out(latest, error)
+        return {}
+
+    def peak_mib(self) -> dict[str, float]:
+        peaks = {}
+        for name, call in list(self.calls.items()):
+            if self.by_name[name].allocates:
+                try:
+                    peaks[name] = peak_bytes(lambda call=call: call(0), self.device) / 2**20
+                except Exception as error:
+                    self._leave_out(name, error)
+        return peaks
+
+    def _compare(self, name: str, references: dict[str, tuple[str, list[Tensor]]]) -> str:
+        """What is wrong with the output for input 0, in words; the first of its kind becomes the reference."""
+        torch.manual_seed(SEED)  # for implementations that sample
+        output = _tensors(self.calls[name](0))
         if not all(tensor.isfinite().all() for tensor in output):
-            raise RuntimeError(f"{_describe(case.labels)}: {name} returns numbers that are not finite")
-        if not implementation.output:
-            continue
-        other, expected = references.setdefault(implementation.output, (name, output))
-        for a, b in zip(output, expected, strict=True):
+            return "it returns numbers that are not finite"
+        kind = self.by_name[name].output
+        if not kind:
+            return ""
+        other, expected = references.setdefault(kind, (name, output))
+        shapes, expected_shapes = ([tuple(tensor.shape) for tensor in tensors] for tensors in (output, expected))
+        if shapes != expected_shapes:
+            return f"it returns {shapes}, {other} {expected_shapes}; they should compute the same"
+        for index, (a, b) in enumerate(zip(output, expected, strict=True)):
             error = float((a - b).norm() / b.norm())
-            if not (a.shape == b.shape and error <= case.tolerance):
-                raise RuntimeError(
-                    f"{_describe(case.labels)}: {name} {tuple(a.shape)} and {other} {tuple(b.shape)} should compute "
-                    f"the same and differ by {error:.2g} of the norm, more than {case.tolerance:g}"
+            if not error <= self.case.tolerance:
+                return (
+                    f"it and {other} should compute the same, and output {index} differs by {error:.2g} of the norm, "
+                    f"more than {self.case.tolerance:g}"
                 )
+        return ""
+
+    def _leave_out(self, name: str, error: Exception) -> None:
+        """Note why it failed, in one line, and free its memory."""
+        self.calls.pop(name, None)
+        reason = f"{type(error).__name__}: {error}".partition("\n")[0]
+        if isinstance(error, torch.OutOfMemoryError):
+            reason = "out of memory"
+        elif not self.by_name[name].third_party:
+            reason = FAILED + reason
+        self.left_out[name] = reason
+        if device_is_lost(self.device, error):
+            raise DeviceLostError(self.case.labels | {"implementation": name, "left_out": reason}) from error
+        free(self.device)
 
 
-def _reason(implementation: Implementation, error: Exception) -> str:
-    """Why it failed, in one line. Raises the error again if it is one of our code."""
+def device_is_lost(device: torch.device, error: Exception) -> bool:
+    """After most errors of CUDA every further call of the process fails."""
     if isinstance(error, torch.OutOfMemoryError):
-        return "out of memory"
-    if not implementation.third_party:
-        raise error
-    return f"{type(error).__name__}: {error}".partition("\n")[0]
+        return False
+    if isinstance(error, torch.AcceleratorError) or "CUDA error" in str(error):
+        return True
+    if device.type == "cuda":
+        try:
+            torch.cuda.synchronize(device)
+        except RuntimeError:
+            return True
+    return False
 
 
 def _tensors(output: Any) -> list[Tensor]:
     """The output of a call as float32 copies."""
     tensors = [output] if isinstance(output, Tensor) else list(output or ())
     return [tensor.detach().float().clone() for tensor in tensors]
-
-
-def _describe(labels: Row) -> str:
-    return ", ".join(f"{name} {value}" for name, value in labels.items())
 
 
 def _three(value: float) -> float:

@@ -1,8 +1,10 @@
 """The networks that benchmarks compare, and one call of a network: inference or a training step."""
 
 import copy
-from collections.abc import Callable
-from typing import Any
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from contextvars import ContextVar
+from typing import Any, Literal
 
 import torch
 import torch.nn.functional as F
@@ -16,6 +18,8 @@ from botformer.create import create_model
 
 CLASSES = 1000
 Build = Callable[[], Any]
+Execution = Literal["eager", "compiled", "CUDA graph"]
+"""How the call of a network is run. A CUDA graph holds the whole call: a training step with its optimiser."""
 ConstructAttention = Callable[[Tensor, Tensor, int, nn.Module], nn.Module]
 """Position tables (2H-1, D) and (2W-1, D), heads, projection -> a layer (B, C, H, W) -> (B, C, H, W)."""
 
@@ -67,30 +71,39 @@ def gflop(name: str, image_px: int, batch: int, training: bool) -> float:
     return 2 * (3 if training else 1) * batch * count(find_row(name), image_px).multiply_adds / 1e9
 
 
-def inference(build: Build, image_px: int, batch: int, device: torch.device) -> Call:
+def inference(build: Build, image_px: int, batch: int, device: torch.device, execution: Execution = "eager") -> Call:
     """Images (batch, 3, px, px) -> logits in evaluation mode, channels_last; bfloat16 on a GPU."""
     images = _images(image_px, batch, device)
     model = build().eval().to(device, memory_format=torch.channels_last)
+    forward: Any = torch.compile(model, dynamic=False) if execution == "compiled" else model
 
-    def call(number: int) -> Tensor:
-        with torch.inference_mode(), torch.autocast("cuda", torch.bfloat16, enabled=_on_gpu(device)):
-            return model(images[number % len(images)])
+    def call_on(images: list[Tensor]) -> Call:
+        def call(number: int) -> Tensor:
+            with torch.inference_mode(), autocast(device):
+                return forward(images[number % len(images)])
 
-    return call
+        return call
+
+    return _captured(call_on, images, model) if execution == "CUDA graph" else call_on(images)
 
 
-def training_step(build: Build, image_px: int, batch: int, device: torch.device, compiled: bool = False) -> Call:
+def training_step(
+    build: Build, image_px: int, batch: int, device: torch.device, execution: Execution = "eager"
+) -> Call:
     """Forward, cross entropy, backward and a step of SGD with momentum; returns the logits. bfloat16 on a GPU."""
     images = _images(image_px, batch, device)
     labels = torch.randint(CLASSES, (batch,)).to(device)
     model: nn.Module = build().train().to(device, memory_format=torch.channels_last)
-    forward: Any = torch.compile(model) if compiled else model
+    forward: Any = torch.compile(model, dynamic=False) if execution == "compiled" else model
 
-    def loss_and_logits(number: int) -> tuple[Tensor, Tensor]:
-        logits = forward(images[number % len(images)])
-        return F.cross_entropy(logits, labels), logits
+    def call_on(images: list[Tensor]) -> Call:
+        def loss_and_logits(number: int) -> tuple[Tensor, Tensor]:
+            logits = forward(images[number % len(images)])
+            return F.cross_entropy(logits, labels), logits
 
-    return sgd_step(loss_and_logits, model, device)
+        return sgd_step(loss_and_logits, model, device)
+
+    return _captured(call_on, images, model) if execution == "CUDA graph" else call_on(images)
 
 
 def sgd_step(loss_and_output: Callable[[int], tuple[Tensor, Tensor]], model: nn.Module, device: torch.device) -> Call:
@@ -98,7 +111,7 @@ def sgd_step(loss_and_output: Callable[[int], tuple[Tensor, Tensor]], model: nn.
     optimizer = torch.optim.SGD([p for p in model.parameters() if p.requires_grad], lr=1e-4, momentum=0.9)
 
     def call(number: int) -> Tensor:
-        with torch.autocast("cuda", torch.bfloat16, enabled=_on_gpu(device)):
+        with autocast(device):
             loss, output = loss_and_output(number)
         loss.backward()
         optimizer.step()
@@ -108,11 +121,56 @@ def sgd_step(loss_and_output: Callable[[int], tuple[Tensor, Tensor]], model: nn.
     return call
 
 
+@contextmanager
+def full_precision() -> Iterator[None]:
+    """Within it, calls of this file compute in float32 on a GPU, too.
+
+    In bfloat16 the logits of random weights say little about an attention: rounding changes those of BoTNet-50 by more
+    than half their norm, wrong positions by a tenth.
+    """
+    before = torch.backends.cudnn.allow_tf32
+    token = _autocasts.set(False)
+    torch.backends.cudnn.allow_tf32 = False
+    try:
+        yield
+    finally:
+        torch.backends.cudnn.allow_tf32 = before
+        _autocasts.reset(token)
+
+
+_autocasts = ContextVar("_autocasts", default=True)
+
+
+def autocast(device: torch.device) -> torch.autocast:
+    """bfloat16 on a GPU, except within `full_precision`."""
+    return torch.autocast("cuda", torch.bfloat16, enabled=device.type == "cuda" and _autocasts.get())
+
+
+def _captured(call_on: Callable[[list[Tensor]], Call], images: list[Tensor], model: nn.Module) -> Call:
+    """A call on one input, captured as a CUDA graph that is replayed on a copy of each of the images."""
+    given = images[0].clone()
+    call = call_on([given])
+    state = copy.deepcopy(model.state_dict())
+    stream = torch.cuda.Stream()
+    stream.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(stream):
+        for number in range(3):  # libraries choose their algorithms, and the optimiser makes its state
+            call(number)
+    torch.cuda.current_stream().wait_stream(stream)
+    graph = torch.cuda.CUDAGraph()
+    with torch.cuda.graph(graph):
+        output = call(0)
+    model.load_state_dict(state)  # into the same memory
+
+    def replay(number: int) -> Tensor:
+        given.copy_(images[number % len(images)])
+        graph.replay()
+        return output
+
+    return replay
+
+
 def _images(image_px: int, batch: int, device: torch.device) -> list[Tensor]:
     sets = min(rotations(12 * batch * image_px**2, device), 8)
-    images = (torch.randn(batch, 3, image_px, image_px) for _ in range(sets))
-    return [x.to(device).to(memory_format=torch.channels_last) for x in images]
-
-
-def _on_gpu(device: torch.device) -> bool:
-    return device.type == "cuda"
+    images = (torch.randn(batch, 3, image_px, image_px, device=device) for _ in range(sets))
+    return [x.to(memory_format=torch.channels_last) for x in images]

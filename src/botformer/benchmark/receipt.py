@@ -20,6 +20,7 @@ def write_receipt(
     seed: int | None = None,
     notes: str = "",
     measured: dict[str, Any] | None = None,
+    origin: dict[str, Any] | None = None,
 ) -> Path:
     """Write the receipt `path` (NAME.json) and return the path.
 
@@ -27,23 +28,35 @@ def write_receipt(
         figures: what was measured, as JSON: one row, or a list of rows.
         notes: caveats.
         measured: more about the hardware, such as its measured peaks.
+        origin: as `receipt_origin` returned it earlier, where the receipt is written several times.
     """
+    origin = origin or receipt_origin()
     receipt = {
         "name": path.stem,
         "title": title,
         "command": command,
-        "commit": _commit(),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "src")),
+        "commit": origin["commit"],
+        "uncommitted_changes": origin["uncommitted_changes"],
         "date": datetime.now(UTC).date().isoformat(),
         "seed": seed,
-        "hardware": hardware() | (measured or {}),
-        "versions": versions(),
+        "hardware": origin["hardware"] | (measured or {}),
+        "versions": origin["versions"],
         "notes": notes,
         "figures": figures,
     }
     path.parent.mkdir(parents=True, exist_ok=True)
     write_json(path, receipt, indent=1)
     return path
+
+
+def receipt_origin() -> dict[str, Any]:
+    """Where figures come from: the commit, the machine and the versions."""
+    return {
+        "commit": _commit(),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "src")),
+        "hardware": hardware(),
+        "versions": versions(),
+    }
 
 
 def _commit() -> str:

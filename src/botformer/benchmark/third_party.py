@@ -4,6 +4,7 @@ Notation: B batch, N heads, H x W map, D head width, C = N D channels.
 """
 
 import importlib.util
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -32,16 +33,32 @@ class OurAttention(nn.Module):
         return _map_of(relative_attention_2d(q, k, v, self.rel_height, self.rel_width, backend=self.backend))
 
 
+def _flash(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.ops.aten._scaled_dot_product_flash_attention(q, k, v)[0]
+
+
+def _cudnn(q: Tensor, k: Tensor, v: Tensor) -> Tensor:
+    return torch.ops.aten._scaled_dot_product_cudnn_attention(q, k, v, None, torch.is_grad_enabled())[0]
+
+
+# By name; "": the one that PyTorch chooses. Called directly, as `sdpa_kernel` switches kernels for the whole process.
+KERNELS: dict[str, Callable[[Tensor, Tensor, Tensor], Tensor]] = {
+    "": F.scaled_dot_product_attention,
+    "flash": _flash,
+    "cuDNN": _cudnn,
+}
+
+
 class AttentionWithoutPosition(nn.Module):
     """PyTorch's fused attention on the same map, without positions: the lower bound of the cost."""
 
-    def __init__(self, heads: int) -> None:
+    def __init__(self, heads: int, kernel: str = "") -> None:
         super().__init__()
-        self.heads = heads
+        self.heads, self.kernel = heads, KERNELS[kernel]
 
     def forward(self, projected: Tensor) -> Tensor:
         q, k, v = (part.flatten(2, 3) for part in _heads_of(projected, self.heads))
-        return _map_of(F.scaled_dot_product_attention(q, k, v).unflatten(2, tuple(projected.shape[2:])))
+        return _map_of(self.kernel(q, k, v).unflatten(2, tuple(projected.shape[2:])))
 
 
 class FlexAttention(nn.Module):
@@ -53,7 +70,6 @@ class FlexAttention(nn.Module):
 
         self.rel_height, self.rel_width = nn.Parameter(rel_height.clone()), nn.Parameter(rel_width.clone())
         self.heads = heads
-        torch.compiler.reset()  # after eight shapes the compiler silently runs the uncompiled form
         self.attention: Any = torch.compile(flex_attention, dynamic=False)
 
     def forward(self, projected: Tensor) -> Tensor:

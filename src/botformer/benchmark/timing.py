@@ -19,6 +19,8 @@ Call = Callable[[int], Any]
 SHORTEST_TURN_MS = 20.0
 MOST_CALLS = 50  # per turn
 MOST_INPUT_BYTES = 2**30  # per implementation
+MOST_INPUTS = 256
+FEWEST_ROUNDS = 3  # however little time there is
 DEFAULT_CACHE_BYTES = 2**26  # where the size is unknown
 
 
@@ -27,6 +29,7 @@ def take_turns(
     rounds: int,
     device: torch.device,
     on_turn: Callable[[], None] = lambda: None,
+    seconds: float = 0,
 ) -> dict[str, list[float]]:
     """Milliseconds per call of each implementation, one figure per round.
 
@@ -34,16 +37,20 @@ def take_turns(
         calls: by the implementation's name.
         rounds: at least 1. Each round starts with the next implementation.
         on_turn: called after every turn.
+        seconds: fewer rounds, but three, where so many would take longer. 0: no limit.
 
     Before the first round each is called once: to warm up, and to find how many calls make a turn.
     """
     assert rounds > 0
-    names, number, calls_per_turn = list(calls), dict.fromkeys(calls, 0), {}
+    names, number, calls_per_turn, round_ms = list(calls), dict.fromkeys(calls, 0), {}, 0.0
     for name in names:
         once = _turn(calls[name], number[name], 1, device)
         number[name] += 1
         calls_per_turn[name] = min(MOST_CALLS, math.ceil(SHORTEST_TURN_MS / once))
+        round_ms += calls_per_turn[name] * once
         on_turn()
+    if seconds:
+        rounds = min(rounds, max(FEWEST_ROUNDS, int(1e3 * seconds / round_ms)))
     times: dict[str, list[float]] = {name: [] for name in names}
     for round_ in range(rounds):
         start = round_ % len(names)
@@ -60,9 +67,9 @@ def ratio(one: list[float], other: list[float]) -> float:
 
 
 def rotations(input_bytes: int, device: torch.device) -> int:
-    """How many inputs of this size together exceed the caches: at least 3, within `MOST_INPUT_BYTES` if possible."""
+    """How many inputs of this size together exceed the caches: at least 3, within the limits above if possible."""
     wanted = 2 * _cache_bytes(device) // max(input_bytes, 1) + 1
-    return max(3, min(wanted, MOST_INPUT_BYTES // max(input_bytes, 1)))
+    return max(3, min(wanted, MOST_INPUT_BYTES // max(input_bytes, 1), MOST_INPUTS))
 
 
 def _turn(call: Call, first: int, calls: int, device: torch.device) -> float:

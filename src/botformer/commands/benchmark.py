@@ -1,6 +1,7 @@
 """Compare speed and memory with other implementations: botformer benchmark attention|model|headline|detection."""
 
 import shlex
+import sys
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -25,6 +26,8 @@ class Arguments:
     """Run only the cases with this label, such as deployed or 64x64. The files are then named SUITE_ONLY_DEVICE."""
     out: Path = Path("results")
     """Folder for the receipt, SUITE_DEVICE.json, and its chart, SUITE_DEVICE.png."""
+    resume: bool = False
+    """Go on with the receipt of the same name, if it is of the same commit, card and versions."""
     quick: bool = False
     """Tiny sizes, to see that everything runs. The files are named SUITE_DEVICE_quick."""
     notes: str = ""
@@ -53,7 +56,7 @@ def main(arguments: list[str]) -> None:
             for row in rows:
                 progress.print(", ".join(f"{value}" for value in row.values()))
 
-        receipt = run_suite(
+        result = run_suite(
             given.suite,
             given.device,
             given.out,
@@ -63,8 +66,15 @@ def main(arguments: list[str]) -> None:
             only=given.only,
             quick=given.quick,
             notes=given.notes,
+            resume=given.resume,
             on_turn=show_turn,
             on_rows=show_rows,
         )
-    print_table(receipt, screen())
-    progress.print(f"receipt {receipt}, chart {receipt.with_suffix('.png')}")
+    print_table(result.receipt, screen())
+    progress.print(f"receipt {result.receipt}, chart {result.receipt.with_suffix('.png')}")
+    if result.device_lost:
+        progress.print(f"stopped, as the device is unusable after: {result.device_lost}")
+    if result.left:
+        progress.print(f"{result.left} cases are still to be done: the same command with --resume goes on")
+    if result.faults:
+        sys.exit("\n".join(["botformer benchmark: wrong or failed:", *result.faults]))

@@ -1,0 +1,68 @@
+"""A suite of `botformer benchmark` within a time limit: goes on where an earlier call ended.
+
+python -m benchmarks.gpu.suite attention|model|headline|detection --results DIR --seconds S [--quick]
+
+Without CUDA it runs on the CPU. Exit status: 0 all cases are done, 75 there is more to do. Results that were wrong are
+rows of the receipt, and lines on stderr.
+"""
+
+import argparse
+import logging
+import os
+import shlex
+import sys
+from pathlib import Path
+from time import monotonic
+
+from botformer.benchmark.run_suite import TITLES, run_suite
+
+MORE_TO_DO = 75
+LEAVING_S = 15
+"""For imports, the chart, and leaving."""
+RESTART_S = 60
+"""After an error of CUDA a new process goes on if so many seconds are left."""
+
+
+def main() -> int:
+    begun = monotonic()
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("suite", choices=TITLES)
+    parser.add_argument("--results", type=Path, required=True, help="folder of the receipt and its chart")
+    parser.add_argument("--seconds", type=float, required=True)
+    parser.add_argument("--quick", action="store_true", help="tiny sizes")
+    given = parser.parse_args()
+    logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
+    options = ["--quick"] if given.quick else []
+    result = run_suite(
+        given.suite,
+        "auto",
+        given.results,
+        shlex.join(["python", "-m", "benchmarks.gpu.suite", given.suite, *options]),
+        minutes=max(given.seconds - LEAVING_S, 1) / 60,
+        quick=given.quick,
+        resume=True,
+        on_rows=_print_rows,
+    )
+    for fault in result.faults:
+        print(fault, file=sys.stderr)
+    seconds_left = given.seconds - (monotonic() - begun)
+    if result.device_lost and result.left and seconds_left > RESTART_S:
+        print("the device is unusable for this process; a new one goes on", file=sys.stderr, flush=True)
+        _restart([given.suite, "--results", str(given.results), "--seconds", f"{seconds_left:.0f}", *options])
+    return MORE_TO_DO if result.left else 0
+
+
+def _print_rows(rows: list[dict[str, object]]) -> None:
+    for row in rows:
+        print(", ".join(f"{value}" for value in row.values()), flush=True)
+
+
+def _restart(arguments: list[str]) -> None:
+    """This process becomes a new one, which keeps nothing of the device."""
+    sys.stdout.flush()
+    os.closerange(3, os.sysconf("SC_OPEN_MAX"))
+    os.execv(sys.executable, [sys.executable, "-m", "benchmarks.gpu.suite", *arguments])
+
+
+if __name__ == "__main__":
+    sys.exit(main())
