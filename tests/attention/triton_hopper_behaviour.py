@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from botformer.attention import triton_blocks, triton_launch
+from botformer.attention.definition import attention_by_definition
 from botformer.attention.triton_op import relative_attention, triton_attention
 from tests.attention import triton_interpreter
 from tests.attention.brute_force import random_inputs
@@ -58,28 +59,40 @@ def contiguous(q, k, v):
     return q, k, v
 
 
-@pytest.mark.parametrize(
-    ("shape", "layout"), [*((shape, channels_last) for shape in SHAPES), (SHAPES[0], contiguous)], ids=str
-)
-def test_outputs_and_all_gradients_stay_within_the_error_budget(shape, layout, measured):
+def test_outputs_and_all_gradients_stay_within_the_error_budget(measured):
     torch.manual_seed(0)
-    assert_within_budget(triton_attention, shape, torch.bfloat16, device=DEVICE, layout=layout)
+    assert_within_budget(triton_attention, SHAPES[1], torch.bfloat16, device=DEVICE, layout=channels_last)
     assert len(measured) == 1
 
 
-def test_half_precision_stays_within_the_error_budget(measured):
+@pytest.mark.parametrize(
+    ("shape", "layout", "dtype"),
+    [
+        (SHAPES[0], channels_last, torch.bfloat16),
+        (SHAPES[0], contiguous, torch.bfloat16),
+        (SHAPES[2], channels_last, torch.bfloat16),
+        (SHAPES[2], channels_last, torch.float16),
+    ],
+    ids=str,
+)
+def test_outputs_stay_within_the_error_budget(shape, layout, dtype, measured):
     torch.manual_seed(1)
-    assert_within_budget(triton_attention, (1, 1, 4, 32, 64, 64), torch.float16, device=DEVICE)
+    inputs = [tensor.detach().to(DEVICE, dtype) for tensor in random_inputs(*shape)]
+    inputs[:3] = layout(*inputs[:3])
+    exact = attention_by_definition(*(tensor.double() for tensor in inputs))
+    allowed = 2 * (attention_by_definition(*inputs) - exact).norm()
+    error = (relative_attention(*inputs, None)[0] - exact).norm()
+    assert error <= allowed
     assert len(measured) == 1
 
 
 def test_the_saved_softmax_is_that_of_the_kernel_for_all_maps(measured):
     torch.manual_seed(2)
-    inputs = [tensor.to(DEVICE, torch.bfloat16) for tensor in random_inputs(*SHAPES[1])]
+    inputs = [tensor.to(DEVICE, torch.bfloat16) for tensor in random_inputs(*SHAPES[2])]
     out, largest, normalizer = relative_attention(*inputs, None)
     assert len(measured) == 1
     expected = [torch.empty_like(tensor) for tensor in (out, largest, normalizer)]
-    blocks = triton_blocks.untuned_blocks("forward", (9, 0), "bfloat16", 128)
+    blocks = triton_blocks.untuned_blocks("forward", (9, 0), "bfloat16", 64)
     triton_launch.forward_launch(*inputs, None, (9, 0), *expected, blocks)()
     torch.testing.assert_close(largest, expected[1], rtol=1e-5, atol=1e-5)
     torch.testing.assert_close(normalizer, expected[2], rtol=1e-5, atol=1e-6)
@@ -87,7 +100,7 @@ def test_the_saved_softmax_is_that_of_the_kernel_for_all_maps(measured):
 
 def test_results_are_the_same_to_the_bit_from_run_to_run(measured):
     torch.manual_seed(3)
-    inputs = [tensor.to(DEVICE, torch.bfloat16) for tensor in random_inputs(*SHAPES[1])]
+    inputs = [tensor.to(DEVICE, torch.bfloat16) for tensor in random_inputs(1, 1, 4, 32, 64, 64)]
     first, second = (relative_attention(*inputs, None) for _ in range(2))
     assert len(measured) == 2
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))

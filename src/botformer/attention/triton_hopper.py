@@ -143,11 +143,12 @@ def map_rows_kernel(
         weights = tl.exp2(logits + (row_term - new_largest)[:, None])
         shrink = tl.exp2(largest - new_largest)
         total = total * shrink + tl.sum(weights, 1)
+        # Of the next row of keys, or once more of the last.
+        row_term = tl.load(row_terms + tl.minimum(key_y + 1, H - 1) * positions, mask=valid, other=0.0).to(tl.float32)
         values = v.load([v_row + key_y * W, v_column])
         acc = acc * shrink[:, None]
         acc = tl.dot(weights.to(values.dtype), values, acc)
         largest = new_largest
-        row_term = tl.load(row_terms + tl.minimum(key_y + 1, H - 1) * positions, mask=valid, other=0.0).to(tl.float32)
     scale = 1 / total
     acc = acc * scale[:, None]
     tl.store(largest_logit + image * positions + m, largest, mask=valid)
