@@ -8,6 +8,7 @@ import os
 
 import pytest
 import torch
+from triton.runtime import _allocation
 
 from botformer.attention import triton_blocks, triton_launch
 from botformer.attention.definition import attention_by_definition
@@ -98,9 +99,11 @@ def test_the_saved_softmax_is_that_of_the_kernel_for_all_maps(measured):
     torch.testing.assert_close(normalizer, expected[2], rtol=1e-5, atol=1e-6)
 
 
-def test_results_are_the_same_to_the_bit_from_run_to_run(measured):
+def test_results_are_the_same_to_the_bit_from_run_to_run_and_nothing_global_changes(measured):
+    before = _allocation._allocator.get()
     torch.manual_seed(3)
     inputs = [tensor.to(DEVICE, torch.bfloat16) for tensor in random_inputs(1, 1, 4, 32, 64, 64)]
     first, second = (relative_attention(*inputs, None) for _ in range(2))
     assert len(measured) == 2
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
+    assert _allocation._allocator.get() is before  # of the memory for descriptors

@@ -12,6 +12,9 @@ Notation as in `triton_kernels`. What differs from `forward_kernel`:
 * The position terms are computed by a kernel of their own.
 """
 
+# pyright: reportArgumentType=false, reportGeneralTypeIssues=false
+# Triton's annotations are those of values inside its compiler.
+
 from typing import Any
 
 import triton
