@@ -17,9 +17,9 @@ from tests.attention.brute_force import random_inputs
 HERE = Path(__file__).parent
 
 
-def run_behaviour(**environment):
-    """`triton_behaviour.py` in a process of its own: Triton chooses its interpreter when it is imported."""
-    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / "triton_behaviour.py"]
+def run_behaviour(file="triton_behaviour.py", **environment):
+    """These tests in a process of their own: Triton chooses its interpreter when it is imported."""
+    command = [sys.executable, "-m", "pytest", "-q", "-p", "no:cacheprovider", HERE / file]
     return subprocess.run(
         command, cwd=HERE.parents[1], env=os.environ | environment, capture_output=True, text=True, check=False
     )

@@ -13,6 +13,7 @@ triton = pytest.importorskip("triton")
 
 from triton.backends.compiler import GPUTarget  # noqa: E402
 from triton.compiler import ASTSource  # noqa: E402
+from triton.tools.tensor_descriptor import TensorDescriptor  # noqa: E402
 
 from botformer.attention import triton_launch  # noqa: E402
 
@@ -41,6 +42,8 @@ def describe(value, path, constants, attributes):
     """The type that Triton gives an argument; records what it specialises on: constants, and multiples of sixteen."""
     if isinstance(value, tuple):
         return tuple(describe(entry, (*path, i), constants, attributes) for i, entry in enumerate(value))
+    if isinstance(value, TensorDescriptor):
+        return f"tensordesc<{POINTERS[value.base.dtype][1:]}{value.block_shape}>"
     if value is None or (isinstance(value, int) and value == 1):
         constants[path] = value
         return "constexpr"

@@ -3,6 +3,7 @@
 import json
 import logging
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any, Literal
 logger = logging.getLogger(__name__)
 
 Kernel = Literal["forward", "query_gradient", "key_gradient"]
+Variant = Literal["tiles", "map_rows", "specialized"]
+"""Of the forward kernel: the one for all maps, or `triton_hopper`'s, without or with specialized warps."""
 Capability = tuple[int, int]
 """The compute capability of a GPU: (major, minor)."""
 
@@ -23,6 +26,7 @@ class Blocks:
     keys: int
     warps: int
     stages: int
+    variant: Variant = "tiles"
 
 
 # (row of the capability, bytes per number, widest head of the row): forward, gradient of the queries, gradients of
@@ -47,8 +51,19 @@ TUNING_FILE = Path(__file__).with_name("triton_tuning.json")
 _announced: set[Capability] = set()
 
 
+def are_tiles(blocks: Blocks) -> bool:
+    """Whether they are for the kernels that run every call."""
+    return blocks.variant == "tiles"
+
+
 def find_blocks(
-    kernel: Kernel, capability: Capability, dtype: str, head: int, size: tuple[int, int], pool: bool = False
+    kernel: Kernel,
+    capability: Capability,
+    dtype: str,
+    head: int,
+    size: tuple[int, int],
+    pool: bool = False,
+    accepts: Callable[[Blocks], bool] = are_tiles,
 ) -> Blocks:
     """The measured block sizes for the map that is nearest in number of positions, else those of `untuned_blocks`.
 
@@ -57,6 +72,7 @@ def find_blocks(
         head: the width of queries, keys and values, the largest of them.
         size: (H, W) of the map.
         pool: whether the result is pooled inside the kernel.
+        accepts: whether the call at hand can run with such blocks; measured ones that it cannot are passed over.
     """
     rows = _tuned_rows(capability)
     if rows is None and capability not in _announced:
@@ -71,16 +87,17 @@ def find_blocks(
         row
         for row in rows or ()
         if (row["kernel"], row["dtype"], row["head"], row["pool"]) == (kernel, dtype, served, pool)
+        and accepts(_blocks_of(row))
     ]
     if not fitting:
         return untuned_blocks(kernel, capability, dtype, head)
 
-    def distance(row: dict[str, Any]) -> tuple[bool, float]:
+    def distance(row: dict[str, Any]) -> tuple[bool, float, bool]:
         other = row["height"], row["width"]
-        return other != size, abs(math.log(math.prod(other) / math.prod(size)))
+        # A map may have a row of "tiles" besides, for calls that the faster variant does not accept.
+        return other != size, abs(math.log(math.prod(other) / math.prod(size))), are_tiles(_blocks_of(row))
 
-    nearest = min(fitting, key=distance)
-    return Blocks(nearest["queries"], nearest["keys"], nearest["warps"], nearest["stages"])
+    return _blocks_of(min(fitting, key=distance))
 
 
 def untuned_blocks(kernel: Kernel, capability: Capability, dtype: str, head: int) -> Blocks:
@@ -90,6 +107,10 @@ def untuned_blocks(kernel: Kernel, capability: Capability, dtype: str, head: int
     """
     row = 8 if capability[0] in (8, 12) else 9
     return ROWS[row, _bytes(dtype), row_width(dtype, head)][_COLUMNS.index(kernel)]
+
+
+def _blocks_of(row: dict[str, Any]) -> Blocks:
+    return Blocks(row["queries"], row["keys"], row["warps"], row["stages"], row.get("variant", "tiles"))
 
 
 def row_width(dtype: str, head: int) -> int:

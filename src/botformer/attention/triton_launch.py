@@ -4,8 +4,9 @@ Notation as in `triton_kernels`. A `Launch` is plain data until it is called, so
 run, for a GPU that is not there.
 """
 
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from contextlib import nullcontext
+from contextvars import copy_context
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,8 +14,9 @@ import torch
 import triton
 from torch import Tensor
 
+from botformer.attention import triton_hopper as hopper
 from botformer.attention import triton_kernels as kernels
-from botformer.attention.triton_blocks import Blocks, Capability, Kernel, find_blocks
+from botformer.attention.triton_blocks import Blocks, Capability, Kernel, are_tiles, find_blocks
 
 TABLE_SPLITS = 64  # partial sums of the tables' gradients: enough programs to fill a GPU, in constant memory
 
@@ -27,9 +29,18 @@ class Launch:
     grid: tuple[int, ...]
     arguments: Mapping[str, Any]
     blocks: Blocks
+    before: "Launch | None" = None
+    """Runs first: what this one reads."""
 
     def __call__(self) -> None:
+        if self.before is not None:
+            self.before()
+        copy_context().run(self._run)  # Triton's allocator is set for this launch only
+
+    def _run(self) -> None:
         device = self.arguments["q"].device
+        # Kernels that describe their tensors themselves need a little memory for it.
+        triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.uint8, device=device))
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             options = dict(num_warps=self.blocks.warps, num_stages=self.blocks.stages, enable_fp_fusion=True)
             self.function[self.grid](**self.arguments, **options)
@@ -50,7 +61,14 @@ def forward_launch(
 ) -> Launch:
     """Fills out, (B, N, H, W, DV) stored as (B, H, W, N, DV), and largest and normalizer (B, N, H * W), float32."""
     B, N, H, W, _ = q.shape
-    blocks = blocks or _blocks("forward", q, v, capability)
+
+    def accepts(blocks: Blocks) -> bool:
+        return are_tiles(blocks) or hopper.supports(blocks, q, k, v, padding_mask, capability)
+
+    blocks = blocks or _blocks("forward", q, v, capability, accepts)
+    if not are_tiles(blocks):
+        assert accepts(blocks), f"{blocks} for a map of {H}x{W}: triton_hopper.supports says which"
+        return _map_rows_launch(q, k, v, rel_height, rel_width, out, largest, normalizer, blocks)
     arguments = {
         **dict(q=q, k=k, v=v, rel_height=rel_height, rel_width=rel_width, padding_mask=_bytes(padding_mask)),
         **dict(out=out, largest_logit=largest, normalizer=normalizer),
@@ -61,6 +79,36 @@ def forward_launch(
     }
     grid = (triton.cdiv(H * W, blocks.queries) * B * N,)
     return Launch(kernels.forward_kernel, grid, arguments, blocks)
+
+
+def _map_rows_launch(
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rel_height: Tensor,
+    rel_width: Tensor,
+    out: Tensor,
+    largest: Tensor,
+    normalizer: Tensor,
+    blocks: Blocks,
+) -> Launch:
+    B, N, H, W, D = q.shape
+    terms = dict(row_terms=q.new_empty(B, N, H, H * W), column_terms=q.new_empty(B, N, H * W, W))
+    table_blocks = Blocks(64, _table_block(q), 4, 3)
+    before = Launch(
+        hopper.position_terms_kernel,
+        (triton.cdiv(H * W, table_blocks.queries) * B * N,),
+        {
+            **dict(q=q, rel_height=rel_height, rel_width=rel_width, N=N, H=H, W=W),
+            **terms,
+            **_strides(q=q),
+            **dict(D=D, BLOCK_D=D, BLOCK_M=table_blocks.queries, BLOCK_L=table_blocks.keys, PRECISION=_precision(q)),
+        },
+        table_blocks,
+    )
+    arguments = hopper.arguments(q, k, v, blocks) | terms | dict(out=out, largest_logit=largest, normalizer=normalizer)
+    grid = (triton.cdiv(H * W, blocks.queries) * B * N,)
+    return Launch(hopper.map_rows_kernel, grid, arguments, blocks, before)
 
 
 def backward_launches(
@@ -153,9 +201,12 @@ def capability_of(device: torch.device) -> Capability:
     return torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
 
 
-def _blocks(kernel: Kernel, q: Tensor, v: Tensor, capability: Capability) -> Blocks:
+def _blocks(
+    kernel: Kernel, q: Tensor, v: Tensor, capability: Capability, accepts: Callable[[Blocks], bool] = are_tiles
+) -> Blocks:
     H, W, D = q.shape[2:]
-    return find_blocks(kernel, capability, str(q.dtype).removeprefix("torch."), max(D, v.shape[-1]), (H, W))
+    dtype = str(q.dtype).removeprefix("torch.")
+    return find_blocks(kernel, capability, dtype, max(D, v.shape[-1]), (H, W), accepts=accepts)
 
 
 def _table_block(q: Tensor) -> int:
