@@ -82,7 +82,7 @@ BACKENDS = {
     for backend in (
         Backend("tiled", tiled_attention, _tiled_unsupported, pools=True),
         Backend("sdpa", sdpa_attention, _sdpa_unsupported, portable=True),
-        Backend("triton", triton_attention, _triton_unsupported),
+        Backend("triton", triton_attention, _triton_unsupported, pools=True),
         Backend("definition", attention_by_definition, portable=True),
     )
 }
