@@ -146,11 +146,11 @@ def forward_kernel(
     """One query tile against all keys by the online softmax: out (B, H, W, N, DV) and, both (B*N, H*W), the
     largest logit of each query, in units of log 2, and the normalizer of exp2(logit - largest): one over their sum.
 
-    Pooled, it fills pooled (B, H/2, W/2, N, DV), and out unless that is None. The four queries of a cell have different
-    normalizers, which the online softmax knows at the end: so their results are averaged, not their weights.
-
     The backward pass computes the weights from these two and not from the logarithm of the sum, whose rounding error
     would be in all weights of a query.
+
+    Pooled, it fills pooled (B, H/2, W/2, N, DV), and out unless that is None. The four queries of a cell have different
+    normalizers, which the online softmax knows at the end: so their results are averaged, not their weights.
     """
     positions = H * W
     tile, b, head = _tile_and_image(tl.cdiv(positions, BLOCK_M), N)
@@ -229,8 +229,9 @@ def query_gradient_kernel(
     """One query tile against all keys: d_q (B, H, W, N, D) and, for the kernels that follow, delta = out . d_out, the
     position terms and the gradients of the logits, summed over the keys with the same position term.
 
-    Pooled, d_out is (B, N, H/2, W/2, DV); one row of it is the gradient of four queries, but for a factor of 1/4, which
-    goes into their normalizers."""
+    Pooled, d_out is (B, N, H/2, W/2, DV); one row of it is the gradient of four results, but for a factor of 1/4, which
+    goes into their normalizers.
+    """
     positions = H * W
     tile, b, head = _tile_and_image(tl.cdiv(positions, BLOCK_M), N)
     m = tile * BLOCK_M + tl.arange(0, BLOCK_M)
@@ -340,7 +341,11 @@ def key_gradient_kernel(
     BLOCK_M: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
     PRECISION: tl.constexpr, POOL: tl.constexpr,
 ):  # fmt: skip
-    """One key tile against all queries: d_k (B, H, W, N, D) and d_v (B, H, W, N, DV). Logits are transposed, (n, m)."""
+    """One key tile against all queries: d_k (B, H, W, N, D) and d_v (B, H, W, N, DV). Logits are transposed, (n, m).
+
+    Pooled, a block of cells at a time: the first queries of all of them, then the second ones. So all tiles are (n,
+    cells): the four of weights are averaged, and the one of their gradients used four times, where they are.
+    """
     positions = H * W
     across = tl.cdiv(W, BLOCK_X)
     tile, b, head = _tile_and_image(tl.cdiv(H, BLOCK_Y) * across, N)
@@ -367,8 +372,6 @@ def key_gradient_kernel(
     k_acc = tl.zeros((BLOCK_Y * BLOCK_X, BLOCK_D), tl.float32)
     v_acc = tl.zeros((BLOCK_Y * BLOCK_X, BLOCK_DV), tl.float32)
     if POOL:
-        # A block of cells at a time, in it the first queries of all cells, then the second ones: (n, cells) tiles, so
-        # that weights are averaged, and their gradients used four times, where they are.
         for first in range(0, positions // 4, BLOCK_M // 4):
             cell = first + tl.arange(0, BLOCK_M // 4)
             cell_y, cell_x = cell // (W // 2), cell % (W // 2)
@@ -384,6 +387,7 @@ def key_gradient_kernel(
                 q_tile = _load_columns(q_start, y * q_strides[2] + x * q_strides[3], valid, D, BLOCK_D)
                 both = inside[:, None] & valid[None, :]
                 column_term = tl.load(column_terms + (m[None, :] * W + key_x[:, None]), mask=both, other=0.0)
+                # For each key, and not for each key row as below: the reshape there makes the compiler compute twice.
                 row_term = tl.load(row_terms + (key_y[:, None] * positions + m[None, :]), mask=both, other=0.0)
                 largest = tl.load(largest_logit + m, mask=valid, other=0.0)
                 scale = tl.load(normalizer + m, mask=valid, other=0.0) * 0.25
