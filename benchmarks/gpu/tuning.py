@@ -11,7 +11,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, get_args
@@ -27,7 +27,7 @@ from botformer.atomic_write import write_json
 from botformer.attention.channels_last import empty_channels_last
 from botformer.attention.definition import attention_by_definition
 from botformer.attention.operation import average_cells
-from botformer.attention.triton_blocks import Blocks, Kernel, row_width, untuned_blocks
+from botformer.attention.triton_blocks import Blocks, Capability, Kernel, are_tiles, row_width, untuned_blocks
 from botformer.benchmark.receipt import write_receipt
 from botformer.benchmark.timing import take_turns
 from botformer.environment import cores, hardware, versions
@@ -82,23 +82,29 @@ CASES = (
     *_cases("bfloat16", 64, (_MAPS[0], _MAPS[2], _MAPS[1])),
     *_cases("float32", 128, (_MAPS[2], _MAPS[1])),
 )
-QUICK = (Case("float32", 16, 4, 6, (1, 2)), Case("float32", 16, 4, 6, (1,), pool=True))
+QUICK = (Case("float32", 16, 4, 6, (1,)), Case("float32", 16, 4, 6, (1,), pool=True), Case("float16", 64, 2, 32, (1,)))
 
 
 def main() -> int:
-    given = step_parser(__doc__).parse_args()
+    parser = step_parser(__doc__)
+    parser.add_argument("--variants", action="store_true", help="of the forward kernel, after all other block sizes")
+    given = parser.parse_args()
     clock = Clock(given.seconds)
-    device = torch.device("cpu" if given.quick else "cuda")
-    tuner = Tuner(given.results, device, given.quick)
-    cases = QUICK if given.quick else CASES
+    tuner = Tuner(given.results, torch.device("cpu" if given.quick else "cuda"), given.quick)
+    searches = [
+        search
+        for case in (QUICK if given.quick else CASES)
+        for search in searches_of(case, given.variants, given.quick)
+    ]
+    due = [search for search in searches if not tuner.row(search)]
     with ProcessPoolExecutor(max(1, min(COMPILERS, cores() - 1)), get_context("spawn")) as pool:
-        compiled = {} if given.quick else {case: compile_all(pool, case) for case in cases if tuner.is_due(case)}
+        compiled = {} if given.quick else {search: compile_all(pool, search) for search in due}
         try:
-            for case in cases:
-                if tuner.is_due(case):
-                    for future in compiled.get(case, ()):
-                        future.exception()  # what cannot be compiled is found again, and named, below
-                    tuner.tune(case, clock)
+            for case in dict.fromkeys(search.case for search in due):
+                of_case = [search for search in due if search.case == case]
+                for future in (future for search in of_case for future in compiled.get(search, ())):
+                    future.exception()  # what cannot be compiled is found again, and named, below
+                tuner.tune(case, of_case, clock)
                 if clock.left < 0:
                     return MORE_TO_DO
         finally:
@@ -106,8 +112,34 @@ def main() -> int:
     return 0
 
 
+@dataclass(frozen=True)
+class Search:
+    """For the block sizes of one kernel in one case."""
+
+    case: Case
+    kernel: Kernel
+    candidates: tuple[Blocks, ...]
+    variants: bool
+    """Whether the candidates are variants of the kernel, to be faster than the best block sizes found before."""
+
+    @property
+    def labels(self) -> dict[str, Any]:
+        return self.case.labels | {"kernel": f"{self.kernel}, variants" if self.variants else self.kernel}
+
+
+def searches_of(case: Case, variants: bool, quick: bool = False) -> list[Search]:
+    """The searches of a case; none where the kernels have no variants. A quick one tries one candidate."""
+    of_case = CANDIDATES[4 if case.dtype == "float32" else 2, row_width(case.dtype, case.head)]
+    searches = []
+    for kernel in KERNELS:
+        found = tuple(blocks for blocks in of_case[kernel] if are_tiles(blocks) != variants)
+        if found and not (variants and case.pool):
+            searches.append(Search(case, kernel, found[:1] if quick else found, variants))
+    return searches
+
+
 class Tuner:
-    """Tunes cases and keeps what was found in a receipt, in a table, and every candidate's figures in a log."""
+    """Keeps what it finds in a receipt and in the package's table, and every candidate's figures in a log."""
 
     def __init__(self, results: Path, device: torch.device, quick: bool) -> None:
         self.results, self.device, self.quick = results, device, quick
@@ -120,96 +152,99 @@ class Tuner:
             self.tried.append(json.loads(self.running.read_text()) | {"problem": CRASHED})
             self._save_log()
 
-    def is_due(self, case: Case) -> bool:
-        return any(not self._row(case, kernel) for kernel in KERNELS)
-
-    def tune(self, case: Case, clock: Clock) -> None:
+    def tune(self, case: Case, searches: list[Search], clock: Clock) -> None:
         torch.manual_seed(0)
         problems = [Problem(case, batch, self.device) for batch in case.batches]
         exact, plain = (problems[0].by_definition(dtype) for dtype in (torch.float64, getattr(torch, case.dtype)))
-        for kernel in KERNELS:
-            if self._row(case, kernel) or clock.left < 0:
-                continue
-            untuned = untuned_blocks(kernel, self._capability(), case.dtype, case.head)
-            candidates = tuple(dict.fromkeys((untuned, *CANDIDATES[kernel, case.dtype, case.head])))
-            right = [one for one in candidates if self._is_right(case, kernel, one, problems[0], exact, plain)]
-            if untuned in right:
-                self._time(case, kernel, untuned, right, problems)
+        for search in searches:
+            if clock.left < 0:
+                return
+            base = self._base(search)
+            wanted = [blocks for blocks in search.candidates if problems[0].accepts(blocks)]
+            right = [
+                blocks
+                for blocks in dict.fromkeys((base, *wanted))
+                if self._is_right(search, blocks, problems[0], exact, plain)
+            ]
+            if base in right:
+                self._time(search, base, right, problems)
             else:
-                self._add_row(case, kernel, {"problem": self._problem(case, kernel, untuned)})
+                self._add_row(search, {"problem": self._entry_of(search, base)["problem"]})
         del problems
         if self.device.type == "cuda":
             torch.cuda.empty_cache()
 
-    def _is_right(self, case, kernel, blocks, problem, exact, plain) -> bool:
-        entry = self._entry(case, kernel, blocks)
-        earlier = next((one for one in self.tried if entry.items() <= one.items()), None)
-        if earlier:
+    def row(self, search: Search) -> dict[str, Any] | None:
+        """Of the receipt, None where the search is still to be done."""
+        return next((row for row in self.rows if search.labels.items() <= row.items()), None)
+
+    def _base(self, search: Search) -> Blocks:
+        """What the candidates are compared with."""
+        case = search.case
+        found = self.row(Search(case, search.kernel, (), variants=False))
+        if search.variants and found and "problem" not in found:
+            return Blocks(*(found[field.name] for field in fields(Blocks)))
+        return untuned_blocks(search.kernel, self._capability(), case.dtype, case.head, case.pool)
+
+    def _is_right(self, search: Search, blocks: Blocks, problem: "Problem", exact: "Results", plain: "Results") -> bool:
+        if earlier := self._entry_of(search, blocks):
             return not earlier["problem"]
+        entry = search.labels | asdict(blocks)
         write_json(self.running, entry)
+        poisoned = False
         try:
-            results = problem.by_kernels({kernel: blocks})
-            entry["problem"] = wrong(results, exact, plain)
+            entry["problem"] = wrong(problem.by_kernels({search.kernel: blocks}), exact, plain)
         except Exception as error:
             entry["problem"] = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-            if "CUDA error" in str(error):  # nothing else runs in this process any more
-                self.tried.append(entry)
-                self._save_log()
-                sys.exit(MORE_TO_DO)
+            poisoned = "CUDA error" in str(error)
         self.tried.append(entry)
         self._save_log()
+        if poisoned:  # nothing else runs in this process any more
+            sys.exit(MORE_TO_DO)
         return not entry["problem"]
 
-    def _time(
-        self, case: Case, kernel: Kernel, untuned: Blocks, right: list[Blocks], problems: list["Problem"]
-    ) -> None:
-        logs = dict.fromkeys(right, 0.0)
-        base = 0.0
+    def _time(self, search: Search, base: Blocks, right: list[Blocks], problems: list["Problem"]) -> None:
+        logs, base_ms = dict.fromkeys(right, 0.0), 0.0
         for problem in problems:
-            calls = {str(i): problem.launch(kernel, blocks) for i, blocks in enumerate(right)}
+            calls = {str(i): problem.launch(search.kernel, blocks) for i, blocks in enumerate(right)}
             times = take_turns(calls, 1 if self.quick else ROUNDS, self.device)
             ms = {blocks: statistics.median(times[str(i)]) for i, blocks in enumerate(right)}
-            base = base or ms[untuned]
+            base_ms = base_ms or ms[base]
             for blocks in right:
-                logs[blocks] += math.log(ms[blocks] / ms[untuned]) / len(problems)
+                logs[blocks] += math.log(ms[blocks] / ms[base]) / len(problems)
         ratios = {blocks: round(math.exp(value), 3) for blocks, value in logs.items()}
-        for entry in self.tried:
-            for blocks, ratio in ratios.items():
-                if self._entry(case, kernel, blocks).items() <= entry.items():
-                    entry["time / untuned"] = ratio
+        for blocks, ratio in ratios.items():
+            self._entry_of(search, blocks)["time / before"] = ratio
         best = min(ratios, key=lambda blocks: ratios[blocks])
-        winner = best if ratios[best] <= WORTH_IT else untuned
-        self._add_row(
-            case,
-            kernel,
-            {
-                "batch": problems[0].batch,
-                "untuned_ms": round(base, 4),
-                "time / untuned": ratios[winner],
-                **asdict(winner),
-                "tried": sum(one["kernel"] == kernel and case.labels.items() <= one.items() for one in self.tried),
-                "right": len(right),
-            },
-        )
-        self._store(case, kernel, winner)
+        winner = best if ratios[best] <= WORTH_IT else base
+        tried = [one for one in self.tried if search.labels.items() <= one.items()]
+        figures = {"batch": problems[0].batch, "before_ms": round(base_ms, 4), "time / before": ratios[winner]}
+        self._add_row(search, figures | asdict(winner) | {"tried": len(tried), "right": len(right)})
+        if winner != base or not search.variants:
+            self._store(search, winner)
 
-    def _store(self, case: Case, kernel: Kernel, winner: Blocks) -> None:
-        """Into the table that the package reads."""
-        key = "{}.{}".format(*self._capability())
+    def _store(self, search: Search, winner: Blocks) -> None:
+        """Into the table that the package reads; the best tiles stay beside a variant, which not every call can take."""
+        key, case = "{}.{}".format(*self._capability()), search.case
         path = self.results / tables.TUNING_FILE.name
-        entry = json.loads(path.read_text())[key] if path.is_file() and key in json.loads(path.read_text()) else {}
+        entry = json.loads(path.read_text()).get(key, {}) if path.is_file() else {}
         of_case = {
-            "kernel": kernel, "dtype": case.dtype, "head": row_width(case.dtype, case.head),
+            "kernel": search.kernel, "dtype": case.dtype, "head": row_width(case.dtype, case.head),
             "height": case.height, "width": case.width, "pool": case.pool,
         }  # fmt: skip
-        rows = [row for row in entry.get("rows", []) if not of_case.items() <= row.items()]
+        rows = [
+            row
+            for row in entry.get("rows", [])
+            if not (of_case.items() <= row.items() and (row["variant"] == "tiles") == are_tiles(winner))
+        ]
         measured = {"card": hardware()["gpu"], "torch": versions()["torch"], "triton": versions().get("triton")}
-        tables.store(tables.TUNING_FILE, key, measured | {"rows": [*rows, of_case | asdict(winner)]}, self.results)
+        rows.append(of_case | asdict(winner))
+        tables.store(tables.TUNING_FILE, key, measured | {"rows": rows}, self.results)
         if not self.quick:
             tables.install(self.results)
 
-    def _add_row(self, case: Case, kernel: Kernel, figures: dict[str, Any]) -> None:
-        self.rows.append(case.labels | {"kernel": kernel} | figures)
+    def _add_row(self, search: Search, figures: dict[str, Any]) -> None:
+        self.rows.append(search.labels | figures)
         self._save_log()
         where = "in the interpreter, tiny sizes: no measurement" if self.quick else "on the GPU"
         write_receipt(
@@ -218,27 +253,22 @@ class Tuner:
             "make gpu",
             self.rows,
             seed=0,
-            notes="time / untuned: the winner's time relative to the block sizes that were chosen without a GPU, "
-            "geometric mean over the batch sizes timed. tried: candidates; right: those within twice the rounding "
-            "error of the plain form against float64. Only these were timed. untuned_ms: of one call at `batch`.",
+            notes="time / before: the winner's time relative to the block sizes that were chosen without a GPU, for "
+            "variants relative to the best others; geometric mean over the batch sizes timed. tried: candidates; "
+            "right: those within twice the rounding error of the plain form against float64. Only these were timed. "
+            "before_ms: of one call at `batch`.",
         )
 
-    def _row(self, case: Case, kernel: Kernel) -> dict[str, Any] | None:
-        wanted = case.labels | {"kernel": kernel}
-        return next((row for row in self.rows if wanted.items() <= row.items()), None)
-
-    def _entry(self, case: Case, kernel: Kernel, blocks: Blocks) -> dict[str, Any]:
-        return case.labels | {"kernel": kernel} | asdict(blocks)
-
-    def _problem(self, case: Case, kernel: Kernel, blocks: Blocks) -> str:
-        entry = self._entry(case, kernel, blocks)
-        return next(one["problem"] for one in self.tried if entry.items() <= one.items())
+    def _entry_of(self, search: Search, blocks: Blocks) -> dict[str, Any]:
+        """What is known of a candidate; empty where it was not tried."""
+        wanted = search.labels | asdict(blocks)
+        return next((one for one in self.tried if wanted.items() <= one.items()), {})
 
     def _save_log(self) -> None:
         write_json(self.log, self.tried, indent=1)
         self.running.unlink(missing_ok=True)
 
-    def _capability(self) -> tuple[int, int]:
+    def _capability(self) -> Capability:
         return torch.cuda.get_device_capability() if self.device.type == "cuda" else (9, 0)
 
 
@@ -306,24 +336,34 @@ class Problem:
 
     def compile(self, kernel: Kernel, blocks: Blocks) -> None:
         """Into Triton's cache, without running anything."""
-        launch = self._launches({kernel: blocks})[1][KERNELS.index(kernel)]
-        launch.function.warmup(**launch.arguments, **launch.options, grid=launch.grid)
+        self._launches({kernel: blocks})[1][KERNELS.index(kernel)].compile()
+
+    def accepts(self, blocks: Blocks) -> bool:
+        """Whether these inputs can run with such blocks."""
+        if are_tiles(blocks):
+            return True
+        from botformer.attention.triton_hopper import supports
+        from botformer.attention.triton_launch import capability_of
+
+        return supports(blocks, *self.maps, None, capability_of(self.maps[0].device))
 
     def _launches(self, blocks: dict[Kernel, Blocks]) -> tuple[list[Tensor], list[Any], Results, Tensor]:
         """(what the forward pass saves, launches in order: `KERNELS` and the tables', results to fill, table parts)."""
         from botformer.attention.triton_launch import backward_launches, capability_of, forward_launch
 
         q, _, v = self.maps
-        out = empty_channels_last(v)
+        each = empty_channels_last(v)
+        out = empty_channels_last(v[:, :, ::2, ::2]) if self.case.pool else each
         saved = [q.new_empty(self.batch, HEADS, q.shape[2] * q.shape[3], dtype=torch.float32) for _ in range(2)]
-        inputs = (*self.maps, *self.tables, None, capability_of(q.device), out, *saved)
+        inputs = (*self.maps, *self.tables, None, capability_of(q.device), each, *saved)
         gradients = [empty_channels_last(x) for x in self.maps]
         backward, table_parts = backward_launches(
             *inputs, self.d_out, *gradients,
-            query_blocks=blocks.get("query_gradient"), key_blocks=blocks.get("key_gradient"),
+            query_blocks=blocks.get("query_gradient"), key_blocks=blocks.get("key_gradient"), pool=self.case.pool,
         )  # fmt: skip
-        launches = [forward_launch(*inputs, blocks=blocks.get("forward")), *backward]
-        return saved, launches, dict(zip(("out", "d_q", "d_k", "d_v"), (out, *gradients), strict=True)), table_parts
+        forward = forward_launch(*inputs, blocks=blocks.get("forward"), pooled=out if self.case.pool else None)
+        results = dict(zip(("out", "d_q", "d_k", "d_v"), (out, *gradients), strict=True))
+        return [each, *saved], [forward, *backward], results, table_parts
 
 
 def wrong(results: Results, exact: Results, plain: Results) -> str:
@@ -336,17 +376,15 @@ def wrong(results: Results, exact: Results, plain: Results) -> str:
     return ""
 
 
-def compile_all(pool: ProcessPoolExecutor, case: Case) -> list[Future[None]]:
-    """Every candidate of a case, in other processes: compiling takes longer than running."""
-    return [
-        pool.submit(compile_one, case, kernel, blocks)
-        for kernel in KERNELS
-        for blocks in CANDIDATES[kernel, case.dtype, case.head]
-    ]
+def compile_all(pool: ProcessPoolExecutor, search: Search) -> list[Future[None]]:
+    """Every candidate of a search, in other processes: compiling takes longer than running."""
+    return [pool.submit(compile_one, search.case, search.kernel, blocks) for blocks in search.candidates]
 
 
 def compile_one(case: Case, kernel: Kernel, blocks: Blocks) -> None:
-    Problem(case, 1, torch.device("cuda")).compile(kernel, blocks)
+    problem = Problem(case, 1, torch.device("cuda"))
+    if problem.accepts(blocks):
+        problem.compile(kernel, blocks)
 
 
 def _figures(receipt: Path) -> list[dict[str, Any]]:

@@ -1,5 +1,6 @@
 """The fused kernels in Triton's interpreter, and what can be tested without it and without a GPU."""
 
+import dataclasses
 import json
 import os
 import subprocess
@@ -9,8 +10,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from botformer.attention import relative_attention_2d, triton_blocks
-from botformer.attention.triton_blocks import ROWS, Blocks, find_blocks, untuned_blocks
+from botformer.attention import backends, relative_attention_2d, triton_blocks
+from botformer.attention.triton_blocks import POOLED_KEY_GRADIENT, ROWS, Blocks, find_blocks, untuned_blocks
 from botformer.attention.triton_op import MAX_HEAD_WIDTH, triton_attention
 from tests.attention.brute_force import random_inputs
 
@@ -36,15 +37,31 @@ def test_on_a_cpu_it_is_refused_with_the_reason():
         relative_attention_2d(*random_inputs(1, 1, 2, 2, 16, 16, torch.float32), backend="triton")
 
 
-def test_it_runs_on_the_meta_device_without_triton():
+@pytest.mark.parametrize("pool", [False, True])
+def test_it_runs_on_the_meta_device_without_triton(pool):
     inputs = [
-        tensor.detach().to("meta").requires_grad_() for tensor in random_inputs(2, 3, 4, 5, 16, 24, torch.float32)
+        tensor.detach().to("meta").requires_grad_() for tensor in random_inputs(2, 3, 4, 6, 16, 24, torch.float32)
     ]
-    out = triton_attention(*inputs)
+    out = triton_attention(*inputs, pool=pool)
     out.sum().backward()
-    assert out.shape == (2, 3, 4, 5, 24)
+    assert out.shape == ((2, 3, 2, 3, 24) if pool else (2, 3, 4, 6, 24))
     assert out.permute(0, 2, 3, 1, 4).is_contiguous()
     assert all(tensor.grad.shape == tensor.shape for tensor in inputs)
+
+
+def test_the_operation_hands_the_pool_of_even_maps_to_the_kernels(monkeypatch):
+    asked = []
+    fake = dataclasses.replace(
+        backends.BACKENDS["triton"],
+        run=lambda *inputs, pool=False: asked.append(pool) or triton_attention(*inputs, pool=pool),
+        unsupported_reason=lambda q, v: "",
+    )
+    monkeypatch.setitem(backends.BACKENDS, "triton", fake)
+    for H, W in ((4, 6), (4, 5), (3, 6)):
+        inputs = [tensor.detach().to("meta") for tensor in random_inputs(2, 3, H, W, 16, 24, torch.float32)]
+        pooled = relative_attention_2d(*inputs, pool=True, backend="triton")
+        assert pooled.shape == (2, 3, (H + 1) // 2, (W + 1) // 2, 24)
+    assert asked == [True, False, False]
 
 
 def test_importing_the_operator_does_not_import_triton():
@@ -65,6 +82,15 @@ def test_there_is_a_row_of_block_sizes_for_every_head_width_that_is_accepted():
     for row in (8, 9):
         for size in (2, 4):
             assert max(width for one, bytes_, width in ROWS if (one, bytes_) == (row, size)) == MAX_HEAD_WIDTH
+
+
+def test_pooled_tiles_are_whole_cells_and_a_quarter_of_one_is_wide_enough_for_a_product():
+    assert POOLED_KEY_GRADIENT.keys() == ROWS.keys()
+    for case, blocks in POOLED_KEY_GRADIENT.items():
+        assert blocks.queries % 64 == 0, case
+        assert all(other.queries % 4 == 0 for other in ROWS[case][:2]), case
+    assert untuned_blocks("key_gradient", (9, 0), "float16", 50, pool=True) == POOLED_KEY_GRADIENT[9, 2, 64]
+    assert untuned_blocks("forward", (9, 0), "float16", 50, pool=True) == ROWS[9, 2, 64][0]
 
 
 def test_cards_with_little_shared_memory_take_the_rows_that_fit():

@@ -22,8 +22,11 @@ CUOBJDUMP = Path(triton.__file__).parent / "backends/nvidia/bin/cuobjdump"
 KIBIBYTE = 1024
 
 
-def launches(shape, dtype, capability, padded=False):
-    """All launches of a forward and a backward pass, on meta tensors; q, k, v are views of one projection."""
+def launches(shape, dtype, capability, padded=False, pool=False):
+    """All launches of a forward and a backward pass, on meta tensors; q, k, v are views of one projection.
+
+    Pooled, the last one is the forward pass of inference, which stores nothing but the averages.
+    """
     B, N, H, W, D = shape
 
     def empty(*shape, dtype=dtype):
@@ -34,8 +37,14 @@ def launches(shape, dtype, capability, padded=False):
     tables = empty(2 * H - 1, D), empty(2 * W - 1, D)
     padding = empty(B, H, W, dtype=torch.bool) if padded else None
     inputs = (q, k, v, *tables, padding, capability, out, largest, normalizer)
-    backward, _ = triton_launch.backward_launches(*inputs, *(empty_channels_last(v) for _ in range(4)))
-    return [triton_launch.forward_launch(*inputs), *backward]
+    pooled = empty_channels_last(v[:, :, ::2, ::2]) if pool else None
+    gradients = [empty_channels_last(x) for x in (v if pooled is None else pooled, q, k, v)]
+    backward, _ = triton_launch.backward_launches(*inputs, *gradients, pool=pool)
+    passes = [triton_launch.forward_launch(*inputs, pooled=pooled), *backward]
+    if pool:
+        inputs = (q, k, v, *tables, padding, capability, None, largest, normalizer)
+        passes.append(triton_launch.forward_launch(*inputs, pooled=pooled))
+    return passes
 
 
 def describe(value, path, constants, attributes):
@@ -61,8 +70,7 @@ def compile_for(launch, capability):
         else:
             signature[parameter.name] = describe(value, (i,), constants, attributes)
     source = ASTSource(launch.function, signature, constants, attributes)
-    options = dict(num_warps=launch.blocks.warps, num_stages=launch.blocks.stages, enable_fp_fusion=True)
-    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=options)
+    return triton.compile(source, target=GPUTarget("cuda", capability, 32), options=launch.options)
 
 
 def stack_bytes(compiled, folder):
@@ -84,16 +92,27 @@ MORE = [
 
 
 @pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("pool", [False, True])
 @pytest.mark.parametrize(
     ("shape", "dtype"), [MAIN, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE)], ids=str
 )
-def test_no_register_spills_and_shared_memory_fits(shape, dtype, capability, tmp_path, monkeypatch):
+def test_no_register_spills_and_shared_memory_fits(shape, dtype, pool, capability, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
     limit = {80: 99, 90: 227}[capability] * KIBIBYTE
-    for launch in launches(shape, dtype, divmod(capability, 10)):
+    for launch in launches(shape, dtype, divmod(capability, 10), pool=pool):
         compiled = compile_for(launch, capability)
         assert compiled.metadata.shared <= limit, launch.function.__name__
         assert stack_bytes(compiled, tmp_path) == 0, launch.function.__name__
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("capability", [80, 90])
+def test_pooled_the_gradients_of_keys_spill_nothing_on_maps_that_no_tile_divides(capability, tmp_path, monkeypatch):
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
+    for H, W in ((14, 14), (40, 40), (84, 134)):
+        launch = launches((1, 4, H, W, 128), torch.bfloat16, divmod(capability, 10), pool=True)[2]
+        assert launch.function.__name__ == "key_gradient_kernel"
+        assert stack_bytes(compile_for(launch, capability), tmp_path) == 0
 
 
 def test_products_run_on_the_tensor_cores(tmp_path, monkeypatch):
@@ -118,8 +137,18 @@ def test_float32_products_round_to_tf32_only_where_pytorch_is_set_to(precision, 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("capability", [80, 90])
-@pytest.mark.parametrize("shape", [(2, 4, 14, 14, 128), (1, 4, 25, 33, 128), (1, 4, 1, 100, 40)], ids=str)
-def test_odd_maps_with_padding_compile_within_the_shared_memory(shape, capability, tmp_path, monkeypatch):
+@pytest.mark.parametrize(
+    ("shape", "pool"),
+    [
+        ((2, 4, 14, 14, 128), False),
+        ((1, 4, 25, 33, 128), False),
+        ((1, 4, 1, 100, 40), False),
+        ((2, 4, 14, 14, 128), True),
+        ((1, 4, 2, 100, 40), True),
+    ],
+    ids=str,
+)
+def test_odd_maps_with_padding_compile_within_the_shared_memory(shape, pool, capability, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))
-    for launch in launches(shape, torch.bfloat16, divmod(capability, 10), padded=True):
+    for launch in launches(shape, torch.bfloat16, divmod(capability, 10), padded=True, pool=pool):
         assert compile_for(launch, capability).metadata.shared <= {80: 99, 90: 227}[capability] * KIBIBYTE

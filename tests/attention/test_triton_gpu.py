@@ -1,6 +1,7 @@
 """The fused kernels on a GPU: the same behaviour as in the interpreter, and maps of realistic size."""
 
 import os
+from functools import partial
 
 import pytest
 import torch
@@ -33,6 +34,35 @@ def test_the_kernels_behave_on_the_device():
 def test_outputs_and_all_gradients_stay_within_the_error_budget(shape, dtype):
     torch.manual_seed(0)
     assert_within_budget(triton_attention, shape, dtype, device="cuda", layout=channels_last)
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16, torch.float32], ids=str)
+@pytest.mark.parametrize("shape", [shape for shape in SHAPES if shape[3] % 2 == 0], ids=str)
+def test_pooled_outputs_and_all_gradients_stay_within_the_error_budget(shape, dtype):
+    torch.manual_seed(0)
+    attention = partial(triton_attention, pool=True)
+    assert_within_budget(attention, shape, dtype, device="cuda", layout=channels_last, pool=True)
+
+
+def test_pooled_padded_keys_stay_within_the_error_budget():
+    torch.manual_seed(1)
+    padding = corner_padding(2, 20, 20, nothing_left=True).cuda()
+    attention = partial(triton_attention, pool=True)
+    assert_within_budget(attention, (2, 4, 20, 20, 128, 128), torch.bfloat16, padding, "cuda", pool=True)
+
+
+def test_pooled_inference_never_has_the_result_that_is_averaged():
+    def peak(pool):
+        inputs = [torch.randn(8, 4, 64, 64, 128, device="cuda", dtype=torch.bfloat16) for _ in range(3)]
+        tables = [torch.randn(127, 128, device="cuda", dtype=torch.bfloat16) for _ in range(2)]
+        triton_attention(*inputs, *tables, pool=pool)  # the kernels are compiled, their memory is allocated
+        before = torch.cuda.memory_allocated()
+        torch.cuda.reset_peak_memory_stats()
+        triton_attention(*inputs, *tables, pool=pool)
+        return torch.cuda.max_memory_allocated() - before
+
+    result = 8 * 4 * 64 * 64 * 128 * 2
+    assert peak(False) - peak(True) >= 0.7 * result
 
 
 @pytest.mark.parametrize("shape", SHAPES[:4], ids=str)

@@ -4,6 +4,7 @@ Not collected by itself: `test_triton.py` runs it in the interpreter, `test_trit
 """
 
 import os
+from functools import partial
 
 import pytest
 import torch
@@ -33,6 +34,15 @@ SHAPES = [  # B, N, H, W, D, Dv
 ]
 # In the interpreter float32 tiles are small and slow: a few shapes there, all of them on a device.
 SINGLE = [SHAPES[0], SHAPES[4], SHAPES[7]] if INTERPRETED else SHAPES
+POOLED = [  # even maps: one and several tiles of queries and of keys, blocks of columns, narrow maps, D != Dv
+    ((2, 2, 4, 6, 16, 16), torch.bfloat16),
+    ((2, 2, 4, 6, 16, 24), torch.float32),
+    ((2, 1, 2, 10, 16, 16), torch.float16),
+    ((1, 1, 14, 14, 32, 32), torch.bfloat16),
+    ((1, 1, 2, 70, 16, 16), torch.bfloat16),
+    ((1, 1, 18, 2, 24, 40), torch.bfloat16),
+    ((1, 1, 10, 16, 128, 64), torch.bfloat16),
+]
 CASES = [(shape, torch.bfloat16) for shape in SHAPES] + [(shape, torch.float32) for shape in SINGLE]
 
 
@@ -44,6 +54,20 @@ def on_device(inputs, dtype=torch.float32):
 def test_outputs_and_all_gradients_stay_within_the_error_budget(shape, dtype):
     torch.manual_seed(0)
     assert_within_budget(triton_attention, shape, dtype, device=DEVICE)
+
+
+@pytest.mark.parametrize(("shape", "dtype"), POOLED, ids=str)
+def test_pooled_outputs_and_all_gradients_stay_within_the_error_budget(shape, dtype):
+    torch.manual_seed(0)
+    assert_within_budget(partial(triton_attention, pool=True), shape, dtype, device=DEVICE, pool=True)
+
+
+@pytest.mark.parametrize("nothing_left", [False, True])
+def test_pooled_maps_of_a_channels_last_projection_with_padding_stay_within_the_error_budget(nothing_left):
+    torch.manual_seed(1)
+    padding = corner_padding(2, 6, 8, nothing_left).to(DEVICE)
+    attention = partial(triton_attention, pool=True)
+    assert_within_budget(attention, (2, 2, 6, 8, 16, 24), torch.bfloat16, padding, DEVICE, channels_last, pool=True)
 
 
 @pytest.mark.parametrize("nothing_left", [False, True])
@@ -67,10 +91,31 @@ def test_it_equals_the_double_loop():
     torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
 
 
-def test_an_image_with_every_key_padded_gives_zeros_and_zero_gradients():
-    inputs = on_device(random_inputs(2, 1, 3, 3, 16, 16))
-    padding = torch.tensor([False, True], device=DEVICE)[:, None, None].expand(2, 3, 3)
-    out = relative_attention_2d(*inputs, padding_mask=padding, backend="triton")
+def test_pooled_it_equals_the_averages_of_the_double_loop():
+    torch.manual_seed(3)
+    inputs = random_inputs(2, 2, 2, 6, 16, 8)
+    padding = corner_padding(2, 2, 6)
+    with torch.no_grad():  # what inference runs: nothing but the averages is stored
+        out = relative_attention_2d(*on_device(inputs), padding_mask=padding.to(DEVICE), pool=True, backend="triton")
+    every = attention_by_double_loop(*inputs, padding)
+    expected = every.reshape(2, 2, 1, 2, 3, 2, 8).mean((3, 5)).float().to(DEVICE)
+    torch.testing.assert_close(out, expected, rtol=1e-4, atol=1e-5)
+
+
+def test_pooled_odd_maps_are_averaged_afterwards():
+    torch.manual_seed(3)
+    inputs = on_device(random_inputs(1, 1, 3, 4, 16, 16))
+    out = relative_attention_2d(*inputs, pool=True, backend="triton")
+    every = triton_attention(*inputs)
+    assert out.shape == (1, 1, 2, 2, 16)
+    torch.testing.assert_close(out[0, 0, 1, 1], every[0, 0, 2, 2:].mean(0))
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_an_image_with_every_key_padded_gives_zeros_and_zero_gradients(pool):
+    inputs = on_device(random_inputs(2, 1, 2, 4, 16, 16))
+    padding = torch.tensor([False, True], device=DEVICE)[:, None, None].expand(2, 2, 4)
+    out = relative_attention_2d(*inputs, padding_mask=padding, pool=pool, backend="triton")
     out.square().sum().backward()
     assert out[0].any()
     assert not out[1].any()
@@ -94,26 +139,38 @@ def test_the_values_of_padded_keys_change_nothing():
     assert all(torch.equal(first, second) for first, second in zip(*results, strict=True))
 
 
-def test_an_empty_batch_gives_an_empty_result_and_zero_gradients():
-    inputs = on_device(random_inputs(0, 2, 3, 4, 16, 16))
-    out = triton_attention(*inputs)
+@pytest.mark.parametrize("pool", [False, True])
+def test_an_empty_batch_gives_an_empty_result_and_zero_gradients(pool):
+    inputs = on_device(random_inputs(0, 2, 4, 6, 16, 16))
+    out = triton_attention(*inputs, pool=pool)
     out.sum().backward()
-    assert out.shape == (0, 2, 3, 4, 16)
+    assert out.shape == ((0, 2, 2, 3, 16) if pool else (0, 2, 4, 6, 16))
     assert all(tensor.grad.shape == tensor.shape and not tensor.grad.any() for tensor in inputs)
 
 
-def test_results_are_the_same_to_the_bit_from_run_to_run():
+@pytest.mark.parametrize(("pool", "width"), [(False, 20), (True, 6)])
+def test_results_are_the_same_to_the_bit_from_run_to_run(pool, width):
     torch.manual_seed(5)
-    inputs = on_device(random_inputs(2, 1, 4, 20, 16, 16), torch.bfloat16)
+    inputs = on_device(random_inputs(2, 1, 4, width, 16, 16), torch.bfloat16)
 
     def run():
-        out = triton_attention(*inputs)
+        out = triton_attention(*inputs, pool=pool)
         return [out, *torch.autograd.grad(out.square().sum(), inputs)]
 
     assert all(torch.equal(first, second) for first, second in zip(run(), run(), strict=True))
 
 
-def test_it_compiles_as_one_graph_for_changing_sizes():
+def test_pooled_in_inference_the_unpooled_result_is_not_stored():
+    inputs = on_device(random_inputs(1, 1, 2, 4, 16, 16))
+    training = relative_attention(*inputs, None, True, True)
+    with torch.no_grad():
+        inference = relative_attention(*inputs, None, True, False)
+    assert [tuple(results[1].shape) for results in (training, inference)] == [(1, 1, 2, 4, 16), (0,)]
+    assert torch.equal(training[0], inference[0])
+
+
+@pytest.mark.parametrize("pool", [False, True])
+def test_it_compiles_as_one_graph_for_changing_sizes(pool):
     torch._dynamo.reset()
     graphs = []
 
@@ -122,23 +179,30 @@ def test_it_compiles_as_one_graph_for_changing_sizes():
         return graph.forward
 
     def operation(*inputs):
-        return relative_attention_2d(*inputs, backend="triton")
+        return relative_attention_2d(*inputs, pool=pool, backend="triton")
 
     compiled = torch.compile(operation, fullgraph=True, dynamic=True, backend=record)
-    for H, W in [(5, 6), (7, 4)]:
-        inputs = on_device(random_inputs(2, 2, H, W, 16, 16))
+    for H, W in [(4, 6), (2, 8)] if pool else [(5, 6), (7, 4)]:
+        inputs = on_device(random_inputs(2, 1, H, W, 16, 16))
         torch.testing.assert_close(compiled(*inputs), operation(*inputs), rtol=0, atol=0)
     assert len(graphs) == 1
 
 
-def test_gradients_survive_compilation_and_checkpointing():
+@pytest.mark.parametrize(("pool", "size"), [(False, (5, 6)), (True, (2, 2))])
+def test_gradients_survive_compilation_and_checkpointing(pool, size):
     torch.manual_seed(6)
-    inputs = on_device(random_inputs(1, 2, 5, 6, 16, 16))
-    expected = torch.autograd.grad(triton_attention(*inputs).square().sum(), inputs)
-    compiled = torch.compile(triton_attention, fullgraph=True, backend="aot_eager")
-    for variant in (compiled(*inputs), checkpoint(triton_attention, *inputs, use_reentrant=False)):
-        for gradient, exact in zip(torch.autograd.grad(variant.square().sum(), inputs), expected, strict=True):
-            assert torch.equal(gradient, exact)
+    inputs = on_device(random_inputs(1, 1, *size, 16, 16))
+    attention = partial(triton_attention, pool=pool)
+    expected = torch.autograd.grad(attention(*inputs).square().sum(), inputs)
+    compiled = torch.compile(attention, fullgraph=True, backend="aot_eager")
+    variants = [compiled(*inputs), checkpoint(attention, *inputs, use_reentrant=False)]
+    if pool:  # its first run is without gradients and keeps less
+        variants.append(checkpoint(attention, *inputs, use_reentrant=True))
+    for variant in variants:
+        variant.square().sum().backward()
+        for tensor, exact in zip(inputs, expected, strict=True):
+            assert torch.equal(tensor.grad, exact)
+            tensor.grad = None
 
 
 def test_autocast_does_not_change_the_precision_of_its_inputs():
@@ -148,25 +212,28 @@ def test_autocast_does_not_change_the_precision_of_its_inputs():
     assert torch.equal(inside, triton_attention(*inputs))
 
 
-@pytest.mark.parametrize("padded", [False, True])
-def test_the_operators_pass_opcheck(padded):
+@pytest.mark.parametrize(("padded", "pool"), [(False, False), (True, False), (True, True)])
+def test_the_operators_pass_opcheck(padded, pool):
     """Fake results (shape, dtype, strides), schema and autograd registration against real ones."""
-    q, k, v, *tables = on_device(random_inputs(2, 2, 3, 4, 16, 24))
-    padding = corner_padding(2, 3, 4).to(DEVICE) if padded else None
+    inputs = on_device(random_inputs(1, 2, 2, 4, 16, 24))
+    plain = [tensor.detach() for tensor in inputs]
+    padding = corner_padding(1, 2, 4).to(DEVICE) if padded else None
     checks = ("test_schema", "test_faketensor", "test_autograd_registration")
-    torch.library.opcheck(relative_attention, (q, k, v, *tables, padding), test_utils=checks)
-    results = relative_attention(q, k, v, *tables, padding)
-    arguments = [tensor.detach() for tensor in (q, k, v, *tables)]
-    saved = [tensor.detach() for tensor in results]
-    torch.library.opcheck(relative_attention_backward, (*arguments, padding, *saved, saved[0]), test_utils=checks)
-    assert results[0].permute(0, 2, 3, 1, 4).is_contiguous()
+    torch.library.opcheck(relative_attention, (*inputs, padding, pool, True), test_utils=checks)
+    if pool:
+        torch.library.opcheck(relative_attention, (*plain, padding, True, False), test_utils=checks)
+    out, each, *softmax = relative_attention(*plain, padding, pool, True)
+    saved = (each if pool else out, *softmax)
+    torch.library.opcheck(relative_attention_backward, (*plain, padding, *saved, out, pool), test_utils=checks)
+    assert out.permute(0, 2, 3, 1, 4).is_contiguous()
 
 
-def test_flops_are_those_of_the_products_in_the_definition():
-    B, N, H, W, D, Dv = shape = (2, 3, 4, 5, 16, 32)
+@pytest.mark.parametrize(("pool", "heads"), [(False, 3), (True, 1)])
+def test_flops_are_those_of_the_products_in_the_definition(pool, heads):
+    B, N, H, W, D, Dv = shape = (2, heads, 4, 6, 16, 32)
     inputs = on_device(random_inputs(*shape))
     with FlopCounterMode(display=False) as fused:
-        out = triton_attention(*inputs)
+        out = triton_attention(*inputs, pool=pool)
     with FlopCounterMode(display=False) as plain:
         attention_by_definition(*inputs)
     # The definition multiplies with the H + W entries that a query can meet, the paper counts all of both tables.

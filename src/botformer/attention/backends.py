@@ -101,7 +101,7 @@ BACKENDS = {
     for backend in (
         Backend("tiled", tiled_attention, _tiled_unsupported, pools=True),
         Backend("sdpa", sdpa_attention, _sdpa_unsupported, portable=True),
-        Backend("triton", triton_attention, _triton_unsupported),
+        Backend("triton", triton_attention, _triton_unsupported, pools=True),
         Backend("flash_attention_3", flash_attention_3, _flash_attention_3_unsupported),
         Backend("definition", attention_by_definition, portable=True),
     )

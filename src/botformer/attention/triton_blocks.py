@@ -20,7 +20,10 @@ Capability = tuple[int, int]
 
 @dataclass(frozen=True)
 class Blocks:
-    """Queries and keys per tile, warps per program and stages of its software pipeline."""
+    """Queries and keys per tile, warps per program and stages of its software pipeline.
+
+    Pooled, a tile is whole cells of four queries: a multiple of four, for the gradients of keys and values of 64.
+    """
 
     queries: int
     keys: int
@@ -44,6 +47,21 @@ ROWS = {
     (8, 4, 128): (Blocks(16, 32, 8, 2), Blocks(16, 16, 8, 2), Blocks(32, 32, 8, 1)),
     (9, 4, 64): (Blocks(32, 32, 8, 1), Blocks(32, 32, 8, 1), Blocks(32, 32, 8, 1)),
     (9, 4, 128): (Blocks(16, 32, 8, 2), Blocks(32, 16, 8, 2), Blocks(32, 32, 8, 1)),
+}
+# Pooled, the gradients of keys and values take a tile of queries in four parts, one query per cell in each, so the tile
+# is larger; the other two kernels take the rows above. In 16 bits these spill nothing on any map that was compiled:
+# 14x14, 32x32, 40x40, 64x64, 84x134.
+POOLED_KEY_GRADIENT = {
+    (8, 2, 32): Blocks(64, 64, 4, 2),
+    (8, 2, 64): Blocks(128, 32, 4, 2),
+    (8, 2, 128): Blocks(128, 64, 8, 2),
+    (9, 2, 32): Blocks(128, 64, 4, 2),
+    (9, 2, 64): Blocks(128, 128, 8, 2),
+    (9, 2, 128): Blocks(64, 128, 8, 2),
+    (8, 4, 64): Blocks(64, 32, 8, 1),
+    (8, 4, 128): Blocks(64, 16, 8, 1),
+    (9, 4, 64): Blocks(64, 32, 8, 1),
+    (9, 4, 128): Blocks(64, 32, 8, 2),
 }
 _COLUMNS: tuple[Kernel, ...] = ("forward", "query_gradient", "key_gradient")
 # Written by the tuning of `make gpu`: {"9.0": {"card": ..., "rows": [...]}}, one row per kernel and case.
@@ -90,7 +108,7 @@ def find_blocks(
         and accepts(_blocks_of(row))
     ]
     if not fitting:
-        return untuned_blocks(kernel, capability, dtype, head)
+        return untuned_blocks(kernel, capability, dtype, head, pool)
 
     def distance(row: dict[str, Any]) -> tuple[bool, float, bool]:
         other = row["height"], row["width"]
@@ -100,13 +118,14 @@ def find_blocks(
     return _blocks_of(min(fitting, key=distance))
 
 
-def untuned_blocks(kernel: Kernel, capability: Capability, dtype: str, head: int) -> Blocks:
+def untuned_blocks(kernel: Kernel, capability: Capability, dtype: str, head: int, pool: bool = False) -> Blocks:
     """Block sizes that were chosen from the compiler's report; `backends` refuses heads that are wider than all rows.
 
     Cards of 12.x have the small shared memory of 8.6, those of 10.x and 11.x that of 9.0.
     """
     row = 8 if capability[0] in (8, 12) else 9
-    return ROWS[row, _bytes(dtype), row_width(dtype, head)][_COLUMNS.index(kernel)]
+    case = row, _bytes(dtype), row_width(dtype, head)
+    return POOLED_KEY_GRADIENT[case] if pool and kernel == "key_gradient" else ROWS[case][_COLUMNS.index(kernel)]
 
 
 def _blocks_of(row: dict[str, Any]) -> Blocks:

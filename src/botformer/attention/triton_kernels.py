@@ -13,6 +13,10 @@ computed by the program that needs them and kept in O(N (H + W)) scratch memory:
 
 Logits are in units of log 2, because the hardware computes exp2. There are no atomic additions: results are the same to
 the bit from run to run.
+
+Pooled (H and W even), the results of the four queries of a 2x2 cell are averaged. Then m counts the queries cell by
+cell, 4 * cell + place in the cell, everything that is stored per query is in this order, and a tile of queries is
+BLOCK_M / 4 whole cells. docs/decisions/0037-pool-in-the-fused-kernels.md has the arithmetic.
 """
 
 import triton
@@ -26,6 +30,24 @@ def _tile_and_image(tiles, N):
     """This program's tile, image and head; tiles of one head are neighbours, for the cache."""
     program = tl.program_id(0)
     return program % tiles, program // tiles // N, program // tiles % N
+
+
+@triton.jit
+def _places(m, W, POOL: tl.constexpr):
+    """Row, column and position y * W + x of queries."""
+    if POOL:
+        y, x = 2 * (m // (2 * W)) + m % 4 // 2, 2 * (m // 4 % (W // 2)) + m % 2
+        return y, x, y * W + x
+    return m // W, m % W, m
+
+
+@triton.jit
+def _first_and_last_row(tile, H, W, BLOCK_M: tl.constexpr, POOL: tl.constexpr):
+    """Of the map, for a tile of queries."""
+    first, last = tile * BLOCK_M, tl.minimum(tile * BLOCK_M + BLOCK_M, H * W) - 1
+    if POOL:
+        return 2 * (first // (2 * W)), 2 * (last // (2 * W)) + 1
+    return first // W, last // W
 
 
 @triton.jit
@@ -62,12 +84,11 @@ def _store_rows(start, offsets, valid, values, D: tl.constexpr, BLOCK_D: tl.cons
 
 @triton.jit
 def _store_position_terms(
-    q_tile, rel_height, rel_width, row_terms, column_terms, tile, H, W,
+    q_tile, m, y, x, rel_height, rel_width, row_terms, column_terms, tile, H, W,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_L: tl.constexpr, PRECISION: tl.constexpr,
+    POOL: tl.constexpr,
 ):  # fmt: skip
     """Store both position terms of a query tile for this program to read back; pointers are those of its head."""
-    m = tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    y, x = m // W, m % W
     scale = D**-0.5 * LOG2E
     for first in range(0, 2 * W - 1, BLOCK_L):
         entry = first + tl.arange(0, BLOCK_L)
@@ -77,9 +98,8 @@ def _store_position_terms(
         inside = (key_x >= 0) & (key_x < W) & (m < H * W)[:, None]
         tl.store(column_terms + m[:, None] * W + key_x, terms, mask=inside)
     # Only the row offsets that occur for this tile's few rows: from its last row upwards to its first row downwards.
-    y_first = tile * BLOCK_M // W
-    y_last = tl.minimum(tile * BLOCK_M + BLOCK_M, H * W) - 1
-    for first in range(H - 1 - y_last // W, 2 * H - 1 - y_first, BLOCK_L):
+    y_first, y_last = _first_and_last_row(tile, H, W, BLOCK_M, POOL)
+    for first in range(H - 1 - y_last, 2 * H - 1 - y_first, BLOCK_L):
         entry = first + tl.arange(0, BLOCK_L)
         table = _load_columns(rel_height, entry * D, entry < 2 * H - 1, D, BLOCK_D)
         terms = tl.dot(q_tile, table, input_precision=PRECISION) * scale
@@ -117,22 +137,25 @@ def _add_row_terms(logits, terms, BLOCK_M: tl.constexpr, BLOCK_Y: tl.constexpr, 
 
 @triton.jit
 def forward_kernel(
-    q, k, v, rel_height, rel_width, padding_mask, out, largest_logit, normalizer, row_terms, column_terms,
+    q, k, v, rel_height, rel_width, padding_mask, out, pooled, largest_logit, normalizer, row_terms, column_terms,
     q_strides, k_strides, v_strides, N, H, W,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_L: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, POOL: tl.constexpr,
 ):  # fmt: skip
     """One query tile against all keys by the online softmax: out (B, H, W, N, DV) and, both (B*N, H*W), the
     largest logit of each query, in units of log 2, and the normalizer of exp2(logit - largest): one over their sum.
 
     The backward pass computes the weights from these two and not from the logarithm of the sum, whose rounding error
     would be in all weights of a query.
+
+    Pooled, it fills pooled (B, H/2, W/2, N, DV), and out unless that is None. The four queries of a cell have different
+    normalizers, which the online softmax knows at the end: so their results are averaged, not their weights.
     """
     positions = H * W
     tile, b, head = _tile_and_image(tl.cdiv(positions, BLOCK_M), N)
     m = tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    y, x = m // W, m % W
+    y, x, at = _places(m, W, POOL)
     image = (b * N + head).to(tl.int64)
     row_terms += image * H * positions
     column_terms += image * positions * W
@@ -140,8 +163,9 @@ def forward_kernel(
         _map_start(q, q_strides, b, head), y * q_strides[2] + x * q_strides[3], m < positions, D, BLOCK_D
     )
     _store_position_terms(
-        q_tile, rel_height, rel_width, row_terms, column_terms, tile, H, W, D, BLOCK_D, BLOCK_M, BLOCK_L, PRECISION
-    )
+        q_tile, m, y, x, rel_height, rel_width, row_terms, column_terms, tile, H, W,
+        D, BLOCK_D, BLOCK_M, BLOCK_L, PRECISION, POOL,
+    )  # fmt: skip
     k_start, v_start = _map_start(k, k_strides, b, head), _map_start(v, v_strides, b, head)
     n = tl.arange(0, BLOCK_Y * BLOCK_X)
     largest = tl.full((BLOCK_M,), float("-inf"), tl.float32)
@@ -179,10 +203,18 @@ def forward_kernel(
     acc = acc * scale[:, None]
     tl.store(largest_logit + image * positions + m, largest, mask=m < positions)
     tl.store(normalizer + image * positions + m, scale, mask=m < positions)
-    _store_rows(
-        _dense_start(out, b, head, N, positions, DV), m * (N * DV), m < positions, acc.to(out.dtype.element_ty), DV,
-        BLOCK_DV,
-    )  # fmt: skip
+    if out is not None:
+        _store_rows(
+            _dense_start(out, b, head, N, positions, DV), at * (N * DV), m < positions, acc.to(out.dtype.element_ty),
+            DV, BLOCK_DV,
+        )  # fmt: skip
+    if POOL:
+        cell = tile * (BLOCK_M // 4) + tl.arange(0, BLOCK_M // 4)
+        average = tl.sum(tl.reshape(acc, (BLOCK_M // 4, 4, BLOCK_DV)), 1) * 0.25
+        _store_rows(
+            _dense_start(pooled, b, head, N, positions // 4, DV), cell * (N * DV), cell < positions // 4,
+            average.to(pooled.dtype.element_ty), DV, BLOCK_DV,
+        )  # fmt: skip
 
 
 @triton.jit
@@ -192,14 +224,18 @@ def query_gradient_kernel(
     q_strides, k_strides, v_strides, out_strides, d_out_strides, N, H, W,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr, BLOCK_L: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, POOL: tl.constexpr,
 ):  # fmt: skip
     """One query tile against all keys: d_q (B, H, W, N, D) and, for the kernels that follow, delta = out . d_out, the
-    position terms and the gradients of the logits, summed over the keys with the same position term."""
+    position terms and the gradients of the logits, summed over the keys with the same position term.
+
+    Pooled, d_out is (B, N, H/2, W/2, DV); one row of it is the gradient of four results, but for a factor of 1/4, which
+    goes into their normalizers.
+    """
     positions = H * W
     tile, b, head = _tile_and_image(tl.cdiv(positions, BLOCK_M), N)
     m = tile * BLOCK_M + tl.arange(0, BLOCK_M)
-    y, x = m // W, m % W
+    y, x, at = _places(m, W, POOL)
     image = (b * N + head).to(tl.int64)
     row_terms += image * H * positions
     column_terms += image * positions * W
@@ -209,19 +245,21 @@ def query_gradient_kernel(
         _map_start(q, q_strides, b, head), y * q_strides[2] + x * q_strides[3], m < positions, D, BLOCK_D
     )
     _store_position_terms(
-        q_tile, rel_height, rel_width, row_terms, column_terms, tile, H, W, D, BLOCK_D, BLOCK_M, BLOCK_L, PRECISION
-    )
+        q_tile, m, y, x, rel_height, rel_width, row_terms, column_terms, tile, H, W,
+        D, BLOCK_D, BLOCK_M, BLOCK_L, PRECISION, POOL,
+    )  # fmt: skip
     out_tile = _load_rows(
         _map_start(out, out_strides, b, head), y * out_strides[2] + x * out_strides[3], m < positions, DV, BLOCK_DV
     )
-    d_out_tile = _load_rows(
-        _map_start(d_out, d_out_strides, b, head), y * d_out_strides[2] + x * d_out_strides[3], m < positions, DV,
-        BLOCK_DV,
-    )  # fmt: skip
+    d_out_start = _map_start(d_out, d_out_strides, b, head)
+    d_y, d_x = (y // 2, x // 2) if POOL else (y, x)
+    d_out_tile = _load_rows(d_out_start, d_y * d_out_strides[2] + d_x * d_out_strides[3], m < positions, DV, BLOCK_DV)
     tile_delta = tl.sum(out_tile.to(tl.float32) * d_out_tile.to(tl.float32), 1)
     tl.store(delta + image * positions + m, tile_delta, mask=m < positions)
     largest = tl.load(largest_logit + image * positions + m, mask=m < positions, other=0.0)
     scale = tl.load(normalizer + image * positions + m, mask=m < positions, other=0.0)
+    if POOL:
+        scale *= 0.25
     scaled_delta = scale * tile_delta
     k_start, v_start = _map_start(k, k_strides, b, head), _map_start(v, v_strides, b, head)
     n = tl.arange(0, BLOCK_Y * BLOCK_X)
@@ -266,15 +304,15 @@ def query_gradient_kernel(
         d_terms = _column_gradients_by_offset(d_column_terms, m, x, entry, H, W)
         table = _load_rows(rel_width, entry * D, entry < 2 * W - 1, D, BLOCK_D)
         acc = tl.dot(d_terms.to(table.dtype), table, acc, input_precision=PRECISION)
-    y_last = (tl.minimum(tile * BLOCK_M + BLOCK_M, positions) - 1) // W
-    for first in range(H - 1 - y_last, 2 * H - 1 - tile * BLOCK_M // W, BLOCK_L):
+    y_first, y_last = _first_and_last_row(tile, H, W, BLOCK_M, POOL)
+    for first in range(H - 1 - y_last, 2 * H - 1 - y_first, BLOCK_L):
         entry = first + tl.arange(0, BLOCK_L)
         d_terms = _row_gradients_by_offset(d_row_terms, m, y, entry, H, W)
         table = _load_rows(rel_height, entry * D, entry < 2 * H - 1, D, BLOCK_D)
         acc = tl.dot(d_terms.to(table.dtype), table, acc, input_precision=PRECISION)
     acc = acc * D**-0.5
     _store_rows(
-        _dense_start(d_q, b, head, N, positions, D), m * (N * D), m < positions, acc.to(d_q.dtype.element_ty), D,
+        _dense_start(d_q, b, head, N, positions, D), at * (N * D), m < positions, acc.to(d_q.dtype.element_ty), D,
         BLOCK_D,
     )  # fmt: skip
 
@@ -301,9 +339,13 @@ def key_gradient_kernel(
     q_strides, k_strides, v_strides, d_out_strides, N, H, W,
     D: tl.constexpr, DV: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_DV: tl.constexpr,
     BLOCK_M: tl.constexpr, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr,
-    PRECISION: tl.constexpr,
+    PRECISION: tl.constexpr, POOL: tl.constexpr,
 ):  # fmt: skip
-    """One key tile against all queries: d_k (B, H, W, N, D) and d_v (B, H, W, N, DV). Logits are transposed, (n, m)."""
+    """One key tile against all queries: d_k (B, H, W, N, D) and d_v (B, H, W, N, DV). Logits are transposed, (n, m).
+
+    Pooled, a block of cells at a time: the first queries of all of them, then the second ones. So all tiles are (n,
+    cells): the four of weights are averaged, and the one of their gradients used four times, where they are.
+    """
     positions = H * W
     across = tl.cdiv(W, BLOCK_X)
     tile, b, head = _tile_and_image(tl.cdiv(H, BLOCK_Y) * across, N)
@@ -326,37 +368,71 @@ def key_gradient_kernel(
     attended = inside
     if padding_mask is not None:
         attended &= tl.load(padding_mask + b * positions + key_y * W + key_x, mask=inside, other=1) == 0
-    rows = y0 + tl.arange(0, BLOCK_Y)
     q_start, d_out_start = _map_start(q, q_strides, b, head), _map_start(d_out, d_out_strides, b, head)
     k_acc = tl.zeros((BLOCK_Y * BLOCK_X, BLOCK_D), tl.float32)
     v_acc = tl.zeros((BLOCK_Y * BLOCK_X, BLOCK_DV), tl.float32)
-    for m0 in range(0, positions, BLOCK_M):
-        m = m0 + tl.arange(0, BLOCK_M)
-        y, x = m // W, m % W
-        q_tile = _load_columns(q_start, y * q_strides[2] + x * q_strides[3], m < positions, D, BLOCK_D)
-        column_term = tl.load(  # added in 32 bits before the 64 of the pointer: registers are scarce here
-            column_terms + (m[None, :] * W + key_x[:, None]), mask=inside[:, None] & (m < positions)[None, :], other=0.0
-        )
-        row_term = tl.load(
-            row_terms + rows[:, None] * positions + m[None, :],
-            mask=(rows < H)[:, None] & (m < positions)[None, :], other=0.0,
-        )  # fmt: skip
-        largest = tl.load(largest_logit + m, mask=m < positions, other=0.0)
-        scale = tl.load(normalizer + m, mask=m < positions, other=0.0)  # no weight for queries beyond the map
-        content = tl.dot(keys, q_tile, input_precision=PRECISION)
-        logits = content * (D**-0.5 * LOG2E) + (column_term.to(tl.float32) - largest[None, :])
-        if BLOCK_Y == 1:
-            logits += row_term.to(tl.float32)
-        else:
-            by_row = tl.reshape(logits, (BLOCK_Y, BLOCK_X, BLOCK_M)) + row_term.to(tl.float32)[:, None, :]
-            logits = tl.reshape(by_row, (BLOCK_Y * BLOCK_X, BLOCK_M))
-        weights = tl.where(attended[:, None], tl.exp2(logits), 0.0)
-        d_out_tile = _load_rows(d_out_start, y * d_out_strides[2] + x * d_out_strides[3], m < positions, DV, BLOCK_DV)
-        v_acc = tl.dot((weights * scale[None, :]).to(values.dtype), d_out_tile, v_acc, input_precision=PRECISION)
-        d_weights = tl.dot(values, tl.trans(d_out_tile), input_precision=PRECISION)
-        tile_delta = tl.load(delta + m, mask=m < positions, other=0.0)
-        d_logits = weights * (d_weights * scale[None, :] - (scale * tile_delta)[None, :])
-        k_acc = tl.dot(d_logits.to(keys.dtype), tl.trans(q_tile), k_acc, input_precision=PRECISION)
+    if POOL:
+        for first in range(0, positions // 4, BLOCK_M // 4):
+            cell = first + tl.arange(0, BLOCK_M // 4)
+            cell_y, cell_x = cell // (W // 2), cell % (W // 2)
+            valid = cell < positions // 4
+            d_out_tile = _load_rows(
+                d_out_start, cell_y * d_out_strides[2] + cell_x * d_out_strides[3], valid, DV, BLOCK_DV
+            )
+            d_weights = tl.dot(values, tl.trans(d_out_tile), input_precision=PRECISION)
+            average = tl.zeros((BLOCK_Y * BLOCK_X, BLOCK_M // 4), tl.float32)
+            for place in range(4):
+                m = 4 * cell + place
+                y, x = 2 * cell_y + place // 2, 2 * cell_x + place % 2
+                q_tile = _load_columns(q_start, y * q_strides[2] + x * q_strides[3], valid, D, BLOCK_D)
+                both = inside[:, None] & valid[None, :]
+                column_term = tl.load(column_terms + (m[None, :] * W + key_x[:, None]), mask=both, other=0.0)
+                # For each key, and not for each key row as below: the reshape there makes the compiler compute twice.
+                row_term = tl.load(row_terms + (key_y[:, None] * positions + m[None, :]), mask=both, other=0.0)
+                largest = tl.load(largest_logit + m, mask=valid, other=0.0)
+                scale = tl.load(normalizer + m, mask=valid, other=0.0) * 0.25
+                tile_delta = tl.load(delta + m, mask=valid, other=0.0)
+                content = tl.dot(keys, q_tile, input_precision=PRECISION)
+                terms = column_term.to(tl.float32) + row_term.to(tl.float32)
+                logits = content * (D**-0.5 * LOG2E) + (terms - largest[None, :])
+                weights = tl.where(attended[:, None], tl.exp2(logits), 0.0)
+                average += weights * scale[None, :]
+                d_logits = weights * (d_weights * scale[None, :] - (scale * tile_delta)[None, :])
+                k_acc = tl.dot(d_logits.to(keys.dtype), tl.trans(q_tile), k_acc, input_precision=PRECISION)
+            v_acc = tl.dot(average.to(values.dtype), d_out_tile, v_acc, input_precision=PRECISION)
+    else:
+        rows = y0 + tl.arange(0, BLOCK_Y)
+        for m0 in range(0, positions, BLOCK_M):
+            m = m0 + tl.arange(0, BLOCK_M)
+            y, x = m // W, m % W
+            q_tile = _load_columns(q_start, y * q_strides[2] + x * q_strides[3], m < positions, D, BLOCK_D)
+            column_term = tl.load(  # added in 32 bits before the 64 of the pointer: registers are scarce here
+                column_terms + (m[None, :] * W + key_x[:, None]),
+                mask=inside[:, None] & (m < positions)[None, :],
+                other=0.0,
+            )
+            row_term = tl.load(
+                row_terms + rows[:, None] * positions + m[None, :],
+                mask=(rows < H)[:, None] & (m < positions)[None, :], other=0.0,
+            )  # fmt: skip
+            largest = tl.load(largest_logit + m, mask=m < positions, other=0.0)
+            scale = tl.load(normalizer + m, mask=m < positions, other=0.0)  # no weight for queries beyond the map
+            content = tl.dot(keys, q_tile, input_precision=PRECISION)
+            logits = content * (D**-0.5 * LOG2E) + (column_term.to(tl.float32) - largest[None, :])
+            if BLOCK_Y == 1:
+                logits += row_term.to(tl.float32)
+            else:
+                by_row = tl.reshape(logits, (BLOCK_Y, BLOCK_X, BLOCK_M)) + row_term.to(tl.float32)[:, None, :]
+                logits = tl.reshape(by_row, (BLOCK_Y * BLOCK_X, BLOCK_M))
+            weights = tl.where(attended[:, None], tl.exp2(logits), 0.0)
+            d_out_tile = _load_rows(
+                d_out_start, y * d_out_strides[2] + x * d_out_strides[3], m < positions, DV, BLOCK_DV
+            )
+            v_acc = tl.dot((weights * scale[None, :]).to(values.dtype), d_out_tile, v_acc, input_precision=PRECISION)
+            d_weights = tl.dot(values, tl.trans(d_out_tile), input_precision=PRECISION)
+            tile_delta = tl.load(delta + m, mask=m < positions, other=0.0)
+            d_logits = weights * (d_weights * scale[None, :] - (scale * tile_delta)[None, :])
+            k_acc = tl.dot(d_logits.to(keys.dtype), tl.trans(q_tile), k_acc, input_precision=PRECISION)
     k_acc = k_acc * D**-0.5
     at = key_y * W + key_x
     _store_rows(
@@ -372,6 +448,7 @@ def key_gradient_kernel(
 def table_gradient_kernel(
     q, d_row_terms, d_column_terms, partial, q_strides, B, N, H, W, splits,
     D: tl.constexpr, BLOCK_D: tl.constexpr, BLOCK_M: tl.constexpr, BLOCK_L: tl.constexpr, PRECISION: tl.constexpr,
+    POOL: tl.constexpr,
 ):  # fmt: skip
     """d_table[offset] = sum over queries of the logits' gradients at that offset times q~.
 
@@ -390,7 +467,7 @@ def table_gradient_kernel(
         b, head = work // tiles // N, work // tiles % N
         image = (b * N + head).to(tl.int64)
         m = work % tiles * BLOCK_M + tl.arange(0, BLOCK_M)
-        y, x = m // W, m % W
+        y, x, _ = _places(m, W, POOL)
         q_tile = _load_rows(
             _map_start(q, q_strides, b, head), y * q_strides[2] + x * q_strides[3], m < positions, D, BLOCK_D
         )

@@ -32,18 +32,35 @@ class Launch:
     before: "Launch | None" = None
     """Runs first: what this one reads."""
 
+    @property
+    def options(self) -> dict[str, Any]:
+        """Of Triton's compiler."""
+        return dict(num_warps=self.blocks.warps, num_stages=self.blocks.stages, enable_fp_fusion=True)
+
     def __call__(self) -> None:
         if self.before is not None:
             self.before()
-        copy_context().run(self._run)  # Triton's allocator is set for this launch only
+        if are_tiles(self.blocks):
+            self._run()
+        else:
+            copy_context().run(self._run_with_allocator)  # Triton's allocator is set for this launch only
+
+    def compile(self) -> None:
+        """Into Triton's cache, without running anything."""
+        if self.before is not None:
+            self.before.compile()
+        self.function.warmup(**self.arguments, **self.options, grid=self.grid)
 
     def _run(self) -> None:
         device = self.arguments["q"].device
-        # Kernels that describe their tensors themselves need a little memory for it.
-        triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.uint8, device=device))
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
-            options = dict(num_warps=self.blocks.warps, num_stages=self.blocks.stages, enable_fp_fusion=True)
-            self.function[self.grid](**self.arguments, **options)
+            self.function[self.grid](**self.arguments, **self.options)
+
+    def _run_with_allocator(self) -> None:
+        """Kernels that describe their tensors themselves need a little memory for it."""
+        device = self.arguments["q"].device
+        triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.uint8, device=device))
+        self._run()
 
 
 def forward_launch(
@@ -54,27 +71,34 @@ def forward_launch(
     rel_width: Tensor,
     padding_mask: Tensor | None,
     capability: Capability,
-    out: Tensor,
+    out: Tensor | None,
     largest: Tensor,
     normalizer: Tensor,
     blocks: Blocks | None = None,
+    pooled: Tensor | None = None,
 ) -> Launch:
-    """Fills out, (B, N, H, W, DV) stored as (B, H, W, N, DV), and largest and normalizer (B, N, H * W), float32."""
+    """Fills out, (B, N, H, W, DV) stored as (B, H, W, N, DV), and largest and normalizer (B, N, H * W), float32.
+
+    With `pooled`, (B, N, H/2, W/2, DV) stored likewise, it fills that too, and `out` may be None."""
     B, N, H, W, _ = q.shape
+    pool = pooled is not None
 
     def accepts(blocks: Blocks) -> bool:
-        return are_tiles(blocks) or hopper.supports(blocks, q, k, v, padding_mask, capability)
+        if are_tiles(blocks):
+            return True
+        return not pool and hopper.supports(blocks, q, k, v, padding_mask, capability)
 
-    blocks = blocks or _blocks("forward", q, v, capability, accepts)
+    blocks = blocks or _blocks("forward", q, v, capability, pool, accepts)
     if not are_tiles(blocks):
+        assert out is not None
         assert accepts(blocks), f"{blocks} for a map of {H}x{W}: triton_hopper.supports says which"
         return _map_rows_launch(q, k, v, rel_height, rel_width, out, largest, normalizer, blocks)
     arguments = {
         **dict(q=q, k=k, v=v, rel_height=rel_height, rel_width=rel_width, padding_mask=_bytes(padding_mask)),
-        **dict(out=out, largest_logit=largest, normalizer=normalizer),
+        **dict(out=out, pooled=pooled, largest_logit=largest, normalizer=normalizer),
         **dict(row_terms=q.new_empty(B, N, H, H * W), column_terms=q.new_empty(B, N, H * W, W)),
         **_strides(q=q, k=k, v=v),
-        **_sizes(q, v, blocks),
+        **_sizes(q, v, blocks, pool),
         "BLOCK_L": _table_block(q),
     }
     grid = (triton.cdiv(H * W, blocks.queries) * B * N,)
@@ -128,12 +152,15 @@ def backward_launches(
     d_v: Tensor,
     query_blocks: Blocks | None = None,
     key_blocks: Blocks | None = None,
+    pool: bool = False,
 ) -> tuple[list[Launch], Tensor]:
     """Launches to be run in order. They fill d_q, d_k and d_v, each stored as (B, H, W, N, D), and partial sums of the
-    tables' gradients (splits, 2H-1 + 2W-1, D), float32, to be added up; the height table comes first."""
+    tables' gradients (splits, 2H-1 + 2W-1, D), float32, to be added up; the height table comes first.
+
+    With `pool`, d_out is (B, N, H/2, W/2, DV); out, largest and normalizer are still those of each query."""
     B, N, H, W, D = q.shape
-    query_blocks = query_blocks or _blocks("query_gradient", q, v, capability)
-    key_blocks = key_blocks or _blocks("key_gradient", q, v, capability)
+    query_blocks = query_blocks or _blocks("query_gradient", q, v, capability, pool)
+    key_blocks = key_blocks or _blocks("key_gradient", q, v, capability, pool)
     saved = dict(d_out=d_out, largest_logit=largest, normalizer=normalizer, delta=torch.empty_like(largest))
     terms = dict(row_terms=q.new_empty(B, N, H, H * W), column_terms=q.new_empty(B, N, H * W, W))
     _, block_x = key_tile(H, W, query_blocks.keys)
@@ -151,7 +178,7 @@ def backward_launches(
             **terms,
             **d_terms,
             **_strides(q=q, k=k, v=v, out=out, d_out=d_out),
-            **_sizes(q, v, query_blocks),
+            **_sizes(q, v, query_blocks, pool),
             "BLOCK_L": _table_block(q),
         },
         query_blocks,
@@ -165,7 +192,7 @@ def backward_launches(
             **saved,
             **terms,
             **_strides(q=q, k=k, v=v, d_out=d_out),
-            **_sizes(q, v, key_blocks),
+            **_sizes(q, v, key_blocks, pool),
         },
         key_blocks,
     )
@@ -181,7 +208,7 @@ def backward_launches(
             **d_terms,
             **_strides(q=q),
             **dict(D=D, BLOCK_D=_block(D), BLOCK_M=table_blocks.queries, BLOCK_L=block_l),
-            "PRECISION": _precision(q),
+            **dict(PRECISION=_precision(q), POOL=pool),
         },
         table_blocks,
     )
@@ -202,11 +229,16 @@ def capability_of(device: torch.device) -> Capability:
 
 
 def _blocks(
-    kernel: Kernel, q: Tensor, v: Tensor, capability: Capability, accepts: Callable[[Blocks], bool] = are_tiles
+    kernel: Kernel,
+    q: Tensor,
+    v: Tensor,
+    capability: Capability,
+    pool: bool,
+    accepts: Callable[[Blocks], bool] = are_tiles,
 ) -> Blocks:
     H, W, D = q.shape[2:]
     dtype = str(q.dtype).removeprefix("torch.")
-    return find_blocks(kernel, capability, dtype, max(D, v.shape[-1]), (H, W), accepts=accepts)
+    return find_blocks(kernel, capability, dtype, max(D, v.shape[-1]), (H, W), pool, accepts)
 
 
 def _table_block(q: Tensor) -> int:
@@ -233,10 +265,10 @@ def _strides(**tensors: Tensor) -> dict[str, tuple[int, ...]]:
     return {f"{name}_strides": tensor.stride()[:4] for name, tensor in tensors.items()}
 
 
-def _sizes(q: Tensor, v: Tensor, blocks: Blocks) -> dict[str, Any]:
+def _sizes(q: Tensor, v: Tensor, blocks: Blocks, pool: bool) -> dict[str, Any]:
     _, N, H, W, D = q.shape
     block_y, block_x = key_tile(H, W, blocks.keys)
     return {
         **dict(N=N, H=H, W=W, D=D, DV=v.shape[-1], BLOCK_D=_block(D), BLOCK_DV=_block(v.shape[-1])),
-        **dict(BLOCK_M=blocks.queries, BLOCK_Y=block_y, BLOCK_X=block_x, PRECISION=_precision(q)),
+        **dict(BLOCK_M=blocks.queries, BLOCK_Y=block_y, BLOCK_X=block_x, PRECISION=_precision(q), POOL=pool),
     }

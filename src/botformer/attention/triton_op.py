@@ -16,22 +16,42 @@ MAX_HEAD_WIDTH = 128
 
 
 def triton_attention(
-    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding_mask: Tensor | None = None
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rel_height: Tensor,
+    rel_width: Tensor,
+    padding_mask: Tensor | None = None,
+    pool: bool = False,
 ) -> Tensor:
     """Exact relative attention in O(HW) memory by the fused kernels: (B, N, H, W, Dv), a view of (B, H, W, N, Dv).
 
-    Arguments as in `relative_attention_2d`. q, k and v are read without a copy where their last dimension is dense
-    (as in views of a channels_last projection), and copied otherwise.
+    Arguments as in `relative_attention_2d`; with `pool`, H and W must be even and are halved in the result. q, k and v
+    are read without a copy where their last dimension is dense (as in views of a channels_last projection), and copied
+    otherwise.
     """
-    return relative_attention(q, k, v, rel_height, rel_width, padding_mask)[0]
+    inputs = q, k, v, rel_height, rel_width
+    differentiable = torch.is_grad_enabled() and any(tensor.requires_grad for tensor in inputs)
+    return relative_attention(*inputs, padding_mask, pool, differentiable)[0]
 
 
 @torch.library.custom_op("botformer::relative_attention", mutates_args=())
 def relative_attention(
-    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding_mask: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
-    """The result (B, N, H, W, Dv) and what the backward pass recomputes the softmax from, see `forward_kernel`."""
-    out, largest, normalizer = _outputs(q, k, v, rel_height, rel_width, padding_mask)
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rel_height: Tensor,
+    rel_width: Tensor,
+    padding_mask: Tensor | None,
+    pool: bool,
+    differentiable: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
+    """The result (B, N, H, W, Dv) and what the backward pass recomputes the softmax from, see `forward_kernel`.
+
+    With `pool` the result is (B, N, H/2, W/2, Dv), and the second tensor is what was averaged, (B, N, H, W, Dv), which
+    the backward pass needs. It is empty, and costs nothing, if not `differentiable` and without `pool`.
+    """
+    out, each, largest, normalizer = _outputs(q, k, v, rel_height, rel_width, padding_mask, pool, differentiable)
     if out.numel():
         from botformer.attention.triton_launch import capability_of, forward_launch
 
@@ -43,20 +63,31 @@ def relative_attention(
             *tables,
             padding_mask,
             capability_of(q.device),
-            out,
+            out if not pool else each if differentiable else None,
             largest,
             normalizer,
+            pooled=out if pool else None,
         )()
-    return out, largest, normalizer
+    return out, each, largest, normalizer
 
 
 @relative_attention.register_fake
 def _outputs(
-    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding_mask: Tensor | None
-) -> tuple[Tensor, Tensor, Tensor]:
+    q: Tensor,
+    k: Tensor,
+    v: Tensor,
+    rel_height: Tensor,
+    rel_width: Tensor,
+    padding_mask: Tensor | None,
+    pool: bool,
+    differentiable: bool,
+) -> tuple[Tensor, Tensor, Tensor, Tensor]:
     B, N, H, W, _ = q.shape
+    assert not (pool and (H % 2 or W % 2)), (H, W)
     largest = q.new_empty(B, N, H * W, dtype=torch.float32)
-    return empty_channels_last(v), largest, torch.empty_like(largest)
+    out = empty_channels_last(v[:, :, ::2, ::2] if pool else v)
+    each = empty_channels_last(v) if pool and differentiable else v.new_empty(0)
+    return out, each, largest, torch.empty_like(largest)
 
 
 @torch.library.custom_op("botformer::relative_attention_backward", mutates_args=())
@@ -71,8 +102,12 @@ def relative_attention_backward(
     largest: Tensor,
     normalizer: Tensor,
     d_out: Tensor,
+    pool: bool,
 ) -> tuple[Tensor, Tensor, Tensor, Tensor, Tensor]:
-    """Gradients of q, k, v and both tables, in their shapes."""
+    """Gradients of q, k, v and both tables, in their shapes.
+
+    `d_out` is the gradient of the result, pooled or not; `out` is (B, N, H, W, Dv) in any case.
+    """
     d_q, d_k, d_v, d_height, d_width = _gradients(q, k, v, rel_height, rel_width)
     if not out.numel():
         return d_q, d_k, d_v, d_height.zero_(), d_width.zero_()
@@ -82,7 +117,7 @@ def relative_attention_backward(
     maps = _readable(q), _readable(k), _readable(v)
     saved = _readable(out), largest, normalizer, _readable(d_out)
     settings = padding_mask, capability_of(q.device)
-    launches, table_parts = backward_launches(*maps, *tables, *settings, *saved, d_q, d_k, d_v)
+    launches, table_parts = backward_launches(*maps, *tables, *settings, *saved, d_q, d_k, d_v, pool=pool)
     for launch in launches:
         launch()
     d_tables = table_parts.sum(0).to(q.dtype)
@@ -98,11 +133,15 @@ def _gradients(
 
 
 def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None:
-    ctx.save_for_backward(*inputs, *output)
+    *tensors, ctx.pool, differentiable = inputs
+    assert differentiable, "asked for a gradient after promising not to"
+    out, each, *softmax = output
+    ctx.set_materialize_grads(False)  # no zeros for the results that nobody differentiates
+    ctx.save_for_backward(*tensors, each if ctx.pool else out, *softmax)
 
 
-def _backward(ctx: Any, d_out: Tensor, *_: Tensor) -> tuple[Tensor | None, ...]:
-    return *relative_attention_backward(*ctx.saved_tensors, d_out), None
+def _backward(ctx: Any, d_out: Tensor, *_: None) -> tuple[Tensor | None, ...]:
+    return *relative_attention_backward(*ctx.saved_tensors, d_out, ctx.pool), None, None, None
 
 
 relative_attention.register_autograd(_backward, setup_context=_save)
