@@ -12,11 +12,14 @@ import time
 import zipfile
 from pathlib import Path
 
-from benchmarks.gpu import out_folder, tables
+from benchmarks.gpu import out_folder, parts, tables
 from benchmarks.gpu.runner import ROOT, Folders, Runner
+from benchmarks.gpu.step_arguments import MORE_TO_DO
 from benchmarks.gpu.steps import STEPS
 
 PACKING_SECONDS = 15
+RUNS = "runs"
+"""Where trainings keep their runs, in the folder of work."""
 
 
 def main() -> int:
@@ -39,13 +42,13 @@ def main() -> int:
     for number in (signal.SIGINT, signal.SIGTERM):
         signal.signal(number, lambda *_: runner.stop())
     done = runner.run(60 * given.minutes - PACKING_SECONDS - (time.monotonic() - begun))
-    out_folder.pack(folders.results, given.out)
+    _bring_home(folders, given.out)
     print(f"{given.out}: {', '.join(sorted(path.name for path in given.out.iterdir()))}")
     if runner.failed:
         print("failed: " + ", ".join(sorted(runner.failed)) + f"; {runner.receipt.name} says how")
         return 1
     print("all is done" if done else "more to do: the same command goes on")
-    return 0 if done else 75
+    return 0 if done else MORE_TO_DO
 
 
 def _arguments() -> argparse.Namespace:
@@ -66,8 +69,19 @@ def _arguments() -> argparse.Namespace:
 
 
 def _take_up(earlier: Path, folders: Folders) -> None:
-    """What an earlier call brought home."""
-    print(f"from {earlier}: {len(out_folder.unpack(earlier, folders.results))} files")
+    """What an earlier call brought home, from another machine."""
+    files, runs = out_folder.unpack(earlier, folders.results), parts.join(earlier, folders.work / RUNS)
+    print(f"from {earlier}: {len(files)} files, checkpoints of {', '.join(runs) or 'no run'}")
+
+
+def _bring_home(folders: Folders, out: Path) -> None:
+    """Receipts first, then as many checkpoints as there is room for."""
+    out_folder.pack(folders.results, out)
+    runs = [path for path in sorted((folders.work / RUNS).glob("*")) if path.is_dir()]
+    room = out_folder.BYTES_IN_ALL - (out / out_folder.ZIP).stat().st_size
+    _, left_out = parts.split(runs, out, out_folder.MOST_FILES - 1, out_folder.BYTES_PER_FILE, room)
+    if left_out:
+        print(f"too large to bring home, so these stay in {folders.work / RUNS}: {', '.join(left_out)}")
 
 
 def _find_wheels(wheels: Path, site: Path) -> None:

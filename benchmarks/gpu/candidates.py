@@ -83,3 +83,17 @@ CANDIDATES: dict[tuple[int, int], dict[Kernel, tuple[Blocks, ...]]] = {
         "key_gradient": (Blocks(32, 32, 8, 1), Blocks(32, 32, 8, 2), Blocks(64, 32, 8, 2)),
     },
 }
+# Pooled, a tile of queries must be a multiple of 64 here: a quarter of it is a side of a product. The last two spill a
+# little, and have the wider products.
+POOLED_KEY_GRADIENT: dict[tuple[int, int], tuple[Blocks, ...]] = {
+    (2, 128): (
+        Blocks(64, 128, 8, 2),
+        Blocks(64, 64, 8, 2),
+        Blocks(64, 64, 8, 3),
+        Blocks(128, 64, 8, 2),
+        Blocks(128, 128, 8, 2),
+    ),
+    (2, 64): (Blocks(128, 128, 8, 2), Blocks(64, 128, 8, 2), Blocks(64, 64, 4, 2)),
+    (4, 128): (Blocks(64, 32, 8, 2),),
+    (4, 64): (Blocks(64, 32, 8, 1),),
+}

@@ -1,6 +1,6 @@
 """The fused kernels against float64 on this GPU: the project's own GPU tests, every outcome in a receipt.
 
-python -m benchmarks.gpu.correctness --results DIR --seconds S    writes correctness_gpu.json
+python -m benchmarks.gpu.correctness kernels|variants --results DIR --seconds S    writes correctness_gpu.json
 """
 
 import json
@@ -11,29 +11,36 @@ from typing import Any
 
 import pytest
 
-from benchmarks.gpu.runner import MORE_TO_DO
-from benchmarks.gpu.step_arguments import Clock, step_parser
+from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, step_parser
 from botformer.atomic_write import write_json
 from botformer.benchmark.receipt import write_receipt
 
 # The second file is what test_triton.py runs in the interpreter; here it runs on the device.
-TESTS = (
-    "tests/attention/test_triton_gpu.py",
-    "tests/attention/triton_behaviour.py",
-    *("-k", "not behave_on_the_device"),  # it runs the second file
-)
-QUICK = ("tests/attention/triton_behaviour.py", "-k", "double_loop or autocast or gradient_hook")
+TESTS = {
+    "kernels": (
+        "tests/attention/test_triton_gpu.py",
+        "tests/attention/triton_behaviour.py",
+        *("-k", "not behave_on_the_device"),  # it runs the second file
+    ),
+    "variants": ("tests/attention/triton_hopper_behaviour.py",),
+}
+QUICK = {
+    "kernels": ("tests/attention/triton_behaviour.py", "-k", "double_loop or autocast or gradient_hook"),
+    "variants": ("tests/attention/triton_hopper_behaviour.py", "-k", "saved_softmax"),
+}
 KEPT = 300
 """Characters of a failure."""
 
 
 def main() -> int:
-    given = step_parser(__doc__).parse_args()
-    recorder = Recorder(given.results, Clock(given.seconds), given.quick)
-    tests = QUICK if given.quick else TESTS
+    parser = step_parser(__doc__)
+    parser.add_argument("of", choices=TESTS, help="the kernels that run every call, or variants for some maps")
+    given = parser.parse_args()
+    tests = (QUICK if given.quick else TESTS)[given.of]
+    recorder = Recorder(given.results, tests, Clock(given.seconds), given.quick)
     pytest.main(["-q", "-p", "no:cacheprovider", *tests], plugins=[recorder])
     recorder.write()
-    if not recorder.outcomes:
+    if not recorder.collected:
         print(f"pytest found no tests in {', '.join(tests)}", file=sys.stderr)
         return 1
     return MORE_TO_DO if recorder.out_of_time else 0
@@ -42,14 +49,16 @@ def main() -> int:
 class Recorder:
     """A pytest plugin: skips the tests of an earlier call, notes each outcome, and stops when the time is used."""
 
-    def __init__(self, results: Path, clock: Clock, quick: bool) -> None:
-        self.clock, self.quick, self.out_of_time = clock, quick, False
+    def __init__(self, results: Path, tests: tuple[str, ...], clock: Clock, quick: bool) -> None:
+        self.tests, self.clock, self.quick = tests, clock, quick
+        self.out_of_time, self.collected = False, 0
         self.receipt = results / f"correctness_{'cpu_quick' if quick else 'gpu'}.json"
         self.log = results / "logs/correctness.json"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.outcomes: dict[str, dict[str, Any]] = json.loads(self.log.read_text()) if self.log.is_file() else {}
 
     def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
+        self.collected = len(items)
         items[:] = [item for item in items if item.nodeid not in self.outcomes]
 
     def pytest_runtest_setup(self, item: pytest.Item) -> None:
@@ -76,7 +85,7 @@ class Recorder:
         write_receipt(
             self.receipt,
             f"Tests of the fused attention against float64 and brute force ({where})",
-            f"pytest {' '.join(QUICK if self.quick else TESTS)}",
+            f"pytest {' '.join(self.tests)}",
             rows(self.outcomes),
             notes="One row per test; its cases are shapes, dtypes and settings. failure: the first.",
         )

@@ -11,8 +11,8 @@ from typing import Any
 
 import torch
 
-from benchmarks.gpu.runner import MORE_TO_DO, ROOT
-from benchmarks.gpu.step_arguments import Clock, step_parser
+from benchmarks.gpu.runner import ROOT
+from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, step_parser
 from botformer.attention.triton_op import triton_attention
 from botformer.benchmark.receipt import write_receipt
 

@@ -5,18 +5,17 @@ python -m benchmarks.gpu.profile_step --results DIR --seconds S [--quick]
 Writes profile_gpu.json (without CUDA: profile_cpu.json). Exit status: 0 all is done, 75 there is more to do.
 """
 
-import argparse
 import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from pathlib import Path
 from time import monotonic, perf_counter
 from typing import Any, NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
+from benchmarks.gpu.step_arguments import MORE_TO_DO, step_parser
 from botformer.benchmark import detection_suite
 from botformer.benchmark.comparison import SEED, Row, device_is_lost, free
 from botformer.benchmark.model_steps import our_model, training_step
@@ -25,7 +24,6 @@ from botformer.benchmark.suite_rows import earlier_rows
 from botformer.benchmark.timing import Call
 from botformer.recipes.schema import DetectionImages
 
-MORE_TO_DO = 75
 LEAST_S = 45
 """No network begins where fewer seconds are left."""
 WARM_UP, STEPS, LARGEST = 3, 5, 20
@@ -70,11 +68,7 @@ def networks(on_gpu: bool, quick: bool) -> list[Network]:
 
 def main() -> int:
     begun = monotonic()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--results", type=Path, required=True, help="folder of the receipt")
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes")
-    given = parser.parse_args()
+    given = step_parser(__doc__).parse_args()
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
     receipt = given.results / f"profile_{'gpu' if on_gpu else 'cpu'}{'_quick' if given.quick else ''}.json"
@@ -179,7 +173,7 @@ def table(kernels: list[Kernel], step_ms: float) -> list[Row]:
 # The first that matches the name of a kernel of CUDA's libraries, PyTorch or Triton, or of an operator of PyTorch.
 GROUPS = {
     "copies": r"memcpy|memset|copy_|aten::to$|_to_copy|direct_copy|convert|nchwToNhwc|nhwcToNchw|CatArray|aten::cat",
-    "attention": r"attention|flash|fmha|sdpa|softmax|^forward_kernel|(query|key|table)_gradient_kernel",
+    "attention": r"attention|flash|fmha|sdpa|softmax|^(forward|map_rows|position_terms|\w+_gradient)_kernel",
     "batch norm": r"batch_?norm|bn_fw|bn_bw|bnorm",
     "optimiser": r"multi_tensor|foreach|optimizer|fused_sgd",
     "convolution": r"conv|fprop|dgrad|wgrad|implicit|cudnn",

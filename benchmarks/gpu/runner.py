@@ -15,17 +15,18 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+from benchmarks.gpu.step_arguments import MORE_TO_DO
 from benchmarks.gpu.steps import Step
 from botformer.benchmark.receipt import write_receipt
 
 ROOT = Path(__file__).parents[2]
 PACKAGE = "benchmarks.gpu"
 """Where the modules of steps are."""
-MORE_TO_DO = 75
-"""The exit status of a step that stopped because its seconds were used (EX_TEMPFAIL)."""
 LEAST_SECONDS = 10
 GRACE_SECONDS = 15
 """How long a step may go on after its seconds before it is asked to stop, and after that before it is killed."""
+IDLE_SECONDS = 3
+"""A step that says sooner that there is more to do can do nothing with what is left of this call."""
 MOST_TRIES = 3
 NOTES = (
     "One row per step. done: all was measured. more: its seconds were used, and the next call goes on. failed: the "
@@ -51,6 +52,8 @@ class Runner:
         self.receipt = folders.results / f"kit_{'cpu_quick' if quick else 'gpu'}.json"
         self.rows = {row["step"]: row for row in self._earlier_rows()}
         self.failed: set[str] = set()
+        self.waiting: set[str] = set()
+        """Steps for which there is too little time left in this call."""
         self.process: subprocess.Popen[bytes] | None = None
         self.stopped = False
 
@@ -75,7 +78,11 @@ class Runner:
 
     def _is_due(self, step: Step) -> bool:
         row = self.rows.get(step.name, {})
-        return row.get("status") != "done" and step.name not in self.failed and row.get("failures", 0) < MOST_TRIES
+        return (
+            row.get("status") != "done"
+            and step.name not in self.failed | self.waiting
+            and row.get("failures", 0) < MOST_TRIES
+        )
 
     def _run_step(self, step: Step, seconds: float) -> None:
         module, *arguments = step.command
@@ -128,6 +135,8 @@ class Runner:
         }
         if failed:
             self.failed.add(step.name)
+        elif status == MORE_TO_DO and seconds < IDLE_SECONDS:
+            self.waiting.add(step.name)
         print(f"   {self.rows[step.name]['status']} after {seconds:.0f} s {message}".rstrip(), flush=True)
         rows = [self.rows[name] for name in (one.name for one in self.steps) if name in self.rows]
         write_receipt(self.receipt, "The GPU kit: what ran, and how it ended", "make gpu", rows, notes=NOTES)
@@ -136,8 +145,8 @@ class Runner:
     def _environment(self) -> dict[str, str]:
         paths = [str(ROOT / "src"), str(ROOT), *filter(None, [os.environ.get("PYTHONPATH")])]
         own = {"PYTHONPATH": os.pathsep.join(paths), "HF_HUB_OFFLINE": "1", "PYTHONUNBUFFERED": "1"}
-        # A quick run needs no GPU: the fused kernels run in Triton's interpreter.
-        return os.environ | own | ({"TRITON_INTERPRET": "1"} if self.quick else {})
+        # A quick run needs no GPU: the fused kernels run in Triton's interpreter. Its sizes are too small for threads.
+        return os.environ | own | ({"TRITON_INTERPRET": "1", "OMP_NUM_THREADS": "1"} if self.quick else {})
 
     def _earlier_rows(self) -> list[dict[str, Any]]:
         return json.loads(self.receipt.read_text(encoding="utf-8"))["figures"] if self.receipt.is_file() else []

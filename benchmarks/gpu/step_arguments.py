@@ -4,6 +4,9 @@ import argparse
 import time
 from pathlib import Path
 
+MORE_TO_DO = 75
+"""The exit status of a step that stopped because its seconds were used (EX_TEMPFAIL)."""
+
 
 class Clock:
     """What is left of a step's seconds."""

@@ -15,8 +15,11 @@ class Step:
 
 
 STEPS = (
-    Step("correctness", 1, ("correctness",), 110),
-    Step("tuning", 1, ("tuning",), 170),
+    Step("correctness", 1, ("correctness", "kernels"), 100),
+    Step("tuning", 1, ("tuning",), 150),
+    # A variant with specialised warps that never ends would cost its own seconds, and nothing else.
+    Step("correctness of variants", 1, ("correctness", "variants"), 30),
+    Step("tuning of variants", 1, ("tuning", "--variants"), 40),
     Step("attention", 1, ("suite", "attention"), 120),
     Step("backends", 1, ("choose_backends",), 15),
     Step("every map", 1, ("every_map",), 60),
@@ -25,4 +28,5 @@ STEPS = (
     Step("headline", 2, ("suite", "headline"), 140),
     Step("detection", 2, ("suite", "detection"), 100),
     Step("profile", 2, ("profile_step",), 60),
+    Step("training", 3, ("training", "--work", "{work}", "--packs", "{packs}"), 540),
 )

@@ -6,17 +6,15 @@ Without CUDA it runs on the CPU. Exit status: 0 all cases are done, 75 there is 
 rows of the receipt, and lines on stderr.
 """
 
-import argparse
 import logging
 import os
 import shlex
 import sys
-from pathlib import Path
 from time import monotonic
 
+from benchmarks.gpu.step_arguments import MORE_TO_DO, step_parser
 from botformer.benchmark.run_suite import TITLES, run_suite
 
-MORE_TO_DO = 75
 LEAVING_S = 15
 """For imports, the chart, and leaving."""
 RESTART_S = 60
@@ -25,11 +23,8 @@ RESTART_S = 60
 
 def main() -> int:
     begun = monotonic()
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = step_parser(__doc__)
     parser.add_argument("suite", choices=TITLES)
-    parser.add_argument("--results", type=Path, required=True, help="folder of the receipt and its chart")
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--quick", action="store_true", help="tiny sizes")
     given = parser.parse_args()
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     options = ["--quick"] if given.quick else []

@@ -7,7 +7,6 @@ a checkpoint in WORK/runs when the seconds are nearly over, and is continued by 
 PACKS (see `data_packs`) into WORK/data. Exit status: 0 all done, 75 more to do, 1 data are missing.
 """
 
-import argparse
 import json
 import multiprocessing
 import statistics
@@ -17,6 +16,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu import data_packs
+from benchmarks.gpu.step_arguments import MORE_TO_DO, step_parser
 from benchmarks.gpu.train_one import RATES, train_one
 from benchmarks.gpu.training_table import COLUMNS, RECEIPTS, RUNS, Job, jobs
 from botformer.benchmark.receipt import write_receipt
@@ -24,7 +24,6 @@ from botformer.errors import InputError, unknown
 from botformer.training.signals import stop_request
 
 DONE, STOPPED, FAILED = "done", "stopped", "failed"
-MORE_TO_DO = 75
 LOADER_NOTES = (
     "loader: the loader alone, with its workers and nothing else; step: training steps on one batch that stays on the "
     "device; training: median over the steps of the run, both together. Images per second."
@@ -32,13 +31,10 @@ LOADER_NOTES = (
 
 
 def main() -> int:
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser = step_parser(__doc__)
     parser.add_argument("names", nargs="*", metavar="NAME")
-    parser.add_argument("--results", type=Path, required=True)
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--packs", type=Path, required=True)
-    parser.add_argument("--seconds", type=float, required=True)
-    parser.add_argument("--quick", action="store_true", help="tiny networks and data of its own, on the CPU")
     given = parser.parse_args()
     for name in given.names:
         if name not in {row.name for row in RUNS}:

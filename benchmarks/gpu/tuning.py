@@ -20,9 +20,8 @@ import torch
 from torch import Tensor
 
 from benchmarks.gpu import tables
-from benchmarks.gpu.candidates import CANDIDATES
-from benchmarks.gpu.runner import MORE_TO_DO
-from benchmarks.gpu.step_arguments import Clock, step_parser
+from benchmarks.gpu.candidates import CANDIDATES, POOLED_KEY_GRADIENT
+from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, step_parser
 from botformer.atomic_write import write_json
 from botformer.attention.channels_last import empty_channels_last
 from botformer.attention.definition import attention_by_definition
@@ -33,7 +32,6 @@ from botformer.benchmark.timing import take_turns
 from botformer.environment import cores, hardware, versions
 
 KERNELS: tuple[Kernel, ...] = get_args(Kernel)
-HEADS = 4
 LOGITS_AT_ONCE = 2**27  # of the float64 reference: a gibibyte
 ROUNDS = 5
 COMPILERS = 12
@@ -51,6 +49,7 @@ class Case:
     batches: tuple[int, ...]
     """Timed with each; the geometric mean of the ratios to the untuned time decides."""
     pool: bool = False
+    heads: int = 4
 
     @property
     def labels(self) -> dict[str, Any]:
@@ -82,7 +81,11 @@ CASES = (
     *_cases("bfloat16", 64, (_MAPS[0], _MAPS[2], _MAPS[1])),
     *_cases("float32", 128, (_MAPS[2], _MAPS[1])),
 )
-QUICK = (Case("float32", 16, 4, 6, (1,)), Case("float32", 16, 4, 6, (1,), pool=True), Case("float16", 64, 2, 32, (1,)))
+# By whether variants are tuned.
+QUICK = {
+    False: (Case("float32", 16, 2, 4, (1,), heads=1), Case("float32", 16, 2, 4, (1,), pool=True, heads=1)),
+    True: (Case("float16", 64, 1, 64, (1,), heads=1),),
+}
 
 
 def main() -> int:
@@ -91,11 +94,8 @@ def main() -> int:
     given = parser.parse_args()
     clock = Clock(given.seconds)
     tuner = Tuner(given.results, torch.device("cpu" if given.quick else "cuda"), given.quick)
-    searches = [
-        search
-        for case in (QUICK if given.quick else CASES)
-        for search in searches_of(case, given.variants, given.quick)
-    ]
+    cases = QUICK[given.variants] if given.quick else CASES
+    searches = [search for case in cases for search in searches_of(case, given.variants, given.quick)]
     due = [search for search in searches if not tuner.row(search)]
     with ProcessPoolExecutor(max(1, min(COMPILERS, cores() - 1)), get_context("spawn")) as pool:
         compiled = {} if given.quick else {search: compile_all(pool, search) for search in due}
@@ -129,10 +129,12 @@ class Search:
 
 def searches_of(case: Case, variants: bool, quick: bool = False) -> list[Search]:
     """The searches of a case; none where the kernels have no variants. A quick one tries one candidate."""
-    of_case = CANDIDATES[4 if case.dtype == "float32" else 2, row_width(case.dtype, case.head)]
+    row = 4 if case.dtype == "float32" else 2, row_width(case.dtype, case.head)
     searches = []
     for kernel in KERNELS:
-        found = tuple(blocks for blocks in of_case[kernel] if are_tiles(blocks) != variants)
+        pooled = case.pool and kernel == "key_gradient"
+        of_kernel = POOLED_KEY_GRADIENT[row] if pooled else CANDIDATES[row][kernel]
+        found = tuple(blocks for blocks in of_kernel if are_tiles(blocks) != variants)
         if found and not (variants and case.pool):
             searches.append(Search(case, kernel, found[:1] if quick else found, variants))
     return searches
@@ -224,7 +226,7 @@ class Tuner:
             self._store(search, winner)
 
     def _store(self, search: Search, winner: Blocks) -> None:
-        """Into the table that the package reads; the best tiles stay beside a variant, which not every call can take."""
+        """Into the package's table. Beside a variant, which not every call can take, the best tiles stay."""
         key, case = "{}.{}".format(*self._capability()), search.case
         path = self.results / tables.TUNING_FILE.name
         entry = json.loads(path.read_text()).get(key, {}) if path.is_file() else {}
@@ -283,11 +285,11 @@ class Problem:
         self.case, self.batch = case, batch
         H, W, D = case.height, case.width, case.head
         dtype = getattr(torch, case.dtype)
-        projected = torch.randn(batch, H, W, 3, HEADS, D, device=device).to(dtype)
+        projected = torch.randn(batch, H, W, 3, case.heads, D, device=device).to(dtype)
         self.maps = tuple(projected.permute(3, 0, 4, 1, 2, 5))  # q, k, v: (B, N, H, W, D)
         self.tables = tuple(torch.randn(2 * size - 1, D, device=device).to(dtype) * D**-0.5 for size in (H, W))
         height, width = (H // 2, W // 2) if case.pool else (H, W)
-        self.d_out = torch.randn(batch, height, width, HEADS, D, device=device).to(dtype).permute(0, 3, 1, 2, 4)
+        self.d_out = torch.randn(batch, height, width, case.heads, D, device=device).to(dtype).permute(0, 3, 1, 2, 4)
 
     def by_definition(self, dtype: torch.dtype) -> Results:
         """In parts that fit into memory."""
@@ -308,11 +310,11 @@ class Problem:
         return results | dict(zip(("d_rel_height", "d_rel_width"), tables, strict=True))
 
     def _parts(self) -> Iterator[tuple[slice, slice]]:
-        logits = (self.case.height * self.case.width) ** 2
-        heads = min(HEADS, max(1, LOGITS_AT_ONCE // logits))
-        images = max(1, LOGITS_AT_ONCE // (logits * HEADS)) if heads == HEADS else 1
+        logits, N = (self.case.height * self.case.width) ** 2, self.case.heads
+        heads = min(N, max(1, LOGITS_AT_ONCE // logits))
+        images = max(1, LOGITS_AT_ONCE // (logits * N)) if heads == N else 1
         for b in range(0, self.batch, images):
-            for n in range(0, HEADS, heads):
+            for n in range(0, N, heads):
                 yield slice(b, b + images), slice(n, n + heads)
 
     def by_kernels(self, blocks: dict[Kernel, Blocks]) -> Results:
@@ -354,7 +356,9 @@ class Problem:
         q, _, v = self.maps
         each = empty_channels_last(v)
         out = empty_channels_last(v[:, :, ::2, ::2]) if self.case.pool else each
-        saved = [q.new_empty(self.batch, HEADS, q.shape[2] * q.shape[3], dtype=torch.float32) for _ in range(2)]
+        saved = [
+            q.new_empty(self.batch, self.case.heads, q.shape[2] * q.shape[3], dtype=torch.float32) for _ in range(2)
+        ]
         inputs = (*self.maps, *self.tables, None, capability_of(q.device), each, *saved)
         gradients = [empty_channels_last(x) for x in self.maps]
         backward, table_parts = backward_launches(

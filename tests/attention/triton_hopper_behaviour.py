@@ -82,7 +82,7 @@ def test_outputs_stay_within_the_error_budget(shape, layout, dtype, measured):
     inputs[:3] = layout(*inputs[:3])
     exact = attention_by_definition(*(tensor.double() for tensor in inputs))
     allowed = 2 * (attention_by_definition(*inputs) - exact).norm()
-    error = (relative_attention(*inputs, None)[0] - exact).norm()
+    error = (relative_attention(*inputs, None, False, True)[0] - exact).norm()
     assert error <= allowed
     assert len(measured) == 1
 
@@ -90,7 +90,7 @@ def test_outputs_stay_within_the_error_budget(shape, layout, dtype, measured):
 def test_the_saved_softmax_is_that_of_the_kernel_for_all_maps(measured):
     torch.manual_seed(2)
     inputs = [tensor.to(DEVICE, torch.bfloat16) for tensor in random_inputs(*SHAPES[2])]
-    out, largest, normalizer = relative_attention(*inputs, None)
+    out, _, largest, normalizer = relative_attention(*inputs, None, False, True)
     assert len(measured) == 1
     expected = [torch.empty_like(tensor) for tensor in (out, largest, normalizer)]
     blocks = triton_blocks.untuned_blocks("forward", (9, 0), "bfloat16", 64)
@@ -103,7 +103,7 @@ def test_results_are_the_same_to_the_bit_from_run_to_run_and_nothing_global_chan
     before = _allocation._allocator.get()
     torch.manual_seed(3)
     inputs = [tensor.to(DEVICE, torch.bfloat16) for tensor in random_inputs(1, 1, 4, 32, 64, 64)]
-    first, second = (relative_attention(*inputs, None) for _ in range(2))
+    first, second = (relative_attention(*inputs, None, False, True) for _ in range(2))
     assert len(measured) == 2
     assert all(torch.equal(one, other) for one, other in zip(first, second, strict=True))
     assert _allocation._allocator.get() is before  # of the memory for descriptors

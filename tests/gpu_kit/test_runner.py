@@ -20,6 +20,7 @@ def fake_steps(monkeypatch):
     monkeypatch.setattr(runner, "PACKAGE", "tests.gpu_kit")
     monkeypatch.setattr(runner, "GRACE_SECONDS", 0.5)
     monkeypatch.setattr(runner, "LEAST_SECONDS", 0.2)
+    monkeypatch.setattr(runner, "IDLE_SECONDS", 0)
 
 
 @pytest.fixture
@@ -88,6 +89,13 @@ def test_what_has_more_to_do_goes_on_after_the_others_had_their_turn_and_done_is
     assert rows(folders)["three_times"]["status"] == "done"
     assert new_runner(folders, step("three_times"), step("works")).run(60)
     assert (runs(folders, "three_times"), runs(folders, "works")) == (3, 1)
+
+
+def test_a_step_that_cannot_use_what_is_left_is_not_asked_again_in_this_call(folders, monkeypatch):
+    monkeypatch.setattr(runner, "IDLE_SECONDS", 10)
+    for expected in (1, 2, 3):
+        assert new_runner(folders, step("three_times"), step("works")).run(60) == (expected == 3)
+        assert runs(folders, "three_times") == expected
 
 
 def test_the_steps_of_an_earlier_call_come_first(folders):

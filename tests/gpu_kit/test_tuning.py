@@ -1,13 +1,14 @@
 """The tuner: what is wrong is never timed, what kills the process is not tried again, the package reads the winners."""
 
 import json
+from dataclasses import asdict
 
 import pytest
 import torch
 
 from benchmarks.gpu import choose_backends, tables, tuning
 from benchmarks.gpu.step_arguments import Clock
-from benchmarks.gpu.tuning import Case, Problem, Tuner
+from benchmarks.gpu.tuning import Case, Problem, Search, Tuner
 from botformer.attention import triton_blocks
 from botformer.attention.definition import attention_by_definition
 from botformer.attention.operation import average_cells
@@ -39,27 +40,26 @@ def kernels(monkeypatch):
     monkeypatch.setattr(
         tuning, "take_turns", lambda calls, *_: {name: [0.5 if one == FAST else 1.0] for name, one in calls.items()}
     )
-    monkeypatch.setattr(tuning, "CANDIDATES", _Everywhere((FAST, WRONG, BROKEN, SLOW)))
     return ran
-
-
-class _Everywhere(dict):
-    def __init__(self, candidates):
-        super().__init__()
-        self.candidates = candidates
-
-    def __missing__(self, key):
-        return self.candidates
 
 
 def tuner(folder):
     return Tuner(folder, CPU, quick=True)
 
 
+SEARCHES = [Search(CASE, kernel, (FAST, WRONG, BROKEN, SLOW), variants=False) for kernel in tuning.KERNELS]
+
+
+def tune(folder, searches=SEARCHES):
+    """The rows of the receipt."""
+    one = tuner(folder)
+    one.tune(CASE, [search for search in searches if not one.row(search)], Clock(60))
+    return json.loads((folder / "tuning_cpu_quick.json").read_text())["figures"]
+
+
 def test_the_fastest_right_candidate_wins_and_the_package_reads_it(kernels, tmp_path, monkeypatch):
-    tuner(tmp_path).tune(CASE, Clock(60))
-    rows = json.loads((tmp_path / "tuning_cpu_quick.json").read_text())["figures"]
-    assert [(row["kernel"], row["queries"], row["time / untuned"]) for row in rows] == [
+    rows = tune(tmp_path)
+    assert [(row["kernel"], row["queries"], row["time / before"]) for row in rows] == [
         (kernel, FAST.queries, 0.5) for kernel in tuning.KERNELS
     ]
     assert [(row["tried"], row["right"]) for row in rows] == [(5, 3)] * 3  # the four and the untuned
@@ -67,7 +67,7 @@ def test_the_fastest_right_candidate_wins_and_the_package_reads_it(kernels, tmp_
     problems = {Blocks(row["queries"], row["keys"], row["warps"], row["stages"]): row for row in log}
     assert problems[WRONG]["problem"].startswith("WRONG: d_v is off by")
     assert problems[BROKEN]["problem"] == "RuntimeError: out of resources"
-    assert "time / untuned" not in problems[WRONG]
+    assert "time / before" not in problems[WRONG]
 
     monkeypatch.setattr(triton_blocks, "TUNING_FILE", tmp_path / tables.TUNING_FILE.name)
     triton_blocks._tuned_rows.cache_clear()
@@ -77,20 +77,15 @@ def test_the_fastest_right_candidate_wins_and_the_package_reads_it(kernels, tmp_
 
 
 def test_a_later_call_does_not_try_again_what_was_tried(kernels, tmp_path):
-    tuner(tmp_path).tune(CASE, Clock(60))
-    count = len(kernels)
-    assert not tuner(tmp_path).is_due(CASE)
-    tuner(tmp_path).tune(CASE, Clock(60))
+    rows, count = tune(tmp_path), len(kernels)
+    assert tune(tmp_path) == rows
     assert len(kernels) == count
 
 
 def test_what_ran_when_the_process_died_is_not_tried_again(kernels, tmp_path):
-    first = tuner(tmp_path)
-    first.running.write_text(json.dumps(first._entry(CASE, "forward", FAST)))
-    tuner(tmp_path).tune(CASE, Clock(60))
-    rows = json.loads((tmp_path / "tuning_cpu_quick.json").read_text())["figures"]
-    assert rows[0]["kernel"] == "forward"
-    assert rows[0]["time / untuned"] == 1.0
+    tuner(tmp_path).running.write_text(json.dumps(SEARCHES[0].labels | asdict(FAST)))
+    rows = tune(tmp_path)
+    assert (rows[0]["kernel"], rows[0]["time / before"]) == ("forward", 1.0)
     assert rows[1]["queries"] == FAST.queries
 
 
@@ -100,10 +95,29 @@ def test_a_cuda_error_ends_the_process_and_is_remembered(kernels, tmp_path, monk
 
     monkeypatch.setattr(Problem, "by_kernels", poisoned)
     with pytest.raises(SystemExit) as end:
-        tuner(tmp_path).tune(CASE, Clock(60))
+        tune(tmp_path)
     assert end.value.code == 75
     (entry,) = tuner(tmp_path).tried
     assert "illegal memory access" in entry["problem"]
+
+
+def test_a_variant_is_compared_with_the_best_tiles_which_stay_in_the_table(kernels, tmp_path, monkeypatch):
+    tune(tmp_path)
+    variant = Blocks(16, 16, 4, 1, "map_rows")
+    monkeypatch.setattr(Problem, "accepts", lambda self, blocks: True)
+    monkeypatch.setattr(
+        tuning, "take_turns", lambda calls, *_: {name: [0.3 if one == variant else 0.5] for name, one in calls.items()}
+    )
+    row = tune(tmp_path, [Search(CASE, "forward", (variant,), variants=True)])[-1]
+    assert (row["kernel"], row["variant"], row["time / before"]) == ("forward, variants", "map_rows", 0.6)
+    table = json.loads((tmp_path / tables.TUNING_FILE.name).read_text())["9.0"]["rows"]
+    assert [one["variant"] for one in table if one["kernel"] == "forward"] == ["tiles", "map_rows"]
+
+
+def test_variants_are_searched_for_where_there_are_any_and_never_pooled():
+    of_case = {case: [search.kernel for search in tuning.searches_of(case, variants=True)] for case in tuning.CASES}
+    for case, found in of_case.items():
+        assert found == ([] if case.pool or case.dtype == "float32" else ["forward"])
 
 
 @pytest.mark.parametrize("pool", [False, True])

@@ -108,8 +108,8 @@ def position_terms_kernel(
         _map_start(q, q_strides, b, head), y * q_strides[2] + x * q_strides[3], m < positions, D, BLOCK_D
     )
     _store_position_terms(
-        q_tile, rel_height, rel_width, row_terms + image * H * positions, column_terms + image * positions * W,
-        tile, H, W, D, BLOCK_D, BLOCK_M, BLOCK_L, PRECISION,
+        q_tile, m, y, x, rel_height, rel_width, row_terms + image * H * positions,
+        column_terms + image * positions * W, tile, H, W, D, BLOCK_D, BLOCK_M, BLOCK_L, PRECISION, False,
     )  # fmt: skip
 
 
