@@ -9,6 +9,8 @@ from typing import Any
 from botformer.atomic_write import write_json
 from botformer.environment import hardware, versions
 
+# Tables that a GPU fills: results themselves, which are collected beside the receipts.
+_MEASURED = tuple(f":!src/botformer/attention/{table}.json" for table in ("triton_tuning", "cuda_backends"))
 _ROOT = Path(__file__).resolve().parents[3]  # of the repository, where the package is in one
 
 
@@ -53,7 +55,7 @@ def receipt_origin() -> dict[str, Any]:
     """Where figures come from: the commit, the machine and the versions."""
     return {
         "commit": _commit(),
-        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "src")),
+        "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "src", *_MEASURED)),
         "hardware": hardware(),
         "versions": versions(),
     }
