@@ -39,13 +39,14 @@ check: $(READY)
 	$(BIN)/pyright
 	$(MAKE) --no-print-directory wheel
 
-# One call of at most MINUTES, which goes on where the last one stopped. OUT: what a call brings home.
+# One call of at most MINUTES, which goes on where the last one stopped. OUT: what a call brings home. EARLIER: the OUT of
+# a call on another machine, to go on from.
 MINUTES ?= 9
 CALL ?= 0
 OUT ?= runs/gpu/out
 gpu: export PYTHONPATH := src:.
 gpu: | check-gpu
-	$(PYTHON) -m benchmarks.gpu --out $(OUT) --call $(CALL) --minutes $(MINUTES)
+	$(PYTHON) -m benchmarks.gpu --out $(OUT) --call $(CALL) --minutes $(MINUTES) $(if $(EARLIER),--earlier $(EARLIER))
 
 # What travels to a GPU machine without a network, beside a copy of this folder: wheels of what machine.txt lacks, for
 # Python 3.12 on x86-64, and the commit that the receipts name; make gpu-data: real data.
@@ -77,7 +78,7 @@ gpu-dry-run: $(READY) $(UV)
 .PHONY: check-gpu
 check-gpu:
 	@$(PYTHON) -c 'import torch' 2>/dev/null || { echo "make gpu: '$(PYTHON)' has no PyTorch, and make gpu installs nothing; use make gpu PYTHON=/path/to/python"; exit 1; }
-	@$(PYTHON) -c 'import torch; exit(not torch.cuda.is_available())' 2>/dev/null || { echo "make gpu: PyTorch finds no CUDA device; the same benchmarks run on a CPU: botformer benchmark attention"; exit 1; }
+	@$(PYTHON) -c 'import torch; exit(not torch.cuda.is_available())' 2>/dev/null || { echo "make gpu: PyTorch finds no CUDA device; make gpu-dry-run shows on a CPU that everything runs, and botformer benchmark measures the CPU"; exit 1; }
 	@$(PYTHON) -c 'import torch; exit(tuple(map(int, torch.__version__.split(".")[:2])) < (2, 11))' || { echo "make gpu: needs PyTorch 2.11 or newer"; exit 1; }
 
 # The wheel in an empty environment with the base dependencies alone.

@@ -1,7 +1,7 @@
 """Measure everything that needs a GPU, in calls of a few minutes: python -m benchmarks.gpu --out DIR
 
 The first call checks and tunes the fused attention and compares it with every other; the second measures networks; the
-third and those after it train. Say the same again to go on where the last call stopped. CONTRIBUTING.md says more.
+third and those after it train. Say the same again to go on where the last call stopped. docs/gpu.md says more.
 """
 
 import argparse
