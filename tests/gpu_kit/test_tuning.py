@@ -159,3 +159,26 @@ def test_tables_of_other_cards_stay(tmp_path, monkeypatch):
         tables.store(package, "9.0", {"rows": [number]}, tmp_path)
     assert tables.install(tmp_path) == ["triton_tuning.json"]
     assert json.loads(package.read_text()) == {"8.0": {"rows": [1]}, "9.0": {"rows": [2]}}
+
+
+class _AbsentGpu:
+    """What Triton asks a driver before it compiles: a GPU of capability 9.0 that nothing can run on."""
+
+    def get_current_device(self):
+        return 0
+
+    def get_current_stream(self, device):
+        return 0
+
+    def get_current_target(self):
+        return pytest.importorskip("triton.backends.compiler").GPUTarget("cuda", 90, 32)
+
+
+def test_candidates_compile_ahead_as_they_will_be_launched(tmp_path, monkeypatch):
+    """By the way that the other processes take on a GPU machine, up to the kernel's binary in Triton's cache."""
+    driver = pytest.importorskip("triton.runtime").driver
+    monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path))
+    monkeypatch.setattr(driver, "_active", _AbsentGpu())
+    Problem(Case("bfloat16", 16, 4, 6, (1,)), 1, CPU).compile("forward", Blocks(64, 16, 4, 1))
+    Problem(Case("bfloat16", 16, 4, 6, (1,), pool=True), 1, CPU).compile("key_gradient", Blocks(64, 16, 4, 1))
+    assert len(list(tmp_path.rglob("*.cubin"))) == 2
