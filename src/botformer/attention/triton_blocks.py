@@ -49,8 +49,8 @@ ROWS = {
     (9, 4, 128): (Blocks(16, 32, 8, 2), Blocks(32, 16, 8, 2), Blocks(32, 32, 8, 1)),
 }
 # Pooled, the gradients of keys and values take a tile of queries in four parts, one query per cell in each, so the tile
-# is larger; the other two kernels take the rows above. In 16 bits these spill nothing on any map that was compiled:
-# 14x14, 32x32, 40x40, 64x64, 84x134.
+# is larger; the other two kernels take the rows above. Those for bfloat16 and heads of 128 spill nothing on the maps
+# that were compiled: 14x14, 32x32, 40x40, 64x64, 84x134.
 POOLED_KEY_GRADIENT = {
     (8, 2, 32): Blocks(64, 64, 4, 2),
     (8, 2, 64): Blocks(128, 32, 4, 2),

@@ -4,8 +4,7 @@ Notation as in `triton_kernels`. What differs from `forward_kernel`:
 
 * Key and value tiles are boxes of a matrix in memory, copied to shared memory by the tensor memory accelerator: no
   address arithmetic per thread, no masks.
-* A key tile has one row term per query, so it is subtracted together with the softmax's reference, once per query and
-  not once per logit; the row terms of the next tile are loaded while this one is computed.
+* The row terms of the next tile are loaded while this one is computed.
 * SPECIALIZE makes the compiler split the program by warps: one group copies, two more each take half of the queries,
   so that one can multiply while the other is at its softmax. That pass of the compiler dictates some of the form of
   the kernel: docs/decisions/0038-forward-for-map-rows.md.

@@ -180,15 +180,21 @@ def forward_kernel(
             keys = _load_columns(k_start, key_y * k_strides[2] + key_x * k_strides[3], inside, D, BLOCK_D)
             content = tl.dot(q_tile, keys, input_precision=PRECISION)
             logits = content * (D**-0.5 * LOG2E) + column_term
-            logits = _add_row_terms(logits, _load_row_terms(row_terms, m, y0, H, W, BLOCK_Y), BLOCK_M, BLOCK_Y, BLOCK_X)
             if padding_mask is not None:
                 padded = tl.load(padding_mask + b * positions + key_y * W + key_x, mask=inside, other=1)
                 logits = tl.where((padded != 0)[None, :], float("-inf"), logits)
-            new_largest = tl.maximum(largest, tl.max(logits, 1))
+            row_term = _load_row_terms(row_terms, m, y0, H, W, BLOCK_Y)
+            if BLOCK_Y == 1:  # one term per query: added to the largest and the reference, and not to each logit
+                row_term = tl.reshape(row_term, (BLOCK_M,))
+                new_largest = tl.maximum(largest, tl.max(logits, 1) + row_term)
+            else:
+                logits = _add_row_terms(logits, row_term, BLOCK_M, BLOCK_Y, BLOCK_X)
+                new_largest = tl.maximum(largest, tl.max(logits, 1))
             reference = new_largest
             if padding_mask is not None:  # no key so far: -inf - -inf is NaN
                 reference = tl.where(new_largest == float("-inf"), 0.0, new_largest)
-            weights = tl.exp2(logits - reference[:, None])
+            shifted = logits + (row_term - reference)[:, None] if BLOCK_Y == 1 else logits - reference[:, None]
+            weights = tl.exp2(shifted)
             shrink = tl.exp2(largest - reference)
             total = total * shrink + tl.sum(weights, 1)
             values = _load_rows(v_start, key_y * v_strides[2] + key_x * v_strides[3], inside, DV, BLOCK_DV)
@@ -275,11 +281,12 @@ def query_gradient_kernel(
             keys = _load_columns(k_start, key_y * k_strides[2] + key_x * k_strides[3], inside, D, BLOCK_D)
             content = tl.dot(q_tile, keys, input_precision=PRECISION)
             logits = content * (D**-0.5 * LOG2E) + column_term
-            logits = _add_row_terms(logits, _load_row_terms(row_terms, m, y0, H, W, BLOCK_Y), BLOCK_M, BLOCK_Y, BLOCK_X)
+            shift = _load_row_terms(row_terms, m, y0, H, W, BLOCK_Y) - largest[:, None]  # per key row, not per logit
+            logits = _add_row_terms(logits, shift, BLOCK_M, BLOCK_Y, BLOCK_X)
             if padding_mask is not None:
                 padded = tl.load(padding_mask + b * positions + key_y * W + key_x, mask=inside, other=1)
                 logits = tl.where((padded != 0)[None, :], float("-inf"), logits)
-            weights = tl.exp2(logits - largest[:, None])  # not normalized yet
+            weights = tl.exp2(logits)  # not normalized yet
             values = _load_columns(v_start, key_y * v_strides[2] + key_x * v_strides[3], inside, DV, BLOCK_DV)
             d_weights = tl.dot(d_out_tile, values, input_precision=PRECISION)
             d_logits = weights * (d_weights * scale[:, None] - scaled_delta[:, None])
@@ -334,6 +341,24 @@ def _row_gradients_by_offset(d_row_terms, m, y, entry, H, W):
 
 
 @triton.jit
+def _load_tile_terms(row_terms, column_terms, m, valid, y0, x0, H, W, BLOCK_Y: tl.constexpr, BLOCK_X: tl.constexpr):
+    """Both terms of the key tile at (y0, x0), summed: (n, m).
+
+    Each is loaded once for the keys that share it. They are summed before they meet the logits: those are not reshaped,
+    because that makes the compiler compute them, and their exponentials, in two layouts.
+    """
+    key_y, key_x = y0 + tl.arange(0, BLOCK_Y), x0 + tl.arange(0, BLOCK_X)
+    column_term = tl.load(  # added in 32 bits before the 64 of the pointer: registers are scarce here
+        column_terms + (m[None, :] * W + key_x[:, None]), mask=(key_x < W)[:, None] & valid[None, :], other=0.0
+    )
+    row_term = tl.load(
+        row_terms + (key_y[:, None] * (H * W) + m[None, :]), mask=(key_y < H)[:, None] & valid[None, :], other=0.0
+    )
+    terms = row_term.to(tl.float32)[:, None, :] + column_term.to(tl.float32)[None, :, :]
+    return tl.reshape(terms, (BLOCK_Y * BLOCK_X, m.shape[0]))
+
+
+@triton.jit
 def key_gradient_kernel(
     q, k, v, padding_mask, d_out, largest_logit, normalizer, delta, row_terms, column_terms, d_k, d_v,
     q_strides, k_strides, v_strides, d_out_strides, N, H, W,
@@ -356,8 +381,8 @@ def key_gradient_kernel(
     normalizer += image * positions
     delta += image * positions
     n = tl.arange(0, BLOCK_Y * BLOCK_X)
-    y0 = tile // across * BLOCK_Y
-    key_y, key_x = y0 + n // BLOCK_X, tile % across * BLOCK_X + n % BLOCK_X
+    y0, x0 = tile // across * BLOCK_Y, tile % across * BLOCK_X
+    key_y, key_x = y0 + n // BLOCK_X, x0 + n % BLOCK_X
     inside = (key_y < H) & (key_x < W)
     keys = _load_rows(
         _map_start(k, k_strides, b, head), key_y * k_strides[2] + key_x * k_strides[3], inside, D, BLOCK_D
@@ -385,15 +410,11 @@ def key_gradient_kernel(
                 m = 4 * cell + place
                 y, x = 2 * cell_y + place // 2, 2 * cell_x + place % 2
                 q_tile = _load_columns(q_start, y * q_strides[2] + x * q_strides[3], valid, D, BLOCK_D)
-                both = inside[:, None] & valid[None, :]
-                column_term = tl.load(column_terms + (m[None, :] * W + key_x[:, None]), mask=both, other=0.0)
-                # For each key, and not for each key row as below: the reshape there makes the compiler compute twice.
-                row_term = tl.load(row_terms + (key_y[:, None] * positions + m[None, :]), mask=both, other=0.0)
+                terms = _load_tile_terms(row_terms, column_terms, m, valid, y0, x0, H, W, BLOCK_Y, BLOCK_X)
                 largest = tl.load(largest_logit + m, mask=valid, other=0.0)
                 scale = tl.load(normalizer + m, mask=valid, other=0.0) * 0.25
                 tile_delta = tl.load(delta + m, mask=valid, other=0.0)
                 content = tl.dot(keys, q_tile, input_precision=PRECISION)
-                terms = column_term.to(tl.float32) + row_term.to(tl.float32)
                 logits = content * (D**-0.5 * LOG2E) + (terms - largest[None, :])
                 weights = tl.where(attended[:, None], tl.exp2(logits), 0.0)
                 average += weights * scale[None, :]
@@ -401,29 +422,16 @@ def key_gradient_kernel(
                 k_acc = tl.dot(d_logits.to(keys.dtype), tl.trans(q_tile), k_acc, input_precision=PRECISION)
             v_acc = tl.dot(average.to(values.dtype), d_out_tile, v_acc, input_precision=PRECISION)
     else:
-        rows = y0 + tl.arange(0, BLOCK_Y)
         for m0 in range(0, positions, BLOCK_M):
             m = m0 + tl.arange(0, BLOCK_M)
             y, x = m // W, m % W
             q_tile = _load_columns(q_start, y * q_strides[2] + x * q_strides[3], m < positions, D, BLOCK_D)
-            column_term = tl.load(  # added in 32 bits before the 64 of the pointer: registers are scarce here
-                column_terms + (m[None, :] * W + key_x[:, None]),
-                mask=inside[:, None] & (m < positions)[None, :],
-                other=0.0,
-            )
-            row_term = tl.load(
-                row_terms + rows[:, None] * positions + m[None, :],
-                mask=(rows < H)[:, None] & (m < positions)[None, :], other=0.0,
-            )  # fmt: skip
             largest = tl.load(largest_logit + m, mask=m < positions, other=0.0)
             scale = tl.load(normalizer + m, mask=m < positions, other=0.0)  # no weight for queries beyond the map
             content = tl.dot(keys, q_tile, input_precision=PRECISION)
-            logits = content * (D**-0.5 * LOG2E) + (column_term.to(tl.float32) - largest[None, :])
-            if BLOCK_Y == 1:
-                logits += row_term.to(tl.float32)
-            else:
-                by_row = tl.reshape(logits, (BLOCK_Y, BLOCK_X, BLOCK_M)) + row_term.to(tl.float32)[:, None, :]
-                logits = tl.reshape(by_row, (BLOCK_Y * BLOCK_X, BLOCK_M))
+            # After the product: summed before it, they make some candidate tiles spill registers.
+            terms = _load_tile_terms(row_terms, column_terms, m, m < positions, y0, x0, H, W, BLOCK_Y, BLOCK_X)
+            logits = content * (D**-0.5 * LOG2E) + (terms - largest[None, :])
             weights = tl.where(attended[:, None], tl.exp2(logits), 0.0)
             d_out_tile = _load_rows(
                 d_out_start, y * d_out_strides[2] + x * d_out_strides[3], m < positions, DV, BLOCK_DV
