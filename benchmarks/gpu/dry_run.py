@@ -25,7 +25,7 @@ ABSENT = ("tyro", "importlinter", "supervision", "pycocotools")
 """The kit must do without them, so they must not be here."""
 BAD_WORDS = ("WRONG", "failed: ", "Error")
 """What no field of a receipt of the dry run may hold."""
-MINUTES = {1: (1.6, 9), 2: (9,), 3: (1.5, 9)}
+MINUTES = {1: (1.6, 9), 2: (9,), 3: (1.2, 9)}
 """Of each call: a short one is stopped as if its minutes were used, and the next starts on a bare machine."""
 AT_ONCE = 2
 
@@ -52,8 +52,8 @@ def _chain(home: Path, packs: Path, call: int) -> list[str]:
         out, work = home / f"out_{number}", home / f"work_{number}"
         status = _call(out, work, packs, call, minutes, earlier)
         problems += _problems_of_folder(out)
-        expected = 0 if minutes == MINUTES[call][-1] else MORE_TO_DO
-        if status != expected:
+        expected = (0,) if minutes == MINUTES[call][-1] else (0, MORE_TO_DO)  # a fast machine may do it all at once
+        if status not in expected:
             problems.append(f"call {call}, part {number}: exit status {status}, expected {expected}")
         earlier = out
     return problems + _problems_of_receipts(work / "results", call)
