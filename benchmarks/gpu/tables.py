@@ -12,16 +12,19 @@ TABLES = (TUNING_FILE, CHOICE_FILE)
 
 
 def store(table: Path, card: str, entry: dict[str, Any], results: Path) -> Path:
-    """Replace one card's entry ("9.0") of a table in the folder of receipts; the other cards are the package's."""
+    """Replace one card's entry ("9.0") of a table in the folder of receipts."""
     path = results / table.name
-    content = json.loads((path if path.is_file() else table).read_text(encoding="utf-8"))
-    write_json(path, content | {card: entry}, indent=1)
+    write_json(path, _read(path) | {card: entry}, indent=1)
     return path
 
 
 def install(results: Path) -> list[str]:
-    """Copy the tables that `results` has into the package; returns their names."""
+    """Put the cards that `results` has into the package's tables, whose other cards stay; returns the tables' names."""
     found = [table for table in TABLES if (results / table.name).is_file()]
     for table in found:
-        write_json(table, json.loads((results / table.name).read_text(encoding="utf-8")), indent=1)
+        write_json(table, _read(table) | _read(results / table.name), indent=1)
     return [table.name for table in found]
+
+
+def _read(table: Path) -> dict[str, Any]:
+    return json.loads(table.read_text(encoding="utf-8")) if table.is_file() else {}

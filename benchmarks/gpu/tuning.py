@@ -10,7 +10,7 @@ import math
 import statistics
 import sys
 from collections.abc import Callable, Iterator
-from concurrent.futures import Future, ProcessPoolExecutor
+from concurrent.futures import Future, ProcessPoolExecutor, wait
 from dataclasses import asdict, dataclass, fields
 from multiprocessing import get_context
 from pathlib import Path
@@ -102,8 +102,8 @@ def main() -> int:
         try:
             for case in dict.fromkeys(search.case for search in due):
                 of_case = [search for search in due if search.case == case]
-                for future in (future for search in of_case for future in compiled.get(search, ())):
-                    future.exception()  # what cannot be compiled is found again, and named, below
+                # What cannot be compiled is found again, and named, below.
+                wait([future for search in of_case for future in compiled.get(search, ())], max(clock.left, 0))
                 tuner.tune(case, of_case, clock)
                 if clock.left < 0:
                     return MORE_TO_DO
@@ -155,6 +155,8 @@ class Tuner:
             self._save_log()
 
     def tune(self, case: Case, searches: list[Search], clock: Clock) -> None:
+        if clock.left < 0:
+            return
         torch.manual_seed(0)
         problems = [Problem(case, batch, self.device) for batch in case.batches]
         exact, plain = (problems[0].by_definition(dtype) for dtype in (torch.float64, getattr(torch, case.dtype)))
