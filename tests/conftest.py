@@ -11,6 +11,12 @@ from PIL import Image
 os.environ["HF_HUB_OFFLINE"] = "1"
 torch.set_num_threads(1)
 
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Tests that need more time than others come first: none of several processes is left alone with one at the end."""
+    items.sort(key=lambda item: item.get_closest_marker("timeout") is None)
+
+
 COLOURS = {"blue": (40, 60, 200), "green": (40, 180, 70), "red": (210, 50, 40)}
 
 
