@@ -1,17 +1,13 @@
-"""What `auto` shall take on this card: the fastest of our backends in the receipt of the attention suite, as a table.
-
-python -m benchmarks.gpu.choose_backends --results DIR --seconds S    writes cuda_backends.json
-"""
+"""What `auto` shall take on this card: the fastest of our backends in the attention suite, as a table."""
 
 import json
 import math
-import sys
+from pathlib import Path
 from typing import Any
 
 import torch
 
 from benchmarks.gpu import tables
-from benchmarks.gpu.step_arguments import step_parser
 from botformer.attention.backends import BACKENDS
 
 OURS = "ours, "
@@ -19,21 +15,16 @@ DTYPE, HEAD = "bfloat16", 128
 """What the attention suite measures on a GPU."""
 
 
-def main() -> int:
-    given = step_parser(__doc__).parse_args()
-    receipt = given.results / f"attention_{'cpu_quick' if given.quick else 'gpu'}.json"
-    if not receipt.is_file():
-        print(f"there is no {receipt.name} to choose from: the attention suite comes first", file=sys.stderr)
-        return 1
+def write_choice(receipt: Path, results: Path, quick: bool) -> Path:
+    """cuda_backends.json in the folder of receipts and, unless it was a quick run, in the package."""
     content = json.loads(receipt.read_text(encoding="utf-8"))
-    rows = choose(content["figures"])
     card = {"card": content["hardware"]["gpu"], "torch": content["versions"]["torch"], "receipt": receipt.name}
-    major, minor = (9, 0) if given.quick else torch.cuda.get_device_capability()
-    path = tables.store(tables.CHOICE_FILE, f"{major}.{minor}", card | {"rows": rows}, given.results)
-    if not given.quick:
-        tables.install(given.results)
-    print(f"{path.name}: {len(rows)} rows")
-    return 0
+    major, minor = (9, 0) if quick else torch.cuda.get_device_capability()
+    entry = card | {"rows": choose(content["figures"])}
+    path = tables.store(tables.CHOICE_FILE, f"{major}.{minor}", entry, results)
+    if not quick:
+        tables.install(results)
+    return path
 
 
 def choose(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
@@ -60,7 +51,3 @@ def choose(figures: list[dict[str, Any]]) -> list[dict[str, Any]]:
             row = {"dtype": DTYPE, "head": HEAD, "height": height, "width": width, "pass": which}
             chosen.append(row | {"backend": min(mean, key=lambda name: mean[name]), "ms": ms})
     return chosen
-
-
-if __name__ == "__main__":
-    sys.exit(main())

@@ -38,10 +38,14 @@ def main() -> int:
     given = parser.parse_args()
     tests = (QUICK if given.quick else TESTS)[given.of]
     recorder = Recorder(given.results, tests, Clock(given.seconds), given.quick)
-    pytest.main(["-q", "-p", "no:cacheprovider", *tests], plugins=[recorder])
+    status = pytest.main(["-q", "-p", "no:cacheprovider", *tests], plugins=[recorder])
     recorder.write()
-    if not recorder.collected:
-        print(f"pytest found no tests in {', '.join(tests)}", file=sys.stderr)
+    if (
+        not recorder.collected
+        or status in (pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
+        or (status == pytest.ExitCode.INTERRUPTED and not recorder.out_of_time)
+    ):
+        print(f"pytest could not run the tests in {', '.join(tests)}", file=sys.stderr)
         return 1
     return MORE_TO_DO if recorder.out_of_time else 0
 
@@ -66,6 +70,9 @@ class Recorder:
             self.out_of_time = True
             item.session.shouldstop = "out of time"
             pytest.skip("out of time")
+        # Stays if the process dies, or has to be ended, so that the next call does not begin with the same test.
+        self.outcomes[item.nodeid] = {"outcome": "failed", "seconds": 0.0, "failure": "the process died while it ran"}
+        write_json(self.log, self.outcomes, indent=0)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
         if self.out_of_time or (report.when != "call" and report.passed):

@@ -8,6 +8,7 @@ import json
 import random
 import sys
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from concurrent.futures.process import BrokenProcessPool
 from itertools import product
 from multiprocessing import get_context
 from pathlib import Path
@@ -16,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, step_parser
+from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, leave_at_once, step_parser
 from botformer.atomic_write import write_json
 from botformer.attention.definition import attention_by_definition
 from botformer.attention.operation import average_cells, relative_attention_2d
@@ -26,8 +27,8 @@ from botformer.environment import cores
 LONGEST = 96
 QUICK_MAPS = ((2, 2), (1, 2))
 D, DV = 16, 24
-PROCESSES = 8  # they compile while others run
-MAPS_AT_ONCE = 24
+PROCESSES = 6  # they compile while others run
+MAPS_AT_ONCE = 4
 NAMES = ("out", "d_q", "d_k", "d_v", "d_rel_height", "d_rel_width")
 TIMES_PLAIN = 4
 """Allowed: this many times the largest error of the plain form at the same precision. A wrong position is far more."""
@@ -48,25 +49,37 @@ def main() -> int:
     processes = 1 if given.quick else max(1, min(PROCESSES, cores() - 1))
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         running = [pool.submit(problems_of, part, "cpu" if given.quick else "cuda") for part in parts]
-        with contextlib.suppress(TimeoutError):
+        with contextlib.suppress(TimeoutError, BrokenProcessPool):
             for future in as_completed(running, timeout=max(clock.left, 1)):
                 checked |= future.result()
-        pool.shutdown(cancel_futures=True)
-    write_json(state, checked, indent=None)
-    _write(given.results, checked, len(wanted), given.quick)
-    return 0 if len(checked) == len(wanted) else MORE_TO_DO
+                write_json(state, checked, indent=None)
+        _write(given.results, checked, len(wanted), given.quick)
+        if len(checked) < len(wanted):
+            leave_at_once(MORE_TO_DO)  # what still runs is not waited for
+    return 0
+
+
+_lost: set[str] = set()
+"""Devices that this process cannot use any more."""
 
 
 def problems_of(maps: list[Map], device: str) -> dict[str, list[str]]:
-    """Map -> what is wrong there. Ends early where a CUDA error left this process without a GPU."""
+    """Map -> what is wrong there. A map is missing where memory ran out, or where a CUDA error came before it."""
     found: dict[str, list[str]] = {}
     for size in maps:
+        if device in _lost:
+            break
         try:
             found[_name(size)] = wrong_on_map(*size, device)
+        except torch.OutOfMemoryError:
+            continue
         except Exception as error:
             found[_name(size)] = [f"{type(error).__name__}: {error}".splitlines()[0][:200]]
             if "CUDA error" in str(error):
-                break
+                _lost.add(device)
+        finally:
+            if device == "cuda" and device not in _lost:
+                torch.cuda.empty_cache()  # the other processes need it
     return found
 
 

@@ -61,13 +61,14 @@ class Runner:
         """Run due steps for at most so many seconds. True: nothing is left to do."""
         deadline = time.monotonic() + seconds
         for call in sorted({step.call for step in self.steps}):
-            shares = True  # first everybody's own seconds, then all that are left
+            shares = True  # first everybody's own seconds, then equal parts of what is left
             while due := [step for step in self.steps if step.call == call and self._is_due(step)]:
-                for step in due:
+                for number, step in enumerate(due):
                     left = deadline - time.monotonic() - 2 * GRACE_SECONDS
                     if self.stopped or left < LEAST_SECONDS:
                         return False
-                    self._run_step(step, min(step.seconds, left) if shares else left)
+                    equal = max(left / (len(due) - number), LEAST_SECONDS)
+                    self._run_step(step, min(step.seconds, left) if shares else equal)
                 shares = False
         return all(self.rows.get(step.name, {}).get("status") == "done" for step in self.steps)
 

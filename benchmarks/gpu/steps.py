@@ -15,15 +15,14 @@ class Step:
 
 
 STEPS = (
-    Step("correctness", 1, ("correctness", "kernels"), 100),
-    Step("tuning", 1, ("tuning",), 150),
+    Step("correctness", 1, ("correctness", "kernels"), 90),
+    Step("tuning", 1, ("tuning",), 120),
     # A variant with specialised warps that never ends would cost its own seconds, and nothing else.
-    Step("correctness of variants", 1, ("correctness", "variants"), 30),
-    Step("tuning of variants", 1, ("tuning", "--variants"), 40),
-    Step("attention", 1, ("suite", "attention"), 120),
-    Step("backends", 1, ("choose_backends",), 15),
-    Step("every map", 1, ("every_map",), 60),
-    Step("memory checker", 1, ("memory_checker",), 40),
+    Step("correctness of variants", 1, ("correctness", "variants"), 20),
+    Step("tuning of variants", 1, ("tuning", "--variants"), 35),
+    Step("attention", 1, ("suite", "attention"), 110),
+    Step("every map", 1, ("every_map",), 40),
+    Step("memory checker", 1, ("memory_checker",), 60),
     Step("model", 2, ("suite", "model"), 200),
     Step("headline", 2, ("suite", "headline"), 140),
     Step("detection", 2, ("suite", "detection"), 100),

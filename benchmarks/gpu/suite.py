@@ -12,6 +12,9 @@ import shlex
 import sys
 from time import monotonic
 
+import torch
+
+from benchmarks.gpu.choose_backends import write_choice
 from benchmarks.gpu.step_arguments import MORE_TO_DO, step_parser
 from botformer.benchmark.run_suite import TITLES, run_suite
 
@@ -44,7 +47,11 @@ def main() -> int:
     if result.device_lost and result.left and seconds_left > RESTART_S:
         print("the device is unusable for this process; a new one goes on", file=sys.stderr, flush=True)
         _restart([given.suite, "--results", str(given.results), "--seconds", f"{seconds_left:.0f}", *options])
-    return MORE_TO_DO if result.left else 0
+    if result.left:
+        return MORE_TO_DO
+    if given.suite == "attention" and (given.quick or torch.cuda.is_available()):
+        print(write_choice(result.receipt, given.results, given.quick).name)
+    return 0
 
 
 def _print_rows(rows: list[dict[str, object]]) -> None:

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from benchmarks.gpu import tables
 from benchmarks.gpu.candidates import CANDIDATES, POOLED_KEY_GRADIENT
-from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, step_parser
+from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, leave_at_once, step_parser
 from botformer.atomic_write import write_json
 from botformer.attention.channels_last import empty_channels_last
 from botformer.attention.definition import attention_by_definition
@@ -34,6 +34,7 @@ from botformer.environment import cores, hardware, versions
 KERNELS: tuple[Kernel, ...] = get_args(Kernel)
 LOGITS_AT_ONCE = 2**27  # of the float64 reference: a gibibyte
 ROUNDS = 5
+LAUNCHES_PER_GRAPH = 10
 COMPILERS = 12
 WORTH_IT = 0.98
 """A winner must take at most this fraction of the untuned time; the difference between runs is not less."""
@@ -99,16 +100,13 @@ def main() -> int:
     due = [search for search in searches if not tuner.row(search)]
     with ProcessPoolExecutor(max(1, min(COMPILERS, cores() - 1)), get_context("spawn")) as pool:
         compiled = {} if given.quick else {search: compile_all(pool, search) for search in due}
-        try:
-            for case in dict.fromkeys(search.case for search in due):
-                of_case = [search for search in due if search.case == case]
-                # What cannot be compiled is found again, and named, below.
-                wait([future for search in of_case for future in compiled.get(search, ())], max(clock.left, 0))
-                tuner.tune(case, of_case, clock)
-                if clock.left < 0:
-                    return MORE_TO_DO
-        finally:
-            pool.shutdown(cancel_futures=True)
+        for case in dict.fromkeys(search.case for search in due):
+            of_case = [search for search in due if search.case == case]
+            # What cannot be compiled is found again, and named, below.
+            wait([future for search in of_case for future in compiled.get(search, ())], max(clock.left, 0))
+            tuner.tune(case, of_case, clock)
+            if clock.left < 0:
+                leave_at_once(MORE_TO_DO)  # what still compiles is not waited for
     return 0
 
 
@@ -213,7 +211,7 @@ class Tuner:
             calls = {str(i): problem.launch(search.kernel, blocks) for i, blocks in enumerate(right)}
             times = take_turns(calls, 1 if self.quick else ROUNDS, self.device)
             ms = {blocks: statistics.median(times[str(i)]) for i, blocks in enumerate(right)}
-            base_ms = base_ms or ms[base]
+            base_ms = base_ms or ms[base] / (1 if self.device.type == "cpu" else LAUNCHES_PER_GRAPH)
             for blocks in right:
                 logs[blocks] += math.log(ms[blocks] / ms[base]) / len(problems)
         ratios = {blocks: round(math.exp(value), 3) for blocks, value in logs.items()}
@@ -331,12 +329,19 @@ class Problem:
         return results | {"d_rel_height": both[:height], "d_rel_width": both[height:]}
 
     def launch(self, kernel: Kernel, blocks: Blocks) -> Callable[[int], None]:
-        """One kernel alone, after all have run once."""
+        """One kernel alone, after all have run once; on a GPU `LAUNCHES_PER_GRAPH` times per call."""
         _, launches, _, _ = self._launches({kernel: blocks})
         for launch in launches:
             launch()
         chosen = launches[KERNELS.index(kernel)]
-        return lambda _: chosen()
+        if self.maps[0].device.type != "cuda":
+            return lambda _: chosen()
+        # As a graph: Python launches slower than small kernels run.
+        graph = torch.cuda.CUDAGraph()
+        with torch.cuda.graph(graph):
+            for _ in range(LAUNCHES_PER_GRAPH):
+                chosen()
+        return lambda _: graph.replay()
 
     def compile(self, kernel: Kernel, blocks: Blocks) -> None:
         """Into Triton's cache, without running anything."""
