@@ -4,14 +4,13 @@ python -m benchmarks.gpu.correctness kernels|variants --results DIR --seconds S 
 """
 
 import json
-import os
 import sys
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, step_parser
+from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, leave_at_once, step_parser
 from botformer.atomic_write import write_json
 from botformer.benchmark.receipt import write_receipt
 
@@ -84,8 +83,7 @@ class Recorder:
         write_json(self.log, self.outcomes, indent=0)
         if "CUDA error" in report.longreprtext:  # nothing else runs in this process any more
             self.write()
-            sys.stdout.flush()
-            os._exit(MORE_TO_DO)
+            leave_at_once(MORE_TO_DO)
 
     def write(self) -> None:
         where = "in Triton's interpreter" if self.quick else "on the GPU"

@@ -21,6 +21,7 @@ from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, leave_at_once, step
 from botformer.atomic_write import write_json
 from botformer.attention.definition import attention_by_definition
 from botformer.attention.operation import average_cells, relative_attention_2d
+from botformer.benchmark.comparison import device_is_lost
 from botformer.benchmark.receipt import write_receipt
 from botformer.environment import cores
 
@@ -75,7 +76,7 @@ def problems_of(maps: list[Map], device: str) -> dict[str, list[str]]:
             continue
         except Exception as error:
             found[_name(size)] = [f"{type(error).__name__}: {error}".splitlines()[0][:200]]
-            if "CUDA error" in str(error):
+            if device_is_lost(torch.device(device), error):
                 _lost.add(device)
         finally:
             if device == "cuda" and device not in _lost:

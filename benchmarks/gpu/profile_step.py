@@ -9,13 +9,13 @@ import re
 import sys
 from collections import defaultdict
 from collections.abc import Callable, Iterable
-from time import monotonic, perf_counter
+from time import perf_counter
 from typing import Any, NamedTuple
 
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.gpu.step_arguments import MORE_TO_DO, step_parser
+from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, step_parser
 from botformer.benchmark import detection_suite
 from botformer.benchmark.comparison import SEED, Row, device_is_lost, free
 from botformer.benchmark.model_steps import our_model, training_step
@@ -67,8 +67,8 @@ def networks(on_gpu: bool, quick: bool) -> list[Network]:
 
 
 def main() -> int:
-    begun = monotonic()
     given = step_parser(__doc__).parse_args()
+    clock = Clock(given.seconds)
     device = torch.device("cuda" if torch.cuda.is_available() else "cpu")
     on_gpu = device.type == "cuda"
     receipt = given.results / f"profile_{'gpu' if on_gpu else 'cpu'}{'_quick' if given.quick else ''}.json"
@@ -83,7 +83,7 @@ def main() -> int:
         labels = {"network": network.name, "px": network.px, "batch": network.batch}
         if any(row["network"] == network.name for row in rows):
             continue
-        if not usable or (not given.quick and given.seconds - (monotonic() - begun) < LEAST_S):
+        if not usable or (not given.quick and clock.left < LEAST_S):
             left += 1
             continue
         try:

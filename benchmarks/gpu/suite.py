@@ -10,12 +10,11 @@ import logging
 import os
 import shlex
 import sys
-from time import monotonic
 
 import torch
 
 from benchmarks.gpu.choose_backends import write_choice
-from benchmarks.gpu.step_arguments import MORE_TO_DO, step_parser
+from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, step_parser
 from botformer.benchmark.run_suite import TITLES, run_suite
 
 LEAVING_S = 15
@@ -25,10 +24,10 @@ RESTART_S = 60
 
 
 def main() -> int:
-    begun = monotonic()
     parser = step_parser(__doc__)
     parser.add_argument("suite", choices=TITLES)
     given = parser.parse_args()
+    clock = Clock(given.seconds)
     logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
     options = ["--quick"] if given.quick else []
     result = run_suite(
@@ -43,10 +42,9 @@ def main() -> int:
     )
     for fault in result.faults:
         print(fault, file=sys.stderr)
-    seconds_left = given.seconds - (monotonic() - begun)
-    if result.device_lost and result.left and seconds_left > RESTART_S:
+    if result.device_lost and result.left and clock.left > RESTART_S:
         print("the device is unusable for this process; a new one goes on", file=sys.stderr, flush=True)
-        _restart([given.suite, "--results", str(given.results), "--seconds", f"{seconds_left:.0f}", *options])
+        _restart([given.suite, "--results", str(given.results), "--seconds", f"{clock.left:.0f}", *options])
     if result.left:
         return MORE_TO_DO
     if given.suite == "attention" and (given.quick or torch.cuda.is_available()):

@@ -27,6 +27,7 @@ from botformer.attention.channels_last import empty_channels_last
 from botformer.attention.definition import attention_by_definition
 from botformer.attention.operation import average_cells
 from botformer.attention.triton_blocks import Blocks, Capability, Kernel, are_tiles, row_width, untuned_blocks
+from botformer.benchmark.comparison import device_is_lost
 from botformer.benchmark.receipt import write_receipt
 from botformer.benchmark.timing import take_turns
 from botformer.environment import cores, hardware, versions
@@ -198,7 +199,7 @@ class Tuner:
             entry["problem"] = wrong(problem.by_kernels({search.kernel: blocks}), exact, plain)
         except Exception as error:
             entry["problem"] = f"{type(error).__name__}: {error}".splitlines()[0][:300]
-            poisoned = "CUDA error" in str(error)
+            poisoned = device_is_lost(self.device, error)
         self.tried.append(entry)
         self._save_log()
         if poisoned:  # nothing else runs in this process any more
