@@ -92,7 +92,7 @@ def find_blocks(
         pool: whether the result is pooled inside the kernel.
         accepts: whether the call at hand can run with such blocks; measured ones that it cannot are passed over.
     """
-    rows = _tuned_rows(capability)
+    rows = _tuned_rows(TUNING_FILE, capability)
     if rows is None and capability not in _announced:
         _announced.add(capability)
         logger.info(
@@ -100,22 +100,27 @@ def find_blocks(
             "`make gpu` in a clone of the repository measures them",
             *capability,
         )
-    served = row_width(dtype, head)
+    measured = _nearest_first(TUNING_FILE, kernel, capability, dtype, row_width(dtype, head), size, pool)
+    return next(filter(accepts, measured), None) or untuned_blocks(kernel, capability, dtype, head, pool)
+
+
+@lru_cache(maxsize=1024)  # this is asked at every launch
+def _nearest_first(
+    file: Path, kernel: Kernel, capability: Capability, dtype: str, row: int, size: tuple[int, int], pool: bool
+) -> tuple[Blocks, ...]:
+    """The measured block sizes of a row, those of the nearest map first."""
     fitting = [
-        row
-        for row in rows or ()
-        if (row["kernel"], row["dtype"], row["head"], row["pool"]) == (kernel, dtype, served, pool)
-        and accepts(_blocks_of(row))
+        one
+        for one in _tuned_rows(file, capability) or ()
+        if (one["kernel"], one["dtype"], one["head"], one["pool"]) == (kernel, dtype, row, pool)
     ]
-    if not fitting:
-        return untuned_blocks(kernel, capability, dtype, head, pool)
 
-    def distance(row: dict[str, Any]) -> tuple[bool, float, bool]:
-        other = row["height"], row["width"]
+    def distance(one: dict[str, Any]) -> tuple[bool, float, bool]:
+        other = one["height"], one["width"]
         # A map may have a row of "tiles" besides, for calls that the faster variant does not accept.
-        return other != size, abs(math.log(math.prod(other) / math.prod(size))), are_tiles(_blocks_of(row))
+        return other != size, abs(math.log(math.prod(other) / math.prod(size))), are_tiles(_blocks_of(one))
 
-    return _blocks_of(min(fitting, key=distance))
+    return tuple(_blocks_of(one) for one in sorted(fitting, key=distance))
 
 
 def untuned_blocks(kernel: Kernel, capability: Capability, dtype: str, head: int, pool: bool = False) -> Blocks:
@@ -142,8 +147,8 @@ def _bytes(dtype: str) -> int:
 
 
 @lru_cache
-def _tuned_rows(capability: Capability) -> tuple[dict[str, Any], ...] | None:
+def _tuned_rows(file: Path, capability: Capability) -> tuple[dict[str, Any], ...] | None:
     """None where nothing was measured on such a card."""
     major, minor = capability
-    measured = json.loads(TUNING_FILE.read_text(encoding="utf-8")).get(f"{major}.{minor}")
+    measured = json.loads(file.read_text(encoding="utf-8")).get(f"{major}.{minor}")
     return None if measured is None else tuple(measured["rows"])
