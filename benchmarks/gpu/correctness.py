@@ -13,6 +13,7 @@ import pytest
 from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, leave_at_once, step_parser
 from botformer.atomic_write import write_json
 from botformer.benchmark.receipt import write_receipt
+from botformer.environment import cores
 
 # The second file is what test_triton.py runs in the interpreter; here it runs on the device.
 TESTS = {
@@ -27,6 +28,7 @@ QUICK = {
     "kernels": ("tests/attention/triton_behaviour.py", "-k", "double_loop or autocast or gradient_hook"),
     "variants": ("tests/attention/triton_hopper_behaviour.py", "-k", "saved_softmax"),
 }
+DIED = "the process died while it ran"
 KEPT = 300
 """Characters of a failure."""
 
@@ -37,10 +39,15 @@ def main() -> int:
     given = parser.parse_args()
     tests = (QUICK if given.quick else TESTS)[given.of]
     recorder = Recorder(given.results, tests, Clock(given.seconds), given.quick)
-    status = pytest.main(["-q", "-p", "no:cacheprovider", *tests], plugins=[recorder])
+    # Nearly all of the time goes into compiling, on one core per process.
+    processes = ["--numprocesses", "2" if given.quick else str(cores()), "--dist", "worksteal"]
+    done = [f"--deselect={case}" for case in recorder.outcomes]
+    status = pytest.main(["-q", "-p", "no:cacheprovider", *processes, *done, *tests], plugins=[recorder])
+    if recorder.out_of_time:
+        recorder.forget_unfinished()
     recorder.write()
     if (
-        not recorder.collected
+        not recorder.outcomes
         or status in (pytest.ExitCode.INTERNAL_ERROR, pytest.ExitCode.USAGE_ERROR)
         or (status == pytest.ExitCode.INTERRUPTED and not recorder.out_of_time)
     ):
@@ -50,40 +57,44 @@ def main() -> int:
 
 
 class Recorder:
-    """A pytest plugin: skips the tests of an earlier call, notes each outcome, and stops when the time is used."""
+    """A pytest plugin: notes the outcome of each test that any process runs, and stops when the time is used."""
 
     def __init__(self, results: Path, tests: tuple[str, ...], clock: Clock, quick: bool) -> None:
         self.tests, self.clock, self.quick = tests, clock, quick
-        self.out_of_time, self.collected = False, 0
+        self.out_of_time = False
+        self.session: pytest.Session | None = None
         self.receipt = results / f"correctness_{'cpu_quick' if quick else 'gpu'}.json"
         self.log = results / "logs/correctness.json"
         self.log.parent.mkdir(parents=True, exist_ok=True)
         self.outcomes: dict[str, dict[str, Any]] = json.loads(self.log.read_text()) if self.log.is_file() else {}
 
-    def pytest_collection_modifyitems(self, items: list[pytest.Item]) -> None:
-        self.collected = len(items)
-        items[:] = [item for item in items if item.nodeid not in self.outcomes]
+    def pytest_sessionstart(self, session: pytest.Session) -> None:
+        self.session = session
 
-    def pytest_runtest_setup(self, item: pytest.Item) -> None:
-        if self.clock.left < 0:
-            self.out_of_time = True
-            item.session.shouldstop = "out of time"
-            pytest.skip("out of time")
+    def pytest_runtest_logstart(self, nodeid: str) -> None:
         # Stays if the process dies, or has to be ended, so that the next call does not begin with the same test.
-        self.outcomes[item.nodeid] = {"outcome": "failed", "seconds": 0.0, "failure": "the process died while it ran"}
+        self.outcomes[nodeid] = {"outcome": "failed", "seconds": 0.0, "failure": DIED}
         write_json(self.log, self.outcomes, indent=0)
 
     def pytest_runtest_logreport(self, report: pytest.TestReport) -> None:
-        if self.out_of_time or (report.when != "call" and report.passed):
+        if report.when != "call" and report.passed:
             return
         outcome: dict[str, Any] = {"outcome": report.outcome, "seconds": report.duration}
         if report.failed:
             outcome["failure"] = str(getattr(report.longrepr, "reprcrash", report.longrepr))[:KEPT].replace("\n", " ")
         self.outcomes[report.nodeid] = outcome
         write_json(self.log, self.outcomes, indent=0)
-        if "CUDA error" in report.longreprtext:  # nothing else runs in this process any more
+        if "CUDA error" in report.longreprtext:  # nothing else runs in that process any more
+            self.forget_unfinished()
             self.write()
             leave_at_once(MORE_TO_DO)
+        if self.clock.left < 0 and self.session:
+            self.out_of_time, self.session.shouldstop = True, "out of time"
+
+    def forget_unfinished(self) -> None:
+        """What other processes were at is done again by the next call."""
+        self.outcomes = {case: one for case, one in self.outcomes.items() if one.get("failure") != DIED}
+        write_json(self.log, self.outcomes, indent=0)
 
     def write(self) -> None:
         where = "in Triton's interpreter" if self.quick else "on the GPU"

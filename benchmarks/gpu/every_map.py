@@ -28,7 +28,6 @@ from botformer.environment import cores
 LONGEST = 96
 QUICK_MAPS = ((2, 2), (1, 2))
 D, DV = 16, 24
-PROCESSES = 6  # they compile while others run
 MAPS_AT_ONCE = 4
 NAMES = ("out", "d_q", "d_k", "d_v", "d_rel_height", "d_rel_width")
 TIMES_PLAIN = 4
@@ -47,7 +46,7 @@ def main() -> int:
     maps = [size for size in wanted if _name(size) not in checked]
     random.Random(0).shuffle(maps)  # whatever time allows is a fair sample
     parts = [maps[i : i + MAPS_AT_ONCE] for i in range(0, len(maps), MAPS_AT_ONCE)]
-    processes = 1 if given.quick else max(1, min(PROCESSES, cores() - 1))
+    processes = 1 if given.quick else cores()  # each compiles most of its time, on one core
     with ProcessPoolExecutor(processes, get_context("spawn")) as pool:
         running = [pool.submit(problems_of, part, "cpu" if given.quick else "cuda") for part in parts]
         with contextlib.suppress(TimeoutError, BrokenProcessPool):

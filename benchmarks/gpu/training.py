@@ -12,6 +12,8 @@ import multiprocessing
 import statistics
 import sys
 import time
+from concurrent.futures import ThreadPoolExecutor
+from itertools import groupby
 from pathlib import Path
 from typing import Any
 
@@ -67,10 +69,11 @@ class Calls:
         """Exit status: 0 where all trainings have ended, well or not, `MORE_TO_DO`, or 1 where data are missing."""
         deadline = time.monotonic() + seconds
         waiting = [job for job in chosen if self.state(job) != DONE]
+        waiting.sort(key=lambda job: self.state(job).startswith(FAILED))
         missing: set[str] = set()
         with stop_request() as request:
-            for job in sorted(waiting, key=lambda job: self.state(job).startswith(FAILED)):
-                pack = RECEIPTS[job.row.receipt].pack
+            for group in groups(waiting):
+                pack = RECEIPTS[group[0].row.receipt].pack
                 if pack in missing:
                     continue
                 if request.signal or deadline - time.monotonic() < self.stop_s + self.start_s:
@@ -81,10 +84,14 @@ class Calls:
                     print(f"no trainings on {pack}: {error}", file=sys.stderr)
                     missing.add(pack)
                     continue
-                state = self.train_until(job, data, deadline, lambda: request.signal != 0)
-                self.write(job, state)
-                print(f"{job.name}: {state}", flush=True)
-                if state.startswith(STOPPED):
+                with ThreadPoolExecutor(len(group)) as threads:
+                    states = threads.map(
+                        lambda job, data=data: self.train_until(job, data, deadline, lambda: request.signal != 0), group
+                    )
+                    for job, state in zip(group, states, strict=True):
+                        self.write(job, state)
+                        print(f"{job.name}: {state}", flush=True)
+                if any(self.state(job).startswith(STOPPED) for job in group):
                     return MORE_TO_DO
         return 1 if missing else 0
 
@@ -92,7 +99,8 @@ class Calls:
         """Train in a process of its own, until it ends or has to. Returns its state in words."""
         run, log = self.run(job), self.run(job).with_suffix(".log")
         run.parent.mkdir(parents=True, exist_ok=True)
-        measure_s = self.measure_s if job.seed == job.row.seeds[0] else 0.0
+        alone = RECEIPTS[job.row.receipt].at_once == 1
+        measure_s = self.measure_s if alone and job.seed == job.row.seeds[0] else 0.0
         process = self.processes.Process(target=train_one, args=(job.recipe, str(data), run, log, measure_s))
         process.start()
         try:
@@ -148,6 +156,16 @@ class Calls:
         return self.results / f"{name}_{self.kind}.json"
 
 
+def groups(waiting: list[Job]) -> list[list[Job]]:
+    """Trainings that run at the same time; every group is of one receipt."""
+    found: list[list[Job]] = []
+    for receipt, together in groupby(waiting, key=lambda job: job.row.receipt):
+        trainings = list(together)
+        at_once = RECEIPTS[receipt].at_once
+        found += [trainings[i : i + at_once] for i in range(0, len(trainings), at_once)]
+    return found
+
+
 def labels(job: Job) -> dict[str, Any]:
     position = {"position": job.recipe.model.position} if job.row.receipt == "positions" else {}
     return {"run": job.row.name, "model": job.recipe.model.name, "seed": job.seed} | position
@@ -159,7 +177,11 @@ def same(one: dict[str, Any], other: dict[str, Any]) -> bool:
 
 def figures(run: Path, job: Job) -> dict[str, Any]:
     """What the run's log says so far."""
-    found: dict[str, Any] = {"epochs": job.recipe.schedule.epochs, "batch": job.recipe.run.batch_size}
+    found: dict[str, Any] = {
+        "epochs": job.recipe.schedule.epochs,
+        "batch": job.recipe.run.batch_size,
+        "at_once": RECEIPTS[job.row.receipt].at_once,
+    }
     records = read_records(run / "metrics.jsonl")
     steps = [record for record in records if record["kind"] == "train"]
     if not steps:

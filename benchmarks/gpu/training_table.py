@@ -21,22 +21,26 @@ class Receipt:
     metrics: tuple[str, ...]
     """Of the last evaluation."""
     notes: str
+    at_once: int = 1
+    """How many of its trainings share the GPU: more than one where each would leave most of it idle. Then their images
+    per second say nothing of the networks."""
 
 
 RECEIPTS = {
+    "nuclei": Receipt(
+        "Nuclei (dsb2018): Mask R-CNN with R50 and BoT50, one recipe, equal budgets",
+        "nuclei",
+        ("mask_AP", "mask_AP50", "box_AP", "box_AP50"),
+        "Random initial weights: a comparison at equal budget. The validation images were split off by a hash of their "
+        "names; crops of one slide may be in both splits. All six trainings share one GPU.",
+        at_once=6,
+    ),
     "cifar10": Receipt(
         "CIFAR-10 (JPEG copy): networks of BoTNet-50's size, trained from scratch, a shortened recipe",
         "cifar10",
         ("top1", "top5"),
         "30 epochs instead of the recipe's 200, everything else in proportion: not what these networks can reach. The "
         "images are a lossy JPEG copy, so figures are not strictly comparable with papers.",
-    ),
-    "nuclei": Receipt(
-        "Nuclei (dsb2018): Mask R-CNN with R50 and BoT50, one recipe, equal budgets",
-        "nuclei",
-        ("mask_AP", "mask_AP50", "box_AP", "box_AP50"),
-        "Random initial weights: a comparison at equal budget. The validation images were split off by a hash of their "
-        "names; crops of one slide may be in both splits.",
     ),
     "positions": Receipt(
         "CIFAR-10 (JPEG copy): what BoTNet-50's attention knows about positions",
@@ -46,10 +50,11 @@ RECEIPTS = {
     ),
 }
 COLUMNS = (
-    "steps: optimiser steps done; images_per_s: median over the steps; seconds: of all training steps, without "
-    "evaluations; memory_mb: peak, of the device where it is known; waited: fraction of the time in which the training "
-    "process waited for the loader, while a GPU may have been busy with the step before (without steps of more than "
-    "ten times the median, the first of a call); metrics: of the last evaluation."
+    "steps: optimiser steps done; at_once: trainings on this GPU at the same time; images_per_s: median over the "
+    "steps; seconds: of all training steps, without evaluations; memory_mb: peak, of the device where it is known; "
+    "waited: fraction of the time in which the training process waited for the loader, while a GPU may have been busy "
+    "with the step before (without steps of more than ten times the median, the first of a call); metrics: of the last "
+    "evaluation."
 )
 
 
@@ -78,19 +83,19 @@ _CIFAR10 = {
 _NUCLEI = {
     "run.batch_size": 16,
     "run.precision": "bf16",
-    "run.threads": 0,
+    "run.threads": 2,
     "run.evaluate_every": 8,
-    "run.checkpoint_every": 4,
+    "run.checkpoint_every": 8,
     "optimizer.learning_rate": 1e-3,
 }
 _SEEDS = (0, 1, 2)
 
 RUNS = (
     #         name                       recipe           receipt  epochs  changes      seeds
+    Row("nuclei_resnet50",      "nuclei_resnet50",      "nuclei",  16, _NUCLEI, _SEEDS),
+    Row("nuclei_botnet50",      "nuclei_botnet50",      "nuclei",  16, _NUCLEI, _SEEDS),
     Row("cifar10_botnet_s1_50", "cifar10_botnet_s1_50", "cifar10", 30, _CIFAR10),
     Row("cifar10_resnet50",     "cifar10_resnet50",     "cifar10", 30, _CIFAR10),
-    Row("nuclei_resnet50",      "nuclei_resnet50",      "nuclei",  24, _NUCLEI, _SEEDS),
-    Row("nuclei_botnet50",      "nuclei_botnet50",      "nuclei",  24, _NUCLEI, _SEEDS),
     *(
         Row(f"position_{position}", "cifar10_botnet50", "positions", 10, _CIFAR10 | {"model.position": position})
         for position in ("relative", "none", "absolute", "position_only")
@@ -147,8 +152,8 @@ def full_recipe(row: Row, seed: int = 0) -> AnyRecipe:
             "schedule.epochs": row.epochs,
             "schedule.warmup_epochs": schedule.warmup_epochs * row.epochs / schedule.epochs,
             "run.seed": seed,
-            # One core is for the training process.
-            "run.workers": max(1, min(cores() - 1, 12)),
+            # One core is for each training process.
+            "run.workers": max(1, min(cores() // RECEIPTS[row.receipt].at_once - 1, 12)),
             **row.changes,
         },
     )

@@ -8,6 +8,7 @@ from collections.abc import Callable, Mapping
 from contextlib import nullcontext
 from contextvars import copy_context
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any
 
 import torch
@@ -101,7 +102,7 @@ def forward_launch(
         **_sizes(q, v, blocks, pool),
         "BLOCK_L": _table_block(q),
     }
-    grid = (triton.cdiv(H * W, blocks.queries) * B * N,)
+    grid = (_parts(H * W, blocks.queries) * B * N,)
     return Launch(kernels.forward_kernel, grid, arguments, blocks)
 
 
@@ -121,7 +122,7 @@ def _map_rows_launch(
     table_blocks = Blocks(64, _table_block(q), 4, 3)
     before = Launch(
         hopper.position_terms_kernel,
-        (triton.cdiv(H * W, table_blocks.queries) * B * N,),
+        (_parts(H * W, table_blocks.queries) * B * N,),
         {
             **dict(q=q, rel_height=rel_height, rel_width=rel_width, N=N, H=H, W=W),
             **terms,
@@ -131,7 +132,7 @@ def _map_rows_launch(
         table_blocks,
     )
     arguments = hopper.arguments(q, k, v, blocks) | terms | dict(out=out, largest_logit=largest, normalizer=normalizer)
-    grid = (triton.cdiv(H * W, blocks.queries) * B * N,)
+    grid = (_parts(H * W, blocks.queries) * B * N,)
     return Launch(hopper.map_rows_kernel, grid, arguments, blocks, before)
 
 
@@ -171,7 +172,7 @@ def backward_launches(
 
     query_launch = Launch(
         kernels.query_gradient_kernel,
-        (triton.cdiv(H * W, query_blocks.queries) * B * N,),
+        (_parts(H * W, query_blocks.queries) * B * N,),
         {
             **dict(q=q, k=k, v=v, rel_height=rel_height, rel_width=rel_width, padding_mask=padding, out=out, d_q=d_q),
             **saved,
@@ -186,7 +187,7 @@ def backward_launches(
     block_y, block_x = key_tile(H, W, key_blocks.keys)
     key_launch = Launch(
         kernels.key_gradient_kernel,
-        (triton.cdiv(H, block_y) * triton.cdiv(W, block_x) * B * N,),
+        (_parts(H, block_y) * _parts(W, block_x) * B * N,),
         {
             **dict(q=q, k=k, v=v, padding_mask=padding, d_k=d_k, d_v=d_v),
             **saved,
@@ -198,11 +199,11 @@ def backward_launches(
     )
     block_l = _table_block(q)
     table_blocks = Blocks(64, block_l, 4, 2) if q.dtype.itemsize == 2 else Blocks(16, block_l, 4, 2)
-    splits = min(TABLE_SPLITS, triton.cdiv(H * W, table_blocks.queries) * B * N)
+    splits = min(TABLE_SPLITS, _parts(H * W, table_blocks.queries) * B * N)
     partial = q.new_empty(splits, 2 * H - 1 + 2 * W - 1, D, dtype=torch.float32)
     table_launch = Launch(
         kernels.table_gradient_kernel,
-        (triton.cdiv(2 * H - 1, block_l) + triton.cdiv(2 * W - 1, block_l), splits),
+        (_parts(2 * H - 1, block_l) + _parts(2 * W - 1, block_l), splits),
         {
             **dict(q=q, partial=partial, B=B, N=N, H=H, W=W, splits=splits),
             **d_terms,
@@ -215,12 +216,18 @@ def backward_launches(
     return [query_launch, key_launch, table_launch], partial
 
 
+@lru_cache  # this is asked several times at every launch
 def key_tile(H: int, W: int, keys: int) -> tuple[int, int]:
     """Rows and columns of a tile of that many keys: the pair, at least eight columns wide, that exceeds the map
     least, and of those the widest."""
     widths = [2**power for power in range(3, keys.bit_length())]
-    x = min(reversed(widths), key=lambda x: triton.cdiv(W, x) * x * triton.cdiv(H, keys // x) * (keys // x))
+    x = min(reversed(widths), key=lambda x: _parts(W, x) * x * _parts(H, keys // x) * (keys // x))
     return keys // x, x
+
+
+def _parts(length: int, size: int) -> int:
+    """How many parts of that size cover a length; Triton's own takes ten times as long on the host."""
+    return -(-length // size)
 
 
 def capability_of(device: torch.device) -> Capability:
@@ -247,7 +254,7 @@ def _table_block(q: Tensor) -> int:
 
 
 def _block(dim: int) -> int:
-    return max(16, triton.next_power_of_2(dim))
+    return max(16, 1 << (dim - 1).bit_length())
 
 
 def _precision(q: Tensor) -> str:

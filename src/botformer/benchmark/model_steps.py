@@ -4,6 +4,7 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -162,12 +163,24 @@ def _captured(call_on: Callable[[list[Tensor]], Call], images: list[Tensor], mod
         output = call(0)
     model.load_state_dict(state)  # into the same memory
 
-    def replay(number: int) -> Tensor:
-        given.copy_(images[number % len(images)])
-        graph.replay()
-        return output
+    return _Replay(call, graph, given, images, output)
 
-    return replay
+
+@dataclass(frozen=True)
+class _Replay:
+    """A captured call on each of the images in turn."""
+
+    captured: Call
+    """Owns what the graph reads and writes: the network, the labels, the optimiser's state."""
+    graph: torch.cuda.CUDAGraph
+    given: Tensor
+    images: list[Tensor]
+    output: Tensor
+
+    def __call__(self, number: int) -> Tensor:
+        self.given.copy_(self.images[number % len(self.images)])
+        self.graph.replay()
+        return self.output
 
 
 def _images(image_px: int, batch: int, device: torch.device) -> list[Tensor]:
