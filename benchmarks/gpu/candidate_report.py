@@ -16,9 +16,8 @@ from typing import Any, get_args
 import torch
 
 from benchmarks.gpu.candidates import CANDIDATES
-from botformer.attention import triton_hopper
 from botformer.attention.channels_last import empty_channels_last
-from botformer.attention.triton_blocks import Blocks, Kernel, are_tiles
+from botformer.attention.triton_blocks import Blocks, Kernel
 from botformer.attention.triton_launch import Launch, backward_launches, forward_launch
 from tests.attention.test_triton_compilation import CUOBJDUMP, KIBIBYTE, compile_for
 
@@ -28,16 +27,14 @@ REGISTERS, SHARED, THREADS = 65536, 228 * KIBIBYTE, 2048
 LARGEST_SHARED, RESERVED_SHARED = 227 * KIBIBYTE, KIBIBYTE  # of one program
 
 
-def launch_of(kernel: Kernel, shape: tuple[int, ...], dtype: torch.dtype, blocks: Blocks) -> Launch | None:
-    """On tensors without memory, (B, N, H, W, D); None where the kernel does not run such a map with these blocks."""
+def launch_of(kernel: Kernel, shape: tuple[int, ...], dtype: torch.dtype, blocks: Blocks) -> Launch:
+    """On tensors without memory, (B, N, H, W, D)."""
     B, N, H, W, D = shape
 
     def empty(*shape: int, dtype: torch.dtype = dtype) -> torch.Tensor:
         return torch.empty(*shape, dtype=dtype, device="meta")
 
     q, k, v = empty(B, H, W, 3, N, D).permute(3, 0, 4, 1, 2, 5)
-    if not are_tiles(blocks) and not triton_hopper.supports(blocks, q, k, v, None, CAPABILITY):
-        return None
     out, largest, normalizer = empty_channels_last(v), *empty(2, B, N, H * W, dtype=torch.float32)
     inputs = q, k, v, empty(2 * H - 1, D), empty(2 * W - 1, D), None, CAPABILITY, out, largest, normalizer
     if kernel == "forward":

@@ -4,10 +4,7 @@ Chosen from the compiler's report for capability 9.0 (Triton 3.6; `candidate_rep
 queries (float32: 16 to 64), 16 to 128 keys, four or eight warps and one to four stages: no spilled registers on a 64x64
 map (float32: at most 16 bytes), no more shared memory than there is, and, with two bytes per number, products on the
 tensor cores. Of near-equals the one stays that leaves room for more programs per multiprocessor. Small tiles are here
-for small and odd maps, whose masks need registers. "specialized" comes last: should such a kernel never end, what comes
-before it is already measured.
-
-A variant that does not accept a map is passed over, see `botformer.attention.triton_hopper.supports`.
+for small and odd maps, whose masks need registers.
 """
 
 from botformer.attention.triton_blocks import Blocks, Kernel
@@ -23,12 +20,6 @@ CANDIDATES: dict[tuple[int, int], dict[Kernel, tuple[Blocks, ...]]] = {
             Blocks(64, 32, 4, 3),
             Blocks(64, 32, 8, 2),
             Blocks(64, 16, 4, 3),
-            Blocks(128, 64, 8, 3, "map_rows"),
-            Blocks(64, 64, 4, 2, "map_rows"),
-            Blocks(64, 32, 4, 3, "map_rows"),
-            Blocks(128, 64, 4, 2, "specialized"),
-            Blocks(128, 64, 4, 3, "specialized"),
-            Blocks(128, 32, 4, 3, "specialized"),
         ),
         "query_gradient": (
             Blocks(128, 32, 8, 2),
@@ -56,8 +47,6 @@ CANDIDATES: dict[tuple[int, int], dict[Kernel, tuple[Blocks, ...]]] = {
             Blocks(64, 64, 4, 2),
             Blocks(128, 128, 8, 2),
             Blocks(64, 32, 4, 3),
-            Blocks(64, 64, 4, 3, "map_rows"),
-            Blocks(128, 64, 4, 3, "specialized"),
         ),
         "query_gradient": (
             Blocks(128, 32, 8, 2),

@@ -1,6 +1,6 @@
 """The fused kernels against float64 on this GPU: the project's own GPU tests, every outcome in a receipt.
 
-python -m benchmarks.gpu.correctness kernels|variants --results DIR --seconds S    writes correctness_gpu.json
+python -m benchmarks.gpu.correctness --results DIR --seconds S    writes correctness_gpu.json
 """
 
 import json
@@ -16,28 +16,20 @@ from botformer.benchmark.receipt import write_receipt
 from botformer.environment import cores
 
 # The second file is what test_triton.py runs in the interpreter; here it runs on the device.
-TESTS = {
-    "kernels": (
-        "tests/attention/test_triton_gpu.py",
-        "tests/attention/triton_behaviour.py",
-        *("-k", "not behave_on_the_device"),  # it runs the second file
-    ),
-    "variants": ("tests/attention/triton_hopper_behaviour.py",),
-}
-QUICK = {
-    "kernels": ("tests/attention/triton_behaviour.py", "-k", "double_loop or autocast or gradient_hook"),
-    "variants": ("tests/attention/triton_hopper_behaviour.py", "-k", "saved_softmax"),
-}
+TESTS = (
+    "tests/attention/test_triton_gpu.py",
+    "tests/attention/triton_behaviour.py",
+    *("-k", "not behave_on_the_device"),  # it runs the second file
+)
+QUICK = ("tests/attention/triton_behaviour.py", "-k", "double_loop or autocast or gradient_hook")
 DIED = "the process died while it ran"
 KEPT = 300
 """Characters of a failure."""
 
 
 def main() -> int:
-    parser = step_parser(__doc__)
-    parser.add_argument("of", choices=TESTS, help="the kernels that run every call, or variants for some maps")
-    given = parser.parse_args()
-    tests = (QUICK if given.quick else TESTS)[given.of]
+    given = step_parser(__doc__).parse_args()
+    tests = QUICK if given.quick else TESTS
     recorder = Recorder(given.results, tests, Clock(given.seconds), given.quick)
     # Nearly all of the time goes into compiling, on one core per process.
     processes = ["--numprocesses", "2" if given.quick else str(cores()), "--dist", "worksteal"]

@@ -173,7 +173,7 @@ def table(kernels: list[Kernel], step_ms: float) -> list[Row]:
 # The first that matches the name of a kernel of CUDA's libraries, PyTorch or Triton, or of an operator of PyTorch.
 GROUPS = {
     "copies": r"memcpy|memset|copy_|aten::to$|_to_copy|direct_copy|convert|nchwToNhwc|nhwcToNchw|CatArray|aten::cat",
-    "attention": r"attention|flash|fmha|sdpa|softmax|^(forward|map_rows|position_terms|\w+_gradient)_kernel",
+    "attention": r"attention|flash|fmha|sdpa|softmax|^(forward|\w+_gradient)_kernel",
     "batch norm": r"batch_?norm|bn_fw|bn_bw|bnorm",
     "optimiser": r"multi_tensor|foreach|optimizer|fused_sgd",
     "convolution": r"conv|fprop|dgrad|wgrad|implicit|cudnn",

@@ -15,11 +15,8 @@ class Step:
 
 
 STEPS = (
-    Step("correctness", 1, ("correctness", "kernels"), 90),
+    Step("correctness", 1, ("correctness",), 90),
     Step("tuning", 1, ("tuning",), 120),
-    # A variant with specialised warps that never ends would cost its own seconds, and nothing else.
-    Step("correctness of variants", 1, ("correctness", "variants"), 20),
-    Step("tuning of variants", 1, ("tuning", "--variants"), 35),
     Step("attention", 1, ("suite", "attention"), 110),
     Step("every map", 1, ("every_map",), 40),
     Step("memory checker", 1, ("memory_checker",), 60),

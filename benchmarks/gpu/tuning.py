@@ -11,7 +11,7 @@ import statistics
 import sys
 from collections.abc import Callable, Iterator
 from concurrent.futures import Future, ProcessPoolExecutor, wait
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass
 from multiprocessing import get_context
 from pathlib import Path
 from typing import Any, get_args
@@ -26,7 +26,7 @@ from botformer.atomic_write import write_json
 from botformer.attention.channels_last import empty_channels_last
 from botformer.attention.definition import attention_by_definition
 from botformer.attention.operation import average_cells
-from botformer.attention.triton_blocks import Blocks, Capability, Kernel, are_tiles, row_width, untuned_blocks
+from botformer.attention.triton_blocks import Blocks, Capability, Kernel, row_width, untuned_blocks
 from botformer.benchmark.comparison import device_is_lost
 from botformer.benchmark.receipt import write_receipt
 from botformer.benchmark.timing import take_turns
@@ -83,21 +83,15 @@ CASES = (
     *_cases("bfloat16", 64, (_MAPS[0], _MAPS[2], _MAPS[1])),
     *_cases("float32", 128, (_MAPS[2], _MAPS[1])),
 )
-# By whether variants are tuned.
-QUICK = {
-    False: (Case("float32", 16, 2, 4, (1,), heads=1), Case("float32", 16, 2, 4, (1,), pool=True, heads=1)),
-    True: (Case("float16", 64, 1, 64, (1,), heads=1),),
-}
+QUICK = (Case("float32", 16, 2, 4, (1,), heads=1), Case("float32", 16, 2, 4, (1,), pool=True, heads=1))
 
 
 def main() -> int:
-    parser = step_parser(__doc__)
-    parser.add_argument("--variants", action="store_true", help="of the forward kernel, after all other block sizes")
-    given = parser.parse_args()
+    given = step_parser(__doc__).parse_args()
     clock = Clock(given.seconds)
     tuner = Tuner(given.results, torch.device("cpu" if given.quick else "cuda"), given.quick)
-    cases = QUICK[given.variants] if given.quick else CASES
-    searches = [search for case in cases for search in searches_of(case, given.variants, given.quick)]
+    cases = QUICK if given.quick else CASES
+    searches = [search for case in cases for search in searches_of(case, given.quick)]
     due = [search for search in searches if not tuner.row(search)]
     with ProcessPoolExecutor(max(1, min(COMPILERS, cores() - 1)), get_context("spawn")) as pool:
         compiled = {} if given.quick else {search: compile_all(pool, search) for search in due}
@@ -118,24 +112,20 @@ class Search:
     case: Case
     kernel: Kernel
     candidates: tuple[Blocks, ...]
-    variants: bool
-    """Whether the candidates are variants of the kernel, to be faster than the best block sizes found before."""
 
     @property
     def labels(self) -> dict[str, Any]:
-        return self.case.labels | {"kernel": f"{self.kernel}, variants" if self.variants else self.kernel}
+        return self.case.labels | {"kernel": self.kernel}
 
 
-def searches_of(case: Case, variants: bool, quick: bool = False) -> list[Search]:
-    """The searches of a case; none where the kernels have no variants. A quick one tries one candidate."""
+def searches_of(case: Case, quick: bool = False) -> list[Search]:
+    """The searches of a case. A quick one tries one candidate."""
     row = 4 if case.dtype == "float32" else 2, row_width(case.dtype, case.head)
     searches = []
     for kernel in KERNELS:
         pooled = case.pool and kernel == "key_gradient"
-        of_kernel = POOLED_KEY_GRADIENT[row] if pooled else CANDIDATES[row][kernel]
-        found = tuple(blocks for blocks in of_kernel if are_tiles(blocks) != variants)
-        if found and not (variants and case.pool):
-            searches.append(Search(case, kernel, found[:1] if quick else found, variants))
+        found = POOLED_KEY_GRADIENT[row] if pooled else CANDIDATES[row][kernel]
+        searches.append(Search(case, kernel, found[:1] if quick else found))
     return searches
 
 
@@ -162,11 +152,10 @@ class Tuner:
         for search in searches:
             if clock.left < 0:
                 return
-            base = self._base(search)
-            wanted = [blocks for blocks in search.candidates if problems[0].accepts(blocks)]
+            base = untuned_blocks(search.kernel, self._capability(), case.dtype, case.head, case.pool)
             right = [
                 blocks
-                for blocks in dict.fromkeys((base, *wanted))
+                for blocks in dict.fromkeys((base, *search.candidates))
                 if self._is_right(search, blocks, problems[0], exact, plain)
             ]
             if base in right:
@@ -180,14 +169,6 @@ class Tuner:
     def row(self, search: Search) -> dict[str, Any] | None:
         """Of the receipt, None where the search is still to be done."""
         return next((row for row in self.rows if search.labels.items() <= row.items()), None)
-
-    def _base(self, search: Search) -> Blocks:
-        """What the candidates are compared with."""
-        case = search.case
-        found = self.row(Search(case, search.kernel, (), variants=False))
-        if search.variants and found and "problem" not in found:
-            return Blocks(*(found[field.name] for field in fields(Blocks)))
-        return untuned_blocks(search.kernel, self._capability(), case.dtype, case.head, case.pool)
 
     def _is_right(self, search: Search, blocks: Blocks, problem: "Problem", exact: "Results", plain: "Results") -> bool:
         if earlier := self._entry_of(search, blocks):
@@ -223,11 +204,10 @@ class Tuner:
         tried = [one for one in self.tried if search.labels.items() <= one.items()]
         figures = {"batch": problems[0].batch, "before_ms": round(base_ms, 4), "time / before": ratios[winner]}
         self._add_row(search, figures | asdict(winner) | {"tried": len(tried), "right": len(right)})
-        if winner != base or not search.variants:
-            self._store(search, winner)
+        self._store(search, winner)
 
     def _store(self, search: Search, winner: Blocks) -> None:
-        """Into the package's table. Beside a variant, which not every call can take, the best tiles stay."""
+        """Into the package's table."""
         key, case = "{}.{}".format(*self._capability()), search.case
         path = self.results / tables.TUNING_FILE.name
         entry = json.loads(path.read_text()).get(key, {}) if path.is_file() else {}
@@ -235,11 +215,7 @@ class Tuner:
             "kernel": search.kernel, "dtype": case.dtype, "head": row_width(case.dtype, case.head),
             "height": case.height, "width": case.width, "pool": case.pool,
         }  # fmt: skip
-        rows = [
-            row
-            for row in entry.get("rows", [])
-            if not (of_case.items() <= row.items() and (row["variant"] == "tiles") == are_tiles(winner))
-        ]
+        rows = [row for row in entry.get("rows", []) if not of_case.items() <= row.items()]
         measured = {"card": hardware()["gpu"], "torch": versions()["torch"], "triton": versions().get("triton")}
         rows.append(of_case | asdict(winner))
         tables.store(tables.TUNING_FILE, key, measured | {"rows": rows}, self.results)
@@ -256,8 +232,8 @@ class Tuner:
             "make gpu",
             self.rows,
             seed=0,
-            notes="time / before: the winner's time relative to the block sizes that were chosen without a GPU, for "
-            "variants relative to the best others; geometric mean over the batch sizes timed. tried: candidates; "
+            notes="time / before: the winner's time relative to the block sizes that were chosen without a GPU; "
+            "geometric mean over the batch sizes timed. tried: candidates; "
             "right: those within twice the rounding error of the plain form against float64. Only these were timed. "
             "before_ms: of one call at `batch`.",
         )
@@ -348,15 +324,6 @@ class Problem:
         """Into Triton's cache, without running anything."""
         self._launches({kernel: blocks})[1][KERNELS.index(kernel)].compile()
 
-    def accepts(self, blocks: Blocks) -> bool:
-        """Whether these inputs can run with such blocks."""
-        if are_tiles(blocks):
-            return True
-        from botformer.attention.triton_hopper import supports
-        from botformer.attention.triton_launch import capability_of
-
-        return supports(blocks, *self.maps, None, capability_of(self.maps[0].device))
-
     def _launches(self, blocks: dict[Kernel, Blocks]) -> tuple[list[Tensor], list[Any], Results, Tensor]:
         """(what the forward pass saves, launches in order: `KERNELS` and the tables', results to fill, table parts)."""
         from botformer.attention.triton_launch import backward_launches, capability_of, forward_launch
@@ -394,9 +361,7 @@ def compile_all(pool: ProcessPoolExecutor, search: Search) -> list[Future[None]]
 
 
 def compile_one(case: Case, kernel: Kernel, blocks: Blocks) -> None:
-    problem = Problem(case, 1, torch.device("cuda"))
-    if problem.accepts(blocks):
-        problem.compile(kernel, blocks)
+    Problem(case, 1, torch.device("cuda")).compile(kernel, blocks)
 
 
 def _figures(receipt: Path) -> list[dict[str, Any]]:

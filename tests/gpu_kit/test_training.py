@@ -14,7 +14,7 @@ import torch
 from safetensors.torch import load_file
 
 from benchmarks.gpu.data_packs import write_quick_packs
-from benchmarks.gpu.training import MORE_TO_DO, Calls, read_records
+from benchmarks.gpu.training import MORE_TO_DO, Calls, groups, read_records
 from benchmarks.gpu.training_table import RECEIPTS, RUNS, Job, Row, changed, full_recipe, jobs, quick_recipe
 from botformer.recipes import find_recipe
 from botformer.training.schedule import peak_learning_rate
@@ -124,13 +124,12 @@ def test_the_rows_scale_a_recipe_and_keep_its_rules() -> None:
         )
         assert recipe.run.precision == "bf16"
         assert row.receipt in RECEIPTS
-    cifar10 = full_recipe(RUNS[0])
+    cifar10 = next(full_recipe(row) for row in RUNS if row.receipt == "cifar10")
     assert peak_learning_rate(cifar10.optimizer, cifar10.run.batch_size) == 0.4  # 0.2 for 256, 512 images
     names = [job.name for job in jobs()]
-    assert names[:6] == [
-        "cifar10_botnet_s1_50_0", "cifar10_resnet50_0", "nuclei_resnet50_0", "nuclei_botnet50_0", "nuclei_resnet50_1",
-        "nuclei_botnet50_1",
-    ]  # fmt: skip
+    nuclei = [f"nuclei_{network}_{seed}" for seed in range(3) for network in ("resnet50", "botnet50")]
+    assert names[:8] == [*nuclei, "cifar10_botnet_s1_50_0", "cifar10_resnet50_0"]
+    assert [len(group) for group in groups(list(jobs()))] == [6, *[1] * 6], "nuclei share the GPU"
     assert len(set(names)) == len(names) == 12
     positions = [job.recipe.model.position for job in jobs(tuple(row.name for row in RUNS if "position" in row.name))]
     assert positions == ["relative", "none", "absolute", "position_only"]

@@ -47,7 +47,7 @@ def tuner(folder):
     return Tuner(folder, CPU, quick=True)
 
 
-SEARCHES = [Search(CASE, kernel, (FAST, WRONG, BROKEN, SLOW), variants=False) for kernel in tuning.KERNELS]
+SEARCHES = [Search(CASE, kernel, (FAST, WRONG, BROKEN, SLOW)) for kernel in tuning.KERNELS]
 
 
 def tune(folder, searches=SEARCHES):
@@ -99,25 +99,6 @@ def test_a_cuda_error_ends_the_process_and_is_remembered(kernels, tmp_path, monk
     assert end.value.code == 75
     (entry,) = tuner(tmp_path).tried
     assert "illegal memory access" in entry["problem"]
-
-
-def test_a_variant_is_compared_with_the_best_tiles_which_stay_in_the_table(kernels, tmp_path, monkeypatch):
-    tune(tmp_path)
-    variant = Blocks(16, 16, 4, 1, "map_rows")
-    monkeypatch.setattr(Problem, "accepts", lambda self, blocks: True)
-    monkeypatch.setattr(
-        tuning, "take_turns", lambda calls, *_: {name: [0.3 if one == variant else 0.5] for name, one in calls.items()}
-    )
-    row = tune(tmp_path, [Search(CASE, "forward", (variant,), variants=True)])[-1]
-    assert (row["kernel"], row["variant"], row["time / before"]) == ("forward, variants", "map_rows", 0.6)
-    table = json.loads((tmp_path / tables.TUNING_FILE.name).read_text())["9.0"]["rows"]
-    assert [one["variant"] for one in table if one["kernel"] == "forward"] == ["tiles", "map_rows"]
-
-
-def test_variants_are_searched_for_where_there_are_any_and_never_pooled():
-    of_case = {case: [search.kernel for search in tuning.searches_of(case, variants=True)] for case in tuning.CASES}
-    for case, found in of_case.items():
-        assert found == ([] if case.pool or case.dtype == "float32" else ["forward"])
 
 
 @pytest.mark.parametrize("pool", [False, True])

@@ -3,7 +3,6 @@
 import json
 import logging
 import math
-from collections.abc import Callable
 from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
@@ -12,8 +11,6 @@ from typing import Any, Literal
 logger = logging.getLogger(__name__)
 
 Kernel = Literal["forward", "query_gradient", "key_gradient"]
-Variant = Literal["tiles", "map_rows", "specialized"]
-"""Of the forward kernel: the one for all maps, or `triton_hopper`'s, without or with specialized warps."""
 Capability = tuple[int, int]
 """The compute capability of a GPU: (major, minor)."""
 
@@ -29,7 +26,6 @@ class Blocks:
     keys: int
     warps: int
     stages: int
-    variant: Variant = "tiles"
 
 
 # (row of the capability, bytes per number, widest head of the row): forward, gradient of the queries, gradients of
@@ -69,11 +65,6 @@ TUNING_FILE = Path(__file__).with_name("triton_tuning.json")
 _announced: set[Capability] = set()
 
 
-def are_tiles(blocks: Blocks) -> bool:
-    """Whether they are for the kernels that run every call."""
-    return blocks.variant == "tiles"
-
-
 def find_blocks(
     kernel: Kernel,
     capability: Capability,
@@ -81,7 +72,6 @@ def find_blocks(
     head: int,
     size: tuple[int, int],
     pool: bool = False,
-    accepts: Callable[[Blocks], bool] = are_tiles,
 ) -> Blocks:
     """The measured block sizes for the map that is nearest in number of positions, else those of `untuned_blocks`.
 
@@ -90,7 +80,6 @@ def find_blocks(
         head: the width of queries, keys and values, the largest of them.
         size: (H, W) of the map.
         pool: whether the result is pooled inside the kernel.
-        accepts: whether the call at hand can run with such blocks; measured ones that it cannot are passed over.
     """
     rows = _tuned_rows(TUNING_FILE, capability)
     if rows is None and capability not in _announced:
@@ -100,27 +89,26 @@ def find_blocks(
             "`make gpu` in a clone of the repository measures them",
             *capability,
         )
-    measured = _nearest_first(TUNING_FILE, kernel, capability, dtype, row_width(dtype, head), size, pool)
-    return next(filter(accepts, measured), None) or untuned_blocks(kernel, capability, dtype, head, pool)
+    measured = _measured_blocks(TUNING_FILE, kernel, capability, dtype, row_width(dtype, head), size, pool)
+    return measured or untuned_blocks(kernel, capability, dtype, head, pool)
 
 
 @lru_cache(maxsize=1024)  # this is asked at every launch
-def _nearest_first(
+def _measured_blocks(
     file: Path, kernel: Kernel, capability: Capability, dtype: str, row: int, size: tuple[int, int], pool: bool
-) -> tuple[Blocks, ...]:
-    """The measured block sizes of a row, those of the nearest map first."""
+) -> Blocks | None:
+    """The measured block sizes of a row for the nearest map."""
     fitting = [
         one
         for one in _tuned_rows(file, capability) or ()
         if (one["kernel"], one["dtype"], one["head"], one["pool"]) == (kernel, dtype, row, pool)
     ]
 
-    def distance(one: dict[str, Any]) -> tuple[bool, float, bool]:
+    def distance(one: dict[str, Any]) -> tuple[bool, float]:
         other = one["height"], one["width"]
-        # A map may have a row of "tiles" besides, for calls that the faster variant does not accept.
-        return other != size, abs(math.log(math.prod(other) / math.prod(size))), are_tiles(_blocks_of(one))
+        return other != size, abs(math.log(math.prod(other) / math.prod(size)))
 
-    return tuple(_blocks_of(one) for one in sorted(fitting, key=distance))
+    return _blocks_of(min(fitting, key=distance)) if fitting else None
 
 
 def untuned_blocks(kernel: Kernel, capability: Capability, dtype: str, head: int, pool: bool = False) -> Blocks:
@@ -134,7 +122,7 @@ def untuned_blocks(kernel: Kernel, capability: Capability, dtype: str, head: int
 
 
 def _blocks_of(row: dict[str, Any]) -> Blocks:
-    return Blocks(row["queries"], row["keys"], row["warps"], row["stages"], row.get("variant", "tiles"))
+    return Blocks(row["queries"], row["keys"], row["warps"], row["stages"])
 
 
 def row_width(dtype: str, head: int) -> int:

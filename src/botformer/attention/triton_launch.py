@@ -4,20 +4,17 @@ Notation as in `triton_kernels`. A `Launch` is plain data until it is called, so
 run, for a GPU that is not there.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from contextlib import nullcontext
-from contextvars import copy_context
 from dataclasses import dataclass
 from functools import lru_cache
 from typing import Any
 
 import torch
-import triton
 from torch import Tensor
 
-from botformer.attention import triton_hopper as hopper
 from botformer.attention import triton_kernels as kernels
-from botformer.attention.triton_blocks import Blocks, Capability, Kernel, are_tiles, find_blocks
+from botformer.attention.triton_blocks import Blocks, Capability, Kernel, find_blocks
 
 TABLE_SPLITS = 64  # partial sums of the tables' gradients: enough programs to fill a GPU, in constant memory
 
@@ -30,8 +27,6 @@ class Launch:
     grid: tuple[int, ...]
     arguments: Mapping[str, Any]
     blocks: Blocks
-    before: "Launch | None" = None
-    """Runs first: what this one reads."""
 
     @property
     def options(self) -> dict[str, Any]:
@@ -39,29 +34,13 @@ class Launch:
         return dict(num_warps=self.blocks.warps, num_stages=self.blocks.stages, enable_fp_fusion=True)
 
     def __call__(self) -> None:
-        if self.before is not None:
-            self.before()
-        if are_tiles(self.blocks):
-            self._run()
-        else:
-            copy_context().run(self._run_with_allocator)  # Triton's allocator is set for this launch only
-
-    def compile(self) -> None:
-        """Into Triton's cache, without running anything."""
-        if self.before is not None:
-            self.before.compile()
-        self.function.warmup(**self.arguments, **self.options, grid=self.grid)
-
-    def _run(self) -> None:
         device = self.arguments["q"].device
         with torch.cuda.device(device) if device.type == "cuda" else nullcontext():
             self.function[self.grid](**self.arguments, **self.options)
 
-    def _run_with_allocator(self) -> None:
-        """Kernels that describe their tensors themselves need a little memory for it."""
-        device = self.arguments["q"].device
-        triton.set_allocator(lambda size, alignment, stream: torch.empty(size, dtype=torch.uint8, device=device))
-        self._run()
+    def compile(self) -> None:
+        """Into Triton's cache, without running anything."""
+        self.function.warmup(**self.arguments, **self.options, grid=self.grid)
 
 
 def forward_launch(
@@ -83,17 +62,7 @@ def forward_launch(
     With `pooled`, (B, N, H/2, W/2, DV) stored likewise, it fills that too, and `out` may be None."""
     B, N, H, W, _ = q.shape
     pool = pooled is not None
-
-    def accepts(blocks: Blocks) -> bool:
-        if are_tiles(blocks):
-            return True
-        return not pool and hopper.supports(blocks, q, k, v, padding_mask, capability)
-
-    blocks = blocks or _blocks("forward", q, v, capability, pool, accepts)
-    if not are_tiles(blocks):
-        assert out is not None
-        assert accepts(blocks), f"{blocks} for a map of {H}x{W}: triton_hopper.supports says which"
-        return _map_rows_launch(q, k, v, rel_height, rel_width, out, largest, normalizer, blocks)
+    blocks = blocks or _blocks("forward", q, v, capability, pool)
     arguments = {
         **dict(q=q, k=k, v=v, rel_height=rel_height, rel_width=rel_width, padding_mask=_bytes(padding_mask)),
         **dict(out=out, pooled=pooled, largest_logit=largest, normalizer=normalizer),
@@ -104,36 +73,6 @@ def forward_launch(
     }
     grid = (_parts(H * W, blocks.queries) * B * N,)
     return Launch(kernels.forward_kernel, grid, arguments, blocks)
-
-
-def _map_rows_launch(
-    q: Tensor,
-    k: Tensor,
-    v: Tensor,
-    rel_height: Tensor,
-    rel_width: Tensor,
-    out: Tensor,
-    largest: Tensor,
-    normalizer: Tensor,
-    blocks: Blocks,
-) -> Launch:
-    B, N, H, W, D = q.shape
-    terms = dict(row_terms=q.new_empty(B, N, H, H * W), column_terms=q.new_empty(B, N, H * W, W))
-    table_blocks = Blocks(64, _table_block(q), 4, 3)
-    before = Launch(
-        hopper.position_terms_kernel,
-        (_parts(H * W, table_blocks.queries) * B * N,),
-        {
-            **dict(q=q, rel_height=rel_height, rel_width=rel_width, N=N, H=H, W=W),
-            **terms,
-            **_strides(q=q),
-            **dict(D=D, BLOCK_D=D, BLOCK_M=table_blocks.queries, BLOCK_L=table_blocks.keys, PRECISION=_precision(q)),
-        },
-        table_blocks,
-    )
-    arguments = hopper.arguments(q, k, v, blocks) | terms | dict(out=out, largest_logit=largest, normalizer=normalizer)
-    grid = (_parts(H * W, blocks.queries) * B * N,)
-    return Launch(hopper.map_rows_kernel, grid, arguments, blocks, before)
 
 
 def backward_launches(
@@ -235,17 +174,10 @@ def capability_of(device: torch.device) -> Capability:
     return torch.cuda.get_device_capability(device) if device.type == "cuda" else (9, 0)
 
 
-def _blocks(
-    kernel: Kernel,
-    q: Tensor,
-    v: Tensor,
-    capability: Capability,
-    pool: bool,
-    accepts: Callable[[Blocks], bool] = are_tiles,
-) -> Blocks:
+def _blocks(kernel: Kernel, q: Tensor, v: Tensor, capability: Capability, pool: bool) -> Blocks:
     H, W, D = q.shape[2:]
     dtype = str(q.dtype).removeprefix("torch.")
-    return find_blocks(kernel, capability, dtype, max(D, v.shape[-1]), (H, W), pool, accepts)
+    return find_blocks(kernel, capability, dtype, max(D, v.shape[-1]), (H, W), pool)
 
 
 def _table_block(q: Tensor) -> int:
