@@ -250,7 +250,7 @@ def test_on_real_annotations_the_numbers_are_pycocotools(real_data, archive, fil
 
 
 IDS = {
-    "beyond the integers of doubles": lambda number: 2**53 + number,
+    "beyond the integers of doubles": lambda number: 2**60 + number,
     "beyond 64 bits": lambda number: 10**30 + number,
     "negative": lambda number: number - 500,
     "names": lambda number: f"scan {number:04d}",
