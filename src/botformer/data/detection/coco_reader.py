@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from botformer.data.detection.coco_shapes import BadRecord, NothingThere, integer, read_shape
+from botformer.data.detection.coco_shapes import BadRecord, NothingThere, id_text, integer, read_shape
 from botformer.data.detection.dataset import Annotation, Category, DetectionDataset, ImageRecord, Problem, make_dataset
 from botformer.data.detection.image_paths import find_images
 from botformer.data.detection.keypoints import NO_KEYPOINTS, KeypointLayout, keypoint_layout, read_keypoints
@@ -78,7 +78,7 @@ def coco_dataset(
     bad, dropped, mended = list(known_bad), [], []
     for record in data["annotations"]:
         known = record if isinstance(record, dict) else {}
-        key = _key(known.get("image_id"))
+        key = id_text(known.get("image_id"))
         if key in without_size:
             lost[key] += 1
             continue
@@ -201,12 +201,12 @@ def _images(
     images: dict[str, ImageRecord] = {}
     without_size: dict[str, tuple[ImageRecord, str]] = {}
     looked_up: list[str] = []
-    _demand_unique(filter(None, (_key(_value(record, "id")) for record in records)), f"{where}: image id")
+    _demand_unique(filter(None, (id_text(_value(record, "id")) for record in records)), f"{where}: image id")
     for place, record in enumerate(records):
         missing = [key for key in _OF_IMAGES[:2] if not isinstance(record, dict) or key not in record]
         if missing:
             raise InputError(f"{where}: images[{place}] lacks {', '.join(map(repr, missing))}")
-        key = _key(record["id"])
+        key = id_text(record["id"])
         if not key or not isinstance(record["file_name"], str):
             found = {key: record[key] for key in _OF_IMAGES[:2]}
             raise InputError(
@@ -242,14 +242,6 @@ def _value(record: Any, key: str) -> Any:
     return record.get(key) if isinstance(record, dict) else None
 
 
-def _key(value: Any) -> str:
-    """Of an id: its text, so that 7, 7.0 and "7" are one; empty where it is none."""
-    if isinstance(value, str):
-        return value
-    number = integer(value)
-    return "" if number is None else str(number)
-
-
 def _demand_unique(ids: Iterable[str], what: str) -> None:
     for value, count in Counter(ids).items():
         if count > 1:
@@ -268,11 +260,13 @@ def _annotation(
     """The object, and what was left out of it, if anything. Raises BadRecord or NothingThere."""
     image_id, category = (record.get(key) for key in ("image_id", "category_id"))
     if image is None:
-        what = f"there is no image {image_id}" if _key(image_id) else f"image_id is {image_id!r}, not that of an image"
+        what = (
+            f"there is no image {image_id}" if id_text(image_id) else f"image_id is {image_id!r}, not that of an image"
+        )
         raise BadRecord(what)
     if integer(category) is None:
         raise BadRecord(f"category_id is {category!r}, not an integer")
-    label = label_of.get(_key(integer(category)))
+    label = label_of.get(id_text(integer(category)))
     if label is None:
         raise BadRecord(f"category {category} is not in the list of categories")
     crowd = record.get("iscrowd")

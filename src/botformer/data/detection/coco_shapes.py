@@ -84,6 +84,14 @@ def integer(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def id_text(value: Any) -> str:
+    """Of an id, so that 7, 7.0 and "7" are one; empty where it is none."""
+    if isinstance(value, str):
+        return value
+    read = integer(value)
+    return "" if read is None else str(read)
+
+
 def _box(value: Any) -> Box:
     sides = list(map(number, value)) if isinstance(value, list) else []
     if len(sides) != 4 or None in sides:

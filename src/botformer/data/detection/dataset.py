@@ -94,9 +94,8 @@ class DetectionDataset:
     records: bytes
     starts: np.ndarray
     """int64 (images + 1,): where each record starts, and the end."""
-    object_sides: np.ndarray
-    """float32 (objects,): the shorter side of each object's box as a fraction of its image's longer side. Times the
-    side of a canvas that the image just fits, it is what a detector sees."""
+    object_sizes: np.ndarray
+    """float32 (objects, 2) in pixels: the shorter side of each object's box, and the longer side of its image."""
     layout: KeypointLayout = NO_KEYPOINTS
     """The key points of every object; empty where there are none, or where they were not read."""
 
@@ -158,11 +157,11 @@ def make_dataset(
         tuple(problems),
         b"".join(packed),
         np.cumsum([0, *map(len, packed)]),
-        np.array([_side(image, found) for image, found in objects], dtype=np.float32),
+        np.array([_size(image, found) for image, found in objects], dtype=np.float32).reshape(-1, 2),
         layout,
     )
 
 
-def _side(image: ImageRecord, annotation: Annotation) -> float:
+def _size(image: ImageRecord, annotation: Annotation) -> tuple[float, float]:
     x1, y1, x2, y2 = annotation.box_xyxy
-    return min(x2 - x1, y2 - y1) / max(image.width, image.height)
+    return min(x2 - x1, y2 - y1), max(image.width, image.height)

@@ -85,7 +85,7 @@ def match_endings(names: Sequence[str], files: Sequence[str], folder: Path, wher
     return _without_rivals(agreeing, folder, where)
 
 
-def _without_rivals(agreeing: Mapping[str, tuple[int, str]], folder: Path, where: str) -> dict[str, str]:
+def _without_rivals(agreeing: Mapping[str, tuple[float, str]], folder: Path, where: str) -> dict[str, str]:
     """Of several names for one file the one that agrees longest; the others' files are not there."""
     names_of: dict[str, list[str]] = defaultdict(list)
     for name, (_, file) in agreeing.items():
