@@ -68,11 +68,7 @@ def image_ids(files: Sequence[Path], categories: Sequence[tuple[int, str]], anno
 
 
 def _records_of(files: Sequence[Path], records: Sequence[Any], annotations: Path) -> list[dict[str, Any]]:
-    known = {
-        record["file_name"]: record
-        for record in records
-        if isinstance(record, dict) and isinstance(record.get("file_name"), str) and id_text(record.get("id"))
-    }
+    known = {record["file_name"]: record for record in records}
     matches = {file: _longest_match(file, known) for file in files}
     unknown = [file for file, match in matches.items() if match is None]
     if unknown:

@@ -51,10 +51,12 @@ def open_coco(annotations: Path, folder: Path, max_bad_records: int = 20, keypoi
 
 
 def read_coco(annotations: Path) -> dict[str, Any]:
-    """What an annotation file in COCO's layout holds, with lists `images`, `annotations` and `categories`. Raises
-    InputError."""
+    """What an annotation file in COCO's layout holds, with lists `images`, each with an id and a file name,
+    `annotations` and `categories`. Raises InputError."""
     data = _read_json(annotations)
     _demand_lists(data, str(annotations))
+    for place, record in enumerate(data["images"]):
+        _demand_id_and_name(record, f"{annotations}: images[{place}]")
     return data
 
 
@@ -201,18 +203,9 @@ def _images(
     images: dict[str, ImageRecord] = {}
     without_size: dict[str, tuple[ImageRecord, str]] = {}
     looked_up: list[str] = []
-    _demand_unique(filter(None, (id_text(_value(record, "id")) for record in records)), f"{where}: image id")
     for place, record in enumerate(records):
-        missing = [key for key in _OF_IMAGES[:2] if not isinstance(record, dict) or key not in record]
-        if missing:
-            raise InputError(f"{where}: images[{place}] lacks {', '.join(map(repr, missing))}")
+        _demand_id_and_name(record, f"{where}: images[{place}]")
         key = id_text(record["id"])
-        if not key or not isinstance(record["file_name"], str):
-            found = {key: record[key] for key in _OF_IMAGES[:2]}
-            raise InputError(
-                f"{where}: images[{place}] must have an 'id', an integer or a name, and a 'file_name', got "
-                f"{str(found)[:200]}"
-            )
         image_id = record["id"] if isinstance(record["id"], str) else int(record["id"])
         more = {key: value for key, value in record.items() if key not in _OF_IMAGES and isinstance(value, _SIMPLE)}
         image = ImageRecord(image_id, record["file_name"], 0, 0, (), more)
@@ -227,6 +220,7 @@ def _images(
                 continue
             looked_up.append(f"{image.file}: {why}; it has {width}x{height} pixels")
         images[key] = replace(image, width=width, height=height)
+    _demand_unique((id_text(record["id"]) for record in records), f"{where}: image id")
     if looked_up:
         log.warning(
             "%s: %d images without a size that makes sense; it was read from the images themselves:\n%s",
@@ -238,8 +232,13 @@ def _images(
 _SIMPLE = (str, int, float)
 
 
-def _value(record: Any, key: str) -> Any:
-    return record.get(key) if isinstance(record, dict) else None
+def _demand_id_and_name(record: Any, where: str) -> None:
+    missing = [key for key in _OF_IMAGES[:2] if not isinstance(record, dict) or key not in record]
+    if missing:
+        raise InputError(f"{where} lacks {', '.join(map(repr, missing))}")
+    if not id_text(record["id"]) or not isinstance(record["file_name"], str):
+        found = {key: record[key] for key in _OF_IMAGES[:2]}
+        raise InputError(f"{where} must have an 'id', an integer or a name, and a 'file_name', got {str(found)[:200]}")
 
 
 def _demand_unique(ids: Iterable[str], what: str) -> None:

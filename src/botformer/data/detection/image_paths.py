@@ -26,21 +26,16 @@ _OF_SYSTEMS = ("@eaDir", "__MACOSX")
 """Folders with thumbnails and the like beside the images, under the same names."""
 
 
-def find_images(records: Sequence[Any], folder: Path, where: str) -> list[Any]:
+def find_images(records: Sequence[dict[str, Any]], folder: Path, where: str) -> list[dict[str, Any]]:
     """COCO's `images` with `file_name` as the path below `folder`, with slashes, where there is such a file.
 
-    What is not there keeps its name, and so does what is no record; both are judged later. What was found under another
-    path than the one written is said once, in the log.
+    What is not there keeps its name. What was found under another path than the one written is said once, in the log.
 
     Raises:
         InputError: a name that may mean several files, or two names that mean one.
     """
-    names = [record["file_name"] for record in records if _has_name(record)]
-    found = find_files(names, folder, where)
-    return [
-        record | {"file_name": found.get(record["file_name"], record["file_name"])} if _has_name(record) else record
-        for record in records
-    ]
+    found = find_files([record["file_name"] for record in records], folder, where)
+    return [record | {"file_name": found.get(record["file_name"], record["file_name"])} for record in records]
 
 
 def find_files(names: Sequence[str], folder: Path, where: str) -> dict[str, str]:
@@ -152,7 +147,3 @@ def _agreement(written: list[str], root: list[str], below: list[str]) -> float:
     if same < min(len(written), len(below)):
         return 0
     return same + (0.5 if written[-1] == below[-1] else 0)
-
-
-def _has_name(record: Any) -> bool:
-    return isinstance(record, dict) and isinstance(record.get("file_name"), str)
