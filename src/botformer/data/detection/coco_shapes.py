@@ -153,9 +153,19 @@ def _polygons(value: list[Any], depth: int = 1) -> Iterator[list[float] | None]:
 
 
 def _polygon(sides: list[Any]) -> list[float] | None:
+    if _are_numbers(sides):
+        return sides if len(sides) >= 6 and len(sides) % 2 == 0 else None
     read = list(map(number, sides))
     good = [side for side in read if side is not None]
     return good if len(good) == len(read) >= 6 and len(read) % 2 == 0 else None
+
+
+def _are_numbers(sides: list[Any]) -> bool:
+    """As `number` would say of each, for the most usual case, ten times as fast: a large file has tens of millions."""
+    if not set(map(type, sides)) <= {int, float} or not -1e12 < min(sides) <= max(sides) < 1e12:
+        return False
+    total = sum(sides)
+    return total == total  # NaN is not
 
 
 def _runs(value: dict[str, Any], width: int, height: int) -> dict[str, Any]:
