@@ -99,7 +99,7 @@ BROKEN = {
     "truncated": (lambda text: text[: len(text) // 2], "ends in the middle; copy or download it again"),
     "empty": (lambda text: "", "is empty; copy or download it again"),
     "lacks a key": (lambda text: text.replace('"annotations"', '"objects"'), "has no 'annotations'; an annotation"),
-    "lacks a size": (lambda text: text.replace('"height"', '"h"'), "images[0] lacks 'height'"),
+    "lacks a name": (lambda text: text.replace('"file_name"', '"file"'), "lacks 'file_name'"),
     "results": (lambda text: "[]", "holds a list, not an object with 'images', 'annotations' and 'categories'"),
 }
 
@@ -123,13 +123,13 @@ def spoil(data, split):
     """Eight records and two images that are wrong, each in another way."""
     good = json.loads(file_of(data, split).read_text())["annotations"]
     bad = [
-        nucleus(101, 1, bbox=[1, 2, float("nan"), 4]),
+        nucleus(101, 1, bbox=[1, 2, float("nan"), 4], segmentation=None),
         nucleus(102, 1, category_id=55),
         nucleus(103, 99),
         nucleus(104, 1, segmentation=[[1, 2, 3, 4]]),
         nucleus(105, 1, segmentation=compressed(disc(40, 30, 15, 20, 8))),
-        nucleus(106, 1, bbox=[100, 2, 5, 5]),
-        nucleus(107, 1, bbox=[5, 5, 0, 5]),
+        nucleus(106, 1, bbox=[100, 2, 5, 5], segmentation=None),
+        nucleus(107, 1, bbox=[5, 5, 0, 5], segmentation=None),
     ]
     rewrite(file_of(data, split), annotations=[*good, *bad])
     (data / split / "2.png").unlink()
@@ -137,12 +137,13 @@ def spoil(data, split):
 
 
 TOLD = (
-    "5 annotations skipped that make no sense:",
+    "3 annotations skipped that make no sense:",
+    "2 annotations of which a part is left out or replaced:",
     "image 1 (1.png), annotation 101: bbox is [1, 2, nan, 4], not four finite numbers",
     "image 1 (1.png), annotation 102: category 55 is not in the list of categories",
     "image 99, annotation 103: there is no image 99",
-    "image 1 (1.png), annotation 104: segmentation has no polygon: each is a list",
-    "image 1 (1.png), annotation 105: run lengths of size [40, 30] do not fit the image: [30, 40] was expected",
+    "image 1 (1.png), annotation 104: shape left out: segmentation has no polygon, a list x, y, x, y, ...",
+    "image 1 (1.png), annotation 105: shape left out: run lengths of size [40, 30] do not fit the image: [30, 40]",
     "2 annotations dropped that have no area inside their image:",
     "annotation 106: box [100.0, 2.0, 5.0, 5.0] lies outside the image of 40x30 pixels",
     "annotation 107: box [5.0, 5.0, 0.0, 5.0] has no area",
@@ -157,27 +158,48 @@ def test_training_skips_a_few_bad_records_and_says_which(data, train):
     assert status == 0
     for words in TOLD:
         assert words in seen
-    assert f"{file_of(data)}: 6 objects of 3 categories in 6 images" in seen
+    assert f"{file_of(data)}: 8 objects of 3 categories in 6 images" in seen
 
 
 def test_evaluation_skips_a_few_bad_records_and_says_which(data, network, tell, tmp_path):
     spoil(data, "val")
     status, seen = tell("evaluate", network, "--data", data, "--workers=0")
     assert status == 0
-    for words in (*TOLD, "2 images were left out", "7 annotations were left out"):
+    for words in (
+        *TOLD,
+        "2 images were left out",
+        "7 annotations were left out",
+        "7 of the 10 objects of the data are not in these numbers: 5 could not be used, 2 lie in images that could not",
+        "2 objects have no mask: in the mask numbers they count neither way",
+    ):
         assert words in seen
-    skipped = json.loads((tmp_path / "out" / "metrics.json").read_text())["skipped"]
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert metrics["not_measured"] == {
+        "objects": 7,
+        "of_objects": 10,
+        "annotations_left_out": 5,
+        "objects_in_unreadable_images": 2,
+        "objects_without_mask": 2,
+    }
+    skipped = metrics["skipped"]
     assert sorted(skipped["images"]) == ["2.png", "3.png"]
-    assert [problem["annotation_id"] for problem in skipped["annotations"]] == [101, 102, 103, 104, 105, 106, 107]
+    assert [problem["annotation_id"] for problem in skipped["annotations"]] == [101, 102, 103, 106, 107, 104, 105]
 
 
-def test_too_many_bad_records_and_images_stop(data, train):
+def test_too_many_bad_records_and_images_stop(data, train, tmp_path):
     good = [nucleus(n, n) for n in range(1, 7)]
     rewrite(file_of(data), annotations=good + [nucleus(n, 99) for n in range(100, 121)])
     status, seen = train(data)
     assert status == 2
-    assert "21 annotations make no sense, 20 are tolerated: image 99, annotation 100: there is no image 99" in seen
-    assert "and 11 more Mend or remove them" in seen
+    assert (
+        "21 annotations make no sense, 20 are tolerated (max_bad_records): image 99, annotation 100: there is no"
+        in seen
+    )
+    assert "and 11 more Mend or remove them, or tolerate more" in seen
+    status, seen = train(data, "--images.max-bad-records=21")
+    assert status == 0
+    assert "21 annotations skipped that make no sense" in seen
+    shutil.rmtree(tmp_path / "out")
     rewrite(file_of(data), annotations=good)
     for name in ("2.png", "3.png"):
         (data / "train" / name).write_bytes(b"none")
@@ -230,7 +252,12 @@ LACKING = {
     ),
     "crowds alone": (
         lambda data: rewrite(file_of(data), annotations=[nucleus(1, 1, iscrowd=1)]),
-        "instances_train.json has no objects to learn from",
+        "instances_train.json has no objects to learn from: the 1 annotations that can be read are all crowds "
+        "(iscrowd: 1), which are background in training",
+    ),
+    "crowds alone to measure by": (
+        lambda data: rewrite(file_of(data, "val"), annotations=[nucleus(1, 1, iscrowd=1)]),
+        "set their iscrowd to 0, or export them as polygons",
     ),
     "nothing to measure by": (
         lambda data: rewrite(file_of(data, "val"), annotations=[]),
@@ -250,8 +277,8 @@ LACKING = {
         "none of the 3 objects of {val} has a shape (segmentation), only boxes",
     ),
     "other categories": (
-        lambda data: rewrite(file_of(data, "val"), categories=CATEGORIES[1:], annotations=[]),
-        "must have the same categories, names and ids; only in the first: toothbrush (90); only in the second: none",
+        lambda data: rewrite(file_of(data, "val"), categories=[*CATEGORIES[1:], {"id": 90, "name": "comb"}]),
+        "each of the latter must be one of the former, by its name where that is unique, else by id and name",
     ),
 }
 

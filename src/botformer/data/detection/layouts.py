@@ -1,10 +1,12 @@
 """Where annotated images lie: COCO's layouts and YOLO folders."""
 
 import re
+from dataclasses import replace
 from pathlib import Path
 
 from botformer.data.detection.coco_reader import open_coco
 from botformer.data.detection.dataset import DetectionDataset
+from botformer.data.detection.match_categories import match_categories
 from botformer.data.detection.yolo_reader import open_yolo
 from botformer.errors import InputError
 from botformer.text import and_more
@@ -24,8 +26,11 @@ _LOOKED_FOR = 20
 """Images of a split; if none of them is there, their folder is the wrong one."""
 
 
-def open_detection_datasets(data: str, keypoints: bool = False) -> tuple[DetectionDataset, DetectionDataset]:
-    """The images to train on and those to validate on, with the same categories. `LAYOUTS` says what `data` may be.
+def open_detection_datasets(
+    data: str, keypoints: bool = False, max_bad_records: int = 20
+) -> tuple[DetectionDataset, DetectionDataset]:
+    """The images to train on and those to validate on, with the categories of the former. `LAYOUTS` says what `data`
+    may be, `coco_reader.open_coco` what a bad record is.
 
     With `keypoints`, key points are read too, from person_keypoints_*.json where there is such a file; other detectors
     prefer instances_*.json.
@@ -33,15 +38,9 @@ def open_detection_datasets(data: str, keypoints: bool = False) -> tuple[Detecti
     Raises InputError where the layout is none of these, a split is missing, or the two disagree on the categories or
     the key points.
     """
-    train = open_detection_dataset(data, "train", keypoints)
-    validation = open_detection_dataset(data, "validation", keypoints)
-    if train.categories != validation.categories:
-        only_train = [f"{c.name} ({c.id})" for c in train.categories if c not in validation.categories]
-        only_validation = [f"{c.name} ({c.id})" for c in validation.categories if c not in train.categories]
-        raise InputError(
-            f"{train.where} and {validation.where} must have the same categories, names and ids; only in the first: "
-            f"{', '.join(only_train) or 'none'}; only in the second: {', '.join(only_validation) or 'none'}"
-        )
+    train = open_detection_dataset(data, "train", keypoints, max_bad_records)
+    validation = open_detection_dataset(data, "validation", keypoints, max_bad_records)
+    validation = replace(match_categories(validation, train.categories, train.where), categories=train.categories)
     if train.keypoint_names != validation.keypoint_names:
         raise InputError(
             f"{train.where} and {validation.where} must have the same key points in the same order; the first has "
@@ -50,14 +49,16 @@ def open_detection_datasets(data: str, keypoints: bool = False) -> tuple[Detecti
     return train, validation
 
 
-def open_detection_dataset(data: str, split: str, keypoints: bool = False) -> DetectionDataset:
+def open_detection_dataset(
+    data: str, split: str, keypoints: bool = False, max_bad_records: int = 20
+) -> DetectionDataset:
     """One split: "train", "validation", or any other by its name, such as "test" or "val2017". As above."""
     root = Path(data).expanduser()
     if root.is_file():
         raise InputError(f"{root} is a file, not the folder of a data set; {LAYOUTS}")
     if not root.is_dir():
         raise InputError(f"data folder {root} does not exist; {LAYOUTS}")
-    dataset = _open(root, split, keypoints)
+    dataset = _open(root, split, keypoints, max_bad_records)
     if not len(dataset):
         raise InputError(
             f"{dataset.where} has no images ({len(dataset.problems)} records left out); expected at least one"
@@ -84,14 +85,14 @@ def has_keypoints(dataset: DetectionDataset) -> bool:
     return any(found.num_keypoints and not found.crowd for each in images for found in each.annotations)
 
 
-def _open(root: Path, split: str, keypoints: bool) -> DetectionDataset:
+def _open(root: Path, split: str, keypoints: bool, max_bad_records: int) -> DetectionDataset:
     yolo = next((root / name for name in ("data.yaml", "data.yml") if (root / name).is_file()), None)
     if yolo is not None:
-        return open_yolo(yolo, split)
+        return open_yolo(yolo, split, max_bad_records)
     for name in _NAMES.get(split, (split,)):
         beside = root / name / "_annotations.coco.json"
         if beside.is_file():
-            return open_coco(beside, beside.parent, keypoints=keypoints)
+            return open_coco(beside, beside.parent, max_bad_records, keypoints)
         files = _annotation_files(root / "annotations", name, keypoints)
         if len(files) > 1:
             raise InputError(
@@ -99,7 +100,7 @@ def _open(root: Path, split: str, keypoints: bool) -> DetectionDataset:
                 "Leave only one there"
             )
         if files:
-            return open_coco(files[0], _images_of(files[0], root), keypoints=keypoints)
+            return open_coco(files[0], _images_of(files[0], root), max_bad_records, keypoints)
     annotated = _annotations_in(root)
     hint = (
         f"The annotations there: {and_more(annotated, 10)}; rename a file, or move some of its images to one for this "
