@@ -1,6 +1,7 @@
 """The attention operation as pure functions on tensors; no modules, no parameters."""
 
-from botformer.attention.operation import average_cells, relative_attention_2d
+from botformer.attention.definition import average_cells
+from botformer.attention.operation import relative_attention_2d
 from botformer.attention.position_tables import TablePolicy, resize_absolute_table, resize_table
 from botformer.attention.sdpa import attention_of_query, dot_attention, relative_parts
 

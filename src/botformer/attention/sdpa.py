@@ -15,6 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from botformer.attention.definition import by_offset
+from botformer.attention.higher_derivatives import transformed, twice_differentiable
 
 
 def sdpa_attention(
@@ -63,8 +64,16 @@ def dot_attention(
     value = padded_to(width, v.flatten(2, 3))
     if value.stride(-1) != 1:  # a view of an NCHW map that needed no padding
         value = value.contiguous()
-    out = F.scaled_dot_product_attention(padded_to(width, query), padded_to(width, key), value, scale=1.0)
+    operands = padded_to(width, query), padded_to(width, key), value
+    if transformed(*operands):
+        out = _plain_attention(*operands)
+    else:
+        out = twice_differentiable(F.scaled_dot_product_attention(*operands, scale=1.0), _plain_attention, operands)
     return without_keyless(out[..., :Dv].unflatten(2, (H, W)), padding_mask)
+
+
+def _plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return (query @ key.mT).softmax(-1) @ value
 
 
 def joined(

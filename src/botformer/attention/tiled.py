@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from botformer.attention.channels_last import empty_channels_last
+from botformer.attention.definition import attention_by_definition, average_cells
+from botformer.attention.higher_derivatives import beyond_first_order, gradients_of
 from botformer.attention.products import product
 
 TILE_LOGITS = 2**20  # 4 MiB of float32
@@ -92,6 +94,14 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+    if beyond_first_order(d_out):
+        *inputs, padding_mask = ctx.saved_tensors
+
+        def formula(*inputs: Tensor) -> Tensor:
+            out = attention_by_definition(*inputs, padding_mask)
+            return average_cells(out) if ctx.pool else out
+
+        return *gradients_of(formula, inputs, d_out), None, None
     return *tiled_attention_backward(*ctx.saved_tensors, ctx.pool, d_out), None, None
 
 
