@@ -1,4 +1,4 @@
-"""Second derivatives, forward mode and `torch.func`, by every backend that PyTorch runs here, against the definition."""
+"""Second derivatives, forward mode and `torch.func`, by every backend that runs here, against the definition."""
 
 import pytest
 import torch

@@ -13,6 +13,7 @@ from torch import Tensor
 from botformer.attention.cuda_choice import fastest_by_positions
 from botformer.attention.definition import attention_by_definition
 from botformer.attention.flash_attention_3 import WIDEST, WIDEST_VALUE, find_package, flash_attention_3
+from botformer.attention.graph_capture import captured
 from botformer.attention.higher_derivatives import transformed
 from botformer.attention.sdpa import sdpa_attention
 from botformer.attention.tiled import tiled_attention
@@ -132,7 +133,7 @@ def operators_only(*inputs: Tensor) -> str:
     """When these inputs are attended to by PyTorch's own operators only, in words; "" where any backend will do."""
     if transformed(*inputs):
         return TRANSFORMED
-    return CAPTURED if torch.compiler.is_exporting() or torch.jit.is_tracing() else ""
+    return CAPTURED if captured() else ""
 
 
 def choose(name: str, q: Tensor, v: Tensor, only_operators: str = "") -> Backend:

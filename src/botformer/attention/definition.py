@@ -8,6 +8,8 @@ import torch
 import torch.nn.functional as F
 from torch import Tensor
 
+from botformer.attention.graph_capture import captured
+
 
 def by_offset(table: Tensor) -> Tensor:
     """A table over offsets (2L-1, D) laid out by position: (L, L, D), entry [i, j] for query i and key j."""
@@ -45,7 +47,7 @@ def average_cells(x: Tensor) -> Tensor:
     """Averages over cells of 2x2, at an odd edge over the positions inside: (B, N, H, W, D) -> (B, N, H', W', D)."""
     N = x.shape[1]
     maps = x.permute(0, 1, 4, 2, 3).flatten(1, 2)
-    if torch.compiler.is_exporting() or torch.jit.is_tracing():
+    if captured():
         # The same: an edge that is repeated does not change its average, and no cell looks at the repeated line of an
         # even side. With `ceil_mode` torch.export asks for a proof about the size that its solver does not find.
         pooled = F.avg_pool2d(F.pad(maps, (0, 1, 0, 1), mode="replicate"), 2)

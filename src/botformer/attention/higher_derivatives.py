@@ -9,24 +9,27 @@ from typing import Any
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_legacy_batchedtensor  # pyright: ignore[reportMissingModuleSource]
 from torch.autograd.forward_ad import unpack_dual
+
+from botformer.attention.graph_capture import jit_traced
 
 
 def transformed(*inputs: Tensor) -> bool:
     """Whether a `torch.func` transform is active (vmap, grad, jvp, ...) or an input carries a forward-mode tangent."""
     if torch._C._are_functorch_transforms_active():
         return True
-    if torch.compiler.is_compiling() or torch.jit.is_tracing():
+    if torch.compiler.is_compiling() or jit_traced():
         return False
     return any(unpack_dual(x).tangent is not None for x in inputs)
 
 
 def beyond_first_order(d_out: Tensor) -> bool:
-    """Asked in a backward pass: is it to be differentiated again (`create_graph`), or vectorised (`is_grads_batched`)?"""
+    """Asked in a backward pass: is it to be differentiated again (`create_graph`), or vectorised?"""
     return (
         torch.is_grad_enabled()
         or torch._C._are_functorch_transforms_active()
-        or (not torch.compiler.is_compiling() and torch._C._functorch.is_legacy_batchedtensor(d_out))
+        or (not torch.compiler.is_compiling() and is_legacy_batchedtensor(d_out))
     )
 
 
@@ -46,7 +49,7 @@ def twice_differentiable(fused: Tensor, formula: Callable[..., Tensor], inputs: 
 
     Costs nothing else: the inputs are kept for the kernel's own backward pass anyway.
     """
-    eager = not (torch.compiler.is_compiling() or torch.jit.is_tracing() or torch._C._are_functorch_transforms_active())
+    eager = not (torch.compiler.is_compiling() or jit_traced() or torch._C._are_functorch_transforms_active())
     return _FormulaBeyondFirstOrder.apply(fused, formula, *inputs) if eager and fused.requires_grad else fused
 
 
@@ -58,7 +61,8 @@ class _FormulaBeyondFirstOrder(torch.autograd.Function):
         return fused.view_as(fused)
 
     @staticmethod
-    def backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
+    def backward(ctx: Any, *grad_outputs: Tensor) -> tuple[Tensor | None, ...]:
+        (d_out,) = grad_outputs
         if not beyond_first_order(d_out):
             return d_out, None, *(None for _ in ctx.saved_tensors)
         return None, None, *gradients_of(ctx.formula, ctx.saved_tensors, d_out)

@@ -7,6 +7,7 @@ from torch import Tensor
 
 from botformer.attention.backends import choose, operators_only
 from botformer.attention.definition import average_cells
+from botformer.attention.graph_capture import jit_traced
 from botformer.errors import InputError
 
 
@@ -50,7 +51,8 @@ def relative_attention_2d(
         InputError: shapes, dtypes or devices that do not fit together; an unknown backend.
         RuntimeError: the named backend cannot run this input, or "auto" has none left; with the reasons.
     """
-    _check(q, k, v, rel_height, rel_width, padding_mask)
+    if not jit_traced():  # where sizes are tensors, and a branch on one would be fixed in the graph
+        _check(q, k, v, rel_height, rel_width, padding_mask)
     chosen = choose(backend, q, v, operators_only(q, k, v, rel_height, rel_width))
     H, W = q.shape[2:4]
     fused = pool and chosen.pools and H % 2 == 0 and W % 2 == 0

@@ -94,15 +94,16 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
-    if beyond_first_order(d_out):
-        *inputs, padding_mask = ctx.saved_tensors
+    *inputs, padding_mask = ctx.saved_tensors
+    if not beyond_first_order(d_out):
+        return *tiled_attention_backward(*inputs, padding_mask, ctx.pool, d_out), None, None
 
-        def formula(*inputs: Tensor) -> Tensor:
-            out = attention_by_definition(*inputs, padding_mask)
-            return average_cells(out) if ctx.pool else out
+    def formula(*inputs: Tensor) -> Tensor:
+        q, k, v, rel_height, rel_width = inputs
+        out = attention_by_definition(q, k, v, rel_height, rel_width, padding_mask)
+        return average_cells(out) if ctx.pool else out
 
-        return *gradients_of(formula, inputs, d_out), None, None
-    return *tiled_attention_backward(*ctx.saved_tensors, ctx.pool, d_out), None, None
+    return *gradients_of(formula, inputs, d_out), None, None
 
 
 tiled_attention.register_autograd(_backward, setup_context=_save)
