@@ -115,6 +115,12 @@ def test_the_papers_layer_starts_as_the_listing_without_its_position_term():
         assert all(parameter.grad.any() for parameter in layer.position_tables().values())
 
 
+def test_the_layer_alone_is_converted_too():
+    layer = CopiedAttention(8, (4, 6), 2)
+    x = torch.randn(1, 8, 4, 6)
+    torch.testing.assert_close(botformer.convert(layer)(x), layer(x), rtol=1e-4, atol=1e-5)
+
+
 def test_other_attention_is_not_taken_for_it():
     class Squeezed(nn.Module):
         """Query and key are narrower, and there are no tables."""

@@ -1,6 +1,6 @@
 """Convert other people's networks: their attention exchanged for botformer's, in place."""
 
-from typing import Literal, TypeVar
+from typing import Literal, TypeVar, cast
 
 from torch import nn
 
@@ -20,7 +20,7 @@ def convert(
     *,
     position: Literal["blog", "relative"] = "blog",
 ) -> Model:
-    """Exchange the attention layers of a model for botformer's, in place, and return the model.
+    """Exchange the attention layers of a model for botformer's, in place, and return the model (or the new layer).
 
     Two kinds are found. timm's `BottleneckAttn` keeps weights, state dict and the logits at the native size; afterwards
     the model takes any input size, without an N x N tensor. That works for `botnet26t_256`, `sebotnet33ts_256`,
@@ -36,16 +36,17 @@ def convert(
             and with tables that start at zero.
 
     Raises:
-        InputError: there is no such layer in the model, or it is the model itself.
+        InputError: there is no such layer in the model.
     """
     if position not in ("blog", "relative"):
         raise unknown("position kind", position, ["blog", "relative"])
-    found = convert_timm(model, tables, backend) + convert_listing(model)
+    holder = nn.ModuleList([model])  # so that the model may be such a layer itself
+    found = convert_timm(holder, tables, backend) + convert_listing(holder)
     if position == "relative":
-        found += blog_to_relative(model)
+        found += blog_to_relative(holder)
     if not found and not any(isinstance(module, ConvertedAttention | MHSA2d) for module in model.modules()):
         raise InputError(
-            f"{type(model).__name__} has no BottleneckAttn layer of timm's and no layer of the copied listing inside "
+            f"{type(model).__name__} has no BottleneckAttn layer of timm's and no layer of the copied listing "
             "(query, key, value, rel_h, rel_w); convert takes models such as timm.create_model('botnet26t_256')"
         )
-    return model
+    return cast(Model, holder[0])

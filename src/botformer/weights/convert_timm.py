@@ -93,5 +93,5 @@ def convert_timm(model: nn.Module, tables: TablePolicy, backend: str) -> int:
     for parent, name, layer in layers:
         setattr(parent, name, ConvertedAttention(layer, tables, backend).train(layer.training))
     if layers:
-        logger.info("converted %d attention layers of %s", len(layers), type(model).__name__)
+        logger.info("converted %d attention layers of timm's", len(layers))
     return len(layers)
