@@ -8,7 +8,7 @@ __version__ = "0.1.0"
 # Public name -> its module, which is imported on first access (PEP 562).
 _EXPORTS = {
     "MHSA2d": "botformer.backbone.mhsa",
-    "convert": "botformer.weights.convert_timm",
+    "convert": "botformer.create.convert",
     "create_backbone": "botformer.create",
     "create_detector": "botformer.create",
     "create_model": "botformer.create",
@@ -38,8 +38,8 @@ if TYPE_CHECKING:
     from botformer.attention import relative_attention_2d
     from botformer.backbone.mhsa import MHSA2d
     from botformer.create import create_backbone, create_detector, create_model, list_models, load
+    from botformer.create.convert import convert
     from botformer.weights import load_weights, save
-    from botformer.weights.convert_timm import convert
 
 
 def __getattr__(name: str) -> Any:

@@ -2,8 +2,7 @@
 
 import torch
 
-from botformer.attention.definition import attention_by_definition
-from botformer.attention.operation import average_cells
+from botformer.attention.definition import attention_by_definition, average_cells
 from tests.attention.brute_force import random_inputs
 
 NAMES = ("out", "d_q", "d_k", "d_v", "d_rel_height", "d_rel_width")

@@ -13,6 +13,8 @@ from torch import Tensor
 from botformer.attention.cuda_choice import fastest_by_positions
 from botformer.attention.definition import attention_by_definition
 from botformer.attention.flash_attention_3 import WIDEST, WIDEST_VALUE, find_package, flash_attention_3
+from botformer.attention.graph_capture import captured
+from botformer.attention.higher_derivatives import transformed
 from botformer.attention.sdpa import sdpa_attention
 from botformer.attention.tiled import tiled_attention
 from botformer.attention.triton_op import MAX_HEAD_WIDTH, triton_attention
@@ -26,7 +28,8 @@ class Backend:
     """One implementation of `relative_attention_2d`.
 
     `run` takes its tensor arguments. `unsupported_reason(q, v)` is the reason why these inputs cannot run, or "".
-    `portable` backends consist of PyTorch's own operators, so an exported graph runs where botformer is not installed.
+    `portable` backends consist of PyTorch's own operators: an exported graph runs where botformer is not installed, and
+    `torch.func` can transform them.
     """
 
     name: str
@@ -122,36 +125,46 @@ class _Auto:
     forbidden: tuple[str, ...] = ()
 
 
-def choose(name: str, q: Tensor, v: Tensor) -> Backend:
+TRANSFORMED = "inside a torch.func transform (vmap, grad, jvp, ...) or in forward-mode differentiation"
+CAPTURED = "while a model is traced or exported"
+
+
+def operators_only(*inputs: Tensor) -> str:
+    """When these inputs are attended to by PyTorch's own operators only, in words; "" where any backend will do."""
+    if transformed(*inputs):
+        return TRANSFORMED
+    return CAPTURED if captured() else ""
+
+
+def choose(name: str, q: Tensor, v: Tensor, only_operators: str = "") -> Backend:
     """The backend called `name`, or for "auto" the first that can run this input (logged once per device).
 
     Args:
         name: "auto", a backend, or "auto" without some: "auto,-triton", for short "-triton". The environment variable
             BOTFORMER_ATTENTION restricts "auto" in the same way, or says which backend it means; it is read here, so a
-            compiled or exported model keeps what held when it was traced. During export "auto" takes portable backends
-            only.
+            compiled or exported model keeps what held when it was traced.
+        only_operators: from the function of nearly that name: "auto" takes portable backends only.
 
     Raises:
         InputError: an unknown backend, in `name` or in the environment variable.
         RuntimeError: the named backend cannot run this input, or "auto" has none left; with the reasons.
     """
     if name in BACKENDS:
-        return _named(name, q, v)
+        return _named(name, q, v, only_operators)
     only, forbidden = _restrictions(name)
     if only and only not in forbidden:
-        return _named(only, q, v)
-    exporting = torch.compiler.is_exporting()
+        return _named(only, q, v, only_operators)
     reasons: list[str] = []
     for backend in dict.fromkeys((*_fastest_on_cuda(q), *BACKENDS.values())):
         if backend.name in forbidden or only:
             reasons.append(f"{backend.name} is forbidden")
         elif reason := backend.unsupported_reason(q, v):
             reasons.append(f"{backend.name}: {reason}")
-        elif backend.portable or not exporting:
+        elif backend.portable or not only_operators:
             small = backend.name == "tiled" and q.shape[2] * q.shape[3] <= SMALL_MAP and "definition" not in forbidden
             return _announce(BACKENDS["definition"] if small else backend, q.device.type, forbidden)
         else:
-            reasons.append(f"{backend.name} is not made of PyTorch's own operators and cannot be exported")
+            reasons.append(f"{backend.name} is not made of PyTorch's own operators and does not run {only_operators}")
     raise RuntimeError(
         f"no attention backend is left for this input: {'; '.join(reasons)} "
         f"(backend={name!r}, {ENVIRONMENT_VARIABLE}={_environment()!r})"
@@ -187,7 +200,11 @@ def forbids(name: str, backend: str) -> bool:
     return backend in auto.forbidden or auto.only not in ("", backend)
 
 
-def _named(name: str, q: Tensor, v: Tensor) -> Backend:
+def _named(name: str, q: Tensor, v: Tensor, only_operators: str) -> Backend:
+    if only_operators == TRANSFORMED and not BACKENDS[name].portable:
+        raise RuntimeError(
+            f"attention backend {name!r} does not run {only_operators}; use backend='auto', 'sdpa' or 'definition'"
+        )
     if reason := BACKENDS[name].unsupported_reason(q, v):
         raise RuntimeError(f"attention backend {name!r} cannot run this input: {reason}")
     return BACKENDS[name]

@@ -5,7 +5,10 @@ j = (y', x') that of the key.
 """
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor
+
+from botformer.attention.graph_capture import captured
 
 
 def by_offset(table: Tensor) -> Tensor:
@@ -38,3 +41,16 @@ def attention_by_definition(
     if padding_mask is not None:  # every key is padding: 0 / 0 above
         weights = weights.masked_fill(padding_mask.flatten(1).all(1)[:, None, None, None, None, None], 0)
     return torch.einsum("bnyxuv,bnuvd->bnyxd", weights, v)
+
+
+def average_cells(x: Tensor) -> Tensor:
+    """Averages over cells of 2x2, at an odd edge over the positions inside: (B, N, H, W, D) -> (B, N, H', W', D)."""
+    N = x.shape[1]
+    maps = x.permute(0, 1, 4, 2, 3).flatten(1, 2)
+    if captured():
+        # The same: an edge that is repeated does not change its average, and no cell looks at the repeated line of an
+        # even side. With `ceil_mode` torch.export asks for a proof about the size that its solver does not find.
+        pooled = F.avg_pool2d(F.pad(maps, (0, 1, 0, 1), mode="replicate"), 2)
+    else:
+        pooled = F.avg_pool2d(maps, 2, ceil_mode=True)
+    return pooled.unflatten(1, (N, -1)).permute(0, 1, 3, 4, 2)

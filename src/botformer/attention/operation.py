@@ -3,10 +3,11 @@
 from contextlib import nullcontext
 
 import torch
-import torch.nn.functional as F
 from torch import Tensor
 
-from botformer.attention.backends import choose
+from botformer.attention.backends import choose, operators_only
+from botformer.attention.definition import average_cells
+from botformer.attention.graph_capture import jit_traced
 from botformer.errors import InputError
 
 
@@ -50,21 +51,15 @@ def relative_attention_2d(
         InputError: shapes, dtypes or devices that do not fit together; an unknown backend.
         RuntimeError: the named backend cannot run this input, or "auto" has none left; with the reasons.
     """
-    _check(q, k, v, rel_height, rel_width, padding_mask)
-    chosen = choose(backend, q, v)
+    if not jit_traced():  # where sizes are tensors, and a branch on one would be fixed in the graph
+        _check(q, k, v, rel_height, rel_width, padding_mask)
+    chosen = choose(backend, q, v, operators_only(q, k, v, rel_height, rel_width))
     H, W = q.shape[2:4]
     fused = pool and chosen.pools and H % 2 == 0 and W % 2 == 0
     device = q.device.type
     with torch.autocast(device, enabled=False) if device != "meta" else nullcontext():  # meta has no autocast
         out = chosen.run(q, k, v, rel_height, rel_width, padding_mask, **({"pool": True} if fused else {}))
     return average_cells(out) if pool and not fused else out
-
-
-def average_cells(x: Tensor) -> Tensor:
-    """Averages over cells of 2x2, at an odd edge over the positions inside: (B, N, H, W, D) -> (B, N, H', W', D)."""
-    N = x.shape[1]
-    pooled = F.avg_pool2d(x.permute(0, 1, 4, 2, 3).flatten(1, 2), 2, ceil_mode=True)
-    return pooled.unflatten(1, (N, -1)).permute(0, 1, 3, 4, 2)
 
 
 def _check(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding_mask: Tensor | None) -> None:

@@ -22,9 +22,14 @@ def _resize(table: Tensor, length: int, policy: TablePolicy, centred: bool) -> T
     """`table` (L, D) -> (length, D). `centred`: entry L // 2 is offset zero and stays in the centre."""
     if policy not in get_args(TablePolicy):
         raise unknown("table policy", policy, get_args(TablePolicy))
+    return fit_table(table, length, policy == "offset", centred)
+
+
+def fit_table(table: Tensor, length: int, offset: bool, centred: bool) -> Tensor:
+    """`_resize` with the policy as a bool: what TorchScript can compile."""
     L = table.shape[0]
     i = torch.arange(length, device=table.device)
-    if policy == "offset":
+    if offset:
         return table[(i + (L - length) // 2 if centred else i).clamp(0, L - 1)]
     # Where entry i of the new table lies in the old one, (i + 1/2) L / length - 1/2, in exact integer arithmetic: a
     # rounding error here would break the identity at the built size.

@@ -15,6 +15,8 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from botformer.attention.definition import by_offset
+from botformer.attention.graph_capture import jit_traced
+from botformer.attention.higher_derivatives import transformed, twice_differentiable
 
 
 def sdpa_attention(
@@ -56,15 +58,26 @@ def dot_attention(
     """
     H, W, Dv = v.shape[-3:]
     query, key = joined(query_parts, key_parts, v, padding_mask)
+    operands = query, key, v.flatten(2, 3)
+    if jit_traced():  # any width is right, and the largest of some sizes would be fixed in the graph
+        return without_keyless(F.scaled_dot_product_attention(*operands, scale=1.0).unflatten(2, (H, W)), padding_mask)
     # Shapes that every fused kernel accepts, so that PyTorch chooses one: the CPU's needs v as wide as q, those of CUDA
     # need head widths that are multiples of eight. `sdpa_kernel` would enforce the choice, but it switches kernels on
     # and off for the whole process, other threads included.
     width = -(-max(query.shape[-1], Dv) // 8) * 8
-    value = padded_to(width, v.flatten(2, 3))
+    query, key, value = (padded_to(width, x) for x in operands)
     if value.stride(-1) != 1:  # a view of an NCHW map that needed no padding
         value = value.contiguous()
-    out = F.scaled_dot_product_attention(padded_to(width, query), padded_to(width, key), value, scale=1.0)
+    operands = query, key, value
+    if transformed(*operands):
+        out = _plain_attention(*operands)
+    else:
+        out = twice_differentiable(F.scaled_dot_product_attention(*operands, scale=1.0), _plain_attention, operands)
     return without_keyless(out[..., :Dv].unflatten(2, (H, W)), padding_mask)
+
+
+def _plain_attention(query: Tensor, key: Tensor, value: Tensor) -> Tensor:
+    return (query @ key.mT).softmax(-1) @ value
 
 
 def joined(

@@ -15,6 +15,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from botformer.attention.channels_last import empty_channels_last
+from botformer.attention.definition import attention_by_definition, average_cells
+from botformer.attention.higher_derivatives import beyond_first_order, gradients_of
 from botformer.attention.products import product
 
 TILE_LOGITS = 2**20  # 4 MiB of float32
@@ -92,7 +94,16 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: Tensor) -> None:
 
 
 def _backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
-    return *tiled_attention_backward(*ctx.saved_tensors, ctx.pool, d_out), None, None
+    *inputs, padding_mask = ctx.saved_tensors
+    if not beyond_first_order(d_out):
+        return *tiled_attention_backward(*inputs, padding_mask, ctx.pool, d_out), None, None
+
+    def formula(*inputs: Tensor) -> Tensor:
+        q, k, v, rel_height, rel_width = inputs
+        out = attention_by_definition(q, k, v, rel_height, rel_width, padding_mask)
+        return average_cells(out) if ctx.pool else out
+
+    return *gradients_of(formula, inputs, d_out), None, None
 
 
 tiled_attention.register_autograd(_backward, setup_context=_save)

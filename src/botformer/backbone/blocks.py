@@ -2,6 +2,7 @@
 
 from collections.abc import Callable
 
+import torch
 from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
@@ -10,6 +11,8 @@ from botformer.backbone.mhsa import MHSA2d
 from botformer.backbone.variants import EXPANSION
 from botformer.batch_norm import make_norm
 from botformer.recipes.model_options import ModelOptions
+
+torch.fx.wrap("dot_attention")
 
 ACTIVATIONS: dict[str, Callable[[], nn.Module]] = {
     "relu": lambda: nn.ReLU(inplace=True),
@@ -102,6 +105,7 @@ class NonLocal(nn.Module):
         return x + self.bn(self.out(out[:, 0].permute(0, 3, 1, 2)))
 
 
+@torch.fx.wrap
 def downsample_padding_mask(padding_mask: Tensor | None, stride: int) -> Tensor | None:
     """The padding mask of pixels (B, h, w) -> that of cells (B, ceil(h/stride), ceil(w/stride)).
 

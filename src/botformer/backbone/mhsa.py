@@ -22,6 +22,10 @@ from botformer.recipes.model_options import Position
 
 logger = logging.getLogger(__name__)
 
+# One node each in a graph of `torch.fx`, which cannot follow what depends on the size of a map.
+for _function in ("relative_attention_2d", "dot_attention", "average_cells", "resize_table", "resize_absolute_table"):
+    torch.fx.wrap(_function)
+
 
 class MHSA2d(nn.Module):
     """Multi-head self-attention over a feature map: (B, C, H, W) -> (B, C, H, W), or half the size; any H and W.
@@ -114,10 +118,8 @@ class MHSA2d(nn.Module):
 
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values, each (B, N, H, W, D): views of one channels_last projection."""
-        parts = self.qkv(x).permute(0, 2, 3, 1).unflatten(3, (-1, self.heads, x.shape[1] // self.heads))
-        # Split before the permutation: so the gradients are concatenated in the order of the map, in one copy.
-        q, *k, v = (part.permute(0, 3, 1, 2, 4) for part in parts.unbind(3))
-        return q, k[0] if k else torch.zeros_like(q), v
+        q, k, v = _split_heads(self.qkv(x), self.heads, x.shape[1] // self.heads)
+        return q, k, v
 
     def _tables_for(self, q: Tensor) -> tuple[Tensor, Tensor]:
         """The relative tables at the size and in the dtype of the map at hand."""
@@ -144,6 +146,15 @@ class MHSA2d(nn.Module):
         H, W = self.size
         pool = ", pool" if self.pool else ""
         return f"heads={self.heads}, size={H}x{W}, position={self.position}, tables={self.tables}{pool}"
+
+
+@torch.fx.wrap
+def _split_heads(projected: Tensor, heads: int, D: int) -> tuple[Tensor, Tensor, Tensor]:
+    """(B, 3 N D, H, W) -> q, k, v (B, N, H, W, D); from (B, 2 N D, H, W), without keys, k is zero."""
+    parts = projected.permute(0, 2, 3, 1).unflatten(3, (-1, heads, D))
+    # Split before the permutation: so the gradients are concatenated in the order of the map, in one copy.
+    q, *k, v = (part.permute(0, 3, 1, 2, 4) for part in parts.unbind(3))
+    return q, k[0] if k else torch.zeros_like(q), v
 
 
 def _adapt_state(module: MHSA2d, state: dict[str, Tensor], prefix: str, *_: object) -> None:

@@ -43,15 +43,7 @@ class Stages(nn.Module):
 
     def stages(self, images: Tensor, padding_mask: Tensor | None = None) -> dict[str, Tensor]:
         """(B, 3, h, w), padding_mask (B, h, w) bool -> {"c2": (B, channels, ceil(h/stride), ceil(w/stride)), ...}."""
-        if images.ndim != 4 or images.shape[1] != 3:
-            raise InputError(f"images must be (batch, 3, height, width), got shape {tuple(images.shape)}")
-        if padding_mask is not None and (
-            padding_mask.shape != (images.shape[0], *images.shape[2:]) or padding_mask.dtype != torch.bool
-        ):
-            raise InputError(
-                f"padding_mask has shape {tuple(padding_mask.shape)} and is {padding_mask.dtype} for images of shape "
-                f"{tuple(images.shape)}; expected bool (batch, height, width), True for padding"
-            )
+        images = _checked(images, padding_mask)
         recompute = self.options.gradient_checkpointing and self.training and torch.is_grad_enabled()
         x = self.maxpool(self.act(self.bn1(self.conv1(images))))
         maps = {}
@@ -188,6 +180,23 @@ class _StageBuilder:
         )
         self.channels, self.stride_px, self.depth = mid * EXPANSION, self.stride_px * stride, self.depth + 1
         return block
+
+
+@torch.fx.wrap
+def _checked(images: Tensor, padding_mask: Tensor | None) -> Tensor:
+    """The images. Raises `InputError` for shapes that `Stages.stages` does not take."""
+    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]  (sizes are tensors there)
+        return images
+    if images.ndim != 4 or images.shape[1] != 3:
+        raise InputError(f"images must be (batch, 3, height, width), got shape {tuple(images.shape)}")
+    if padding_mask is not None and (
+        padding_mask.shape != (images.shape[0], *images.shape[2:]) or padding_mask.dtype != torch.bool
+    ):
+        raise InputError(
+            f"padding_mask has shape {tuple(padding_mask.shape)} and is {padding_mask.dtype} for images of shape "
+            f"{tuple(images.shape)}; expected bool (batch, height, width), True for padding"
+        )
+    return images
 
 
 def _recomputed(block: nn.Module, x: Tensor, padding_mask: Tensor | None) -> Tensor:

@@ -19,8 +19,8 @@ from botformer.benchmark.model_steps import (
 )
 from botformer.benchmark.third_party import LUCIDRAINS_MISSING, lucidrains_attention, timm_attention
 from botformer.benchmark.timing import Call
+from botformer.create.convert import convert
 from botformer.deploy import optimize
-from botformer.weights.convert_timm import convert
 
 Mode = Literal["training step", "inference"]
 MODES: tuple[Mode, ...] = ("training step", "inference")

@@ -1,0 +1,103 @@
+"""Tracing and exporting whole networks: the graph gives what the network gives, at sizes it was not captured with."""
+
+import pytest
+import torch
+from torch.export import Dim
+from torchvision.models.feature_extraction import create_feature_extractor
+
+import botformer
+from botformer.backbone.mhsa import MHSA2d
+from botformer.backbone.variants import ROWS
+
+# Every kind of block, stem and last stage that a row can ask for, in small networks.
+SMALL = ["resnet_nano", "botnet_nano", "botnet_mini", "resnet50_nl", "resnet50_bot_c4c5"]
+POSITIONS = ["relative", "absolute", "none", "position_only", "blog"]
+
+
+def network(make, name, **options):
+    torch.manual_seed(0)
+    model = make(name, image_size=64, zero_gamma=False, **options)
+    for parameter in model.parameters():
+        if parameter.ndim == 1:
+            torch.nn.init.uniform_(parameter, 0.5, 1.5)
+    return model.eval()
+
+
+# A deeper row is one of these with more blocks of the same kind.
+@pytest.mark.parametrize("name", [name for name, row in ROWS.items() if sum(row.blocks) <= 16])
+def test_fx_traces_every_classifier_and_backbone(name):
+    for make in (botformer.create_model, botformer.create_backbone):
+        with torch.device("meta"):
+            graph = torch.fx.symbolic_trace(make(name))
+        assert any(node.target == "conv1" for node in graph.graph.nodes)
+
+
+@pytest.mark.parametrize("name", SMALL)
+def test_fx_graphs_give_the_same_at_any_size(name):
+    classifier = network(botformer.create_model, name)
+    backbone = network(botformer.create_backbone, name)
+    logits, maps = torch.fx.symbolic_trace(classifier), torch.fx.symbolic_trace(backbone)
+    features = create_feature_extractor(classifier, {"layer3": "c4", "layer4": "c5"})
+    for size in ((64, 64), (37, 71)):
+        images = torch.randn(2, 3, *size)
+        padding = torch.zeros(2, *size, dtype=torch.bool)
+        padding[0, :, 40:] = True
+        with torch.no_grad():
+            assert torch.equal(logits(images), classifier(images))
+            expected = classifier.stages(images)
+            assert all(torch.equal(found, expected[at]) for at, found in features(images).items())
+            for arguments in ((images,), (images, padding)):
+                expected = backbone(*arguments)
+                assert all(torch.equal(found, expected[at]) for at, found in maps(*arguments).items())
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_fx_traces_every_kind_of_layer(position):
+    torch.manual_seed(0)
+    layer = MHSA2d(8, 2, (17, 17), position, pool=True)
+    graph = torch.fx.symbolic_trace(layer)
+    for size in ((17, 17), (18, 5)):
+        x = torch.randn(2, 8, *size)
+        assert torch.equal(graph(x), layer(x))
+
+
+@pytest.mark.parametrize("position", POSITIONS)
+def test_a_traced_network_gives_the_same_at_other_sizes(position):
+    """`torch.jit.trace` is also what `torch.onnx.export(dynamo=False)` converts."""
+    model = network(botformer.create_backbone, "botnet_nano", position=position)
+    with torch.no_grad():
+        traced = torch.jit.trace(model, torch.randn(2, 3, 136, 152), strict=False)
+        assert "botformer::" not in str(traced.inlined_graph)  # no operator that exists only where botformer does
+        for batch, *size in ((2, 136, 152), (1, 64, 64), (3, 37, 171), (1, 300, 20)):
+            images = torch.randn(batch, 3, *size)
+            torch.testing.assert_close(traced(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("name", ["botnet_mini", "resnet50_nl"])
+def test_a_traced_classifier_gives_the_same_at_other_sizes(name):
+    model = network(botformer.create_model, name, num_classes=5)
+    with torch.no_grad():
+        traced = torch.jit.trace(model, torch.randn(1, 3, 136, 152))
+        for size in ((48, 64), (37, 171)):
+            images = torch.randn(2, 3, *size)
+            torch.testing.assert_close(traced(images), model(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("make", [botformer.create_model, botformer.create_backbone])
+@pytest.mark.parametrize("name", ["botnet_nano"])
+def test_a_named_dimension_exports_as_a_dynamic_one(name, make):
+    """Down to the size that torchvision's ResNets export with: no map is one cell high or wide."""
+    model = network(make, name)
+    example = torch.randn(2, 3, 72, 88)
+    named = {0: Dim("batch"), 2: Dim("height", min=33), 3: Dim("width", min=33)}
+    dynamic = dict.fromkeys((0, 2, 3), Dim.DYNAMIC)
+    arguments = (example,) if make is botformer.create_model else (example, None)
+    programs = [
+        torch.export.export(model, arguments, dynamic_shapes=(shapes, None)[: len(arguments)])
+        for shapes in (named, dynamic)
+    ]
+    with torch.no_grad():
+        for size in ((72, 88), (33, 64), (101, 47)):
+            images = (torch.randn(3, 3, *size), *arguments[1:])
+            for program in programs:
+                torch.testing.assert_close(program.module()(*images), model(*images), rtol=1e-4, atol=1e-4)
