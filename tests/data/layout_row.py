@@ -1,4 +1,4 @@
-"""One row of the table of layouts and formats that are read. Tests are driven by the rows, and docs/ shows them."""
+"""One way people lay out a data set, and how it is read: the rows of the documentation's table and of the tests."""
 
 from collections.abc import Iterable
 from dataclasses import dataclass
@@ -8,13 +8,15 @@ from dataclasses import dataclass
 class Layout:
     name: str
     made_by: str
+    """Programs and data sets that write it."""
     tree: tuple[str, ...]
-    """The files of the example."""
+    """Its files; where several are alike, one of them."""
     read_as: str
+    """What comes of it, or "refused: " and why."""
 
 
 def markdown_table(rows: Iterable[Layout]) -> str:
-    """A Markdown table, one line per layout."""
+    """A line per layout."""
     lines = ["| layout | made by | files | read as |", "|---|---|---|---|"]
     for row in rows:
         files = "<br>".join(f"`{file}`" for file in row.tree)

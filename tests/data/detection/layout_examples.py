@@ -340,10 +340,10 @@ EXAMPLES = (
 )
 
 NOT_READ = (
-    Layout("Pascal VOC's segmentation", "VOC", ("SegmentationObject/1.png",), "not read: boxes and polygons are"),
-    Layout("masks as images", "many", ("images/1.png", "masks/1.png"), "not read: convert them to COCO's run lengths"),
-    Layout("tables", "many", ("annotations.csv",), "not read"),
-    Layout("VIA 3", "VGG Image Annotator 3", ("project.json",), "not read: export COCO"),
+    Layout("Pascal VOC's segmentation", "VOC", ("SegmentationObject/1.png",), "refused: boxes and polygons are read"),
+    Layout("masks as images", "many", ("images/1.png", "masks/1.png"), "refused: convert them to COCO's run lengths"),
+    Layout("tables", "many", ("annotations.csv",), "refused"),
+    Layout("VIA 3", "VGG Image Annotator 3", ("project.json",), "refused: export COCO"),
 )
 
 LAYOUTS = (*(example.layout for example in EXAMPLES), *NOT_READ)
