@@ -29,6 +29,9 @@ class Arguments:
     """Folder for the results; by default evaluation/ in the run, or runs/evaluation/NAME."""
     by: str | None = None
     """Detectors: also measure groups of images, by this key of the image records, such as stain."""
+    max_bad_records: int | None = None
+    """Detectors: stop when more annotations than this make no sense; by default as in training, where it is
+    images.max_bad_records."""
     batch_size: int | None = None
     """Images per batch in each process; by default 64 for classifiers, 4 for detectors."""
     workers: int = -1
@@ -61,6 +64,7 @@ def evaluate(given: Arguments) -> None:
             given.split,
             given.folder,
             given.by,
+            given.max_bad_records,
             given.batch_size,
             given.workers,
             on_progress=bar.show,
@@ -89,6 +93,7 @@ def _print_detector(metrics: dict[str, Any], out: Path, console: Console) -> Non
         f"{metrics['split']} of {metrics['data']}: {metrics['images']:,} images with {metrics['objects']:,} "
         f"objects, {metrics['detections']:,} detections"
     )
+    _print_not_measured(metrics["not_measured"], console)
     table = new_table("", *(name.replace("100", str(metrics["max_detections"])) for name in _IN_TABLE))
     for kind in kinds:
         table.add_row(kind, *(_number(_in_table(metrics[kind], name)) for name in _IN_TABLE))
@@ -114,6 +119,18 @@ def _print_detector(metrics: dict[str, Any], out: Path, console: Console) -> Non
     _print_files(
         metrics, ("metrics.json", "predictions.json", "precision_recall.png", "best_and_worst.png"), out, console
     )
+
+
+def _print_not_measured(counts: dict[str, int], console: Console) -> None:
+    if counts["objects"]:
+        console.print(
+            f"{counts['objects']:,} of the {counts['of_objects']:,} objects of the data are not in these numbers: "
+            f"{counts['annotations_left_out']:,} could not be used, {counts['objects_in_unreadable_images']:,} lie in "
+            "images that could not be read"
+        )
+    for kind in ("mask", "keypoints"):
+        if count := counts.get(f"objects_without_{kind}", 0):
+            console.print(f"{count:,} objects have no {kind}: in the {kind} numbers they count neither way")
 
 
 def _in_table(numbers: dict[str, Any], name: str) -> float:

@@ -73,7 +73,7 @@ def _classification_parts(recipe: ClassificationRecipe, data: str, accelerator: 
 
 
 def _detection_parts(recipe: DetectionRecipe, data: str, accelerator: Accelerator) -> Parts:
-    train, validation = open_detection_datasets(data, keypoints=recipe.detector == "keypoint_rcnn")
+    train, validation = open_detection_datasets(data, recipe.detector == "keypoint_rcnn", recipe.images.max_bad_records)
     _check_objects(recipe, train, validation)
     task = create_detection_task(recipe, train.categories, train.keypoint_names, train.skeleton)
     run, shard = recipe.run, _shard(recipe, accelerator)
@@ -97,10 +97,7 @@ def _evaluation_batch(recipe: ClassificationRecipe | DetectionRecipe, accelerato
 def _check_objects(recipe: DetectionRecipe, train: DetectionDataset, validation: DetectionDataset) -> None:
     """What cannot be learnt or measured is said before the hours that it would take."""
     if not validation.objects:
-        raise InputError(
-            f"{validation.where} has no objects to measure by: {len(validation)} images, {len(validation.problems)} "
-            "annotations left out; annotate some, or look at what was left out"
-        )
+        raise InputError(f"{validation.where} has no objects to measure by: {validation.why_no_objects}")
     for dataset in (train, validation):
         if recipe.detector == "mask_rcnn" and dataset.objects and not has_shapes(dataset):
             raise InputError(

@@ -11,8 +11,9 @@ from typing import Any
 from botformer.atomic_write import write_json, write_text
 from botformer.create import Loaded
 from botformer.data.detection.batches import detection_evaluation_batches
-from botformer.data.detection.dataset import DetectionDataset
+from botformer.data.detection.dataset import DetectionDataset, ImageId
 from botformer.data.detection.layouts import open_detection_dataset
+from botformer.data.detection.match_categories import match_categories
 from botformer.detection import Detector
 from botformer.detection.evaluation.coco_eval import CocoEvaluator, Kind, numbers_of
 from botformer.detection.task import DetectionTask
@@ -22,12 +23,9 @@ from botformer.evaluate.measure import measure
 from botformer.evaluate.options import EvaluateOptions
 from botformer.plots.precision_recall import draw_precision_recall
 from botformer.recipes.schema import DetectionImages
-from botformer.text import and_more
 from botformer.training.distributed import Accelerator
 
 _BATCH_SIZE = 4
-_LISTED = 12
-"""Categories that a message names."""
 _CHOSEN_HERE = "these very images: best_f1 and community_ap flatter"
 
 
@@ -36,31 +34,34 @@ def evaluate_detector(options: EvaluateOptions, loaded: Loaded, accelerator: Acc
     return what metrics.json holds. In processes other than the first: None.
 
     Raises:
-        InputError: the categories of the data are not those of the checkpoint, or no image record has the key `by`.
+        InputError: categories in the data that the checkpoint does not know, or no image record has the key `by`.
     """
     model, model_config = loaded
     assert isinstance(model, Detector)
-    categories = [(number, name) for number, name in model_config["categories"]]
+    known = [(number, name) for number, name in model_config["categories"]]
     with_keypoints = model.kind == "keypoint_rcnn"
-    dataset = open_detection_dataset(options.data, options.split, with_keypoints)
-    _check_categories(categories, dataset, options)
+    images = DetectionImages(**model_config["images"])
+    tolerated = images.max_bad_records if options.max_bad_records is None else options.max_bad_records
+    dataset = open_detection_dataset(options.data, options.split, with_keypoints, tolerated)
+    dataset = match_categories(dataset, known, str(options.checkpoint))
+    categories = [(category.id, category.name) for category in dataset.categories]
     if with_keypoints:
         _check_keypoints(model_config["keypoint_names"], dataset, options)
     groups = {} if options.by is None else _groups(dataset, options.by)
     batch_size = _BATCH_SIZE if options.batch_size is None else options.batch_size
     part = dict(rank=accelerator.process_index, world=accelerator.num_processes)
-    images = DetectionImages(**model_config["images"])
     batches = detection_evaluation_batches(dataset, images, batch_size, options.workers, **part)
     task: Any = DetectionTask(model, model_config, categories, set()).to(accelerator.device)
     evaluator, skipped = measure(task, batches, accelerator, options.on_progress)
     if not accelerator.is_main_process:
         return None
     assert isinstance(evaluator, CocoEvaluator)
-    metrics = (
+    metrics: dict[str, Any] = (
         options.header("detection")
         | {"max_detections": evaluator.max_detections, "threshold_chosen_on": _CHOSEN_HERE}
         | _measured(evaluator)
         | _of_groups(evaluator, options.by, groups)
+        | {"not_measured": _not_measured(dataset, evaluator, skipped)}
         | {"skipped": {"images": skipped, "annotations": [problem._asdict() for problem in dataset.problems]}}
     )
     out = options.out
@@ -91,7 +92,23 @@ def _measured(evaluator: CocoEvaluator) -> dict[str, Any]:
     return measured
 
 
-def _of_groups(evaluator: CocoEvaluator, key: str | None, groups: Mapping[str, Sequence[int]]) -> dict[str, Any]:
+def _not_measured(dataset: DetectionDataset, evaluator: CocoEvaluator, skipped: Mapping[str, str]) -> dict[str, int]:
+    """Objects of the data that the numbers leave out, crowds apart: records that could not be used, objects of images
+    that could not be read, and, for masks and key points, objects that have none, which count neither way."""
+    images = [image for image in map(dataset.image, range(len(dataset))) if image.file in skipped]
+    left_out = {
+        "annotations_left_out": dataset.objects_left_out,
+        "objects_in_unreadable_images": sum(not found.crowd for image in images for found in image.annotations),
+    }
+    counted = {kind: sum(row["objects"] for row in evaluator.per_class(kind)) for kind in evaluator.kinds}
+    return (
+        {"objects": sum(left_out.values()), "of_objects": dataset.objects + dataset.objects_left_out}
+        | left_out
+        | {f"objects_without_{kind}": counted["box"] - counted[kind] for kind in evaluator.kinds if kind != "box"}
+    )
+
+
+def _of_groups(evaluator: CocoEvaluator, key: str | None, groups: Mapping[str, Sequence[ImageId]]) -> dict[str, Any]:
     """The same of every group of images, at the thresholds that are best for all images together."""
     if key is None:
         return {}
@@ -123,9 +140,9 @@ def _numbers(evaluator: CocoEvaluator, kind: Kind, threshold: float) -> dict[str
     }
 
 
-def _groups(dataset: DetectionDataset, key: str) -> dict[str, list[int]]:
+def _groups(dataset: DetectionDataset, key: str) -> dict[str, list[ImageId]]:
     """Value of the key -> ids of the images, in the order of the values. Raises where no image has the key."""
-    groups: dict[str, list[int]] = {}
+    groups: dict[str, list[ImageId]] = {}
     keys: set[str] = set()
     for index in range(len(dataset)):
         image = dataset.image(index)
@@ -139,16 +156,6 @@ def _groups(dataset: DetectionDataset, key: str) -> dict[str, list[int]]:
     return dict(sorted(groups.items()))
 
 
-def _check_categories(known: list[tuple[int, str]], dataset: DetectionDataset, options: EvaluateOptions) -> None:
-    there = [(category.id, category.name) for category in dataset.categories]
-    if there != known:
-        raise InputError(
-            f"{options.checkpoint} knows {len(known)} categories ({_listed(known, there)}), {dataset.where} has "
-            f"{len(there)} ({_listed(there, known)}); ids and names must be the same ones: change the 'categories' of "
-            "the annotations (and the category_id of what belongs to them), or evaluate a detector trained on them"
-        )
-
-
 def _check_keypoints(known: Sequence[str], dataset: DetectionDataset, options: EvaluateOptions) -> None:
     if list(dataset.keypoint_names) != list(known):
         raise InputError(
@@ -156,9 +163,3 @@ def _check_keypoints(known: Sequence[str], dataset: DetectionDataset, options: E
             f"{', '.join(dataset.keypoint_names) or 'none'}; they must be the same ones in the same order: change the "
             "annotations, or evaluate a detector that was trained on such key points"
         )
-
-
-def _listed(categories: list[tuple[int, str]], others: list[tuple[int, str]]) -> str:
-    """What the others lack comes first."""
-    ordered = sorted(categories, key=lambda category: category in others)
-    return and_more([f"{number} {name}" for number, name in ordered], _LISTED)

@@ -19,6 +19,8 @@ class EvaluateOptions:
     """Folder of the results."""
     by: str | None = None
     """Detectors: also measure groups of images, by this key of the image records."""
+    max_bad_records: int | None = None
+    """Detectors: stop when more annotations than this make no sense; None: as in training."""
     batch_size: int | None = None
     """Images per batch in each process; None: 64 for a classifier, 4 for a detector."""
     workers: int = -1

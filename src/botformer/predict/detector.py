@@ -15,6 +15,7 @@ from torch.nn import functional as F
 from botformer.backbone.attention_maps import attention_maps
 from botformer.backbone.mhsa import MHSA2d
 from botformer.data.detection.keypoints import KeypointLayout
+from botformer.data.detection.object_sizes import say_small_objects
 from botformer.data.detection.transforms import fitting_transform
 from botformer.data.image_io import BadImage, decode
 from botformer.detection import Detector
@@ -30,6 +31,8 @@ from botformer.recipes.schema import DetectionImages
 
 _LARGEST_DRAWN_PX = 3200
 """An image with a longer side is drawn smaller by a whole factor."""
+_MUCH_SMALLER = 4
+"""From this factor on, what was not found on an image may have been too small on the network's canvas."""
 
 
 class DetectionResult(TypedDict):
@@ -181,7 +184,9 @@ def predict_files(
     images = DetectionImages(**model_config["images"])
     categories = [(number, name) for number, name in model_config["categories"]]
     layout = KeypointLayout(tuple(model_config.get("keypoint_names", ())), _pairs(model_config.get("skeleton", ())))
-    ids = image_ids(files, categories, options.annotations)
+    ids, categories, annotated = image_ids(files, categories, options.annotations)
+    if annotated is not None and options.tile is None:
+        say_small_objects(annotated, images.canvas)
     drawings, attention_drawings = (drawing_files(files, out, kind) for kind in ("prediction", "attention"))
     out.mkdir(parents=True, exist_ok=True)
     summaries: list[ImageSummary] = []
@@ -212,7 +217,7 @@ def predict_files(
             layout.skeleton,
         )
         plots.draw_detections(shown, drawings[number])
-        note = ""
+        note = _shrunk(image, images.canvas) if not shown.names and options.tile is None else ""
         if options.attention and options.detection >= len(scores):
             note = f"no detection {options.detection}, so no attention"
         elif options.attention:
@@ -226,6 +231,12 @@ def predict_files(
         summaries.append(ImageSummary(file, counts, max(scores, default=None), note))
     predictions.write(out)
     return summaries, predictions.unreadable
+
+
+def _shrunk(image: Image.Image, canvas: int) -> str:
+    """Why nothing may have been found on a large image."""
+    factor = max(image.size) / canvas
+    return f"seen {factor:.0f} times smaller: try --tile" if factor >= _MUCH_SMALLER else ""
 
 
 def _pairs(skeleton: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:

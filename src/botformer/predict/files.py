@@ -11,6 +11,7 @@ from PIL import Image
 from botformer.atomic_write import write_json, write_text
 from botformer.data.classification.dataset import EXTENSIONS
 from botformer.data.detection.coco_writer import coco_layout
+from botformer.data.detection.dataset import ImageId
 from botformer.data.detection.keypoints import NO_KEYPOINTS, KeypointLayout
 from botformer.errors import InputError
 
@@ -31,7 +32,7 @@ class Predictions:
     unreadable: dict[Path, str] = field(default_factory=dict)
     """File -> why it could not be read."""
 
-    def add_image(self, image_id: int, file: Path, image: Image.Image, drawing: Path) -> None:
+    def add_image(self, image_id: ImageId, file: Path, image: Image.Image, drawing: Path) -> None:
         """Note that `image` was read from `file`, and that what was predicted on it is drawn in `drawing`."""
         self.images.append(PredictedImage(image_id, file.as_posix(), image.width, image.height, drawing.name))
 
@@ -51,7 +52,7 @@ class Predictions:
 class PredictedImage:
     """A record of images.json."""
 
-    id: int
+    id: ImageId
     """`image_id` of a detector's records."""
     file_name: str
     width: int

@@ -38,6 +38,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "images.cutmix": ANY,
     "images.evaluation_crop": (0.01, 1),
     "images.max_bad_files": ANY,
+    "images.max_bad_records": ANY,
     "images.max_megapixels": ANY,
     "settings.fpn_channels": COUNT,
     "settings.norm_epsilon": POSITIVE,

@@ -67,6 +67,8 @@ class DetectionImages:
     """Key points that a flip exchanges, such as port starboard; none: those whose names say left and right."""
     mask_crop: int = 112
     """Side of the square, in pixels, in which the mask of an object's box is kept as a training target."""
+    max_bad_records: int = 20
+    """Stop when more annotations of a split than this make no sense; fewer are skipped, counted and listed."""
     max_bad_files: int = 20
     """Stop when more images than this cannot be read; fewer are skipped, counted and listed."""
     max_megapixels: float = 100.0

@@ -25,6 +25,7 @@ MAY_DIFFER = {
     "model.gradient_checkpointing",
     "model.weights",
     "images.max_bad_files",
+    "images.max_bad_records",
     "images.max_megapixels",
     "run.workers",
     "run.device",

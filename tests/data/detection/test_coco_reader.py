@@ -7,9 +7,11 @@ from zipfile import ZipFile
 
 import numpy as np
 import pytest
+from pycocotools import mask as coco_mask
 
 from botformer.data.detection.coco_reader import coco_annotations, coco_dataset, open_coco
 from botformer.data.detection.dataset import Category, DetectionDataset
+from botformer.data.detection.transforms import fitting_transform, transform_objects
 from botformer.errors import InputError
 from tests.data.detection.coco_files import annotation, compressed, content, disc, image, uncompressed, write
 
@@ -105,33 +107,27 @@ def test_boxes_of_no_area_or_outside_are_dropped_and_reported_by_ids(box, what, 
 
 
 MASK = disc(30, 40, 20, 15, 8)
+NO_BOXES = [
+    ([1, 2, float("nan"), 4], "bbox is [1, 2, nan, 4], not four finite numbers (x, y, width, height)"),
+    ([1, 2, float("inf"), 4], "not four finite numbers"),
+    (["1", "2", "-Infinity", "4"], "not four finite numbers"),
+    ([1, 2, 3], "not four finite numbers"),
+    (None, "bbox is None, not four finite numbers"),
+    ([1, 2, 10**400, 3], "not four finite numbers"),
+    ([True, 2, 3, 4], "not four finite numbers"),
+    ("1 2 3 4", "not four finite numbers"),
+]
 WRONG = [
-    ({"bbox": [1, 2, float("nan"), 4]}, "bbox is [1, 2, nan, 4], not four finite numbers (x, y, width, height)"),
-    ({"bbox": [1, 2, float("inf"), 4]}, "not four finite numbers"),
-    ({"bbox": [1, 2, 3]}, "not four finite numbers"),
-    ({"bbox": None}, "not four finite numbers"),
-    ({"bbox": [1, 2, 10**400, 3]}, "not four finite numbers"),
+    *(({"bbox": box}, what) for box, what in NO_BOXES),
     ({"category_id": 8}, "category 8 is not in the list of categories"),
-    ({"category_id": "7"}, "category_id is '7', not an integer"),
+    ({"category_id": 7.5}, "category_id is 7.5, not an integer"),
+    ({"category_id": True}, "category_id is True, not an integer"),
+    ({"category_id": [7]}, "category_id is [7], not an integer"),
     ({"image_id": 33}, "there is no image 33"),
-    ({"image_id": [1]}, "image_id is [1], not an integer"),
-    ({"id": None}, "id is None, not an integer"),
+    ({"image_id": [1]}, "image_id is [1], not that of an image"),
+    ({"image_id": True}, "image_id is True, not that of an image"),
     ({"iscrowd": 2}, "iscrowd is 2, not 0 or 1"),
-    ({"segmentation": [[1, 2, 3, 4]]}, "segmentation has no polygon"),
-    ({"segmentation": [1, 2, 3, 4, 5, 6]}, "segmentation has no polygon"),
-    ({"segmentation": [[1, 2, 3, 4, 5, float("nan")]]}, "segmentation has no polygon"),
-    ({"segmentation": "poly"}, "segmentation is a str, neither polygons nor run lengths"),
-    (
-        {"segmentation": compressed(MASK.T)},
-        "run lengths of size [40, 30] do not fit the image: [30, 40] was expected",
-    ),
-    ({"segmentation": uncompressed(MASK.T)}, "run lengths of size [40, 30] do not fit the image"),
-    ({"segmentation": {"size": [30, 40]}}, "run lengths with a NoneType as counts"),
-    ({"segmentation": {"size": [30, 40], "counts": [5, 7]}}, "run lengths add up to 12 pixels, the image has 1200"),
-    ({"segmentation": {"size": [30, 40], "counts": [-1, 1201]}}, "run lengths have a negative count"),
-    ({"segmentation": {"size": [30, 40], "counts": "zz\x01"}}, "counts of the run lengths cannot be read"),
-    ({"segmentation": {"size": [30, 40], "counts": "é"}}, "counts of the run lengths cannot be read"),
-    ({"segmentation": {"size": [30, 40], "counts": compressed(MASK)["counts"][:-3]}}, "run lengths"),
+    ({"iscrowd": [0]}, "iscrowd is [0], not 0 or 1"),
 ]
 
 
@@ -149,6 +145,180 @@ def test_a_bad_record_is_skipped_and_named_and_one_too_many_stops(wrong, what, c
     with pytest.raises(InputError, match="1 annotations make no sense, 0 are tolerated") as caught:
         source_of(*records, most=0)
     assert what in str(caught.value)
+
+
+NO_SHAPES = [
+    ([[]], "segmentation has no polygon"),
+    ([[[]]], "segmentation has no polygon"),
+    ([[1, 2, 3, 4]], "segmentation has no polygon"),
+    ([[1, 2], [3, 4]], "segmentation has no polygon"),
+    ([1, 2, 3, 4], "segmentation has no polygon"),
+    ([1, 2, 3, 4, 5, 6, 7], "segmentation has no polygon"),
+    ([[1, 2, 3, 4, 5, float("nan")]], "segmentation has no polygon"),
+    ([[1, 2, 3, 4, 5, float("inf")]], "segmentation has no polygon"),
+    ([[1, 2, 3, 4, 5, True]], "segmentation has no polygon"),
+    ([[[[[[[[1, 1, 9, 1, 9, 9]]]]]]]], "segmentation has no polygon"),
+    ([None], "segmentation has no polygon"),
+    ([[1.0, 1, 5, 5, 9, 9]], "it covers nothing of the image"),
+    ([[50.0, 1, 60, 1, 60, 9]], "it covers nothing of the image"),
+    ("poly", "segmentation is a str, neither polygons nor run lengths"),
+    (True, "segmentation is a bool, neither polygons nor run lengths"),
+    (compressed(MASK.T), "run lengths of size [40, 30] do not fit the image: [30, 40] was expected"),
+    (uncompressed(MASK.T), "run lengths of size [40, 30] do not fit the image"),
+    ({"size": None, "counts": [0, 1200]}, "run lengths of size None do not fit"),
+    ({"size": [30, 40]}, "run lengths with a NoneType as counts"),
+    ({"size": [30, 40], "counts": []}, "run lengths add up to 0 pixels, the image has 1200"),
+    ({"size": [30, 40], "counts": ""}, "run lengths add up to 0 pixels, the image has 1200"),
+    ({"size": [30, 40], "counts": [1200]}, "run lengths that cover nothing"),
+    ({"size": [30, 40], "counts": [5, 7]}, "run lengths add up to 12 pixels, the image has 1200"),
+    ({"size": [30, 40], "counts": [-1, 1201]}, "run lengths have a negative count"),
+    ({"size": [30, 40], "counts": [0.5, 1199.5]}, "counts that are not integers"),
+    ({"size": [30, 40], "counts": [2**63 - 1, 2**63 - 1, 1202]}, "run lengths add up to"),
+    ({"size": [30, 40], "counts": [10**39]}, "run lengths add up to"),
+    ({"size": [30, 40], "counts": "zz\x01"}, "counts of the run lengths cannot be read"),
+    ({"size": [30, 40], "counts": "é"}, "counts of the run lengths cannot be read"),
+    ({"size": [30, 40], "counts": compressed(MASK)["counts"][:-3]}, "run lengths"),
+]
+
+
+@pytest.mark.parametrize(
+    ("shape", "what"), NO_SHAPES, ids=[f"{n} {what[:40]}" for n, (_, what) in enumerate(NO_SHAPES)]
+)
+def test_a_bad_shape_does_not_cost_a_good_box(shape, what, caplog) -> None:
+    with caplog.at_level(logging.WARNING, "botformer.data"):
+        source = source_of(annotation(6, 2, [1, 1, 20, 20], segmentation=shape), most=0)
+    (found,) = source.image(1).annotations
+    assert (found.box_xyxy, found.segmentation, found.area_px) == ((1, 1, 21, 21), None, 400)
+    assert what in only_problem(source)
+    assert "image 2 (2.png), annotation 6: shape left out: " in only_problem(source)
+    assert (source.objects, source.objects_left_out) == (1, 0)
+    assert "1 annotations of which a part is left out or replaced" in caplog.text
+    target = transform_objects(source.image(1), fitting_transform((40, 30), 64), 8)
+    assert target["has_mask"].tolist() == [False]
+
+
+SQUARE = [[3.0, 4.0, 13.0, 4.0, 13.0, 9.0, 3.0, 9.0]]
+
+
+@pytest.mark.parametrize(
+    "shape",
+    [
+        SQUARE,
+        SQUARE[0],
+        [SQUARE],
+        [[SQUARE]],
+        [[[3, 4], [13, 4], [13, 9], [3, 9]]],
+        [[3, 4], [13, 4], [13, 9], [3, 9]],
+        [["3", "4.0", "13", "4", "13", "9", "3", "9"]],
+    ],
+)
+def test_flat_and_nested_polygons_are_read_as_what_everyone_can_see(shape) -> None:
+    source = source_of(annotation(6, 2, [1, 1, 20, 20], segmentation=shape), most=0)
+    assert source.image(1).annotations[0].segmentation == SQUARE
+    assert source.problems == ()
+
+
+def test_run_lengths_in_a_list_without_a_size_or_with_numbers_as_text_are_read() -> None:
+    runs = uncompressed(MASK)
+    as_text = {"size": ["30", 40.0], "counts": list(map(str, runs["counts"]))}
+    for shape in ([runs], {"counts": runs["counts"]}, as_text):
+        source = source_of(annotation(6, 2, [1, 1, 20, 20], segmentation=shape), most=0)
+        assert source.image(1).annotations[0].segmentation == runs
+        assert source.problems == ()
+
+
+@pytest.mark.parametrize("box", [*(box for box, _ in NO_BOXES), [], [13, 9, -10, -5], [3, 4, 0, 5], [90, 90, 5, 5]])
+def test_a_bad_box_does_not_cost_a_good_shape(box) -> None:
+    for shape, expected in ((SQUARE, (3, 4, 10, 5)), (compressed(MASK), tuple(coco_mask.toBbox(compressed(MASK))))):
+        source = source_of(annotation(6, 2, box, segmentation=shape), most=0)
+        (found,) = source.image(1).annotations
+        assert found.box_xywh == expected
+        assert (source.objects, source.objects_left_out) == (1, 0)
+        if box not in (None, []):
+            assert "box taken from the shape" in only_problem(source)
+
+
+def test_a_box_in_text_an_id_too_few_and_null_and_floats_for_integers_are_read() -> None:
+    record = annotation(0, 2, ["-4", "20.5", "10", "50"], iscrowd=None, category_id=7.0, image_id="2")
+    del record["id"]
+    source = source_of(record, record | {"iscrowd": "0", "category_id": "7", "image_id": 2.0}, most=0)
+    for found in source.image(1).annotations:
+        assert (found.id, found.label, found.crowd) == (None, 2, False)
+        assert (found.box_xyxy, found.box_xywh) == ((0, 20.5, 6, 30), (-4, 20.5, 10, 50))
+    assert source.problems == ()
+    assert "id" not in coco_annotations(source.image(1), source.categories)[0]
+
+
+@pytest.mark.parametrize("area", [None, 0, -3, "wide", float("nan"), True, [4]])
+def test_an_area_that_is_none_is_worked_out(area) -> None:
+    """Of a shape its own within the image, twice 10 x 5 with 5 x 5 in common and half of 8 x 4 beyond the border; of a
+    box what of it lies in the image."""
+    shape = [SQUARE[0], [8, 9, 18, 9, 18, 4, 8, 4], [36, 20, 44, 20, 44, 24, 36, 24]]
+    source = source_of(
+        annotation(6, 2, [3, 4, 41, 20], segmentation=shape, area=area), annotation(7, 2, [35, 20, 10, 5], area=area)
+    )
+    assert [found.area_px for found in source.image(1).annotations] == [75 + 16, 25]
+    said = source_of(annotation(6, 2, [3, 4, 41, 20], segmentation=shape, area="55.5"))
+    assert said.image(1).annotations[0].area_px == 55.5
+
+
+def test_image_ids_of_any_size_and_sign_and_names_are_kept() -> None:
+    ids = [2**53, 2**53 + 1, -5, 0, "scan 1", "7f3a", 10**30]
+    images = [image(1, f"{place}.png") | {"id": number} for place, number in enumerate(ids)]
+    source = source_of(
+        *(annotation(9, number, [1, 1, place + 1, 5]) for place, number in enumerate(ids)), images=images
+    )
+    assert [source.image(place).id for place in range(len(ids))] == ids
+    for place, number in enumerate(ids):
+        (found,) = source.image(place).annotations
+        assert found.box_xywh[2] == place + 1
+        assert coco_annotations(source.image(place), source.categories)[0]["image_id"] == number
+    assert not source.problems
+
+
+def test_crowds_are_counted_and_said(caplog) -> None:
+    records = [annotation(n, 1, [n, 2, 3, 4], iscrowd=int(n > 1)) for n in (1, 2, 3)]
+    with caplog.at_level(logging.WARNING, "botformer.data"):
+        source = source_of(*records)
+    assert (source.objects, source.crowds) == (1, 2)
+    assert "here: 2 of 3 annotations are crowds (iscrowd: 1): background in training" in caplog.text
+    assert "set their iscrowd to 0" in caplog.text
+    caplog.clear()
+    with caplog.at_level(logging.INFO, "botformer.data"):
+        source_of(*records[:1] * 3, *records[1:2])
+    assert "1 of 4 annotations are crowds" in caplog.text
+    assert {record.levelname for record in caplog.records} == {"INFO"}
+
+
+SIZES = [None, 0, -1, -5.5, 10**39, 10**9, 40.5, "tall", True, [30], "missing"]
+
+
+@pytest.mark.parametrize("size", SIZES, ids=str)
+def test_a_size_that_makes_no_sense_is_read_from_the_image(size, tmp_path: Path, caplog) -> None:
+    data = content([image(1), image(2)], [annotation(1, 1, [1, 1, 5, 5]), annotation(2, 2, [30, 20, 5, 5])])
+    file = write(tmp_path, data)
+    data["images"][1]["height"] = size
+    if size == "missing":
+        del data["images"][1]["height"], data["images"][1]["width"]
+    file.write_text(json.dumps(data), encoding="utf-8")
+    with caplog.at_level(logging.WARNING, "botformer.data"):
+        source = open_coco(file, tmp_path / "train")
+    assert (source.image(1).width, source.image(1).height) == (40, 30)
+    assert (source.objects, source.problems) == (2, ())
+    assert "1 images without a size that makes sense" in caplog.text
+    assert "2.png: width and height are" in caplog.text
+    (tmp_path / "train" / "2.png").unlink()
+    with pytest.raises(InputError, match="1 annotations make no sense, 0 are tolerated"):
+        open_coco(file, tmp_path / "train", max_bad_records=0)
+    source = open_coco(file, tmp_path / "train")
+    assert (len(source), source.objects, source.objects_left_out) == (1, 1, 1)
+    assert "image 2 (2.png), annotation None: width and height are" in only_problem(source)
+    assert "the image itself cannot be read: No such file" in only_problem(source)
+
+
+def test_sizes_written_as_floats_or_text_are_numbers() -> None:
+    source = source_of(images=[image(1) | {"width": 40.0, "height": "30"}])
+    assert (source.image(0).width, source.image(0).height) == (40, 30)
 
 
 def test_records_that_are_no_objects_are_bad_records() -> None:
@@ -175,10 +345,10 @@ def test_a_missing_key_is_named(key: str) -> None:
         coco_dataset(data, "here", HERE)
 
 
-@pytest.mark.parametrize("key", ["id", "file_name", "width", "height"])
+@pytest.mark.parametrize("key", ["id", "file_name"])
 def test_an_image_record_that_lacks_something_is_named(key: str) -> None:
     record = image(9)
-    with pytest.raises(InputError, match=r"images\[1\] must have an integer 'id'"):
+    with pytest.raises(InputError, match=r"images\[1\] must have an 'id', an integer or a name"):
         source_of(images=[image(1), record | {key: -1.5}])
     del record[key]
     with pytest.raises(InputError, match=rf"images\[1\] lacks '{key}'"):
@@ -205,6 +375,7 @@ def test_what_is_not_json_is_refused_with_the_place(tmp_path: Path) -> None:
         (b'{"images": [1, 2,, 3], "annotations": [], "categories": []}', "is not JSON: .*char 17"),
         (b"\x89PNG\r\n", "is not JSON: byte 0 is not UTF-8"),
         (b"[]", "holds a list, not an object with 'images'"),
+        (b'{"images": [' + b"9" * 5000 + b"]}", "holds a number that cannot be read"),
         (b"[" * 100_000, "nested too deep|ends in the middle"),
     ):
         file.write_bytes(text)
@@ -225,9 +396,10 @@ def test_a_truncated_file_is_called_that_wherever_it_ends(tmp_path: Path) -> Non
             open_coco(file, tmp_path)
 
 
-def test_a_byte_order_mark_does_no_harm(tmp_path: Path) -> None:
+def test_a_byte_order_mark_and_line_ends_of_windows_do_no_harm(tmp_path: Path) -> None:
     file = tmp_path / "a.json"
-    file.write_text("\ufeff" + json.dumps(content([image(1)], [])), encoding="utf-8")
+    text = "\ufeff" + json.dumps(content([image(1)], []), indent=1)
+    file.write_bytes(text.replace("\n", "\r\n").encode())
     assert len(open_coco(file, tmp_path)) == 1
 
 

@@ -6,7 +6,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pycocotools import mask as coco_mask
 
-from botformer.data.detection.mask_targets import area_px, crop_mask
+from botformer.data.detection.mask_targets import area_px, crop_mask, shape_box
 from botformer.rle import decode_counts as run_lengths
 from tests.data.detection.coco_files import compressed, disc, uncompressed
 
@@ -28,7 +28,10 @@ def test_both_kinds_of_run_lengths_are_read_as_pycocotools_reads_them(mask: np.n
     expected = uncompressed(mask)["counts"]
     assert run_lengths(compressed(mask)["counts"]).tolist() == expected
     assert run_lengths(expected).tolist() == expected
-    assert area_px(compressed(mask)) == area_px(uncompressed(mask)) == mask.sum()
+    assert area_px(compressed(mask), *mask.shape[::-1]) == area_px(uncompressed(mask), *mask.shape[::-1]) == mask.sum()
+    if mask.any():
+        x, y, w, h = coco_mask.toBbox(compressed(mask)).tolist()
+        assert shape_box(compressed(mask)) == shape_box(uncompressed(mask)) == (x, y, x + w, y + h)
 
 
 def test_long_runs_are_read_as_pycocotools_reads_them() -> None:
@@ -99,11 +102,11 @@ def test_polygons_and_pycocotools_pixels_agree() -> None:
     ours = crop_mask([polygon], box, 112) == 1
     peer = crop_mask({"size": [200, 220], "counts": runs["counts"].decode()}, box, 112) == 1
     assert (ours & peer).sum() / (ours | peer).sum() > 0.98
-    assert area_px([polygon]) == pytest.approx(coco_mask.area(runs), rel=0.02)
+    assert area_px([polygon], 220, 200) == pytest.approx(coco_mask.area(runs), rel=0.02)
 
 
 def test_area_of_polygons() -> None:
-    assert area_px([[0, 0, 4, 0, 4, 3], [10, 10, 10, 12, 12, 12, 12, 10]]) == 6 + 4
+    assert area_px([[0, 0, 4, 0, 4, 3], [10, 10, 10, 12, 12, 12, 12, 10]], 40, 30) == 6 + 4
 
 
 def test_a_thousand_instances_of_a_large_image_are_cheap() -> None:

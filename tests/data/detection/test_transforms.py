@@ -137,7 +137,9 @@ def test_objects_off_the_canvas_are_gone_also_those_of_which_only_the_box_is_on_
         annotation(1, 1, [120, 5, 30, 15]),  # off
         annotation(2, 1, [90, 10, 40, 20], segmentation=compressed(mask)),  # only the empty part of its box is on it
         annotation(3, 1, [90, 40, 40, 20]),  # cut, and nobody knows its shape
-        annotation(4, 1, [50, 50, 10, 10], segmentation=[[50, 50, 55, 55, 60, 60]]),  # whole, its shape has no area
+        annotation(
+            4, 1, [50, 50, 10, 10], segmentation=[[50, 50, 55, 55, 60, 60]], area=1.0
+        ),  # whole, its shape has no area
     )
     placed = transform_objects(found, CanvasTransform((WIDTH, HEIGHT), 0, False, (WIDTH, HEIGHT), (0, 0), 100), 28)
     assert placed["boxes"].tolist() == [[90, 40, 100, 60], [50, 50, 60, 60]]

@@ -278,7 +278,7 @@ def test_sub_folders_are_searched_and_what_has_no_partner_is_said(
     assert "1 of 3 images have no label file and count as images without objects" in caplog.text
     assert "1 label files have no image and are left out, such as" in caplog.text
     assert "north/lost.txt" in caplog.text
-    assert "no images by their ending: 1 .heic" in caplog.text
+    assert "1 files are left out because of their endings: 1 .heic" in caplog.text
 
 
 def test_labels_lie_beside_a_link_not_beside_what_it_leads_to(tmp_path: Path) -> None:

@@ -247,3 +247,46 @@ def test_on_real_annotations_the_numbers_are_pycocotools(real_data, archive, fil
         for name, value in zip(NUMBERS, expected, strict=True):
             assert abs(numbers[f"{kind}_{name}"] - value) < 1e-12, (kind, name)
         assert numbers[f"{kind}_AP50"] > 0.1
+
+
+IDS = {
+    "beyond the integers of doubles": lambda number: 2**60 + number,
+    "beyond 64 bits": lambda number: 10**30 + number,
+    "negative": lambda number: number - 500,
+    "names": lambda number: f"scan {number:04d}",
+}
+
+
+@pytest.mark.parametrize("ids", IDS)
+@pytest.mark.parametrize("kind", ["box", "mask"])
+def test_image_ids_of_any_kind_give_the_numbers_of_small_ones(ids, kind):
+    """pycocotools judges the same images under the small ids; the results keep their own."""
+    predictions, batch = random_scenes(1)
+    metrics = measured(predictions, batch)
+    renamed = []
+    for target in batch["targets"]:
+        image_id = IDS[ids](target["image_id"])
+        truth = [record | {"image_id": image_id} for record in json.loads(target["ground_truth"])]
+        renamed.append(target | {"image_id": image_id, "ground_truth": json.dumps(truth)})
+    of_any_kind = measured(predictions, {"targets": renamed})
+    expected = judged_by_pycocotools(dataset(batch), metrics.results(), IOU_TYPE[kind]).stats
+    numbers = of_any_kind.compute()
+    for name, value in zip(NUMBERS, expected, strict=True):
+        assert abs(numbers[f"{kind}_{name}"] - value) < 1e-12, name
+    before = [result | {"image_id": IDS[ids](result["image_id"])} for result in metrics.results()]
+    assert of_any_kind.results() == before
+    assert set(of_any_kind.per_image(kind, 0.5)) == {target["image_id"] for target in renamed}
+
+
+def test_category_ids_of_any_size_and_sign():
+    predictions, batch = random_scenes(1)
+    other = [(-7, "zero"), (2**53 + 1, "three"), (2**53 + 2, "seventeen"), (10**25, "never seen")]
+    new = {old: number for (old, _), (number, _) in zip(CATEGORIES, other, strict=True)}
+    targets = []
+    for target in batch["targets"]:
+        truth = [record | {"category_id": new[record["category_id"]]} for record in json.loads(target["ground_truth"])]
+        targets.append(target | {"ground_truth": json.dumps(truth)})
+    metrics = CocoEvaluator(other)
+    metrics.update(predictions, {"targets": targets})
+    assert metrics.compute() == measured(predictions, batch).compute()
+    assert [row["id"] for row in metrics.per_class("box")] == [number for number, _ in other]

@@ -14,6 +14,7 @@ from botformer.data.classification.batches import stack_channels_last
 from botformer.data.detection.coco_reader import coco_annotations
 from botformer.data.detection.dataset import DetectionDataset, ImageRecord
 from botformer.data.detection.keypoints import flip_indices
+from botformer.data.detection.object_sizes import say_small_objects
 from botformer.data.detection.transforms import fitting_transform, random_transform, transform_objects
 from botformer.data.image_io import BadImage, decode
 from botformer.data.loader import EvaluationLoader, TrainingLoader, evaluation_loader, training_loader
@@ -46,10 +47,9 @@ def detection_training_batches(
 ) -> TrainingLoader[DetectionBatch]:
     """`batch_size` counts the images of all `world` processes together. `workers`: -1 is one per core, at most 8."""
     if not dataset.objects:
-        raise InputError(
-            f"{dataset.where} has no objects to learn from: {len(dataset)} images, {len(dataset.problems)} annotations "
-            "left out; annotate some, or look at what was left out"
-        )
+        raise InputError(f"{dataset.where} has no objects to learn from: {dataset.why_no_objects}")
+    low, high = images.scale_jitter
+    say_small_objects(dataset, images.size * min(max(low, 1.0), high))
     names = dataset.keypoint_names
     flipped = flip_indices(names, images.keypoint_pairs) if names else None
     return training_loader(_DetectionSamples(dataset, images, True, flipped), batch_size, seed, workers, rank, world)
@@ -59,6 +59,7 @@ def detection_evaluation_batches(
     dataset: DetectionDataset, images: DetectionImages, batch_size: int, workers: int, rank: int = 0, world: int = 1
 ) -> EvaluationLoader[DetectionBatch]:
     """This process's part (every `world`-th image), in batches of `batch_size`, the last one smaller."""
+    say_small_objects(dataset, images.canvas)
     return evaluation_loader(_DetectionSamples(dataset, images, training=False), batch_size, workers, rank, world)
 
 

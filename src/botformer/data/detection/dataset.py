@@ -11,6 +11,9 @@ import numpy as np
 from botformer.data.detection.keypoints import NO_KEYPOINTS, KeypointLayout, Keypoints
 from botformer.data.detection.mask_targets import Box, Segmentation
 
+ImageId = int | str
+"""As the file has it: COCO's images may have numbers of any size and sign, or names."""
+
 
 class Category(NamedTuple):
     """A kind of object as the data set calls it. Ids may have gaps and start anywhere."""
@@ -23,13 +26,14 @@ class Category(NamedTuple):
 class Annotation:
     """One object, or one crowd of them."""
 
-    id: int
+    id: int | str | None
+    """None where the file gives it none."""
     label: int
     """1 to K: place in the dataset's categories, counted from 1."""
     box_xyxy: Box
     """Pixels; cut to the image."""
     box_xywh: Box
-    """As the file has it."""
+    """As the file has it, or around the shape where it has none that can be used."""
     area_px: float
     """Of the shape where there is one; decides what counts as small, medium, large."""
     crowd: bool
@@ -44,7 +48,7 @@ class Annotation:
 class ImageRecord:
     """An image's record."""
 
-    id: int
+    id: ImageId
     file: str
     """Relative to the dataset's folder, with slashes."""
     width: int
@@ -55,14 +59,16 @@ class ImageRecord:
 
 
 class Problem(NamedTuple):
-    """An annotation that was left out, wholly or in part."""
+    """An annotation, or an image with its annotations, that was left out, wholly or in part."""
 
     image_id: Any
     file: str
     """Of the image; empty where nobody knows."""
     annotation_id: Any
-    """Of a YOLO folder: the line of the label file."""
+    """Of a YOLO folder: the line of the label file. None: of the image as a whole, or it has no id."""
     reason: str
+    objects: int = 1
+    """That are lost with it; 0 where the object stays."""
 
     def __str__(self) -> str:
         file = f" ({self.file})" if self.file else ""
@@ -83,10 +89,13 @@ class DetectionDataset:
     """By id. The label of the first is 1."""
     objects: int
     """Of all images together; crowds are not counted."""
+    crowds: int
     problems: tuple[Problem, ...]
     records: bytes
     starts: np.ndarray
     """int64 (images + 1,): where each record starts, and the end."""
+    object_sizes: np.ndarray
+    """float32 (objects, 2) in pixels: the shorter side of each object's box, and the longer side of its image."""
     layout: KeypointLayout = NO_KEYPOINTS
     """The key points of every object; empty where there are none, or where they were not read."""
 
@@ -98,6 +107,23 @@ class DetectionDataset:
     def skeleton(self) -> tuple[tuple[int, int], ...]:
         """Pairs of places in `keypoint_names`, from 0."""
         return self.layout.skeleton
+
+    @property
+    def objects_left_out(self) -> int:
+        """Objects of the files that are not in `objects`."""
+        return sum(problem.objects for problem in self.problems)
+
+    @property
+    def why_no_objects(self) -> str:
+        """For messages: what there is instead, and what to do."""
+        if self.crowds:
+            return (
+                f"the {self.crowds} annotations that can be read are all crowds (iscrowd: 1), which are background in "
+                "training and count neither way in evaluation; where they are single objects (CVAT exports brush masks "
+                "so), set their iscrowd to 0, or export them as polygons"
+            )
+        left_out = f"{len(self)} images, {len(self.problems)} annotations left out"
+        return f"{left_out}; annotate some, or look at what was left out"
 
     def __len__(self) -> int:
         return len(self.starts) - 1
@@ -119,14 +145,23 @@ def make_dataset(
     layout: KeypointLayout = NO_KEYPOINTS,
 ) -> DetectionDataset:
     """A dataset of these images, sorted by file name."""
+    annotations = [(image, found) for image in images for found in image.annotations]
+    objects = [(image, found) for image, found in annotations if not found.crowd]
     packed = [pickle.dumps(image, protocol=5) for image in sorted(images, key=lambda image: image.file)]
     return DetectionDataset(
         where,
         folder,
         tuple(sorted(categories)),
-        sum(not annotation.crowd for image in images for annotation in image.annotations),
+        len(objects),
+        len(annotations) - len(objects),
         tuple(problems),
         b"".join(packed),
         np.cumsum([0, *map(len, packed)]),
+        np.array([_size(image, found) for image, found in objects], dtype=np.float32).reshape(-1, 2),
         layout,
     )
+
+
+def _size(image: ImageRecord, annotation: Annotation) -> tuple[float, float]:
+    x1, y1, x2, y2 = annotation.box_xyxy
+    return min(x2 - x1, y2 - y1), max(image.width, image.height)

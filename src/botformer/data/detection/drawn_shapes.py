@@ -5,7 +5,6 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from botformer.data.detection.dataset import Problem
 from botformer.data.image_io import BadImage, upright_size
 
 _CORNERS = 64
@@ -32,12 +31,12 @@ def box_around(polygons: Iterable[Sequence[float]]) -> list[float]:
     return [x1, y1, x2 - x1, y2 - y1]
 
 
-def image_record(image_id: int, folder: Path, name: str) -> dict[str, Any] | Problem:
-    """Of a COCO file, with the size of the image itself; a problem where there is no such image."""
+def image_record(image_id: int, folder: Path, name: str) -> dict[str, Any]:
+    """Of a COCO file, with the size of the image itself. None where there is none: its reader will say why."""
     try:
         width, height = upright_size(folder / name)
-    except BadImage as error:
-        return Problem(image_id, name, None, error.reason)
+    except BadImage:
+        return {"id": image_id, "file_name": name}
     return {"id": image_id, "file_name": name, "width": width, "height": height}
 
 

@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 
 from botformer.errors import InputError
+from botformer.text import and_more, printable
 
 log = logging.getLogger("botformer.data")
 
@@ -71,3 +72,9 @@ def _otherwise_encoded(path: str) -> list[str]:
         unicodedata.normalize("NFD", path),
         os.fsdecode(path.encode("cp1252", errors="ignore")),
     ]
+
+
+def log_left_out(where: str, names: Sequence[str], what: str) -> None:
+    """Say how many there are, and which the first are; nothing where there are none."""
+    if names:
+        log.warning("%s: %d %s, such as %s", where, len(names), what, and_more([printable(name) for name in names], 3))

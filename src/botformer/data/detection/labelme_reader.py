@@ -25,8 +25,8 @@ from botformer.data.detection.drawn_shapes import (
     image_record,
     rectangle,
 )
-from botformer.data.detection.exported_text import read_lines
-from botformer.data.detection.image_listing import list_files, list_images, log_left_out
+from botformer.data.detection.exported_text import log_left_out, read_lines
+from botformer.data.image_files import find_files, is_image
 from botformer.data.image_io import BadImage, decode
 from botformer.errors import InputError
 
@@ -69,12 +69,9 @@ def open_labelme(folder: Path, root: Path, max_bad_records: int = 20) -> Detecti
             continue
         used.add(image)
         record = image_record(image_id, root, image)
-        if isinstance(record, Problem):
-            bad.append(record)
-            continue
         records["images"].append(record)
-        size = record["height"], record["width"]
-        if (content.get("imageHeight") or size[0], content.get("imageWidth") or size[1]) != size:
+        size = record.get("height", 1), record.get("width", 1)
+        if "width" in record and (content.get("imageHeight") or size[0], content.get("imageWidth") or size[1]) != size:
             resized.append(name)
         ignored.update(str(shape.get("shape_type")) for shape in _shapes(content) if not _is_object(shape))
         for number, shapes in enumerate(_objects(content), 1):
@@ -90,8 +87,12 @@ def open_labelme(folder: Path, root: Path, max_bad_records: int = 20) -> Detecti
         log.warning("%s: shapes left out that are no objects: %s", where, counts)
     log_left_out(where, missing, "LabelMe files have no image of their own and are left out")
     log_left_out(where, resized, "files say another size than their image has (was it resized, or turned?)")
-    images = {folder_name for name in used if (folder_name := os.path.dirname(name)) is not None}
-    beside = [name for name in list_images(root) if os.path.dirname(name) in images and name not in used]
+    images = set(map(os.path.dirname, used))
+    beside = [
+        name
+        for name in filter(is_image, find_files(root).files)
+        if os.path.dirname(name) in images and name not in used
+    ]
     log_left_out(where, beside, "images have no LabelMe file and are left out")
     return coco_dataset(records, where, root, max_bad_records, bad)
 
@@ -100,7 +101,7 @@ def _read_all(folder: Path) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
     """Name of the file -> its content, and what is none of LabelMe's."""
     contents: dict[str, dict[str, Any]] = {}
     bad: list[Problem] = []
-    for name in list_files(folder):
+    for name in find_files(folder).files:
         if not name.lower().endswith(".json"):
             continue
         try:

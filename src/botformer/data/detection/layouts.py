@@ -4,6 +4,7 @@ import json
 import logging
 import re
 from collections.abc import Callable, Iterator
+from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
@@ -12,12 +13,13 @@ from typing import Any
 from botformer.data.detection.coco_reader import open_coco
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.exported_text import find_exported, read_lines
-from botformer.data.detection.image_listing import is_image
+from botformer.data.detection.hold_out import hold_out_a_tenth
 from botformer.data.detection.labelme_reader import is_labelme, open_labelme
-from botformer.data.detection.splits import hold_out_a_tenth, with_categories
+from botformer.data.detection.match_categories import match_categories
 from botformer.data.detection.via_reader import open_via, via_images
 from botformer.data.detection.voc_reader import find_voc, open_voc
 from botformer.data.detection.yolo_reader import YoloDescription, class_names, open_yolo, read_yolo_description
+from botformer.data.image_files import is_image
 from botformer.errors import InputError
 from botformer.text import and_more
 
@@ -43,20 +45,28 @@ _ONE_OF_ITS_KIND = ("_annotations.coco.json", "labels.json", "result.json", "via
 _IMAGES = ("images", "Images", "data", "JPEGImages", "img")
 """Folders of images beside an annotation file."""
 
+_NAMED_BY_COCO = re.compile(rf"instances_|{_KEYPOINTS}|_annotations\.coco\.json", re.IGNORECASE)
+"""Files that need not be read to know what they are."""
+
 _LOOKED_FOR = 20
-"""Images of a split; if none of them is there, their folder is the wrong one."""
+"""Images of a split; if none of them is there, their folder is the wrong one. Also JSON files of a folder: if the first
+are nothing that is known, neither are the others."""
 
 _DESCRIPTIONS = (".yaml", ".yml", ".data")
 """Endings of what describes a YOLO data set."""
 
-_Open = Callable[[], DetectionDataset]
+_Open = Callable[[int], DetectionDataset]
+"""Takes the number of bad records that are tolerated."""
 
 
-def open_detection_datasets(data: str, keypoints: bool = False) -> tuple[DetectionDataset, DetectionDataset]:
-    """The images to train on and those to validate on, with the same categories. `LAYOUTS` says what `data` may be.
+def open_detection_datasets(
+    data: str, keypoints: bool = False, max_bad_records: int = 20
+) -> tuple[DetectionDataset, DetectionDataset]:
+    """The images to train on and those to validate on, with the categories of the former. `LAYOUTS` says what `data`
+    may be, `coco_reader.open_coco` what a bad record is.
 
-    Where nothing is there to validate on, a tenth of the images is held out (`splits.hold_out_a_tenth`). The validation
-    data may list some of the categories only; they are matched by id and name, or by the name alone.
+    Where nothing is there to validate on, a tenth of the images is held out (`hold_out_a_tenth`). Categories of the
+    validation data are found among those of the training data (`match_categories`).
 
     With `keypoints`, key points are read too, from person_keypoints_*.json where there is such a file; other detectors
     prefer instances_*.json.
@@ -67,12 +77,14 @@ def open_detection_datasets(data: str, keypoints: bool = False) -> tuple[Detecti
     root = _existing(data)
     open_train, open_validation = (_find(root, split, keypoints) for split in ("train", "validation"))
     if open_validation is None:
-        train, validation = hold_out_a_tenth(_checked((open_train or _whole_of(root, "train", keypoints))()))
+        train, validation = hold_out_a_tenth(
+            _checked((open_train or _whole_of(root, "train", keypoints))(max_bad_records))
+        )
     elif open_train is None:
         raise _nothing_found(root, "train")
     else:
-        train, validation = _checked(open_train()), _checked(open_validation())
-        validation = with_categories(validation, train.categories, train.where)
+        train, validation = _checked(open_train(max_bad_records)), _checked(open_validation(max_bad_records))
+        validation = replace(match_categories(validation, train.categories, train.where), categories=train.categories)
     if train.keypoint_names != validation.keypoint_names:
         raise InputError(
             f"{train.where} and {validation.where} must have the same key points in the same order; the first has "
@@ -81,7 +93,9 @@ def open_detection_datasets(data: str, keypoints: bool = False) -> tuple[Detecti
     return train, validation
 
 
-def open_detection_dataset(data: str, split: str, keypoints: bool = False) -> DetectionDataset:
+def open_detection_dataset(
+    data: str, split: str, keypoints: bool = False, max_bad_records: int = 20
+) -> DetectionDataset:
     """One split: "train", "validation", or any other by its name, such as "test" or "val2017". As above.
 
     What is held out of a data set with a train split alone is its "validation"; "train" is then still all of the
@@ -90,10 +104,10 @@ def open_detection_dataset(data: str, split: str, keypoints: bool = False) -> De
     root = _existing(data)
     found = _find(root, split, keypoints) if split else _whole_of(root, split, keypoints)
     if found is not None:
-        return _checked(found())
+        return _checked(found(max_bad_records))
     if split not in _NAMES or _find(root, "validation", keypoints) is not None:
         raise _nothing_found(root, split)
-    return open_detection_datasets(data, keypoints)[split == "validation"]
+    return open_detection_datasets(data, keypoints, max_bad_records)[split == "validation"]
 
 
 def is_annotated(data: str) -> bool:
@@ -144,7 +158,7 @@ def _find(root: Path, split: str, keypoints: bool) -> _Open | None:
     """How to open the split of that name; None where nothing tells it from others."""
     yolo = _yolo(root)
     if yolo is not None:
-        return partial(open_yolo, yolo, split, keypoints=keypoints) if yolo.key(split) else None
+        return partial(open_yolo, yolo, split, keypoints) if yolo.key(split) else None
     if root.is_file():
         return None
     voc = find_voc(root)
@@ -214,12 +228,12 @@ def _whole(folder: Path, keypoints: bool) -> _Open | None:
             return found
     voc = find_voc(folder)
     if voc is not None:
-        return partial(open_voc, voc)
+        return partial(open_voc, voc, None)
     listed = next((folder / name for name in ("classes.txt", "obj.names") if (folder / name).is_file()), None)
     if listed is not None and _has_labels(folder):
         images = "images" if (folder / "images").is_dir() else "."
         said = {"names": class_names(listed), "train": images}
-        return partial(open_yolo, YoloDescription(listed, said), "train")
+        return partial(open_yolo, YoloDescription(listed, said), "train", keypoints)
     return None
 
 
@@ -237,8 +251,8 @@ def _of_json(files: list[Path], root: Path, keypoints: bool) -> _Open | None:
     Raises InputError where there are several, and nobody can know which is meant.
     """
     kinds = {}
-    for file in files:
-        content = _content(file)
+    for file in files[:_LOOKED_FOR]:
+        content = None if _NAMED_BY_COCO.match(file.name) else _content(file)
         if is_labelme(content):
             return partial(open_labelme, file.parent, root)
         images = via_images(content)
@@ -274,8 +288,8 @@ def _content(file: Path) -> Any:
 # COCO
 
 
-def _open_coco(annotations: Path, root: Path, keypoints: bool) -> DetectionDataset:
-    return open_coco(annotations, _images_of(annotations, root), keypoints=keypoints)
+def _open_coco(annotations: Path, root: Path, keypoints: bool, max_bad_records: int) -> DetectionDataset:
+    return open_coco(annotations, _images_of(annotations, root), max_bad_records, keypoints)
 
 
 def _images_of(annotations: Path, root: Path) -> Path:
@@ -284,11 +298,10 @@ def _images_of(annotations: Path, root: Path) -> Path:
     folders = [folder for folder in candidates if folder.is_dir()]
     names = _file_names(annotations)
 
-    def there(folder: Path) -> tuple[int, ...]:
-        """As it stands there, with either slash, and without folders that are not there."""
-        literally = sum((folder / name).is_file() for name in names)
-        with_slashes = sum((folder / name.replace("\\", "/")).is_file() for name in names)
-        return literally, with_slashes, sum(find_exported(name, [folder]) is not None for name in names)
+    def there(folder: Path) -> tuple[int, int]:
+        """As it stands there, and without folders that are not there."""
+        literally = sum((folder / name.replace("\\", "/")).is_file() for name in names)
+        return literally, sum(find_exported(name, [folder]) is not None for name in names)
 
     best = max(folders, key=there)  # the first of equals
     if any(there(best)):

@@ -9,6 +9,7 @@ from typing import Any, TypeAlias
 import numpy as np
 
 from botformer import rle
+from botformer.data.detection.polygon_area import union_area_px
 
 Segmentation: TypeAlias = list[list[float]] | dict[str, Any]
 """Polygons [[x, y, x, y, ...], ...] in pixels, which together are the shape; or run lengths {"size": [height, width],
@@ -32,15 +33,31 @@ def crop_mask(segmentation: Segmentation, box_xyxy: Box, size: int) -> np.ndarra
     return crop.astype(np.uint8)
 
 
-def area_px(segmentation: Segmentation) -> float:
-    """Pixels of run lengths; of polygons the sum of their areas."""
+def area_px(segmentation: Segmentation, width: int, height: int) -> float:
+    """Pixels of run lengths; of polygons the area of their union within the image."""
     if isinstance(segmentation, dict):
         return float(rle.decode_counts(segmentation["counts"])[1::2].sum())
-    areas = []
-    for polygon in segmentation:
-        x, y = np.asarray(polygon, dtype=np.float64).reshape(-1, 2).T
-        areas.append(abs(np.dot(x, np.roll(y, -1)) - np.dot(y, np.roll(x, -1))) / 2)
-    return float(sum(areas))
+    return union_area_px(segmentation, width, height)
+
+
+def shape_box(segmentation: Segmentation) -> Box:
+    """The smallest box around a shape, which may reach beyond the image; run lengths must cover a pixel."""
+    if isinstance(segmentation, dict):
+        return _box_of_runs(segmentation)
+    corners = np.concatenate([np.asarray(polygon, dtype=np.float64).reshape(-1, 2) for polygon in segmentation])
+    (x1, y1), (x2, y2) = corners.min(0).tolist(), corners.max(0).tolist()
+    return x1, y1, x2, y2
+
+
+def _box_of_runs(runs: dict[str, Any]) -> Box:
+    height = runs["size"][0]
+    ends = np.cumsum(rle.decode_counts(runs["counts"]))
+    first, last = ends[:-1:2], ends[1::2] - 1  # of the pixels that are covered
+    first, last = first[last >= first], last[last >= first]
+    left, right = int(first.min()) // height, int(last.max()) // height
+    if (first // height != last // height).any():  # a run that goes on in the next column touches both borders
+        return float(left), 0.0, right + 1.0, float(height)
+    return float(left), float((first % height).min()), right + 1.0, float((last % height).max()) + 1.0
 
 
 def _crop_runs(runs: dict[str, Any], box_xyxy: Box, size: int) -> np.ndarray:

@@ -17,8 +17,7 @@ from botformer.data.detection.drawn_shapes import (
     image_record,
     rectangle,
 )
-from botformer.data.detection.exported_text import find_exported
-from botformer.data.detection.image_listing import log_left_out
+from botformer.data.detection.exported_text import find_exported, log_left_out
 from botformer.errors import InputError
 
 log = logging.getLogger("botformer.data")
@@ -74,11 +73,7 @@ def open_via(
             missing.append(said["filename"])
             continue
         name = place.relative_to(folder).as_posix()
-        record = image_record(image_id, folder, name)
-        if isinstance(record, Problem):
-            bad.append(record)
-            continue
-        records["images"].append(record)
+        records["images"].append(image_record(image_id, folder, name))
         for number, region in enumerate(_regions(said), 1):
             shape = region["shape_attributes"]
             if shape.get("name") not in _SHAPES:

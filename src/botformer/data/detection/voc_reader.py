@@ -13,8 +13,8 @@ from typing import Any, NamedTuple
 from botformer.data.detection.coco_reader import coco_dataset
 from botformer.data.detection.dataset import DetectionDataset, Problem
 from botformer.data.detection.drawn_shapes import as_categories, categories_by_name, image_record
-from botformer.data.detection.exported_text import read_lines
-from botformer.data.detection.image_listing import list_files, list_images, log_left_out
+from botformer.data.detection.exported_text import log_left_out, read_lines
+from botformer.data.image_files import find_files, is_image
 from botformer.errors import InputError
 
 log = logging.getLogger("botformer.data")
@@ -58,31 +58,29 @@ def open_voc(folders: VocFolders, listed: Path | None = None, max_bad_records: i
     """
     voc = _supervision()
     where = f"{folders.annotations} ({listed.stem})" if listed else str(folders.annotations)
-    files = [name for name in list_files(folders.annotations) if name.lower().endswith(".xml")]
+    files = [name for name in find_files(folders.annotations).files if name.lower().endswith(".xml")]
     trees = {PurePosixPath(name).with_suffix("").as_posix(): _read(folders.annotations / name) for name in files}
     ids = categories_by_name(
         name for tree in trees.values() if tree is not None for each in tree.findall("object") if (name := _name(each))
     )
     if not ids:
         raise InputError(f"{folders.annotations}: none of the {len(files)} XML files has an <object> with a <name>")
-    images = _Images(list_images(folders.images))
+    images = _Images(filter(is_image, find_files(folders.images).files))
     chosen = _listed(listed, trees, images) if listed else _all(trees, images, where)
     records: dict[str, Any] = {"categories": as_categories(ids), "images": [], "annotations": []}
     bad: list[Problem] = []
     without, resized, from_zero, difficult = [], [], [], 0
     for image_id, (stem, image) in enumerate(chosen.items(), 1):
         tree = trees.get(stem)
-        record = image_record(image_id, folders.images, image)
         if stem in trees and tree is None:
-            record = Problem(image_id, image, None, f"{stem}.xml is not XML, or not of VOC")
-        if isinstance(record, Problem):
-            bad.append(record)
+            bad.append(Problem(image_id, image, None, f"{stem}.xml is not XML, or not of VOC"))
             continue
+        record = image_record(image_id, folders.images, image)
         records["images"].append(record)
         if tree is None:
             without.append(image)
             continue
-        if _size(tree) not in (None, (record["width"], record["height"])):
+        if "width" in record and _size(tree) not in (None, (record["width"], record["height"])):
             resized.append(image)
         for number, element in enumerate(tree.findall("object"), 1):
             try:

@@ -13,9 +13,9 @@ from typing import Any, NamedTuple
 
 from botformer.data.detection.coco_reader import coco_dataset
 from botformer.data.detection.dataset import DetectionDataset, Problem
-from botformer.data.detection.exported_text import find_exported, read_lines
-from botformer.data.detection.image_listing import list_files, list_images, log_left_out
+from botformer.data.detection.exported_text import find_exported, log_left_out, read_lines
 from botformer.data.detection.yolo_keypoints import PoseLayout, pose_layout
+from botformer.data.image_files import ending, find_files, is_image, report_left_out, report_links
 from botformer.data.image_io import BadImage, upright_size
 from botformer.errors import InputError
 from botformer.text import and_more
@@ -29,6 +29,9 @@ _NOTHING = ("", "~", "null", "Null", "NULL")
 
 _NO_LABELS = {"classes.txt", "notes.txt", "labels.txt", "predefined_classes.txt"}
 """Text files that tools leave among the labels."""
+
+_BESIDE = ("", ".txt", ".cache", ".yaml", ".yml", ".json", ".xml", ".csv", ".md", ".npy")
+"""Endings of files beside images that are none, and that nobody misses."""
 
 _FURTHEST = 0.5
 """How far over the border a coordinate may lie, as a fraction of the image; further off it is no fraction at all."""
@@ -56,7 +59,7 @@ def read_yolo_description(file: Path) -> YoloDescription:
 
 
 def open_yolo(
-    data_yaml: Path | YoloDescription, split: str, max_bad_records: int = 20, keypoints: bool = False
+    data_yaml: Path | YoloDescription, split: str, keypoints: bool = False, max_bad_records: int = 20
 ) -> DetectionDataset:
     """A split of a YOLO data set: "train", "validation", or any other key of its data.yaml.
 
@@ -92,14 +95,15 @@ def open_yolo(
     bad: list[Problem] = []
     for image_id, path in enumerate(sorted(images), 1):
         name = path.relative_to(folder).as_posix()
+        label = labels[path]
+        lines = _lines(label) if label else []
         try:
             width, height = upright_size(path)
         except BadImage as error:
-            bad.append(Problem(image_id, name, None, error.reason))
+            bad.append(Problem(image_id, name, None, error.reason, len(lines)))
             continue
         records["images"].append({"id": image_id, "file_name": name, "width": width, "height": height})
-        label = labels[path]
-        for number, line in _lines(label) if label else ():
+        for number, line in lines:
             try:
                 found = _annotation(yolo, line, width, height, pose)
             except ValueError as error:
@@ -209,12 +213,19 @@ def _images(said: YoloDescription, key: str, bases: Sequence[Path]) -> tuple[lis
             )
         if place.is_dir():
             folders.append(place)
-            images |= dict.fromkeys(place / name for name in list_images(place))
+            images |= dict.fromkeys(_images_below(place))
         else:
             images |= dict.fromkeys(_listed(place, bases))
     if not images:
         raise InputError(f"{said.file}: there are no images in {key!r}: {', '.join(map(str, said.places(key)))}")
     return list(images), folders if len(folders) == len(said.places(key)) else []
+
+
+def _images_below(folder: Path) -> list[Path]:
+    found = find_files(folder)
+    report_links(folder, found)
+    report_left_out(folder, (name for name in found.files if not is_image(name) and ending(name) not in _BESIDE))
+    return [folder / name for name in found.files if is_image(name)]
 
 
 def _listed(file: Path, bases: Sequence[Path]) -> list[Path]:
@@ -267,7 +278,7 @@ def _report_labels(where: str, labels: dict[Path, Path | None], folders: Sequenc
     lost = [
         str(place / name)
         for place in sorted(places)
-        for name in list_files(place)
+        for name in find_files(place).files
         if name.endswith(".txt") and Path(name).name not in _NO_LABELS and place / name not in used
     ]
     log_left_out(where, lost, "label files have no image and are left out")

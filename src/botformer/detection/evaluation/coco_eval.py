@@ -39,6 +39,10 @@ def numbers_of(kind: Kind) -> tuple[str, ...]:
     return KEYPOINT_NUMBERS if kind == "keypoints" else NUMBERS
 
 
+ImageId = int | str
+"""As the data set has it: COCO's file may number or name its images, with numbers of any size and sign."""
+
+
 class CocoEvaluator:
     """Average precision of a detector. `update` it with every batch; then ask `compute` and the others.
 
@@ -70,7 +74,7 @@ class CocoEvaluator:
         if "keypoints" in self.kinds and not self.keypoint_names:
             raise InputError("to measure key points their names are needed; give keypoint_names")
         self.sigmas = tuple(keypoint_sigmas(self.keypoint_names, sigmas).tolist())
-        self.images: dict[int, dict[str, Any]] = {}
+        self.images: dict[ImageId, dict[str, Any]] = {}
         """image id -> "size" (height, width), and as JSON "truth", COCO's annotations, and "found", COCO's results."""
         self._evaluated: dict[Kind, _Evaluated] = {}
 
@@ -80,22 +84,22 @@ class CocoEvaluator:
         `image_id`, `original_size` and `ground_truth`."""
         self._evaluated = {}
         for found, target in zip(predictions, batch["targets"], strict=True):
-            image_id = int(target["image_id"])
+            image_id = target["image_id"]
             self.images[image_id] = {
                 "size": [int(side) for side in target["original_size"]],
                 "truth": target["ground_truth"],
                 "found": json.dumps(coco_results(found, image_id, self.categories)),
             }
 
-    def state(self) -> dict[int, dict[str, Any]]:
+    def state(self) -> dict[ImageId, dict[str, Any]]:
         return self.images
 
-    def merge(self, states: list[dict[int, dict[str, Any]]]) -> None:
+    def merge(self, states: list[dict[ImageId, dict[str, Any]]]) -> None:
         self._evaluated = {}
         for state in states:
             self.images.update(state)
 
-    def only(self, image_ids: Iterable[int]) -> "CocoEvaluator":
+    def only(self, image_ids: Iterable[ImageId]) -> "CocoEvaluator":
         """The same of some of the images, such as those of one stain."""
         part = CocoEvaluator(self.categories, self.kinds, self.max_detections, self.keypoint_names, self.sigmas)
         part.images = {image_id: self.images[image_id] for image_id in image_ids}
@@ -107,7 +111,7 @@ class CocoEvaluator:
         Scored by pycocotools they give these very numbers; for masks and key points take `bbox` out first
         (see `_Evaluated.found`).
         """
-        return [result for image_id in sorted(self.images) for result in json.loads(self.images[image_id]["found"])]
+        return [result for image_id in _in_order(self.images) for result in json.loads(self.images[image_id]["found"])]
 
     def compute(self) -> dict[str, float]:
         """`box_AP` ... `box_ARl`, `mask_AP` ..., `keypoints_AP` ... (see `numbers_of`), and `images`."""
@@ -165,9 +169,9 @@ class CocoEvaluator:
         objects = sum(part.ious.shape[1] for part in matches)
         return accuracy if objects else {iou: -1.0 if value == 1 else value for iou, value in accuracy.items()}
 
-    def per_image(self, kind: Kind, score_threshold: float) -> dict[int, float]:
+    def per_image(self, kind: Kind, score_threshold: float) -> dict[ImageId, float]:
         """image id -> TP / (TP + FP + FN) at IoU 0.5, for the best and the worst images; 1 where both are empty."""
-        of_image: dict[int, list[Matches]] = {image_id: [] for image_id in self.images}
+        of_image: dict[ImageId, list[Matches]] = {image_id: [] for image_id in self.images}
         for image_id, matches in self._matches(kind):
             of_image[image_id].append(matches)
         return {
@@ -179,13 +183,13 @@ class CocoEvaluator:
             self._evaluated[kind] = _Evaluated(self.images, self.categories, kind, self.max_detections, self.sigmas)
         return self._evaluated[kind]
 
-    def _matches(self, kind: Kind) -> list[tuple[int, Matches]]:
+    def _matches(self, kind: Kind) -> list[tuple[ImageId, Matches]]:
         """(image id, overlaps of its detections and objects of one category)."""
         return self._evaluate(kind).matches
 
 
 def coco_results(
-    found: Mapping[str, Any], image_id: int, categories: Sequence[tuple[int, str]]
+    found: Mapping[str, Any], image_id: ImageId, categories: Sequence[tuple[int, str]]
 ) -> list[dict[str, Any]]:
     """An image's detections, in pixels of the file, as COCO's results: `image_id`, `category_id`, `bbox` xywh,
     `score`, and `segmentation` where there are masks, `keypoints` [x, y, v, ...] where there are key points."""
@@ -216,7 +220,7 @@ def coco_results(
 class _Evaluated:
     """One kind of average precision of some images."""
 
-    images: dict[int, dict[str, Any]]
+    images: dict[ImageId, dict[str, Any]]
     categories: list[tuple[int, str]]
     kind: Kind
     max_detections: int
@@ -235,14 +239,26 @@ class _Evaluated:
         from faster_coco_eval import COCO, COCOeval_faster
 
         truth, found = COCO(), COCO()
+        # All ids are numbered anew, in their order, on which the rank of equal scores depends. The evaluation computes
+        # with image and category ids as C++ does, where large ones and negative ones become others; ids of annotations
+        # may repeat or be missing, and 0 means "matched with nothing" to it.
+        image_numbers = {image_id: number for number, image_id in enumerate(_in_order(self.images), 1)}
+        category_numbers = {each: number for number, (each, _) in enumerate(sorted(self.categories), 1)}
         images = [
-            {"id": image_id, "height": image["size"][0], "width": image["size"][1]}
-            for image_id, image in self.images.items()
+            {"id": number, "height": self.images[image_id]["size"][0], "width": self.images[image_id]["size"][1]}
+            for image_id, number in image_numbers.items()
         ]
-        categories = [{"id": number, "name": name} for number, name in self.categories]
+        categories = [{"id": category_numbers[each], "name": name} for each, name in self.categories]
         for coco, records in ((truth, self.truth), (found, self.found)):
-            # Numbered anew: ids of data sets may repeat, and 0 means "matched with nothing" to the evaluation.
-            annotations = [record | {"id": number} for number, record in enumerate(records, 1)]
+            annotations = [
+                record
+                | {
+                    "id": number,
+                    "image_id": image_numbers[record["image_id"]],
+                    "category_id": category_numbers[record["category_id"]],
+                }
+                for number, record in enumerate(records, 1)
+            ]
             coco.dataset = {"images": images, "categories": categories, "annotations": annotations}
             coco.createIndex()
         of_keypoints = self.kind == "keypoints"
@@ -254,7 +270,7 @@ class _Evaluated:
             kpt_oks_sigmas=list(self.sigmas) if of_keypoints else None,
         )
         # For key points it would leave out the categories without objects.
-        evaluation.params.catIds = sorted(number for number, _ in self.categories)
+        evaluation.params.catIds = sorted(category_numbers.values())
         evaluation.params.maxDets = [self.most] if of_keypoints else [1, 10, self.most]
         evaluation.run()
         return evaluation
@@ -277,15 +293,15 @@ class _Evaluated:
         return dict(zip(numbers_of(self.kind), map(float, self._coco.stats), strict=True))
 
     @cached_property
-    def matches(self) -> list[tuple[int, Matches]]:
-        groups: dict[tuple[int, int], tuple[list[dict], list[dict]]] = {}
+    def matches(self) -> list[tuple[ImageId, Matches]]:
+        groups: dict[tuple[ImageId, int], tuple[list[dict], list[dict]]] = {}
         for place, records in enumerate((self.truth, self.found)):
             for record in records:
                 groups.setdefault((record["image_id"], record["category_id"]), ([], []))[place].append(record)
         sigmas = np.array(self.sigmas) if self.kind == "keypoints" else None
         return [
             (image_id, Matches.of(truth, found, self.kind, self.images[image_id]["size"], self.most, sigmas))
-            for (image_id, _), (truth, found) in sorted(groups.items())
+            for (image_id, _), (truth, found) in sorted(groups.items(), key=lambda item: _rank(*item[0]))
         ]
 
     @cached_property
@@ -318,6 +334,15 @@ def _with_shape(record: dict[str, Any]) -> dict[str, Any]:
         return record
     x, y, w, h = record["bbox"]
     return record | {"segmentation": [[x, y, x + w, y, x + w, y + h, x, y + h]], "iscrowd": 1}
+
+
+def _in_order(image_ids: Iterable[ImageId]) -> list[ImageId]:
+    """Numbers by size, and then names by their letters."""
+    return sorted(image_ids, key=_rank)
+
+
+def _rank(image_id: ImageId, category_id: int = 0) -> tuple[bool, ImageId, int]:
+    return isinstance(image_id, str), image_id, category_id
 
 
 def _mean(precision: np.ndarray) -> float:

@@ -1,0 +1,52 @@
+"""How large the objects of a data set come out on the canvas that a detector sees, said before anything is trained."""
+
+import logging
+import math
+
+import numpy as np
+
+from botformer.data.detection.dataset import DetectionDataset
+from botformer.data.detection.transforms import SMALLEST_PX
+
+log = logging.getLogger("botformer.data")
+
+_LEGIBLE_PX = 4.0
+"""The finest feature map of a detector has a cell for so many pixels: what is smaller shares one with others."""
+
+_EXEMPT = 0.01
+"""The smallest objects, as a fraction of all, that a size or a tile that is proposed need not show."""
+
+_MULTIPLE_OF_PX, _SMALLEST_TILE_PX = 32, 64
+
+
+def say_small_objects(dataset: DetectionDataset, canvas: float) -> None:
+    """Log how many objects are narrower or lower than 1 and 4 px on a canvas that the whole image just fits, and the
+    size of a canvas or of tiles that would do. Nothing where all have 4 px."""
+    sides, longest = dataset.object_sizes.astype(np.float64).T
+    seen = sides / longest * canvas
+    lost, small = (int((seen < limit).sum()) for limit in (SMALLEST_PX, _LEGIBLE_PX))
+    if not small:
+        return
+    log.log(
+        logging.WARNING if lost or small >= _EXEMPT * len(seen) else logging.INFO,
+        "%s: on the canvas of %g px %d of %d objects (%.1f %%) are narrower or lower than 1 px, too little to learn or "
+        "to find; %d (%.1f %%) are under 4 px. %s",
+        dataset.where, canvas, lost, len(seen), 100 * lost / len(seen), small, 100 * small / len(seen),
+        _what_would_do(sides, longest, canvas),
+    )  # fmt: skip
+
+
+def _what_would_do(sides: np.ndarray, longest: np.ndarray, canvas: float) -> str:
+    size = math.ceil(_LEGIBLE_PX / _all_but_the_smallest(sides / longest) / _MULTIPLE_OF_PX - 1e-6) * _MULTIPLE_OF_PX
+    tile = int(_all_but_the_smallest(sides) * canvas / _LEGIBLE_PX + 1e-6)
+    tiles = (
+        f"; or tiles of {tile} px, into which botformer predict cuts images with --tile {tile}, and which training "
+        "images would have to be cut into"
+        if tile >= _SMALLEST_TILE_PX
+        else ""
+    )
+    return f"99 % of them would have 4 px with --images.size {size} in training{tiles}"
+
+
+def _all_but_the_smallest(values: np.ndarray) -> float:
+    return float(np.quantile(values, _EXEMPT, method="lower"))
