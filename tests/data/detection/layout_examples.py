@@ -36,6 +36,11 @@ class Example:
     """Further files, which the table does not show."""
 
     @property
+    def held_out(self) -> bool:
+        """Whether nothing in the example is there to validate on."""
+        return not any("val" in name.lower() or "val:" in str(content) for name, content in self.files.items())
+
+    @property
     def layout(self) -> Layout:
         return Layout(self.name, self.made_by, tuple(self.files), self.read_as)
 

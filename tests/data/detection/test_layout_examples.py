@@ -32,6 +32,7 @@ def test_every_layout_gives_the_same_cats(example: Example, tmp_path: Path) -> N
             assert found.area_px == pytest.approx(16 * 24)
             assert (record.width, record.height) == Image.open(dataset.folder / record.file).size == (64, 48)
             files.add((dataset.folder / record.file).resolve())
+    assert ("held-out" in validation.where) == example.held_out
     assert len(files) == example.train + example.validation
     assert len(open_detection_dataset(str(tmp_path), "validation")) == example.validation
 
