@@ -9,7 +9,7 @@ from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.layouts import is_annotated, open_detection_dataset, open_detection_datasets
 from botformer.errors import InputError
 from tests.data.detection.coco_files import annotation, content, image, write
-from tests.data.detection.layout_examples import SIZE, labelme, labelme_shape
+from tests.data.detection.layout_examples import SIZE, labelme, labelme_shape, voc
 
 ONE = content([image(1)], [annotation(1, 1, [1, 2, 3, 4])])
 TWO = content([image(2)], [annotation(1, 2, [1, 2, 3, 4]), annotation(2, 2, [1, 2, 3, 4])])
@@ -190,3 +190,31 @@ def test_labels_of_splits_match_by_name(tmp_path: Path) -> None:
     assert [category.name for category in validation.categories] == ["cat", "dog"]
     assert validation.image(0).annotations[0].label == 2
     assert train.categories == validation.categories
+
+
+def test_labelme_files_in_folders_alone_and_voc_files_in_deeper_ones(tmp_path: Path) -> None:
+    pytest.importorskip("supervision")
+    for day in ("monday", "tuesday"):
+        for part in (f"labelme/{day}", f"voc/JPEGImages/{day}"):
+            (tmp_path / part).mkdir(parents=True)
+            Image.new("RGB", SIZE).save(tmp_path / part / "1.jpg")
+        (tmp_path / "labelme" / day / "1.json").write_text(labelme("1.jpg"))
+        (tmp_path / "voc/Annotations" / day).mkdir(parents=True)
+        (tmp_path / "voc/Annotations" / day / "1.xml").write_text(voc("1.jpg"))
+    for root in ("labelme", "voc"):
+        train, validation = open_detection_datasets(str(tmp_path / root))
+        assert names(train) | names(validation) == {"monday/1.jpg", "tuesday/1.jpg"}
+
+
+def test_fiftyone_exports_of_two_splits(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        cats(tmp_path / split, 2, name="labels.json", folder="data")
+        (tmp_path / split / "annotations/labels.json").rename(tmp_path / split / "labels.json")
+    assert objects(tmp_path) == [2, 2]
+
+
+def test_annotation_files_beside_the_folders_of_images(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        cats(tmp_path, 2, name=f"{split}.json", folder=split)
+        (tmp_path / f"annotations/{split}.json").rename(tmp_path / f"{split}.json")
+    assert objects(tmp_path) == [2, 2]

@@ -229,6 +229,9 @@ def _whole(folder: Path, keypoints: bool) -> _Open | None:
     voc = find_voc(folder)
     if voc is not None:
         return partial(open_voc, voc, None)
+    children = sorted(entry for entry in folder.iterdir() if entry.is_dir())[:_LOOKED_FOR]
+    if any(is_labelme(_content(file)) for child in children for file in islice(child.glob("*.json"), 1)):
+        return partial(open_labelme, folder, folder)
     listed = next((folder / name for name in ("classes.txt", "obj.names") if (folder / name).is_file()), None)
     if listed is not None and _has_labels(folder):
         images = "images" if (folder / "images").is_dir() else "."

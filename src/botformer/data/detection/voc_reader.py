@@ -41,7 +41,7 @@ def find_voc(root: Path) -> VocFolders | None:
             return found
     for name in ("Annotations", "annotations", ""):
         folder = root / name
-        if folder.is_dir() and any(folder.glob("*.xml")):
+        if folder.is_dir() and any(folder.rglob("*.xml") if name else folder.glob("*.xml")):
             images = next((root / each for each in _IMAGES if (root / each).is_dir()), folder)
             return VocFolders(folder, images, root / "ImageSets" / "Main")
     return None
