@@ -308,7 +308,9 @@ def test_labels_beside_the_images_or_beside_their_folder(tmp_path: Path, labels:
 
 def test_no_label_anywhere_stops(tmp_path: Path) -> None:
     pair(tmp_path, "images/train/a.png", None)
-    with pytest.raises(InputError, match=r"none of the 1 images has a label file; that of .*a.png should be .*labels"):
+    with pytest.raises(
+        InputError, match=r"none of the 1 images has a label file; that of a.png .* must lie in .*labels/train, which"
+    ):
         open_yolo(yaml(tmp_path, "train: images/train"), "train")
 
 

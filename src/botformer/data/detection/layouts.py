@@ -34,7 +34,10 @@ LAYOUTS = """expected one of
   DIR/train and DIR/val with one of: a COCO file, LabelMe's *.json, VOC's *.xml, a JSON file of VIA
   any of these without train and val, such as one annotation file and its images: a tenth of the images is held out"""
 
-_NAMES = {"train": ("train", "training"), "validation": ("validation", "valid", "val", "dev", "test", "testing")}
+_NAMES = {
+    "train": ("train", "training", "trainval"),
+    "validation": ("validation", "valid", "val", "dev", "test", "testing"),
+}
 """What a split may be called, in any case; the first that exists is taken. Any other goes by its own name."""
 
 _KEYPOINTS = "person_keypoints_"
@@ -314,7 +317,7 @@ def _images_of(annotations: Path, root: Path) -> Path:
     if folder is None:
         raise InputError(
             f"the images of {annotations} are not there: none of {', '.join(map(str, of_images))} is a folder; give "
-            f"the folder with the images one of these names (found in {root}: {_found(root)})"
+            f"the folder with the images one of these names (found in {root}: {_found(root)}); {LAYOUTS}"
         )
     return folder
 

@@ -263,10 +263,11 @@ def _report_labels(where: str, labels: dict[Path, Path | None], folders: Sequenc
     without = [str(image) for image, label in labels.items() if label is None]
     if len(without) == len(labels):
         first = next(iter(labels))
-        places = " or ".join(dict.fromkeys(str(place) for place in _label_places(first) if "Labels" not in place.parts))
+        places = dict.fromkeys(str(place.parent) for place in _label_places(first) if "Labels" not in place.parts)
         raise InputError(
-            f"{where}: none of the {len(labels)} images has a label file; that of {first} should be {places}, which "
-            "does not exist; rename or move the folder with the .txt files"
+            f"{where}: none of the {len(labels)} images has a label file; that of {first.name} and all other label "
+            f"files must lie in {', which does not exist or has none, or in '.join(places)}; rename or move the folder "
+            "with the .txt files"
         )
     if without:
         log.warning(
