@@ -23,7 +23,8 @@ _FEW_FILES = 100
 def write_text(path: Path, text: str) -> None:
     """Replace the file at `path` in one step, and only once its content is on the disk."""
     with atomic_file(path) as unfinished:
-        unfinished.write_text(text, encoding="utf-8")
+        # A byte of a file's name that is not UTF-8 is a lone surrogate in Python, and \udcf6 as JSON writes it.
+        unfinished.write_text(text, encoding="utf-8", errors="backslashreplace")
 
 
 def write_json(path: Path, content: Any, indent: int | None = 2) -> None:

@@ -1,6 +1,7 @@
-"""Lists in messages."""
+"""Lists and names in messages."""
 
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 
@@ -13,3 +14,16 @@ def and_more(items: Sequence[Any], most: int, separator: str = ", ") -> str:
     if len(items) <= most:
         return shown
     return f"{shown}{' ' if separator == ', ' else separator}and {len(items) - most} more"
+
+
+def counted(counts: Mapping[str, int], most: int) -> str:
+    """The most frequent first: "12 .heic, 3 .txt and 2 more"."""
+    ordered = sorted(Counter(counts).items(), key=lambda item: (-item[1], item[0]))
+    return and_more([f"{number} {what}" for what, number in ordered], most)
+
+
+def printable(name: str) -> str:
+    r"""A name of the file system as every screen and file can hold it: bytes that are not UTF-8, which Python carries
+    as lone surrogates, become \xf6, and so do control characters."""
+    raw = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
+    return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in raw)

@@ -18,7 +18,7 @@ _DATA = {
     ClassificationRecipe: "DIR with train/CLASS/*.jpg and validation/CLASS/*.jpg, or with CLASS/*.jpg alone; tars; "
     "hfds/OWNER/NAME.",
     DetectionRecipe: "DIR with annotations/instances_train*.json, instances_val*.json and images (COCO; for key points "
-    "person_keypoints_train*.json), or with data.yaml (YOLO).",
+    "person_keypoints_train*.json), with data.yaml (YOLO), or of Pascal VOC, LabelMe or VIA; a single annotation file.",
 }
 
 

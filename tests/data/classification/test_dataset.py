@@ -49,7 +49,7 @@ def test_folder_gives_every_file_with_the_class_of_its_folder(split_folder: Path
     assert contents(validation) == on_disk(split_folder / "validation")
 
 
-@pytest.mark.parametrize("name", ["val", "test"])
+@pytest.mark.parametrize("name", ["val", "valid", "dev", "test"])
 def test_other_names_of_the_validation_split(split_folder: Path, name: str) -> None:
     (split_folder / "validation").rename(split_folder / name)
     assert len(open_classification_datasets(str(split_folder))[1]) == 4
@@ -57,7 +57,7 @@ def test_other_names_of_the_validation_split(split_folder: Path, name: str) -> N
 
 def test_a_class_spans_the_folders_below_it(tmp_path: Path) -> None:
     write_folder(tmp_path / "cat", {"indoors": 2, "outdoors": 2})
-    write_folder(tmp_path / "dog", {"indoors": 2, "outdoors": 2})
+    write_folder(tmp_path / "dog", {"garden": 2, "street": 2})
     dataset = open_classification_dataset(str(tmp_path))
     assert dataset.class_names == ("cat", "dog")
     assert all(name.startswith(label) for name, label, _ in contents(dataset))
@@ -92,6 +92,103 @@ def test_images_outside_the_class_folders_are_reported(split_folder: Path, caplo
     assert "1 images outside the class folders are left out, such as overview.png" in caplog.text
 
 
+def test_what_is_left_out_is_counted_by_ending(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """In a folder and in a tar: 8 of 18 files are images."""
+    folder = write_folder(tmp_path / "set", {"cat": 4, "dog": 1})
+    for name in ("a.JFIF", "b.jpe", "c.mpo"):
+        Image.new("RGB", (2, 2)).save(folder / "dog" / name, "JPEG")
+    for name in ("1.heic", "2.HEIC", "3.heic", "4.heic", "5.heic", "6.jp2", "7.txt", "8.txt", "9.txt", "noending"):
+        (folder / "dog" / name).write_bytes(b"?")
+    for data in (folder, write_tar(tmp_path / "set.tar", folder)):
+        caplog.clear()
+        dataset = open_classification_dataset(str(data))
+        assert Counter(label for _, label, _ in contents(dataset)) == {"cat": 4, "dog": 4}
+        assert (
+            "10 files are left out because of their endings: 5 .heic, 3 .txt, 1 .jp2, 1 without an ending."
+            in caplog.text
+        )
+    for index in range(len(dataset)):
+        decode(dataset.read(index)[0], dataset.name(index))
+
+
+def test_thumbnails_of_network_storage_are_no_images(split_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    before = contents(open_classification_datasets(str(split_folder))[0])
+    for name in ("cat/@eaDir/00.png/SYNOPHOTO_THUMB_M.jpg", "@eaDir/x.jpg", "cat/.AppleDouble/00.png", "cat/Thumbs.db",
+                 "#recycle/00.png", "dog/.@__thumb/s100.jpg", "cat/desktop.ini"):  # fmt: skip
+        (split_folder / "train" / name).parent.mkdir(parents=True, exist_ok=True)
+        (split_folder / "train" / name).write_bytes(b"?")
+    assert contents(open_classification_datasets(str(split_folder))[0]) == before
+    assert "left out" not in caplog.text
+
+
+def test_the_classes_are_named(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_folder(tmp_path, {f"c{number}": 1 for number in range(12)}, size=(1, 1))
+    with caplog.at_level(logging.INFO, "botformer.data"):
+        open_classification_dataset(str(tmp_path))
+    assert "12 images of 12 classes: c0, c1, c2, c3, c4, c5, c6, c7, c8, c9 and 2 more" in caplog.text
+
+
+def test_taking_the_test_split_to_validate_on_is_said(split_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    (split_folder / "validation").rename(split_folder / "Test")
+    open_classification_datasets(str(split_folder))
+    assert "has no validation split, so Test is taken to validate on" in caplog.text
+    caplog.clear()
+    open_classification_dataset(str(split_folder), "validation")
+    assert "has no validation split, so Test is taken to validate on" in caplog.text
+    caplog.clear()
+    assert len(open_classification_dataset(str(split_folder), "test")) == 4  # asked for by name
+    assert "validate on" not in caplog.text
+
+
+def test_links_to_folders_above_are_not_followed(split_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """One link to a parent was followed forty times; of two the reading would not end."""
+    train = split_folder / "train"
+    before = contents(open_classification_datasets(str(split_folder))[0])
+    (train / "cat" / "up").symlink_to(train)
+    (train / "cat" / "self").symlink_to(train / "cat")
+    (train / "dog" / "up").symlink_to("..")
+    (train / "dog" / "top").symlink_to(split_folder)
+    (train / "all").symlink_to(".")
+    assert contents(open_classification_datasets(str(split_folder))[0]) == before
+    assert (
+        "5 links to folders that are read already, or that contain the link, are not followed: cat/self" in caplog.text
+    )
+
+
+def test_a_real_folder_is_read_once_per_class(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write_folder(tmp_path / "cat", {"z": 2})
+    write_folder(tmp_path, {"dog": 2, "emu": 1})
+    (tmp_path / "cat" / "a").symlink_to("z")  # before the real one in the alphabet
+    (tmp_path / "cat" / "friends").symlink_to(tmp_path / "dog")
+    dataset = open_classification_dataset(str(tmp_path))
+    assert [name for name, _, _ in contents(dataset)] == [
+        "cat/friends/00.png", "cat/friends/01.png", "cat/z/00.png", "cat/z/01.png",
+        "dog/00.png", "dog/01.png", "emu/00.png",
+    ]  # fmt: skip
+    assert "1 links to folders that are read already, or that contain the link, are not followed: cat/a" in caplog.text
+    assert "1 folders are links to those of another class: their images count for both: dog" in caplog.text
+
+
+@pytest.mark.skipif(not hasattr(os, "mkfifo"), reason="needs pipes")
+def test_a_pipe_is_not_opened(split_folder: Path, caplog: pytest.LogCaptureFixture) -> None:
+    os.mkfifo(split_folder / "train" / "cat" / "camera.jpg")
+    assert len(open_classification_datasets(str(split_folder))[0]) == 9
+    assert "1 pipes, sockets or devices are left out: cat/camera.jpg" in caplog.text
+
+
+def test_names_that_are_not_utf_8(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """A folder's name becomes one that every file and screen can hold; a file's name still opens the file."""
+    folder = write_folder(tmp_path / "set", {"cat": 2, "dog": 2})
+    (folder / "dog").rename(folder / os.fsdecode(b"gr\xf6\xdfe"))
+    (folder / "cat" / "00.png").rename(folder / "cat" / os.fsdecode(b"\xe4.png"))
+    for data in (folder, write_tar(tmp_path / "set.tar", folder)):
+        caplog.clear()
+        dataset = open_classification_dataset(str(data))
+        assert dataset.class_names == ("cat", r"gr\xf6\xdfe")
+        assert [os.fsencode(name) for name, _, _ in contents(dataset)][1] == b"cat/\xe4.png"
+        assert r"the name of the folder gr\xf6\xdfe is not UTF-8" in caplog.text
+
+
 # Held out
 
 
@@ -119,7 +216,48 @@ def test_the_held_out_tenth_depends_on_the_names_alone(tmp_path: Path) -> None:
     assert {name[-6:-4] for name in first} != {"00", "01", "02"}  # not simply the first files
 
 
+def test_classes_of_the_validation_images_may_be_fewer_and_spelt_in_another_way(
+    split_folder: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    shutil.rmtree(split_folder / "validation" / "emu")
+    (split_folder / "validation" / "dog").rename(split_folder / "validation" / "Dog")
+    train, validation = open_classification_datasets(str(split_folder))
+    assert train.class_names == validation.class_names == ("cat", "dog", "emu")
+    assert validation.labels.tolist() == [1, 1, 0]  # Dog/00.png, Dog/01.png, cat/00.png
+    assert "has no images of 1 of the 3 classes" in caplog.text
+    assert "Dog is dog" in caplog.text
+
+
 # Tars
+
+
+def test_samples_without_a_label_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder = write_folder(tmp_path / "x", {"flat": 4})
+    for number, label in enumerate(("1", "007", "7")):
+        (folder / "flat" / f"0{number}.cls").write_text(f"{label}\n")
+    Image.new("RGB", (2, 2)).save(folder / "flat" / "00.mask.png")
+    dataset = open_classification_dataset(str(write_tar(tmp_path / "0.tar", folder / "flat")))
+    assert [(name, label) for name, label, _ in contents(dataset)] == [
+        ("00.png", "1"),
+        ("01.png", "7"),
+        ("02.png", "7"),
+    ]
+    assert "2 images are left out: they have no .cls file, or are the second image of one" in caplog.text
+    (folder / "flat" / "02.cls").write_bytes(b"\x80\x02K\x01.")  # a pickle
+    with pytest.raises(InputError, match=r"02\.cls is not a label: it holds .*expected the number or the name"):
+        open_classification_dataset(str(write_tar(tmp_path / "0.tar", folder / "flat")))
+
+
+def test_hard_links_in_a_tar_are_files_and_symbolic_ones_are_counted(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    folder = write_folder(tmp_path / "set", {"cat": 1, "dog": 1})
+    os.link(folder / "cat" / "00.png", folder / "cat" / "01.png")
+    (folder / "dog" / "02.png").symlink_to("00.png")
+    dataset = open_classification_dataset(str(write_tar(tmp_path / "set.tar", folder)))
+    assert [name for name, _, _ in contents(dataset)] == ["cat/00.png", "cat/01.png", "dog/00.png"]
+    assert contents(dataset)[0][2] == contents(dataset)[1][2]
+    assert "1 .link" in caplog.text
 
 
 def test_tars_hold_what_the_folders_held(split_folder: Path, tmp_path: Path) -> None:
@@ -300,7 +438,7 @@ def test_train_without_validation(split_folder: Path) -> None:
 def test_classes_that_differ_are_named(split_folder: Path) -> None:
     write_folder(split_folder / "train", {"fox": 1})
     write_folder(split_folder / "validation", {"gnu": 1, "hen": 1})
-    with pytest.raises(InputError, match=r"only in .*train: fox; only in .*validation: gnu, hen"):
+    with pytest.raises(InputError, match=r"2 of 5 classes .* not among the 4 .*: gnu, hen\. Rename"):
         open_classification_datasets(str(split_folder))
 
 

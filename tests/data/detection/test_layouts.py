@@ -1,11 +1,15 @@
+import hashlib
+import json
 from pathlib import Path
 
 import pytest
 from PIL import Image
 
-from botformer.data.detection.layouts import open_detection_dataset, open_detection_datasets
+from botformer.data.detection.dataset import DetectionDataset
+from botformer.data.detection.layouts import is_annotated, open_detection_dataset, open_detection_datasets
 from botformer.errors import InputError
 from tests.data.detection.coco_files import annotation, content, image, write
+from tests.data.detection.layout_examples import SIZE, labelme, labelme_shape, voc
 
 ONE = content([image(1)], [annotation(1, 1, [1, 2, 3, 4])])
 TWO = content([image(2)], [annotation(1, 2, [1, 2, 3, 4]), annotation(2, 2, [1, 2, 3, 4])])
@@ -59,7 +63,7 @@ def test_what_is_not_there_is_said_with_what_was_expected(tmp_path: Path) -> Non
     with pytest.raises(InputError, match=r"no annotations of the split 'train' \(found there: nothing\); expected one"):
         open_detection_datasets(str(tmp_path))
     write(tmp_path, ONE, "train2014.json", "train2014")
-    with pytest.raises(InputError, match=r"split 'validation' \(found there: annotations, train2014\)"):
+    with pytest.raises(InputError, match=r"of its 1 images 1 have objects, at least two must; annotate more, or add"):
         open_detection_datasets(str(tmp_path))
     write(tmp_path, ONE, "train2017.json", "train2017")
     with pytest.raises(InputError, match=r"train2014.json and train2017.json: which of them is 'train'\?"):
@@ -67,3 +71,152 @@ def test_what_is_not_there_is_said_with_what_was_expected(tmp_path: Path) -> Non
     write(tmp_path, ONE, "val.json", "elsewhere")
     with pytest.raises(InputError, match="the images of .*val.json are not there"):
         open_detection_dataset(str(tmp_path), "validation")
+    with pytest.raises(InputError, match=r"no annotations of the split 'day' \(found there: annotations, elsewhere, "):
+        open_detection_dataset(str(tmp_path), "day")
+
+
+# One annotation file, and names of files and folders
+
+
+def cats(root: Path, count: int, empty: int = 0, name: str = "cats.json", folder: str = "images") -> None:
+    """Of `count` images with an object and `empty` without."""
+    images = [image(number, f"{number:03}.png") for number in range(1, count + empty + 1)]
+    write(root, content(images, [annotation(n, n, [1, 2, 3, 4]) for n in range(1, count + 1)]), name, folder)
+
+
+def names(source: DetectionDataset) -> set[str]:
+    return {source.name(index) for index in range(len(source))}
+
+
+def test_a_tenth_is_held_out_by_a_hash_of_the_names(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    """Of those with objects and of those without; worked out here once more."""
+    cats(tmp_path, 30, empty=20)
+    train, validation = open_detection_datasets(str(tmp_path))
+
+    def lowest(numbers: range, most: int) -> set[str]:
+        files = [f"{number:03}.png" for number in numbers]
+        return set(sorted(files, key=lambda file: hashlib.sha256(file.encode()).hexdigest())[:most])
+
+    assert names(validation) == lowest(range(1, 31), 3) | lowest(range(31, 51), 2)
+    assert names(train) | names(validation) == {f"{number:03}.png" for number in range(1, 51)}
+    assert (len(train), train.objects, validation.objects) == (45, 27, 3)
+    assert "5 of 50 images, a tenth by a hash of their names, are held out" in caplog.text
+    assert names(open_detection_dataset(str(tmp_path), "validation")) == names(validation)
+    assert names(open_detection_dataset(str(tmp_path), "train")) == names(train)
+    assert len(open_detection_dataset(str(tmp_path), "")) == 50
+
+
+def test_a_train_split_alone_stays_whole_by_its_name(tmp_path: Path) -> None:
+    cats(tmp_path, 10, name="instances_train2017.json", folder="train2017")
+    train, validation = open_detection_datasets(str(tmp_path))
+    assert (len(train), len(validation)) == (9, 1)
+    assert len(open_detection_dataset(str(tmp_path), "train")) == 10
+    assert names(open_detection_dataset(str(tmp_path), "validation")) == names(validation)
+
+
+def test_a_split_to_validate_on_is_not_trained_on(tmp_path: Path) -> None:
+    cats(tmp_path, 10, name="instances_val.json", folder="val")
+    with pytest.raises(InputError, match="no annotations of the split 'train'"):
+        open_detection_datasets(str(tmp_path))
+    assert len(open_detection_dataset(str(tmp_path), "validation")) == 10
+
+
+def test_test_for_validation_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    for name in ("Train", "Test"):
+        cats(tmp_path, 2, name=f"instances_{name}.json", folder=f"images/{name}")
+    assert objects(tmp_path) == [2, 2]
+    assert "has nothing to validate on but 'test', which is taken" in caplog.text
+
+
+def test_two_files_of_which_nobody_knows_the_meant_one_are_refused(tmp_path: Path) -> None:
+    cats(tmp_path, 2, name="first.json")
+    cats(tmp_path, 2, name="second.json")
+    with pytest.raises(InputError, match=r"first.json and second.json: which of them is meant\? Leave only one there"):
+        open_detection_datasets(str(tmp_path))
+
+
+def test_other_json_files_do_no_harm(tmp_path: Path) -> None:
+    cats(tmp_path, 2, name="cats.json")
+    (tmp_path / "annotations/info.json").write_text('{"info": 1}')
+    (tmp_path / "package.json").write_text("[]")
+    assert objects(tmp_path) == [1, 1]
+
+
+def test_both_files_of_a_task_with_key_points(tmp_path: Path) -> None:
+    """The one that suits the detector."""
+    cats(tmp_path, 4, name="instances_default.json")
+    cats(tmp_path, 6, name="person_keypoints_default.json")
+    assert [len(open_detection_dataset(str(tmp_path), "", keypoints)) for keypoints in (False, True)] == [4, 6]
+
+
+@pytest.mark.parametrize("folder", ["images", "images/default", "default", "data", "annotations", "."])
+def test_where_the_images_of_one_file_may_lie(tmp_path: Path, folder: str) -> None:
+    cats(tmp_path, 2, name="instances_default.json", folder=folder)
+    (tmp_path / "images").mkdir(exist_ok=True)
+    assert objects(tmp_path) == [1, 1]
+
+
+@pytest.mark.parametrize("written", ["images/{}", "images\\{}", "../../media/upload/1/{}", "train/{}"])
+def test_file_names_of_exporters(tmp_path: Path, written: str) -> None:
+    cats(tmp_path, 2, name="instances_default.json")
+    file = tmp_path / "annotations/instances_default.json"
+    data = json.loads(file.read_text(encoding="utf-8"))
+    for each in data["images"]:
+        each["file_name"] = written.format(each["file_name"])
+    file.rename(tmp_path / "result.json").write_text(json.dumps(data))
+    if "train" in written:
+        (tmp_path / "images").rename(tmp_path / "train")
+    assert objects(tmp_path) == [1, 1]
+
+
+def test_class_folders_are_not_annotated(tmp_path: Path) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / "train" / name).mkdir(parents=True)
+        Image.new("RGB", (4, 4)).save(tmp_path / "train" / name / "1.jpg")
+        (tmp_path / "train" / name / "1.json").write_text('{"title": "1"}')
+    (tmp_path / "train/classes.txt").write_text("cat\ndog\n")
+    (tmp_path / "config.yaml").write_text("names: [a]\n")
+    assert not is_annotated(str(tmp_path))
+    assert not is_annotated(str(tmp_path / "nowhere"))
+
+
+def test_labels_of_splits_match_by_name(tmp_path: Path) -> None:
+    """Formats without ids number their classes per split: cat is 1 in train, where bird is 2, and so on."""
+    for split, labels in (("train", ("dog", "cat")), ("val", ("dog",))):
+        (tmp_path / split).mkdir()
+        for label in labels:
+            Image.new("RGB", SIZE).save(tmp_path / split / f"{label}.jpg")
+            text = labelme(f"{label}.jpg", labelme_shape(label=label))
+            (tmp_path / split / f"{label}.json").write_text(text)
+    train, validation = open_detection_datasets(str(tmp_path))
+    assert [category.name for category in validation.categories] == ["cat", "dog"]
+    assert validation.image(0).annotations[0].label == 2
+    assert train.categories == validation.categories
+
+
+def test_labelme_files_in_folders_alone_and_voc_files_in_deeper_ones(tmp_path: Path) -> None:
+    pytest.importorskip("supervision")
+    for day in ("monday", "tuesday"):
+        for part in (f"labelme/{day}", f"voc/JPEGImages/{day}"):
+            (tmp_path / part).mkdir(parents=True)
+            Image.new("RGB", SIZE).save(tmp_path / part / "1.jpg")
+        (tmp_path / "labelme" / day / "1.json").write_text(labelme("1.jpg"))
+        (tmp_path / "voc/Annotations" / day).mkdir(parents=True)
+        (tmp_path / "voc/Annotations" / day / "1.xml").write_text(voc("1.jpg"))
+    for root in ("labelme", "voc"):
+        train, validation = open_detection_datasets(str(tmp_path / root))
+        assert names(train) | names(validation) == {"monday/1.jpg", "tuesday/1.jpg"}
+
+
+def test_fiftyone_exports_of_two_splits(tmp_path: Path) -> None:
+    for split in ("train", "validation"):
+        cats(tmp_path / split, 2, name="labels.json", folder="data")
+        (tmp_path / split / "annotations/labels.json").rename(tmp_path / split / "labels.json")
+    assert objects(tmp_path) == [2, 2]
+
+
+def test_annotation_files_beside_the_folders_of_images(tmp_path: Path) -> None:
+    for split in ("train", "val"):
+        cats(tmp_path, 2, name=f"{split}.json", folder=split)
+        (tmp_path / f"annotations/{split}.json").rename(tmp_path / f"{split}.json")
+    assert objects(tmp_path) == [2, 2]

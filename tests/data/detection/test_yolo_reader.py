@@ -1,3 +1,4 @@
+import logging
 from pathlib import Path
 
 import numpy as np
@@ -5,6 +6,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from botformer.data.detection.dataset import Category, DetectionDataset
+from botformer.data.detection.keypoints import flip_indices
 from botformer.data.detection.yolo_reader import open_yolo
 from botformer.errors import InputError
 
@@ -95,8 +97,12 @@ def test_a_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("train: [\n", "cannot be read"),
         ("val: x\nnames: [a]\n", "names no folder for the split 'train'; it has val, names"),
         ("train: elsewhere\nnames: [a]\n", "'train' is 'elsewhere', but .*elsewhere is no folder"),
-        ("train: list.txt\nnames: [a]\n", "must be one folder of images, got 'list.txt'"),
+        ("train: list.txt\nnames: [a]\n", "'train' is 'list.txt', but .* no list of images"),
         ("train: images/train\n", "names"),
+        ("train: images/train\nnames: {a: cat, 1: dog}\n", "expected are the class's id, from 0, and its name"),
+        ("train: images/train\nnames: {1: cat, '01': dog}\n", "has the id 1 twice"),
+        ("train: images/train\nnames: [a]\nkpt_shape: [2]\n", "kpt_shape must be .number of key points, 2 or 3."),
+        ("train: images/train\nnames: [a]\nkpt_shape: [2, 3]\nflip_idx: [0, 2]\n", "flip_idx must say"),
     ],
 )
 def test_a_bad_data_yaml_is_refused(tmp_path: Path, yaml: str, what: str) -> None:
@@ -111,3 +117,271 @@ def test_exporters_that_write_a_parent_too_many_are_understood(tmp_path: Path) -
     (tmp_path / "train/labels/a.txt").write_text("0 0.5 0.5 1 1")
     (tmp_path / "data.yaml").write_text("train: ../train/images\nnames: [cat]\n")
     assert open_yolo(tmp_path / "data.yaml", "train").objects == 1
+
+
+# Lines
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "1 0.5 0.5 0.2 0.4 0.93",  # a confidence
+        "1.0 .5 .5 .2 .4",
+        "1.000000e+00 5e-1 5e-1 2e-1 4e-1",
+        "1\t0.5\t0.5\t0.2\t0.4  ",
+        "1,0.5,0.5,0.2,0.4",
+        "1, 0.5, 0.5, 0.2, 0.4",
+        "1 0,5 0,5 0,2 0,4",
+        "# class x y w h\r\n\r\n1 0.5 0.5 0.2 0.4  # a dog\r\n",
+        "\ufeff1 0.5 0.5 0.2 0.4",
+    ],
+)
+def test_spellings_of_one_box(tmp_path: Path, line: str) -> None:
+    source = open_yolo(folder(tmp_path, {"a": line}), "train")
+    assert source.problems == ()
+    (found,) = source.image(0).annotations
+    assert (found.label, found.box_xyxy, found.segmentation) == (2, pytest.approx((20, 12, 30, 28)), None)
+
+
+def test_oriented_boxes_and_polygons_with_a_confidence(tmp_path: Path) -> None:
+    corners = "0.2 0.5 0.5 0.2 0.8 0.5 0.5 0.8"
+    source = open_yolo(folder(tmp_path, {"a": f"0 {corners}\n0 {corners} 0.9\n"}), "train")
+    for found in source.image(0).annotations:
+        assert found.box_xyxy == pytest.approx((10, 8, 40, 32))
+        assert found.segmentation == [pytest.approx([10, 20, 25, 8, 40, 20, 25, 32])]
+
+
+def test_pixels_are_no_fractions(tmp_path: Path) -> None:
+    source = open_yolo(folder(tmp_path, {"a": "0 0.9 0.5 0.4 0.5\n0 25 20 10 10\n"}), "train")
+    (problem,) = source.problems
+    assert "25 is no fraction of the image (0 to 1); pixels must be divided" in problem.reason
+    assert boxes(source, 0) == [(35, 10, 50, 30)]  # over the border, cut to the image
+
+
+# Key points
+
+POSE = "path: .\ntrain: images/train\nnames: [cat]\nkpt_shape: "
+
+
+def test_a_pose_label_is_a_box_with_key_points(tmp_path: Path) -> None:
+    data = folder(
+        tmp_path, {"a": "0 .5 .5 .2 .4 .4 .4 2 .6 .6 1\n0 .5 .5 .2 .4\n"}, POSE + "[2, 3]\nflip_idx: [1, 0]\n"
+    )
+    for found in open_yolo(data, "train").image(0).annotations:
+        assert (found.box_xyxy, found.segmentation) == (pytest.approx((20, 12, 30, 28)), None)
+        assert found.keypoints is None
+    source = open_yolo(data, "train", keypoints=True)
+    labelled, bare = source.image(0).annotations
+    assert labelled.keypoints == (pytest.approx((20, 16, 2)), pytest.approx((30, 24, 1)))
+    assert (labelled.num_keypoints, bare.num_keypoints) == (2, 0)
+    assert flip_indices(source.keypoint_names) == [1, 0]
+
+
+def test_pose_labels_without_visibility_and_with_a_confidence(tmp_path: Path) -> None:
+    data = folder(tmp_path, {"a": "0 .5 .5 .2 .4 .4 .4 0 0\n0 .5 .5 .2 .4 .4 .4 .6 .6 .9\n"}, POSE + "[2, 2]\n")
+    source = open_yolo(data, "train", keypoints=True)
+    first, second = source.image(0).annotations
+    assert first.keypoints == (pytest.approx((20, 16, 2)), (0, 0, 0))
+    assert second.keypoints == (pytest.approx((20, 16, 2)), pytest.approx((30, 24, 2)))
+    assert flip_indices(source.keypoint_names) == [0, 1]
+
+
+def test_a_pose_label_of_another_length_is_skipped_and_named(tmp_path: Path) -> None:
+    data = folder(tmp_path, {"a": "0 .5 .5 .2 .4 .4 .4 2\n"}, POSE + "[2, 3]\n")
+    (problem,) = open_yolo(data, "train").problems
+    assert "8 numbers; kpt_shape says 5, or 11 for a box and 2 key points" in problem.reason
+
+
+def test_key_points_that_nobody_announced_are_no_polygon(tmp_path: Path) -> None:
+    """Their v of 2 is no fraction."""
+    source = open_yolo(folder(tmp_path, {"a": "0 .5 .5 .25 .5 .4 .4 2 .6 .6 1"}), "train")
+    assert source.objects == 0
+    assert "key points need kpt_shape in data.yaml" in source.problems[0].reason
+
+
+def test_seventeen_points_that_flip_as_cocos_are_cocos(tmp_path: Path) -> None:
+    flips = [0, 2, 1, 4, 3, 6, 5, 8, 7, 10, 9, 12, 11, 14, 13, 16, 15]
+    line = "0 .5 .5 .2 .4" + " .5 .5 2" * 17
+    source = open_yolo(folder(tmp_path, {"a": line}, f"{POSE}[17, 3]\nflip_idx: {flips}\n"), "train", keypoints=True)
+    assert source.keypoint_names[:2] == ("nose", "left_eye")
+    assert len(source.skeleton) == 19
+    assert flip_indices(source.keypoint_names) == flips
+
+
+# Names
+
+
+@pytest.mark.parametrize(
+    ("names", "expected"),
+    [
+        ("{1: cat, 2: dog}", [(1, "cat"), (2, "dog")]),
+        ("{'1': cat, 7: dog}", [(1, "cat"), (7, "dog")]),
+        ("{2: dog, 1: cat}", [(1, "cat"), (2, "dog")]),
+        ("[yes, no]", [(0, "yes"), (1, "no")]),
+        ("[off, null, 1.10, 2024-01-01, ~, 0x10]", list(enumerate(["off", "null", "1.10", "2024-01-01", "~", "0x10"]))),
+        ("\n  1: yes\n  3: 007", [(1, "yes"), (3, "007")]),
+    ],
+)
+def test_names_are_what_is_written_and_their_keys_are_ids(tmp_path: Path, names: str, expected: list) -> None:
+    data = folder(tmp_path, {"a": "1 .5 .5 .2 .4"}, f"train: images/train\nnames: {names}\n")
+    source = open_yolo(data, "train")
+    assert [tuple(category) for category in source.categories] == expected
+    (found,) = source.image(0).annotations
+    assert source.categories[found.label - 1].id == 1
+
+
+def test_a_number_of_classes_that_disagrees_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    data = folder(tmp_path, {"a": "1 .5 .5 .2 .4"}, "train: images/train\nnc: 3\nnames: [cat, dog]\n")
+    open_yolo(data, "train")
+    assert "nc is 3, but there are 2 names" in caplog.text
+
+
+def test_classes_without_names_are_called_by_their_numbers(tmp_path: Path) -> None:
+    data = folder(tmp_path, {"a": "1 .5 .5 .2 .4"}, "train: images/train\nnc: 2\n")
+    assert open_yolo(data, "train").categories == (Category(0, "0"), Category(1, "1"))
+
+
+# Folders, links and lists
+
+
+def pair(root: Path, image: str, label: str | None) -> None:
+    for name in filter(None, (image, label)):
+        (root / name).parent.mkdir(parents=True, exist_ok=True)
+    Image.new("RGB", SIZE).save(root / image)
+    if label:
+        (root / label).write_text("0 0.5 0.5 0.2 0.4\n")
+
+
+def yaml(root: Path, text: str) -> Path:
+    (root / "data.yaml").write_text(f"{text}\nnames: [cat]\n")
+    return root / "data.yaml"
+
+
+def read(source: DetectionDataset) -> dict[str, int]:
+    """File -> objects."""
+    images = [source.image(index) for index in range(len(source))]
+    assert all((source.folder / image.file).is_file() for image in images)
+    return {image.file: len(image.annotations) for image in images}
+
+
+def test_sub_folders_are_searched_and_what_has_no_partner_is_said(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    pair(tmp_path, "images/train/a.png", "labels/train/a.txt")
+    pair(tmp_path, "images/train/north/a.JPG", "labels/train/north/a.txt")
+    pair(tmp_path, "images/train/north/deep/b.jpeg", None)
+    (tmp_path / "images/train/c.heic").write_bytes(b"")
+    (tmp_path / "labels/train/north/lost.txt").write_text("0 0.5 0.5 0.2 0.4\n")
+    (tmp_path / "labels/train/classes.txt").write_text("cat\n")
+    source = open_yolo(yaml(tmp_path, "train: images/train"), "train")
+    assert read(source) == {"a.png": 1, "north/a.JPG": 1, "north/deep/b.jpeg": 0}
+    assert "1 of 3 images have no label file and count as images without objects" in caplog.text
+    assert "1 label files have no image and are left out, such as" in caplog.text
+    assert "north/lost.txt" in caplog.text
+    assert "1 files are left out because of their endings: 1 .heic" in caplog.text
+
+
+def test_labels_lie_beside_a_link_not_beside_what_it_leads_to(tmp_path: Path) -> None:
+    pair(tmp_path / "set", "labels/train/a.png", "labels/train/a.txt")
+    (tmp_path / "set/labels/train/a.png").unlink()
+    pair(tmp_path / "elsewhere", "images/photos/a.png", None)
+    (tmp_path / "set/images").mkdir()
+    (tmp_path / "set/images/train").symlink_to(tmp_path / "elsewhere/images/photos", target_is_directory=True)
+    assert read(open_yolo(yaml(tmp_path / "set", "train: images/train"), "train")) == {"a.png": 1}
+
+
+def test_links_in_a_circle_end_and_count_once(tmp_path: Path) -> None:
+    pair(tmp_path, "images/train/a.png", "labels/train/a.txt")
+    pair(tmp_path, "images/train/sub/b.png", "labels/train/sub/b.txt")
+    for name in ("one", "two", "sub/three"):
+        (tmp_path / "images/train" / name).symlink_to(tmp_path / "images/train", target_is_directory=True)
+    assert read(open_yolo(yaml(tmp_path, "train: images/train"), "train")) == {"a.png": 1, "sub/b.png": 1}
+
+
+@pytest.mark.parametrize("labels", ["train/a.txt", "train/labels/a.txt"])
+def test_labels_beside_the_images_or_beside_their_folder(tmp_path: Path, labels: str) -> None:
+    pair(tmp_path, labels.replace("labels", "images").replace(".txt", ".png"), labels)
+    assert read(open_yolo(yaml(tmp_path, f"train: {Path(labels.replace('labels', 'images')).parent}"), "train")) == {
+        "a.png": 1
+    }
+
+
+def test_no_label_anywhere_stops(tmp_path: Path) -> None:
+    pair(tmp_path, "images/train/a.png", None)
+    with pytest.raises(
+        InputError, match=r"none of the 1 images has a label file; that of a.png .* must lie in .*labels/train, which"
+    ):
+        open_yolo(yaml(tmp_path, "train: images/train"), "train")
+
+
+def test_a_list_of_folders_and_files(tmp_path: Path) -> None:
+    pair(tmp_path, "images/day/a.png", "labels/day/a.txt")
+    pair(tmp_path, "images/night/a.png", "labels/night/a.txt")
+    pair(tmp_path, "images/more/c.png", "labels/more/c.txt")
+    (tmp_path / "more.txt").write_text("./images/more/c.png\n")
+    source = open_yolo(yaml(tmp_path, "train: [images/day, images/night, more.txt]"), "train")
+    assert read(source) == {"day/a.png": 1, "more/c.png": 1, "night/a.png": 1}
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "images/train/a.png",
+        "./images/train/a.png",
+        "images\\train\\a.png",
+        "C:\\Users\\me\\set\\images\\train\\a.png",
+        "/home/somebody/set/images/train/a.png",
+        "data/images/train/a.png",
+        "\ufeffimages/train/a.png\r\nimages/train/a.png\r\nimages/train/gone.png",
+    ],
+)
+def test_listed_paths_of_other_machines(tmp_path: Path, line: str, caplog: pytest.LogCaptureFixture) -> None:
+    pair(tmp_path, "images/train/a.png", "labels/train/a.txt")
+    (tmp_path / "train.txt").write_text(line, encoding="utf-8")
+    assert read(open_yolo(yaml(tmp_path, "train: train.txt"), "train")) == {"a.png": 1}
+    if "gone" in line:
+        assert "1 images more than once" in caplog.text
+        assert "1 listed images are not there and are left out, such as images/train/gone.png" in caplog.text
+
+
+def test_a_list_relative_to_itself_and_a_list_of_nothing(tmp_path: Path) -> None:
+    pair(tmp_path, "lists/images/a.png", "lists/labels/a.txt")
+    (tmp_path / "lists/train.txt").write_text("images/a.png\n")
+    assert read(open_yolo(yaml(tmp_path, "train: lists/train.txt"), "train")) == {"a.png": 1}
+    (tmp_path / "lists/train.txt").write_text("images/b.png\n")
+    with pytest.raises(InputError, match=r"none of the 1 images that it lists is there, such as images/b.png"):
+        open_yolo(yaml(tmp_path, "train: lists/train.txt"), "train")
+
+
+@pytest.mark.parametrize("on_disk", ["é.png", "\udce9.png"])
+def test_names_that_are_not_utf8(tmp_path: Path, on_disk: str) -> None:
+    """A list in Windows' code page, of a file whose name is UTF-8 on the disk, or the same bytes."""
+    pair(tmp_path, f"images/{on_disk}", f"labels/{on_disk[0]}.txt")
+    (tmp_path / "train.txt").write_bytes("images/é.png\n".encode("cp1252"))
+    source = open_yolo(yaml(tmp_path, "train: train.txt"), "train")
+    assert read(source) == {on_disk: 1}
+
+
+@pytest.mark.parametrize("path", [".", "", "/content/datasets/set", "C:\\set", "set", "../set", "missing"])
+def test_the_path_of_a_data_set_that_was_moved(tmp_path: Path, path: str, caplog: pytest.LogCaptureFixture) -> None:
+    pair(tmp_path / "set", "images/train/a.png", "labels/train/a.txt")
+    source = open_yolo(yaml(tmp_path / "set", f"path: {path}\ntrain: images/train"), "train")
+    assert read(source) == {"a.png": 1}
+    assert ("is not there; what it names is looked for beside the file" in caplog.text) == (
+        path in ("/content/datasets/set", "C:\\set", "set", "missing")
+    )
+
+
+def test_a_split_is_never_taken_for_another(tmp_path: Path) -> None:
+    """valid/images is not there; images is, and is another."""
+    pair(tmp_path, "images/a.png", "labels/a.txt")
+    data = yaml(tmp_path, "train: images\nval: ../valid/images")
+    with pytest.raises(InputError, match=r"'val' is '../valid/images', but .* is no folder"):
+        open_yolo(data, "validation")
+
+
+def test_test_for_validation_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    pair(tmp_path, "images/a.png", "labels/a.txt")
+    caplog.set_level(logging.INFO)
+    open_yolo(yaml(tmp_path, "val:\ntest: images"), "validation")
+    assert "nothing to validate on but 'test', which is taken" in caplog.text

@@ -1,50 +1,38 @@
-"""Data sets of labelled images: class folders, tar files, data sets of the hub. Listed by timm's readers.
-
-timm is imported only where something is listed: the import takes seconds, and every worker process would pay for it.
-"""
+"""Data sets of labelled images: class folders, tar files, data sets of the hub."""
 
 import hashlib
-import importlib.util
-import io
 import logging
 import os
-import tarfile
 from collections import defaultdict
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass, replace
-from pathlib import Path, PurePosixPath
-from typing import Any, BinaryIO, Protocol
+from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 
+from botformer.data.classification.class_names import match_classes, natural_order
+from botformer.data.classification.hub import HUB_PREFIX, list_hub
+from botformer.data.classification.listing import Listing, Store, label, wrapper
+from botformer.data.classification.split_names import Kind, SplitName, read_shard, read_split
+from botformer.data.classification.tars import list_tars, tar_files
+from botformer.data.image_files import find_files, is_hidden, is_image, report_links
 from botformer.errors import InputError
-from botformer.text import and_more
+from botformer.text import and_more, printable
 
 log = logging.getLogger("botformer.data")
 
-EXTENSIONS = (".jpg", ".jpeg", ".png", ".webp", ".bmp", ".tif", ".tiff", ".gif", ".ppm", ".pgm")
-"""Extensions of image files, in upper or lower case."""
-
-VALIDATION_NAMES = ("validation", "val", "test")
-"""Names of the split that training is validated on; the first that exists is taken."""
-
 LAYOUTS = """expected one of
-  DIR/train/CLASS/*.jpg and DIR/validation/CLASS/*.jpg (also val or test)
+  DIR/train/CLASS/*.jpg and DIR/validation/CLASS/*.jpg (also val, valid, dev or test)
   DIR/CLASS/*.jpg (a tenth of every class is held out for validation)
-  DIR/train.tar and DIR/validation.tar, or folders of tars (inside: CLASS/*.jpg)
+  DIR/train.tar and DIR/validation.tar, or folders of tars (inside: CLASS/*.jpg, or WebDataset's *.jpg and *.cls)
   hfds/OWNER/NAME, a data set of the hub with columns image and label"""
 
-HUB_PREFIX = "hfds/"
+_MEASURED_ON: tuple[Kind, ...] = ("validation", "test")
+"""Kinds of splits that training is validated on; the first that exists is taken."""
 
 _PAIR = ("train", "validation")
-
-
-class _Store(Protocol):
-    """Opens images by their row. It is pickled for worker processes, so it has no open file."""
-
-    def open(self, row: int) -> BinaryIO: ...
-
-    def name(self, row: int) -> str: ...
+_SHOWN = 10
 
 
 @dataclass(frozen=True)
@@ -55,7 +43,7 @@ class ClassificationDataset:
     class_names: tuple[str, ...]
     labels: np.ndarray
     """int64 (images,): indices into `class_names`."""
-    store: _Store
+    store: Store
     rows: np.ndarray
     """int64 (images,): the row of each image in the store."""
 
@@ -70,32 +58,44 @@ class ClassificationDataset:
         """Name in the data set: the relative path with slashes, or the hub's split and row."""
         return self.store.name(int(self.rows[index]))
 
+    def relabelled(self, class_names: Iterable[str], known_by: str) -> "ClassificationDataset":
+        """The same images with labels that are indices into `class_names`, of which they may have a part.
+
+        Raises:
+            InputError: classes that are not among them; `known_by` says whose they are.
+        """
+        names = tuple(class_names)
+        places = np.array(match_classes(self.class_names, names, self.where, known_by), dtype=np.int64)
+        return replace(self, class_names=names, labels=places[self.labels])
+
 
 def open_classification_datasets(data: str) -> tuple[ClassificationDataset, ClassificationDataset]:
     """The images to train on and those to validate on, with the same classes. `LAYOUTS` says what `data` may be.
 
     Without a train split a tenth of every class, chosen by a hash of the names, is held out. Raises InputError where
-    the layout is none of these, where a class has no images, or where the two disagree on the classes.
+    the layout is none of these, where a class has no images, or where there are classes only to validate on.
     """
     if data.startswith(HUB_PREFIX):
-        train, splits = _list_hub(data, "train")
-        validation_name = next((name for name in VALIDATION_NAMES if name in splits), None)
-        if validation_name is None:
+        train, names = _hub_dataset(data, "train")
+        name = _first_kind({name: split for name in names if (split := read_split(name))}, SplitName("train", ()))
+        if name is None:
             return _tenth_held_out(train)
-        return train, _list_hub(data, validation_name)[0]
-    root = _existing(data)
-    train_at = _split(root, ("train",))
-    if train_at is None:
-        return _tenth_held_out(_list(root))
-    validation_at = _split(root, VALIDATION_NAMES)
-    if validation_at is None:
+        _warn_of_test(data, name)
+        return train, _hub_dataset(data, name)[0]
+    root = _Root.open(data)
+    train_name = root.train()
+    if train_name is None:
+        return _tenth_held_out(_dataset(root.whole()))
+    validation_name = root.to_measure_on()
+    if validation_name is None:
         raise InputError(
-            f"{root} has {train_at.name} but nothing to validate on; {_found(root)}. Add {root / 'validation'} (or "
-            f"val, test) with the same classes, or give {train_at} itself: a tenth of it is then held out"
+            f"{root.at} has {train_name} but nothing to validate on; {root.found()}. Add {root.at / 'validation'} (or "
+            f"val, valid, dev, test) with the same classes, or give {root.at / train_name} itself: a tenth of it is "
+            "then held out"
         )
-    train, validation = _list(train_at), _list(validation_at)
-    _check_same_classes(train, validation)
-    return train, validation
+    _warn_of_test(str(root.at), validation_name)
+    train, validation = _dataset(root.listing(train_name)), _dataset(root.listing(validation_name))
+    return train, validation.relabelled(train.class_names, train.where)
 
 
 def open_classification_dataset(data: str, split: str = "") -> ClassificationDataset:
@@ -106,78 +106,190 @@ def open_classification_dataset(data: str, split: str = "") -> ClassificationDat
     """
     if data.startswith(HUB_PREFIX):
         return (
-            open_classification_datasets(data)[split == "validation"] if split in _PAIR else _list_hub(data, split)[0]
+            open_classification_datasets(data)[split == "validation"]
+            if split in _PAIR
+            else _hub_dataset(data, split)[0]
         )
-    root = _existing(data)
+    root = _Root.open(data)
     if not split:
-        return _list(root)
-    at = _split(root, VALIDATION_NAMES if split == "validation" else (split,))
-    if at is not None:
-        return _list(at)
-    if split in _PAIR and _split(root, ("train",)) is None:
+        return _dataset(root.whole())
+    name = root.named(split)
+    if split == "validation" and name is None and (name := root.to_measure_on()):
+        _warn_of_test(str(root.at), name)
+    if name is not None:
+        return _dataset(root.listing(name))
+    if split in _PAIR and root.train() is None:
         return open_classification_datasets(data)[split == "validation"]
-    raise InputError(f"{root} has no split {split!r}: neither a folder nor a .tar of that name; {_found(root)}")
+    raise InputError(f"{root.at} has no split {split!r}: neither a folder nor a .tar of that name; {root.found()}")
 
 
-def _existing(data: str) -> Path:
-    root = Path(data).expanduser()
-    if not root.exists():
-        raise InputError(f"data folder {root} does not exist; {LAYOUTS}")
-    return root
+def _warn_of_test(where: str, name: str) -> None:
+    split = read_split(name)
+    if split and split.kind == "test":
+        log.warning(
+            "%s has no validation split, so %s is taken to validate on: the checkpoint that is best on it is kept, "
+            "which flatters its accuracy there",
+            where,
+            name,
+        )
 
 
-def _split(root: Path, names: Iterable[str]) -> Path | None:
-    for name in names:
-        if (root / name).is_dir():
-            return root / name
-        if (root / f"{name}.tar").is_file():
-            return root / f"{name}.tar"
+# Splits
+
+
+@dataclass(frozen=True)
+class _Root:
+    """A folder or a tar, and the splits in it."""
+
+    at: Path
+    splits: dict[str, SplitName]
+    """Name -> what it says. A folder is no split if it holds neither folders nor tars: "test" may be a class."""
+    tars: dict[str, list[Path]]
+    """The tars of a split: one, or numbered shards beside each other."""
+    inside: Listing | None = None
+    """Of a tar."""
+
+    @classmethod
+    def open(cls, data: str) -> "_Root":
+        at = Path(data).expanduser()
+        if not at.exists():
+            raise InputError(f"data folder {at} does not exist; {LAYOUTS}")
+        if at.is_file():
+            if at.suffix.lower() != ".tar":
+                raise InputError(
+                    f"{at} is a file, not a folder or a .tar (unpack a zip or a compressed tar first); {LAYOUTS}"
+                )
+            inside = list_tars(str(at), [at], at)
+            prefix = wrapper(inside)
+            tops = {
+                path.removeprefix(prefix).split("/")[0] for path in inside.paths if path.count("/") > prefix.count("/")
+            }
+            deep = {top for top in tops if any(path.count("/") >= prefix.count("/") + 2 for path in inside.paths)}
+            return cls(at, _paired(_read(sorted(deep))), {}, _below(inside, prefix, str(at)))
+        at = _unwrapped(at)
+        tars: dict[str, list[Path]] = {}
+        shards: dict[SplitName, str] = {}
+        names: dict[str, SplitName] = {}
+        for tar in tar_files(at):
+            if shard := read_shard(tar.stem):
+                tars.setdefault(shards.setdefault(shard, tar.stem), []).append(tar)
+        names |= {name: shard for shard, name in shards.items()}
+        folders = _read(_visible_folders(at))
+        names = {name: split for name, split in names.items() if split not in folders.values()}  # unpacked beside
+        names |= {name: split for name, split in folders.items() if _holds_classes(at / name)}
+        return cls(at, _paired(names), tars)
+
+    def train(self) -> str | None:
+        return self._only([name for name, split in self.splits.items() if split.kind == "train"])
+
+    def to_measure_on(self) -> str | None:
+        train = self.train()
+        return _first_kind(self.splits, self.splits[train] if train else None)
+
+    def named(self, split: str) -> str | None:
+        """A split, or any other folder or tar, by its own name or by one that says the same: test, Testing."""
+        if self.inside is None and ((self.at / split).is_dir() or (self.at / f"{split}.tar").is_file()):
+            return split
+        asked = read_split(split)
+        alike = [name for name in self.splits if name.lower() == split.lower()]
+        return self._only(alike or [name for name, found in self.splits.items() if asked and found.kind == asked.kind])
+
+    def _only(self, names: list[str]) -> str | None:
+        if len(names) > 1:
+            raise InputError(
+                f"{self.at} has several splits of one kind, {and_more(sorted(names), _SHOWN)}; keep one of them there, "
+                "or give a folder with the splits you mean (links will do)"
+            )
+        return names[0] if names else None
+
+    def listing(self, name: str) -> Listing:
+        if self.inside is not None:
+            return _below(self.inside, f"{name}/", f"{self.at}/{name}")
+        if name in self.tars and not (self.at / name).is_dir():
+            tars = self.tars[name]
+            return list_tars(str(self.at / tars[0].name), tars, tars[0] if len(tars) == 1 else self.at)
+        tar = self.at / f"{name}.tar"
+        return _list_folder(self.at / name) if (self.at / name).is_dir() else list_tars(str(tar), [tar], tar)
+
+    def whole(self) -> Listing:
+        return self.inside or _list_folder(self.at)
+
+    def found(self) -> str:
+        entries = self.splits if self.inside else (printable(entry.name) for entry in self.at.iterdir())
+        return f"found there: {and_more(sorted(entries), _SHOWN) or 'nothing'}"
+
+
+def _read(names: Iterable[str]) -> dict[str, SplitName]:
+    return {name: split for name in names if (split := read_split(name))}
+
+
+def _paired(splits: dict[str, SplitName]) -> dict[str, SplitName]:
+    """Without those that are splits only as a pair, such as seg_train and seg_test: train_station may be a class."""
+    kinds: dict[tuple[str, ...], set[Kind]] = defaultdict(set)
+    for split in splits.values():
+        kinds[split.rest].add(split.kind)
+    return {
+        name: split
+        for name, split in splits.items()
+        if not split.rest or ("train" in kinds[split.rest] and len(kinds[split.rest]) > 1)
+    }
+
+
+def _first_kind(splits: dict[str, SplitName], beside: SplitName | None) -> str | None:
+    """The split to validate on, of those that belong to the train split `beside`."""
+    for kind in _MEASURED_ON:
+        names = [
+            name for name, split in splits.items() if split.kind == kind and (not beside or split.rest == beside.rest)
+        ]
+        if names:
+            return min(names, key=lambda name: (name.lower() not in ("validation", "test"), name))
     return None
 
 
-def _found(root: Path) -> str:
-    entries = sorted(entry.name for entry in root.iterdir()) if root.is_dir() else []
-    return f"found there: {and_more(entries, 10) or 'nothing'}"
+def _visible_folders(at: Path) -> list[str]:
+    return sorted(entry.name for entry in os.scandir(at) if entry.is_dir() and not is_hidden(entry.name))
 
 
-def _list(at: Path) -> ClassificationDataset:
-    if at.is_file() and at.suffix.lower() != ".tar":
-        raise InputError(f"{at} is a file, not a folder or a .tar (unpack a zip or a compressed tar first); {LAYOUTS}")
-    dataset = _list_tars(at) if at.is_file() or any(at.glob("*.tar")) else _list_folder(at)
-    if len(dataset.class_names) == 1:
-        raise InputError(
-            f"all {len(dataset)} images of {at} are of one class, {dataset.class_names[0]!r}; a classifier needs at "
-            f"least two; {LAYOUTS}"
-        )
-    log.info("%s: %d images of %d classes", at, len(dataset), len(dataset.class_names))
-    return dataset
+def _holds_classes(folder: Path) -> bool:
+    return bool(_visible_folders(folder) or tar_files(folder)) or _holds_label_files(folder)
 
 
-def _dataset(where: Path, store: _Store, names: Sequence[str], classes: Sequence[str]) -> ClassificationDataset:
-    """From one name and one class per row of the store, in any order."""
-    from timm.utils.misc import natural_key
-
-    rows = sorted((row for row in range(len(names)) if not _hidden(names[row])), key=lambda row: names[row])
-    if not rows:
-        raise InputError(f"{where}: no images ({' '.join(EXTENSIONS)}); {LAYOUTS}")
-    # Then by the exact name: natural order alone leaves "a" and "A" in the order of the file system.
-    class_names = sorted({classes[row] for row in rows}, key=lambda name: (natural_key(name), name))
-    index = {name: label for label, name in enumerate(class_names)}
-    return ClassificationDataset(
-        where=str(where),
-        class_names=tuple(class_names),
-        labels=np.array([index[classes[row]] for row in rows], dtype=np.int64),
-        store=store,
-        rows=np.array(rows, dtype=np.int64),
-    )
+def _holds_label_files(folder: Path) -> bool:
+    with os.scandir(folder) as entries:
+        return any(entry.name.lower().endswith(".cls") for entry in entries)
 
 
-def _hidden(name: str) -> bool:
-    """Files of operating systems and tools: .DS_Store, ._photo.jpg, .ipynb_checkpoints/..., __MACOSX/..."""
-    return any(part.startswith(".") or part == "__MACOSX" for part in PurePosixPath(name).parts)
+def _unwrapped(root: Path) -> Path:
+    """The folder that `root` holds, where it holds nothing else but that, and that one holds several."""
+    at, seen = root, {os.path.realpath(root)}
+    while True:
+        folders = _visible_folders(at)
+        if len(folders) != 1 or read_split(folders[0]) or tar_files(at) or any(map(is_image, os.listdir(at))):
+            break
+        at = at / folders[0]
+        if os.path.realpath(at) in seen:
+            return root
+        seen.add(os.path.realpath(at))
+    if at == root or len(_visible_folders(at)) + len(tar_files(at)) < 2:
+        return root
+    log.info("%s holds nothing but %s, which is read", root, at)
+    return at
 
 
-# Class folders
+# One split
+
+
+def _list_folder(root: Path) -> Listing:
+    """A folder of class folders, or of tars."""
+    tars = tar_files(root)
+    if tars:
+        return list_tars(str(root), tars, root)
+    found = find_files(root)
+    report_links(root, found)
+    if not found.folders and not any(name.lower().endswith(".cls") for name in found.files):
+        entries = and_more(sorted(map(printable, os.listdir(root))), _SHOWN) or "nothing"
+        raise InputError(f"{root} has no class folders; found there: {entries}; {LAYOUTS}")
+    return Listing(str(root), root, _Files(str(root), found.files), found.files, found.folders)
 
 
 @dataclass(frozen=True)
@@ -192,127 +304,73 @@ class _Files:
         return self.names[row]
 
 
-def _list_folder(root: Path) -> ClassificationDataset:
-    """The class is the first folder below `root`, however deep an image lies."""
-    from timm.data.readers.reader_image_folder import find_images_and_targets
-
-    class_folders = {entry.name for entry in root.iterdir() if entry.is_dir() and not _hidden(entry.name)}
-    if not class_folders:
-        raise InputError(f"{root} has no class folders; {_found(root)}; {LAYOUTS}")
-    found, _ = find_images_and_targets(str(root), types=set(EXTENSIONS), sort=False)
-    names = [path[len(str(root)) + 1 :].replace(os.sep, "/") for path, _ in found]
-    loose = [name for name in names if "/" not in name and not _hidden(name)]
-    if loose:
-        log.warning("%s: %d images outside the class folders are left out, such as %s", root, len(loose), min(loose))
-    names = [name for name in names if "/" in name and not _hidden(name)]
-    classes = [name.split("/", 1)[0] for name in names]
-    empty = sorted(class_folders - set(classes))
-    if empty:
-        raise InputError(
-            f"{root}: no images ({' '.join(EXTENSIONS)}) in the class "
-            f"{'folder' if len(empty) == 1 else 'folders'} {and_more(empty, 10)}; fill or remove, {LAYOUTS}"
-        )
-    return _dataset(root, _Files(str(root), names), names, classes)
-
-
-# Tar files
+def _below(listing: Listing, prefix: str, where: str) -> Listing:
+    """What lies below a folder of a listing."""
+    rows = [row for row, path in enumerate(listing.paths) if path.startswith(prefix)]
+    return replace(
+        listing,
+        where=where,
+        store=_Rows(listing.store, rows),
+        paths=[listing.paths[row].removeprefix(prefix) for row in rows],
+        folders=[folder.removeprefix(prefix) for folder in listing.folders if folder.startswith(prefix)],
+        tars=[listing.tars[row] for row in rows],
+    )
 
 
 @dataclass(frozen=True)
-class _Spans:
-    """Members of uncompressed tars are spans of bytes, which are read without keeping a tar file open."""
+class _Rows:
+    """Some of the rows of a store."""
 
-    tars: tuple[str, ...]
-    spans: np.ndarray
-    """int64 (members, 3): index into tars, offset in bytes, size in bytes."""
-    names: list[str]
+    store: Store
+    rows: list[int]
 
     def open(self, row: int) -> BinaryIO:
-        tar, offset, size = self.spans[row].tolist()
-        with open(self.tars[tar], "rb") as file:
-            file.seek(offset)
-            return io.BytesIO(file.read(size))
+        return self.store.open(self.rows[row])
 
     def name(self, row: int) -> str:
-        return self.names[row]
+        return self.store.name(self.rows[row])
 
 
-def _list_tars(at: Path) -> ClassificationDataset:
-    """A tar, or a folder of tars. The class is a member's innermost folder, or its tar's name where it has none."""
-    from timm.data.readers.reader_image_in_tar import extract_tarinfos
-
-    try:
-        # With cache_tarinfo, timm keeps its listing beside the tars and reads it back as a pickle.
-        members, targets, class_to_index, _ = extract_tarinfos(
-            str(at), cache_tarinfo=False, extensions=set(EXTENSIONS), sort=False
+def _dataset(listing: Listing) -> ClassificationDataset:
+    labelled = label(listing, LAYOUTS)
+    by_name = sorted(range(len(labelled.rows)), key=lambda place: listing.store.name(labelled.rows[place]))
+    class_names = natural_order(set(labelled.classes))
+    if len(class_names) == 1:
+        raise InputError(
+            f"all {len(labelled.rows)} images of {listing.where} are of one class, {class_names[0]!r}; a classifier "
+            f"needs at least two; {LAYOUTS}"
         )
-    except (tarfile.TarError, EOFError, OSError) as error:
-        raise InputError(
-            f"a tar of {at} cannot be listed ({error}); it may be truncated or compressed: pack it again with tar -cf"
-        ) from error
-    except ValueError:  # timm transposes an empty list
-        raise InputError(f"{at}: no images ({' '.join(EXTENSIONS)}) in the tar files; {LAYOUTS}") from None
-    assert class_to_index is not None  # timm's type annotation allows None
-    class_of = {index: name for name, index in class_to_index.items()}
-    tars: dict[str, int] = {}
-    spans, names = [], []
-    for member, tar, inner_tar in members:
-        tar_index = tars.setdefault(str(at / tar) if tar else str(at), len(tars))
-        spans.append((tar_index, member.offset_data + (inner_tar.offset_data if inner_tar else 0), member.size))
-        names.append(str(PurePosixPath(tar or "", inner_tar.name if inner_tar else "", member.name)))
-    store = _Spans(tuple(tars), np.array(spans, dtype=np.int64), names)
-    return _dataset(at, store, names, [class_of[int(target)] for target in targets])
+    index = {name: number for number, name in enumerate(class_names)}
+    dataset = ClassificationDataset(
+        where=listing.where,
+        class_names=class_names,
+        labels=np.array([index[labelled.classes[place]] for place in by_name], dtype=np.int64),
+        store=listing.store,
+        rows=np.array([labelled.rows[place] for place in by_name], dtype=np.int64),
+    )
+    _report(dataset)
+    return dataset
 
 
-# Hub data sets
+def _report(dataset: ClassificationDataset) -> None:
+    names = dataset.class_names
+    log.info("%s: %d images of %d classes: %s", dataset.where, len(dataset), len(names), and_more(names, _SHOWN))
 
 
-@dataclass(frozen=True)
-class _HubRows:
-    dataset: Any
-    split: str
-
-    def open(self, row: int) -> BinaryIO:
-        image = self.dataset[row]["image"]
-        return io.BytesIO(image["bytes"]) if image["bytes"] else open(image["path"], "rb")
-
-    def name(self, row: int) -> str:
-        return f"{self.split}[{row}]"  # getting a path, where there is one, would read the image as well
-
-
-def _list_hub(data: str, split: str) -> tuple[ClassificationDataset, tuple[str, ...]]:
-    """The split's images, and the names of all splits. OWNER/NAME may be a folder of Parquet files."""
-    if importlib.util.find_spec("datasets") is None:
-        raise InputError(f"{data} needs the package datasets: pip install 'botformer[shards]'")
-    from timm.data.readers.reader_hfds import ReaderHfds
-
-    try:
-        reader = ReaderHfds(data.removeprefix(HUB_PREFIX), split=split)
-        labels = np.array(list(reader.iter_targets()), dtype=np.int64)
-    except Exception as error:  # hub, network, cache and formats raise exceptions of their own
-        raise InputError(
-            f"{data}, split {split!r}, cannot be opened ({type(error).__name__}: {error}); expected are columns image "
-            f"(an Image) and label (a ClassLabel), and the data set in the local cache or a connection to the hub"
-        ) from error
-    class_names = tuple(sorted(reader.class_to_idx, key=reader.class_to_idx.__getitem__))
-    if not class_names:
-        raise InputError(f"{data}: column label is not a ClassLabel, so the classes have no names")
-    if len(labels) and labels.min() < 0:
-        raise InputError(f"{data}: split {split!r} has images without a label (-1); choose a labelled split")
-    log.info("%s, %s: %d images of %d classes", data, split, len(labels), len(class_names))
-    store = _HubRows(reader.dataset, split)
-    dataset = ClassificationDataset(f"{data} ({split})", class_names, labels, store, np.arange(len(labels)))
-    return dataset, tuple(reader.dataset.info.splits or ())
-
-
-# Train and validation
+def _hub_dataset(data: str, split: str) -> tuple[ClassificationDataset, tuple[str, ...]]:
+    """The split's images, and the names of all splits."""
+    listed = list_hub(data, split)
+    rows = np.arange(len(listed.labels))
+    dataset = ClassificationDataset(f"{data} ({split})", listed.class_names, listed.labels, listed.rows, rows)
+    _report(dataset)
+    return dataset, listed.splits
 
 
 def _tenth_held_out(whole: ClassificationDataset) -> tuple[ClassificationDataset, ClassificationDataset]:
     """Hold out a tenth, at least one image, of every class with two or more: those whose names have the lowest hash."""
     of_class: dict[int, list[int]] = defaultdict(list)
-    for index, label in enumerate(whole.labels.tolist()):
-        of_class[label].append(index)
+    for index, number in enumerate(whole.labels.tolist()):
+        of_class[number].append(index)
     held_out = np.zeros(len(whole), dtype=bool)
     for indices in of_class.values():
         if len(indices) > 1:
@@ -330,18 +388,3 @@ def _tenth_held_out(whole: ClassificationDataset) -> tuple[ClassificationDataset
         for part, chosen in (("training part", ~held_out), ("held-out tenth", held_out))
     )
     return train, validation
-
-
-def _check_same_classes(train: ClassificationDataset, validation: ClassificationDataset) -> None:
-    only_train = sorted(set(train.class_names) - set(validation.class_names))
-    only_validation = sorted(set(validation.class_names) - set(train.class_names))
-    if only_train or only_validation:
-        differences = [
-            f"only in {dataset.where}: {and_more(names, 10)}"
-            for dataset, names in ((train, only_train), (validation, only_validation))
-            if names
-        ]
-        raise InputError(
-            f"training and validation images must be of the same classes; {'; '.join(differences)}. Add the missing "
-            f"folders or remove the surplus ones"
-        )

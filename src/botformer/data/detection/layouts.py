@@ -1,29 +1,65 @@
-"""Where annotated images lie: COCO's layouts and YOLO folders."""
+"""Where annotated images lie: the layouts of COCO, YOLO, Pascal VOC, LabelMe and VIA, as programs export them."""
 
+import json
+import logging
 import re
+from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
+from itertools import islice
 from pathlib import Path
+from typing import Any
 
 from botformer.data.detection.coco_reader import open_coco
 from botformer.data.detection.dataset import DetectionDataset
+from botformer.data.detection.exported_text import find_exported, read_lines
+from botformer.data.detection.hold_out import hold_out_a_tenth
+from botformer.data.detection.labelme_reader import is_labelme, open_labelme
 from botformer.data.detection.match_categories import match_categories
-from botformer.data.detection.yolo_reader import open_yolo
+from botformer.data.detection.via_reader import open_via, via_images
+from botformer.data.detection.voc_reader import find_voc, open_voc
+from botformer.data.detection.yolo_reader import YoloDescription, class_names, open_yolo, read_yolo_description
+from botformer.data.image_files import is_image
 from botformer.errors import InputError
 from botformer.text import and_more
+
+log = logging.getLogger("botformer.data")
 
 LAYOUTS = """expected one of
   DIR/annotations/instances_train*.json and instances_val*.json (COCO), the images in DIR/train* and DIR/val*
   DIR/annotations/person_keypoints_train*.json and person_keypoints_val*.json, for key point detectors
   DIR/train/_annotations.coco.json and DIR/valid/_annotations.coco.json, the images beside them
-  DIR/data.yaml (YOLO), which says where train and val are"""
+  DIR/data.yaml (YOLO), which says where train and val are
+  DIR/Annotations/*.xml, DIR/JPEGImages and DIR/ImageSets/Main/train.txt and val.txt (Pascal VOC)
+  DIR/train and DIR/val with one of: a COCO file, LabelMe's *.json, VOC's *.xml, a JSON file of VIA
+  any of these without train and val, such as one annotation file and its images: a tenth of the images is held out"""
 
-_NAMES = {"train": ("train",), "validation": ("validation", "valid", "val", "test")}
-"""What a split may be called; the first that exists is taken. Any other goes by its own name."""
+_NAMES = {
+    "train": ("train", "training", "trainval"),
+    "validation": ("validation", "valid", "val", "dev", "test", "testing"),
+}
+"""What a split may be called, in any case; the first that exists is taken. Any other goes by its own name."""
 
 _KEYPOINTS = "person_keypoints_"
 
+_ONE_OF_ITS_KIND = ("_annotations.coco.json", "labels.json", "result.json", "via_region_data.json")
+"""Annotation files that are taken before any other JSON file of a folder: Roboflow, FiftyOne, Label Studio, VIA."""
+
+_IMAGES = ("images", "Images", "data", "JPEGImages", "img")
+"""Folders of images beside an annotation file."""
+
+_NAMED_BY_COCO = re.compile(rf"instances_|{_KEYPOINTS}|_annotations\.coco\.json", re.IGNORECASE)
+"""Files that need not be read to know what they are."""
+
 _LOOKED_FOR = 20
-"""Images of a split; if none of them is there, their folder is the wrong one."""
+"""Images of a split; if none of them is there, their folder is the wrong one. Also JSON files of a folder: if the first
+are nothing that is known, neither are the others."""
+
+_DESCRIPTIONS = (".yaml", ".yml", ".data")
+"""Endings of what describes a YOLO data set."""
+
+_Open = Callable[[int], DetectionDataset]
+"""Takes the number of bad records that are tolerated."""
 
 
 def open_detection_datasets(
@@ -32,15 +68,26 @@ def open_detection_datasets(
     """The images to train on and those to validate on, with the categories of the former. `LAYOUTS` says what `data`
     may be, `coco_reader.open_coco` what a bad record is.
 
+    Where nothing is there to validate on, a tenth of the images is held out (`hold_out_a_tenth`). Categories of the
+    validation data are found among those of the training data (`match_categories`).
+
     With `keypoints`, key points are read too, from person_keypoints_*.json where there is such a file; other detectors
     prefer instances_*.json.
 
     Raises InputError where the layout is none of these, a split is missing, or the two disagree on the categories or
     the key points.
     """
-    train = open_detection_dataset(data, "train", keypoints, max_bad_records)
-    validation = open_detection_dataset(data, "validation", keypoints, max_bad_records)
-    validation = replace(match_categories(validation, train.categories, train.where), categories=train.categories)
+    root = _existing(data)
+    open_train, open_validation = (_find(root, split, keypoints) for split in ("train", "validation"))
+    if open_validation is None:
+        train, validation = hold_out_a_tenth(
+            _checked((open_train or _whole_of(root, "train", keypoints))(max_bad_records))
+        )
+    elif open_train is None:
+        raise _nothing_found(root, "train")
+    else:
+        train, validation = _checked(open_train(max_bad_records)), _checked(open_validation(max_bad_records))
+        validation = replace(match_categories(validation, train.categories, train.where), categories=train.categories)
     if train.keypoint_names != validation.keypoint_names:
         raise InputError(
             f"{train.where} and {validation.where} must have the same key points in the same order; the first has "
@@ -52,25 +99,29 @@ def open_detection_datasets(
 def open_detection_dataset(
     data: str, split: str, keypoints: bool = False, max_bad_records: int = 20
 ) -> DetectionDataset:
-    """One split: "train", "validation", or any other by its name, such as "test" or "val2017". As above."""
-    root = Path(data).expanduser()
-    if root.is_file():
-        raise InputError(f"{root} is a file, not the folder of a data set; {LAYOUTS}")
-    if not root.is_dir():
-        raise InputError(f"data folder {root} does not exist; {LAYOUTS}")
-    dataset = _open(root, split, keypoints, max_bad_records)
-    if not len(dataset):
-        raise InputError(
-            f"{dataset.where} has no images ({len(dataset.problems)} records left out); expected at least one"
-        )
-    _demand_images(dataset)
-    return dataset
+    """One split: "train", "validation", or any other by its name, such as "test" or "val2017". As above.
+
+    What is held out of a data set with a train split alone is its "validation"; "train" is then still all of the
+    split. The split "" is everything that is there, where there are no splits.
+    """
+    root = _existing(data)
+    found = _find(root, split, keypoints) if split else _whole_of(root, split, keypoints)
+    if found is not None:
+        return _checked(found(max_bad_records))
+    if split not in _NAMES or _find(root, "validation", keypoints) is not None:
+        raise _nothing_found(root, split)
+    return open_detection_datasets(data, keypoints, max_bad_records)[split == "validation"]
 
 
 def is_annotated(data: str) -> bool:
     """Whether `data` is a folder with annotations of objects, rather than images in class folders."""
     root = Path(data).expanduser()
-    return root.is_dir() and bool(_annotations_in(root))
+    if not root.exists():
+        return False
+    try:
+        return any(_find(root, split, False) for split in _NAMES) or _whole(root, False) is not None
+    except InputError:  # annotated, and something is wrong with it
+        return True
 
 
 def has_shapes(dataset: DetectionDataset) -> bool:
@@ -85,58 +136,208 @@ def has_keypoints(dataset: DetectionDataset) -> bool:
     return any(found.num_keypoints and not found.crowd for each in images for found in each.annotations)
 
 
-def _open(root: Path, split: str, keypoints: bool, max_bad_records: int) -> DetectionDataset:
-    yolo = next((root / name for name in ("data.yaml", "data.yml") if (root / name).is_file()), None)
+def _existing(data: str) -> Path:
+    root = Path(data).expanduser()
+    if not root.exists():
+        raise InputError(f"data folder {root} does not exist; {LAYOUTS}")
+    if root.is_file() and root.suffix.lower() not in (".json", *_DESCRIPTIONS):
+        raise InputError(f"{root} is a file, not the folder of a data set; {LAYOUTS}")
+    return root
+
+
+def _checked(dataset: DetectionDataset) -> DetectionDataset:
+    if not len(dataset):
+        raise InputError(
+            f"{dataset.where} has no images ({len(dataset.problems)} records left out); expected at least one"
+        )
+    _demand_images(dataset)
+    return dataset
+
+
+# Splits
+
+
+def _find(root: Path, split: str, keypoints: bool) -> _Open | None:
+    """How to open the split of that name; None where nothing tells it from others."""
+    yolo = _yolo(root)
     if yolo is not None:
-        return open_yolo(yolo, split, max_bad_records)
+        return partial(open_yolo, yolo, split, keypoints) if yolo.key(split) else None
+    if root.is_file():
+        return None
+    voc = find_voc(root)
     for name in _NAMES.get(split, (split,)):
-        beside = root / name / "_annotations.coco.json"
-        if beside.is_file():
-            return open_coco(beside, beside.parent, max_bad_records, keypoints)
-        files = _annotation_files(root / "annotations", name, keypoints)
+        found = _coco_split(root, name, split, keypoints)
+        listed = voc.lists / f"{name}.txt" if voc else None
+        if found is None and voc and listed and listed.is_file():
+            found = partial(open_voc, voc, listed)
+        folder = _folder(root, name)
+        if found is None and folder is not None:
+            found = _whole(folder, keypoints)
+        if found is not None:
+            if split == "validation" and name.startswith("test"):
+                log.warning("%s has nothing to validate on but %r, which is taken", root, name)
+            return found
+    return None
+
+
+def _coco_split(root: Path, name: str, split: str, keypoints: bool) -> _Open | None:
+    for folder in (root / "annotations", root / "Annotations", root):
+        files = _annotation_files(folder, name, keypoints)
         if len(files) > 1:
             raise InputError(
-                f"{root / 'annotations'} has {' and '.join(file.name for file in files)}: which of them is {split!r}? "
+                f"{folder} has {' and '.join(file.name for file in files)}: which of them is {split!r}? "
                 "Leave only one there"
             )
         if files:
-            return open_coco(files[0], _images_of(files[0], root), max_bad_records, keypoints)
-    annotated = _annotations_in(root)
-    hint = (
-        f"The annotations there: {and_more(annotated, 10)}; rename a file, or move some of its images to one for this "
-        "split"
-        if annotated
-        else "Class folders, DIR/train/CLASS/*.jpg, are for classifiers"
-    )
-    raise InputError(
-        f"{root} has no annotations of the split {split!r} (found there: {_found(root)}); {LAYOUTS}\n{hint}"
-    )
-
-
-def _annotations_in(root: Path) -> list[str]:
-    patterns = ("annotations/*.json", "*/_annotations.coco.json", "data.yaml", "data.yml")
-    return sorted(file.relative_to(root).as_posix() for pattern in patterns for file in root.glob(pattern))
+            return partial(_open_coco, files[0], root, keypoints)
+    return None
 
 
 def _annotation_files(folder: Path, name: str, keypoints: bool) -> list[Path]:
     """NAME.json, instances_NAME.json or person_keypoints_NAME.json, a year behind the name or none; of both sorts the
     one that suits the detector."""
-    pattern = re.compile(rf"(instances_|{_KEYPOINTS})?{re.escape(name)}\d*\.json")
+    pattern = re.compile(rf"(instances_|{_KEYPOINTS})?{re.escape(name)}\d*\.json", re.IGNORECASE)
     files = sorted(file for file in folder.glob("*.json") if pattern.fullmatch(file.name))
-    suitable = [file for file in files if file.name.startswith(_KEYPOINTS) == keypoints]
+    suitable = [file for file in files if file.name.lower().startswith(_KEYPOINTS) == keypoints]
     return suitable or files
 
 
+def _folder(root: Path, name: str) -> Path | None:
+    """The folder of that name, in any case, with a year behind it or none."""
+    pattern = re.compile(rf"{re.escape(name)}\d*", re.IGNORECASE)
+    found = sorted(each for each in root.iterdir() if pattern.fullmatch(each.name) and each.is_dir())
+    return next((each for each in found if each.name == name), found[0] if found else None)
+
+
+# Everything in one folder
+
+
+def _whole_of(root: Path, split: str, keypoints: bool) -> _Open:
+    found = _whole(root, keypoints)
+    if found is None:
+        raise _nothing_found(root, split)
+    return found
+
+
+def _whole(folder: Path, keypoints: bool) -> _Open | None:
+    """How to open all that is annotated there; None where nothing is."""
+    if folder.is_file():
+        return None if folder.suffix.lower() in _DESCRIPTIONS else _of_json([folder], folder.parent, keypoints)
+    for place in (folder, *(folder / name for name in ("annotations", "Annotations", "labels", "json"))):
+        files = sorted(place.glob("*.json")) if place.is_dir() else []
+        named = [file for name in _ONE_OF_ITS_KIND for file in files if file.name.lower() == name]
+        found = _of_json(named[:1] or _of_one_kind(files, keypoints), folder, keypoints)
+        if found is not None:
+            return found
+    voc = find_voc(folder)
+    if voc is not None:
+        return partial(open_voc, voc, None)
+    children = sorted(entry for entry in folder.iterdir() if entry.is_dir())[:_LOOKED_FOR]
+    if any(is_labelme(_content(file)) for child in children for file in islice(child.glob("*.json"), 1)):
+        return partial(open_labelme, folder, folder)
+    listed = next((folder / name for name in ("classes.txt", "obj.names") if (folder / name).is_file()), None)
+    if listed is not None and _has_labels(folder):
+        images = "images" if (folder / "images").is_dir() else "."
+        said = {"names": class_names(listed), "train": images}
+        return partial(open_yolo, YoloDescription(listed, said), "train", keypoints)
+    return None
+
+
+def _of_one_kind(files: list[Path], keypoints: bool) -> list[Path]:
+    """Of instances_default.json and person_keypoints_default.json the one that suits the detector."""
+    kinds = {re.sub(rf"^(instances_|{_KEYPOINTS})", "", file.name, flags=re.IGNORECASE) for file in files}
+    if len(files) != 2 or len(kinds) != 1:
+        return files
+    return [file for file in files if file.name.lower().startswith(_KEYPOINTS) == keypoints] or files
+
+
+def _of_json(files: list[Path], root: Path, keypoints: bool) -> _Open | None:
+    """LabelMe's many files, or the only one of COCO or VIA. None where there are none of these.
+
+    Raises InputError where there are several, and nobody can know which is meant.
+    """
+    kinds = {}
+    for file in files[:_LOOKED_FOR]:
+        content = None if _NAMED_BY_COCO.match(file.name) else _content(file)
+        if is_labelme(content):
+            return partial(open_labelme, file.parent, root)
+        images = via_images(content)
+        if images:
+            kinds[file] = partial(open_via, images, file, list(dict.fromkeys(_image_folders(file, root))))
+        elif content is None or (isinstance(content, dict) and {"images", "annotations"} <= content.keys()):
+            kinds[file] = partial(_open_coco, file, root, keypoints)
+        if len(kinds) > 1:
+            raise InputError(
+                f"{file.parent} has {' and '.join(each.name for each in kinds)}: which of them is meant? Leave only "
+                "one there, or call them instances_train.json and instances_val.json"
+            )
+    file = next(iter(kinds), None)
+    if file is None or _of_a_split(file):
+        return None
+    return kinds[file]
+
+
+def _of_a_split(file: Path) -> bool:
+    """Whether its name says that it is not the whole, and not what one trains on."""
+    words = [re.sub(r"\d+$", "", word) for word in re.split(r"[^a-z0-9]+", file.stem.lower())]
+    return any(word in _NAMES["validation"] for word in words)
+
+
+def _content(file: Path) -> Any:
+    """Of a JSON file; None where it cannot be read, which its reader will say better."""
+    try:
+        return json.loads("\n".join(read_lines(file)))
+    except (json.JSONDecodeError, RecursionError, InputError):
+        return None
+
+
+# COCO
+
+
+def _open_coco(annotations: Path, root: Path, keypoints: bool, max_bad_records: int) -> DetectionDataset:
+    return open_coco(annotations, _images_of(annotations, root), max_bad_records, keypoints)
+
+
 def _images_of(annotations: Path, root: Path) -> Path:
-    split = annotations.stem.removeprefix("instances_").removeprefix(_KEYPOINTS)
-    candidates = [root / split, root / "images" / split, root / "images"]
-    for folder in candidates:
-        if folder.is_dir():
-            return folder
-    raise InputError(
-        f"the images of {annotations} are not there: none of {', '.join(map(str, candidates))} is a folder; give the "
-        f"folder with the images one of these names (found in {root}: {_found(root)})"
-    )
+    """Of the folders that there are, the one with most of the images that the file names, as it names them."""
+    candidates = list(dict.fromkeys(_image_folders(annotations, root)))
+    folders = [folder for folder in candidates if folder.is_dir()]
+    names = _file_names(annotations)
+
+    def there(folder: Path) -> tuple[int, int]:
+        """As it stands there, and without folders that are not there."""
+        literally = sum((folder / name.replace("\\", "/")).is_file() for name in names)
+        return literally, sum(find_exported(name, [folder]) is not None for name in names)
+
+    best = max(folders, key=there)  # the first of equals
+    if any(there(best)):
+        return best
+    of_images = [folder for folder in candidates if folder not in (annotations.parent, root)]
+    folder = next((folder for folder in of_images if folder.is_dir()), None)
+    if folder is None:
+        raise InputError(
+            f"the images of {annotations} are not there: none of {', '.join(map(str, of_images))} is a folder; give "
+            f"the folder with the images one of these names (found in {root}: {_found(root)}); {LAYOUTS}"
+        )
+    return folder
+
+
+def _image_folders(annotations: Path, root: Path) -> Iterator[Path]:
+    """Where the images of a file may lie, the likeliest first."""
+    split = re.sub(rf"^(instances_|{_KEYPOINTS})", "", annotations.stem, flags=re.IGNORECASE)
+    for parent in (root, root / "images"):
+        folder = _folder(parent, split) if parent.is_dir() else None
+        yield folder or parent / split
+    yield from (root / name for name in _IMAGES)
+    yield from (annotations.parent, root)
+
+
+def _file_names(annotations: Path) -> list[str]:
+    """The first that the file names; found without reading all of it as JSON, which takes a while for COCO's own."""
+    names = re.finditer(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', annotations.read_bytes())
+    return [
+        json.loads(match[1].decode("utf-8", errors="replace"), strict=False) for match in islice(names, _LOOKED_FOR)
+    ]
 
 
 def _demand_images(dataset: DetectionDataset) -> None:
@@ -149,5 +350,55 @@ def _demand_images(dataset: DetectionDataset) -> None:
         )
 
 
+# YOLO
+
+
+def _yolo(root: Path) -> YoloDescription | None:
+    """data.yaml, or the only file with another name that says the same."""
+    if root.is_file():
+        return read_yolo_description(root) if root.suffix.lower() in _DESCRIPTIONS else None
+    named = next((root / name for name in ("data.yaml", "data.yml", "obj.data") if (root / name).is_file()), None)
+    if named is not None:
+        return read_yolo_description(named)
+    found = []
+    for file in sorted((*root.glob("*.yaml"), *root.glob("*.yml"))):
+        try:
+            description = read_yolo_description(file)
+        except InputError:  # of something else
+            continue
+        if "names" in description.said and (description.key("train") or description.key("validation")):
+            found.append(description)
+    if len(found) > 1:
+        names = " and ".join(each.file.name for each in found)
+        raise InputError(f"{root} has {names}: which of them is meant? Give the file itself, such as {found[0].file}")
+    return found[0] if found else None
+
+
+def _has_labels(folder: Path) -> bool:
+    """Whether text files lie beside the images there, or in `labels`."""
+    if (folder / "labels").is_dir():
+        return True
+    stems = {file.stem for file in folder.glob("*.txt")}
+    return any(is_image(file.name) and file.stem in stems for file in folder.iterdir())
+
+
+# What is said where nothing is found
+
+
+def _nothing_found(root: Path, split: str) -> InputError:
+    patterns = ("annotations/*.json", "*/_annotations.coco.json", "*.json", "*.yaml", "*.yml")
+    annotated = sorted(file.relative_to(root).as_posix() for pattern in patterns for file in root.glob(pattern))
+    hint = (
+        f"The annotations there: {and_more(annotated, 10)}; rename a file, or move some of its images to one for this "
+        "split"
+        if annotated
+        else "Class folders, DIR/train/CLASS/*.jpg, are for classifiers"
+    )
+    of_split = f" of the split {split!r}" if split else " of objects"
+    return InputError(f"{root} has no annotations{of_split} (found there: {_found(root)}); {LAYOUTS}\n{hint}")
+
+
 def _found(folder: Path) -> str:
+    if folder.is_file():
+        return folder.name
     return and_more(sorted(entry.name for entry in folder.iterdir()), 10) or "nothing"

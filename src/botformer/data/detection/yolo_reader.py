@@ -1,66 +1,116 @@
-"""YOLO folders, boxes and polygons -> the records of a COCO file, so that the same checks serve both.
+"""YOLO data sets, boxes, polygons and key points -> the records of a COCO file, so that the same checks serve both.
 
-`supervision` lists the images, knows the class names and judges every line. The masks it would draw, each as large as
-its image and all of them at once, are not asked for: polygons stay polygons.
+`supervision` judges the lines. What it would read besides (images of one flat folder, masks as large as their images)
+is not asked for: images are searched in sub-folders, and polygons stay polygons.
 """
 
+import logging
+import os
 import warnings
+from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 from botformer.data.detection.coco_reader import coco_dataset
 from botformer.data.detection.dataset import DetectionDataset, Problem
+from botformer.data.detection.exported_text import find_exported, log_left_out, read_lines
+from botformer.data.detection.yolo_keypoints import PoseLayout, pose_layout
+from botformer.data.image_files import ending, find_files, is_image, report_left_out, report_links
 from botformer.data.image_io import BadImage, upright_size
 from botformer.errors import InputError
+from botformer.text import and_more
 
-_KEYS = {"train": ("train",), "validation": ("val", "valid", "validation", "test")}
+log = logging.getLogger("botformer.data")
+
+_KEYS = {"train": ("train",), "validation": ("val", "valid", "validation", "dev", "test")}
 """What data.yaml may call a split."""
 
+_NOTHING = ("", "~", "null", "Null", "NULL")
 
-def open_yolo(data_yaml: Path, split: str, max_bad_records: int = 20) -> DetectionDataset:
+_NO_LABELS = {"classes.txt", "notes.txt", "labels.txt", "predefined_classes.txt"}
+"""Text files that tools leave among the labels."""
+
+_BESIDE = ("", ".txt", ".cache", ".yaml", ".yml", ".json", ".xml", ".csv", ".md", ".npy")
+"""Endings of files beside images that are none, and that nobody misses."""
+
+_FURTHEST = 0.5
+"""How far over the border a coordinate may lie, as a fraction of the image; further off it is no fraction at all."""
+
+
+class YoloDescription(NamedTuple):
+    """What data.yaml says, or darknet's obj.data. Every value is what is written: the class `yes` stays text."""
+
+    file: Path
+    said: Mapping[str, Any]
+
+    def key(self, split: str) -> str | None:
+        """The key of "train", of "validation", or of a split by its own name; None where there is none."""
+        return next((key for key in _KEYS.get(split, (split,)) if self.places(key)), None)
+
+    def places(self, key: str) -> list[Any]:
+        """The folders of images, or the lists of them, of a split."""
+        value = self.said.get(key)
+        return [each for each in (value if isinstance(value, list) else [value]) if each not in (None, *_NOTHING)]
+
+
+def read_yolo_description(file: Path) -> YoloDescription:
+    """Of a data.yaml, or an obj.data of darknet. Raises InputError where it cannot be read."""
+    return YoloDescription(file, _darknet(file) if file.suffix.lower() == ".data" else _yaml(file))
+
+
+def open_yolo(
+    data_yaml: Path | YoloDescription, split: str, keypoints: bool = False, max_bad_records: int = 20
+) -> DetectionDataset:
     """A split of a YOLO data set: "train", "validation", or any other key of its data.yaml.
 
-    Images lie in `.../images`, a text file for each in `.../labels`: a line is `class x y width height` or
-    `class x y x y x y ...`, as fractions of the image. Class c of data.yaml gets category id c; annotation ids are line
-    numbers. An image without a file has no objects. What is left out is reported as in `coco_reader.open_coco`.
+    A split is a folder, a text file that lists images, or several of these. Images are searched in sub-folders. For an
+    image `.../images/X.jpg` a text file lies at `.../labels/X.txt` or beside it; links are not resolved. A line is
+    `class x y width height`, `class x y x y x y ...`, or with `kpt_shape` the box and then the key points, as fractions
+    of the image; one number more is a confidence. Class c gets category id c; annotation ids are line numbers. An image
+    without a file has no objects. What is left out is reported as in `coco_reader.open_coco`.
 
     Raises:
         InputError: `supervision` is not installed, data.yaml or a folder is missing or broken, too many bad lines.
     """
     yolo = _supervision()
-    images = _images_folder(data_yaml, split)
-    labels = _labels_folder(images)
-    if not labels.is_dir():
-        raise InputError(
-            f"{data_yaml}: the images of {split!r} lie in {images}, their label files must lie in {labels}, which "
-            "does not exist; rename or move the folder with the .txt files"
-        )
-    try:
-        # Where there are no labels, this reads the names and lists the images, and no more.
-        names, paths, _ = yolo.load_yolo_annotations(str(images), str(images / "no labels here"), str(data_yaml))
-    except ValueError as error:
-        raise InputError(f"{data_yaml}: {error}") from error
+    description = data_yaml if isinstance(data_yaml, YoloDescription) else read_yolo_description(data_yaml)
+    file, said = description
+    where = f"{file} ({split})"
+    key = description.key(split)
+    if key is None:
+        raise InputError(f"{file} names no folder for the split {split!r}; it has {', '.join(said)}")
+    if split == "validation" and key == "test":
+        log.warning("%s names nothing to validate on but 'test', which is taken", file)
+    bases = _bases(said, file)
+    names, pose = _names(said, file, bases), pose_layout(said, str(file))
+    images, folders = _images(description, key, bases)
+    labels = {image: _label_file(image) for image in images}
+    _report_labels(where, labels, folders)
+    folder = folders[0] if len(folders) == 1 else Path(os.path.commonpath([image.parent for image in images]))
     records: dict[str, Any] = {
-        "categories": [{"id": index, "name": name} for index, name in enumerate(names)],
+        "categories": _categories(names, pose if keypoints else None),
         "images": [],
         "annotations": [],
     }
     bad: list[Problem] = []
-    for image_id, path in enumerate(sorted(map(Path, paths)), 1):
+    for image_id, path in enumerate(sorted(images), 1):
+        name = path.relative_to(folder).as_posix()
+        label = labels[path]
+        lines = _lines(label) if label else []
         try:
             width, height = upright_size(path)
         except BadImage as error:
-            bad.append(Problem(image_id, path.name, None, error.reason))
+            bad.append(Problem(image_id, name, None, error.reason, len(lines)))
             continue
-        records["images"].append({"id": image_id, "file_name": path.name, "width": width, "height": height})
-        for number, line in _lines(labels / f"{path.stem}.txt"):
+        records["images"].append({"id": image_id, "file_name": name, "width": width, "height": height})
+        for number, line in lines:
             try:
-                found = _annotation(yolo, line, width, height)
+                found = _annotation(yolo, line, width, height, pose)
             except ValueError as error:
-                bad.append(Problem(image_id, path.name, number, str(error)))
+                bad.append(Problem(image_id, name, number, str(error)))
             else:
                 records["annotations"].append({"id": number, "image_id": image_id} | found)
-    return coco_dataset(records, f"{data_yaml} ({split})", images, max_bad_records, bad)
+    return coco_dataset(records, where, folder, max_bad_records, bad, keypoints=keypoints)
 
 
 def _supervision() -> Any:
@@ -75,58 +125,208 @@ def _supervision() -> Any:
     return yolo
 
 
-def _annotation(yolo: Any, line: str, width: int, height: int) -> dict[str, Any]:
-    """Raises ValueError where the line is none."""
-    found = yolo.yolo_annotations_to_detections([line], (width, height), with_masks=False)
-    x1, y1, x2, y2 = map(float, found.xyxy[0])
-    record: dict[str, Any] = {"category_id": int(found.class_id[0]), "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": 0}
-    numbers = [float(value) for value in line.split()[1:]]
-    if len(numbers) >= 6:
-        corners = numbers[: len(numbers) // 2 * 2]  # a last odd one is a confidence
-        record["segmentation"] = [[value * (height if place % 2 else width) for place, value in enumerate(corners)]]
-    return record
+# What the description says
 
 
-def _lines(file: Path) -> list[tuple[int, str]]:
-    """(number, line) of those that are not empty. Raises InputError where the file is no text."""
-    try:
-        text = file.read_text(encoding="utf-8")
-    except FileNotFoundError:
-        return []
-    except (UnicodeDecodeError, OSError) as error:
-        raise InputError(f"label file {file} cannot be read: {error}") from error
-    return [(number, line) for number, line in enumerate(text.splitlines(), 1) if line.strip()]
-
-
-def _images_folder(data_yaml: Path, split: str) -> Path:
+def _yaml(file: Path) -> dict[str, Any]:
     import yaml
 
     try:
-        said = yaml.safe_load(data_yaml.read_text(encoding="utf-8"))
-    except (OSError, UnicodeDecodeError, yaml.YAMLError) as error:
-        raise InputError(f"{data_yaml} cannot be read: {error}") from error
+        # Every scalar as it is written: YAML would make a truth value of the class `no`, a number of 1.10.
+        said = yaml.load("\n".join(read_lines(file)), Loader=yaml.BaseLoader)
+    except (yaml.YAMLError, RecursionError) as error:
+        raise InputError(f"{file} cannot be read: {error}") from error
     if not isinstance(said, dict):
-        raise InputError(f"{data_yaml} must say 'names', 'train' and 'val', found a {type(said).__name__}")
-    key = next((key for key in _KEYS.get(split, (split,)) if said.get(key)), None)
-    if key is None:
-        raise InputError(f"{data_yaml} names no folder for the split {split!r}; it has {', '.join(map(str, said))}")
-    folder = said[key]
-    if not isinstance(folder, str) or folder.endswith(".txt"):
-        raise InputError(f"{data_yaml}: {key!r} must be one folder of images, got {folder!r}")
-    root = data_yaml.parent / str(said.get("path") or "")
-    # Some exporters write ../train/images and put train beside data.yaml all the same.
-    tried = [base / part for base in (root, data_yaml.parent) for part in (folder, folder.removeprefix("../"))]
-    for candidate in tried:
-        if candidate.is_dir():
-            return candidate
-    raise InputError(f"{data_yaml}: {key!r} is {folder!r}, but {tried[0]} is no folder")
+        raise InputError(f"{file} must say 'names', 'train' and 'val', found a {type(said).__name__}")
+    return said
 
 
-def _labels_folder(images: Path) -> Path:
-    """`images` in the path becomes `labels`, the last one that there is."""
-    parts = list(images.resolve().parts)
-    if "images" not in parts:
-        return images
-    last = len(parts) - 1 - parts[::-1].index("images")
-    parts[last] = "labels"
-    return Path(*parts)
+def _darknet(file: Path) -> dict[str, Any]:
+    pairs = (line.split("=", 1) for line in read_lines(file) if "=" in line)
+    said = {key.strip(): value.strip() for key, value in pairs}
+    return {"val" if key == "valid" else key: value for key, value in said.items() if key != "backup"}
+
+
+def _bases(said: Mapping[str, Any], file: Path) -> list[Path]:
+    """Where its paths begin, the likeliest first."""
+    root = said.get("path", "")
+    if not isinstance(root, str) or root in _NOTHING:
+        return [file.parent]
+    given = find_exported(root, [file.parent])
+    if given is None or not given.is_dir():
+        log.warning("%s: the path %r is not there; what it names is looked for beside the file", file, root)
+        return [file.parent]
+    return list(dict.fromkeys((given, file.parent)))
+
+
+def _names(said: Mapping[str, Any], file: Path, bases: Sequence[Path]) -> dict[int, str]:
+    names = said.get("names")
+    count = said.get("nc", said.get("classes", ""))
+    count = int(count) if isinstance(count, str) and count.isdecimal() else None
+    if isinstance(names, str) and (listed := find_exported(names, bases)) is not None and listed.is_file():
+        names = class_names(listed)
+    if names is None and count:
+        log.warning("%s has no 'names'; the %d classes are called by their numbers", file, count)
+        names = [str(number) for number in range(count)]
+    if isinstance(names, list):
+        names = dict(enumerate(names))
+    if not isinstance(names, dict) or not names:
+        raise InputError(f"{file}: 'names' must list the classes, or say `id: name` for each; got {names!r}")
+    found: dict[int, str] = {}
+    for key, name in names.items():
+        number = str(key).strip()
+        if not number.isdecimal() or not isinstance(name, str):
+            raise InputError(f"{file}: 'names' has {key}: {name}; expected are the class's id, from 0, and its name")
+        if int(number) in found:
+            raise InputError(f"{file}: 'names' has the id {int(number)} twice")
+        found[int(number)] = name
+    if count is not None and count != len(found):
+        log.warning("%s: nc is %d, but there are %d names, which are taken", file, count, len(found))
+    return found
+
+
+def class_names(file: Path) -> list[str]:
+    """One per line."""
+    lines = [line.strip() for line in read_lines(file)]
+    while lines and not lines[-1]:
+        lines.pop()
+    return lines
+
+
+def _categories(names: Mapping[int, str], pose: PoseLayout | None) -> list[dict[str, Any]]:
+    points = pose.category() if pose is not None else {}
+    return [{"id": number, "name": name} | points for number, name in sorted(names.items())]
+
+
+# Images and their label files
+
+
+def _images(said: YoloDescription, key: str, bases: Sequence[Path]) -> tuple[list[Path], list[Path]]:
+    """The images, and the folders if nothing but folders was named."""
+    images: dict[Path, None] = {}
+    folders: list[Path] = []
+    for text in said.places(key):
+        place = find_exported(text, bases) if isinstance(text, str) else None
+        if place is None:
+            raise InputError(
+                f"{said.file}: {key!r} is {text!r}, but {bases[0] / str(text)} is no folder and no list of images"
+            )
+        if place.is_dir():
+            folders.append(place)
+            images |= dict.fromkeys(_images_below(place))
+        else:
+            images |= dict.fromkeys(_listed(place, bases))
+    if not images:
+        raise InputError(f"{said.file}: there are no images in {key!r}: {', '.join(map(str, said.places(key)))}")
+    return list(images), folders if len(folders) == len(said.places(key)) else []
+
+
+def _images_below(folder: Path) -> list[Path]:
+    found = find_files(folder)
+    report_links(folder, found)
+    report_left_out(folder, (name for name in found.files if not is_image(name) and ending(name) not in _BESIDE))
+    return [folder / name for name in found.files if is_image(name)]
+
+
+def _listed(file: Path, bases: Sequence[Path]) -> list[Path]:
+    """The images that a text file lists, one per line; those that are not there are counted."""
+    lines = [line.strip().strip("\"'") for line in read_lines(file) if line.strip() and line[0] != "#"]
+    found = {line: find_exported(line, (*bases, file.parent)) for line in dict.fromkeys(lines)}
+    if len(found) < len(lines):
+        log.warning("%s lists %d images more than once; each is taken once", file, len(lines) - len(found))
+    missing = [line for line, path in found.items() if path is None]
+    if len(missing) == len(found):
+        raise InputError(
+            f"{file}: none of the {len(found)} images that it lists is there, such as "
+            f"{and_more(missing, 1) or 'nothing'}; the paths must begin at {' or '.join(map(str, bases))}"
+        )
+    log_left_out(str(file), missing, "listed images are not there and are left out")
+    return [path for path in found.values() if path is not None]
+
+
+def _label_file(image: Path) -> Path | None:
+    return next((file for file in _label_places(image) if file.is_file()), None)
+
+
+def _label_places(image: Path) -> Iterable[Path]:
+    """`images` in the path becomes `labels`, the last one first; or the file lies beside the image."""
+    parts = image.with_suffix(".txt").parts
+    for place in reversed(range(len(parts) - 1)):
+        if parts[place].lower() == "images":
+            for labels in ("labels", "Labels"):
+                yield Path(*parts[:place], labels, *parts[place + 1 :])
+    yield Path(*parts)
+
+
+def _report_labels(where: str, labels: dict[Path, Path | None], folders: Sequence[Path]) -> None:
+    """Images without labels, labels without images. Raises InputError where no image has any."""
+    without = [str(image) for image, label in labels.items() if label is None]
+    if len(without) == len(labels):
+        first = next(iter(labels))
+        places = dict.fromkeys(str(place.parent) for place in _label_places(first) if "Labels" not in place.parts)
+        raise InputError(
+            f"{where}: none of the {len(labels)} images has a label file; that of {first.name} and all other label "
+            f"files must lie in {', which does not exist or has none, or in '.join(places)}; rename or move the folder "
+            "with the .txt files"
+        )
+    if without:
+        log.warning(
+            "%s: %d of %d images have no label file and count as images without objects, such as %s",
+            where, len(without), len(labels), and_more(without, 3),
+        )  # fmt: skip
+    used = set(labels.values())
+    places = {place.parent for folder in folders for place in _label_places(folder / "x") if place.parent.is_dir()}
+    lost = [
+        str(place / name)
+        for place in sorted(places)
+        for name in find_files(place).files
+        if name.endswith(".txt") and Path(name).name not in _NO_LABELS and place / name not in used
+    ]
+    log_left_out(where, lost, "label files have no image and are left out")
+
+
+# One line
+
+
+def _lines(file: Path) -> list[tuple[int, str]]:
+    """(number, line) of those that say something. Raises InputError where the file is no text."""
+    numbered = ((number, _plain(line)) for number, line in enumerate(read_lines(file), 1))
+    return [(number, line) for number, line in numbered if line]
+
+
+def _plain(line: str) -> str:
+    """Without a comment, and with spaces between the numbers. `0 0,5 0,5 0,2 0,4` has decimal commas."""
+    line = line.split("#", 1)[0]
+    decimal = "." not in line and len(line.split()) >= 5
+    return " ".join(line.replace(",", "." if decimal else " ").replace(";", " ").split())
+
+
+def _annotation(yolo: Any, line: str, width: int, height: int, pose: PoseLayout | None) -> dict[str, Any]:
+    """Raises ValueError where the line is none."""
+    values = line.split()
+    points: dict[str, Any] = {}
+    if pose is not None and len(values) > 6:
+        if len(values) - 5 - pose.numbers not in (0, 1):  # the one is a confidence
+            raise ValueError(
+                f"{len(values)} numbers; kpt_shape says 5, or {5 + pose.numbers} for a box and {pose.count} key points"
+            )
+        points = pose.record(list(map(float, values[5 : 5 + pose.numbers])), width, height)
+        values = values[:5]
+    found = yolo.yolo_annotations_to_detections([" ".join(values)], (1, 1), with_masks=False)
+    numbers = list(map(float, values[1:5] if len(values) == 6 else values[1:]))
+    corners = numbers[: len(numbers) // 2 * 2]  # a last odd one is a confidence
+    furthest = next((value for value in corners if not -_FURTHEST <= value <= 1 + _FURTHEST), None)
+    if furthest is not None:
+        raise ValueError(
+            f"{furthest:g} is no fraction of the image (0 to 1); pixels must be divided by its width and height, and "
+            "key points need kpt_shape in data.yaml"
+        )
+    record: dict[str, Any] = {"category_id": int(found.class_id[0]), "iscrowd": 0} | points
+    if len(numbers) == 4:
+        x, y, w, h = numbers
+        return record | {"bbox": [(x - w / 2) * width, (y - h / 2) * height, w * width, h * height]}
+    xs, ys = [x * width for x in corners[0::2]], [y * height for y in corners[1::2]]
+    return record | {
+        "bbox": [min(xs), min(ys), max(xs) - min(xs), max(ys) - min(ys)],
+        "segmentation": [[value for point in zip(xs, ys, strict=True) for value in point]],
+    }

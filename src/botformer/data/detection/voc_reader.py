@@ -1,0 +1,212 @@
+"""Pascal VOC's XML files -> the records of a COCO file. `supervision` reads each object.
+
+VOC counts pixels from 1 and both ends belong to the box: xmin 1, xmax 10 are the first ten columns, x 0 to 10.
+"""
+
+import logging
+import warnings
+from collections import defaultdict
+from collections.abc import Iterable
+from pathlib import Path, PurePosixPath, PureWindowsPath
+from typing import Any, NamedTuple
+
+from botformer.data.detection.coco_reader import coco_dataset
+from botformer.data.detection.dataset import DetectionDataset, Problem
+from botformer.data.detection.drawn_shapes import as_categories, categories_by_name, image_record
+from botformer.data.detection.exported_text import log_left_out, read_lines
+from botformer.data.image_files import find_files, is_image
+from botformer.errors import InputError
+
+log = logging.getLogger("botformer.data")
+
+_IMAGES = ("JPEGImages", "images", "Images", "img")
+
+
+class VocFolders(NamedTuple):
+    annotations: Path
+    images: Path
+    lists: Path
+    """Where NAME.txt lists the images of a split."""
+
+
+def find_voc(root: Path) -> VocFolders | None:
+    """In `root`, in the only VOC2012 or the like below it, or with each file beside its image. None where no XML is."""
+    for parent in (root, root / "VOCdevkit"):
+        years = sorted(parent.glob("VOC[0-9]*")) if parent.is_dir() else []
+        if len(years) > 1 and find_voc(years[0]):
+            raise InputError(
+                f"{parent} has {' and '.join(year.name for year in years)}; give one of them, such as {years[0]}"
+            )
+        if years and (found := find_voc(years[0])):
+            return found
+    for name in ("Annotations", "annotations", ""):
+        folder = root / name
+        if folder.is_dir() and any(folder.rglob("*.xml") if name else folder.glob("*.xml")):
+            images = next((root / each for each in _IMAGES if (root / each).is_dir()), folder)
+            return VocFolders(folder, images, root / "ImageSets" / "Main")
+    return None
+
+
+def open_voc(folders: VocFolders, listed: Path | None = None, max_bad_records: int = 20) -> DetectionDataset:
+    """The images that the file `listed` names, one per line, or all of them.
+
+    Objects marked `difficult` are crowds, as COCO calls them: VOC counts them neither for nor against a detector.
+    Categories are the names in all files, of other splits too, so that every split has the same; ids from 1 in their
+    order. Polygons are read where an object has them. Sizes are the images'. An image without a file has no objects.
+
+    Raises InputError as `coco_reader.open_coco`, and where `supervision` is not installed or no object has a name.
+    """
+    voc = _supervision()
+    where = f"{folders.annotations} ({listed.stem})" if listed else str(folders.annotations)
+    files = [name for name in find_files(folders.annotations).files if name.lower().endswith(".xml")]
+    trees = {PurePosixPath(name).with_suffix("").as_posix(): _read(folders.annotations / name) for name in files}
+    ids = categories_by_name(
+        name for tree in trees.values() if tree is not None for each in tree.findall("object") if (name := _name(each))
+    )
+    if not ids:
+        raise InputError(f"{folders.annotations}: none of the {len(files)} XML files has an <object> with a <name>")
+    images = _Images(filter(is_image, find_files(folders.images).files))
+    chosen = _listed(listed, trees, images) if listed else _all(trees, images, where)
+    records: dict[str, Any] = {"categories": as_categories(ids), "images": [], "annotations": []}
+    bad: list[Problem] = []
+    without, resized, from_zero, difficult = [], [], [], 0
+    for image_id, (stem, image) in enumerate(chosen.items(), 1):
+        tree = trees.get(stem)
+        if stem in trees and tree is None:
+            bad.append(Problem(image_id, image, None, f"{stem}.xml is not XML, or not of VOC"))
+            continue
+        record = image_record(image_id, folders.images, image)
+        records["images"].append(record)
+        if tree is None:
+            without.append(image)
+            continue
+        if "width" in record and _size(tree) not in (None, (record["width"], record["height"])):
+            resized.append(image)
+        for number, element in enumerate(tree.findall("object"), 1):
+            try:
+                found = _annotation(voc, element, ids)
+            except ValueError as error:
+                bad.append(Problem(image_id, image, number, str(error)))
+                continue
+            records["annotations"].append({"id": number, "image_id": image_id} | found)
+            difficult += found["iscrowd"]
+            if min(found["bbox"][:2]) < 0:
+                from_zero.append(image)
+    log_left_out(where, without, "images have no XML file and count as images without objects")
+    log_left_out(where, resized, "files say another size than their image has (was it resized, or turned?)")
+    log_left_out(
+        where, from_zero, "boxes begin at 0, where VOC counts from 1: they lie up to a pixel too far up and left"
+    )
+    if difficult:
+        log.info(
+            "%s: %d objects marked difficult count as crowds: neither for nor against a detector", where, difficult
+        )
+    return coco_dataset(records, where, folders.images, max_bad_records, bad)
+
+
+class _Images:
+    """Found by what an annotation file is called, or by what it says."""
+
+    def __init__(self, names: Iterable[str]) -> None:
+        self.by_stem = {PurePosixPath(name).with_suffix("").as_posix(): name for name in names}
+        self.by_name: dict[str, list[str]] = defaultdict(list)
+        for name in self.by_stem.values():
+            self.by_name[PurePosixPath(name).name].append(name)
+            self.by_name[PurePosixPath(name).stem].append(name)
+
+    def find(self, stem: str, said: str | None = None) -> str | None:
+        """By the same path, by the name that the file says, or by its own name in any folder, if there is but one."""
+        if stem in self.by_stem:
+            return self.by_stem[stem]
+        for name in (PureWindowsPath(said or "").name, PurePosixPath(stem).name):
+            if len(self.by_name.get(name, ())) == 1:
+                return self.by_name[name][0]
+        return None
+
+
+def _all(trees: dict[str, Any], images: _Images, where: str) -> dict[str, str]:
+    """Stem of the annotation file -> image, and all other images."""
+    found = {stem: images.find(stem, tree.findtext("filename") if tree is not None else None)
+             for stem, tree in trees.items()}  # fmt: skip
+    log_left_out(where, [f"{stem}.xml" for stem, image in found.items() if image is None],
+                 "XML files have no image and are left out")  # fmt: skip
+    chosen = {stem: image for stem, image in found.items() if image is not None}
+    used = set(chosen.values())
+    return chosen | {stem: image for stem, image in images.by_stem.items() if image not in used}
+
+
+def _listed(file: Path, trees: dict[str, Any], images: _Images) -> dict[str, str]:
+    chosen: dict[str, str] = {}
+    missing = []
+    for line in filter(None, map(str.strip, read_lines(file))):
+        stems = [PurePosixPath(each.replace("\\", "/")) for each in (line, line.split()[0])]
+        stem = next((each.as_posix() for each in stems if each.as_posix() in trees), stems[-1].as_posix())
+        if stem not in trees and stems[0].with_suffix("").name in trees:
+            stem = stems[0].with_suffix("").name  # a line with an ending, or with a folder
+        tree = trees.get(stem)
+        image = images.find(stem, tree.findtext("filename") if tree is not None else None)
+        if image is None:
+            missing.append(line)
+        else:
+            chosen[stem] = image
+    log_left_out(str(file), missing, "listed images are not there and are left out")
+    return chosen
+
+
+def _supervision() -> Any:
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", "OpenCV")  # that it is not there; nothing asked for here would use it
+        try:
+            from supervision.dataset.formats import pascal_voc
+        except ImportError:
+            raise InputError(
+                "reading Pascal VOC needs the package supervision: pip install 'botformer[detection]'"
+            ) from None
+    return pascal_voc
+
+
+def _read(file: Path) -> Any:
+    """The tree of <annotation>; None where the file holds none."""
+    from defusedxml.ElementTree import ParseError, fromstring  # comes with supervision; refuses bombs
+
+    try:
+        root = fromstring(file.read_bytes())
+    except (ParseError, ValueError, LookupError):
+        try:
+            root = fromstring("\n".join(read_lines(file)))
+        except (ParseError, ValueError, LookupError, InputError):
+            return None
+    except OSError as error:
+        raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
+    return root if root.tag == "annotation" else None
+
+
+def _name(element: Any) -> str:
+    return (element.findtext("name") or "").strip()
+
+
+def _size(tree: Any) -> tuple[int, int] | None:
+    """(width, height) as the file says; None where it does not."""
+    try:
+        size = int(float(tree.findtext("size/width"))), int(float(tree.findtext("size/height")))
+    except (TypeError, ValueError, OverflowError):
+        return None
+    return size if min(size) > 0 else None
+
+
+def _annotation(voc: Any, element: Any, ids: dict[str, int]) -> dict[str, Any]:
+    """Raises ValueError where the object makes no sense."""
+    polygons = [voc.parse_polygon_points(polygon) - 1 for polygon in element.findall("polygon")]
+    for polygon in element.findall("polygon"):
+        element.remove(polygon)  # a mask of the whole image would be drawn of each
+    name = _name(element)
+    if not name:
+        raise ValueError("the object has no <name>")
+    alone = type(element)("annotation")
+    alone.append(element)
+    found, _ = voc.detections_from_xml_obj(alone, [], (1, 1))
+    x1, y1, x2, y2 = map(float, found.xyxy[0])
+    marked = (element.findtext("difficult") or "0").strip().lower() in ("1", "true")
+    record: dict[str, Any] = {"category_id": ids[name], "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": int(marked)}
+    shapes = [polygon.reshape(-1).tolist() for polygon in polygons if len(polygon) >= 3]
+    return record | ({"segmentation": shapes} if shapes else {})

@@ -1,0 +1,149 @@
+import logging
+from pathlib import Path
+
+import pytest
+from PIL import ExifTags, Image
+
+from botformer.data.detection.dataset import Category, DetectionDataset
+from botformer.data.detection.layouts import open_detection_dataset, open_detection_datasets
+from botformer.data.detection.voc_reader import find_voc, open_voc
+from botformer.errors import InputError
+from tests.data.detection.layout_examples import SIZE, voc
+
+pytest.importorskip("supervision")
+
+
+def write(root: Path, files: dict[str, str | None], images: str = "JPEGImages") -> Path:
+    """Stem -> XML (None: an image without it)."""
+    (root / "Annotations").mkdir(parents=True, exist_ok=True)
+    for stem, text in files.items():
+        for file in (root / images / f"{stem}.jpg", root / "Annotations" / f"{stem}.xml"):
+            file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", SIZE).save(root / images / f"{stem}.jpg")
+        if text is not None:
+            (root / "Annotations" / f"{stem}.xml").write_text(text, encoding="utf-8")
+    return root
+
+
+def read(root: Path, **options: int) -> DetectionDataset:
+    folders = find_voc(root)
+    assert folders is not None
+    return open_voc(folders, **options)
+
+
+def test_pixels_are_counted_from_1_and_both_ends_belong_to_the_box(tmp_path: Path) -> None:
+    """The box of one pixel, 3 3 3 3, is the third column; 1 to 64 are all columns of 64."""
+    source = read(write(tmp_path, {"a": voc("a.jpg", (3, 3, 3, 3)), "b": voc("b.jpg", (1, 1, 64, 48))}))
+    assert source.image(0).annotations[0].box_xyxy == (2, 2, 3, 3)
+    assert source.image(1).annotations[0].box_xyxy == (0, 0, 64, 48)
+    assert source.image(1).annotations[0].area_px == 64 * 48
+
+
+def test_corners_in_any_order_and_decimals(tmp_path: Path) -> None:
+    source = read(write(tmp_path, {"a": voc("a.jpg", (40, 36, 25, 13)).replace("25", "25.5")}))
+    assert source.image(0).annotations[0].box_xyxy == (24.5, 12, 40, 36)
+
+
+def test_difficult_objects_are_crowds(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO)
+    texts = {
+        "a": voc("a.jpg", more="<difficult>1</difficult>"),
+        "b": voc("b.jpg", more="<difficult>0</difficult><truncated>1</truncated>"),
+    }
+    source = read(write(tmp_path, texts))
+    assert [source.image(index).annotations[0].crowd for index in (0, 1)] == [True, False]
+    assert source.objects == 1
+    assert "1 objects marked difficult count as crowds" in caplog.text
+
+
+def test_polygons_and_parts(tmp_path: Path) -> None:
+    polygon = "<polygon><x1>25</x1><y1>13</y1><x2>41</x2><y2>13</y2><x3>41</x3><y3>37</y3></polygon>"
+    part = "<part><name>head</name><bndbox><xmin>1</xmin></bndbox></part>"
+    source = read(write(tmp_path, {"a": voc("a.jpg", more=polygon + part)}))
+    (found,) = source.image(0).annotations
+    assert found.box_xyxy == (24, 12, 40, 36)
+    assert found.segmentation == [[24, 12, 40, 12, 40, 36]]
+    assert found.area_px == pytest.approx(16 * 24 / 2)
+
+
+def test_categories_are_those_of_all_splits(tmp_path: Path) -> None:
+    texts = {"a": voc("a.jpg"), "b": voc("b.jpg").replace("cat", "bird"), "c": voc("c.jpg").replace("cat", "dög")}
+    write(tmp_path, texts)
+    lists = tmp_path / "ImageSets/Main"
+    lists.mkdir(parents=True)
+    (lists / "train.txt").write_text("a 1\r\nb.jpg\r\ngone\r\n")
+    (lists / "val.txt").write_text("c\n")
+    (lists / "cat_train.txt").write_text("a 1\nb -1\n")
+    (lists / "trainval.txt").write_text("a\nb\nc\n")
+    train, validation = open_detection_datasets(str(tmp_path))
+    assert train.categories == validation.categories == (Category(1, "bird"), Category(2, "cat"), Category(3, "dög"))
+    assert ([train.name(index) for index in range(2)], validation.name(0)) == (["a.jpg", "b.jpg"], "c.jpg")
+    assert len(open_detection_dataset(str(tmp_path), "trainval")) == 3
+
+
+def test_what_has_no_partner_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, {"a": voc("a.jpg"), "sub/b": voc("b.jpg"), "c": None})
+    (tmp_path / "Annotations/lost.xml").write_text(voc("lost.jpg"))
+    source = read(tmp_path)
+    assert [source.name(index) for index in range(3)] == ["a.jpg", "c.jpg", "sub/b.jpg"]
+    assert [len(source.image(index).annotations) for index in range(3)] == [1, 0, 1]
+    assert "1 images have no XML file and count as images without objects, such as c.jpg" in caplog.text
+    assert "1 XML files have no image and are left out, such as lost.xml" in caplog.text
+
+
+def test_another_size_and_a_box_from_0_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, {"a": voc("a.jpg", (0, 0, 10, 10)), "b": voc("b.jpg").replace("<width>64", "<width>128")})
+    assert read(tmp_path).image(0).annotations[0].box_xyxy == (0, 0, 10, 10)
+    assert "1 boxes begin at 0, where VOC counts from 1" in caplog.text
+    assert "1 files say another size than their image has (was it resized, or turned?), such as b.jpg" in caplog.text
+
+
+def test_the_size_is_that_of_the_image_as_it_is_seen(tmp_path: Path) -> None:
+    write(tmp_path, {"a": voc("a.jpg")})
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = 6
+    Image.new("RGB", SIZE).save(tmp_path / "JPEGImages/a.jpg", exif=exif)
+    record = read(tmp_path).image(0)
+    assert (record.width, record.height) == (48, 64)
+
+
+def test_another_code_page_and_another_declaration(tmp_path: Path) -> None:
+    write(tmp_path, {"a": None, "b": None})
+    text = voc("a.jpg").replace("cat", "chaînon")
+    (tmp_path / "Annotations/a.xml").write_bytes(text.encode("cp1252"))
+    declared = f'<?xml version="1.0" encoding="utf-16"?>{text}'.encode("utf-16")
+    (tmp_path / "Annotations/b.xml").write_bytes(declared)
+    assert read(tmp_path).categories == (Category(1, "chaînon"),)
+
+
+BOMB = '<!DOCTYPE a [<!ENTITY b "bb"><!ENTITY c "&b;&b;">]>'
+
+
+@pytest.mark.parametrize(
+    ("text", "what"),
+    [
+        (voc("b.jpg")[:90], "b.xml is not XML, or not of VOC"),
+        ("<svg/>", "b.xml is not XML, or not of VOC"),
+        (BOMB + voc("b.jpg").replace("cat", "&c;"), "b.xml is not XML, or not of VOC"),
+        (voc("b.jpg").replace("<name>cat</name>", ""), "the object has no <name>"),
+        (voc("b.jpg").replace("bndbox", "box"), "Missing bndbox"),
+        (voc("b.jpg").replace("<xmin>25", "<xmin>left"), "Invalid 'xmin' value 'left'"),
+        (voc("b.jpg").replace("<xmin>25", "<xmin>nan"), "Invalid 'xmin' value 'nan'"),
+    ],
+)
+def test_what_makes_no_sense_is_skipped_and_named(tmp_path: Path, text: str, what: str) -> None:
+    root = write(tmp_path, {"a": voc("a.jpg"), "b": text})
+    source = read(root, max_bad_records=1)
+    assert source.objects == 1
+    (problem,) = source.problems
+    assert what in problem.reason
+    assert problem.file == "b.jpg"
+    with pytest.raises(InputError, match="1 annotations make no sense"):
+        read(root, max_bad_records=0)
+
+
+def test_several_years_are_not_mixed(tmp_path: Path) -> None:
+    for year in ("VOC2007", "VOC2012"):
+        write(tmp_path / "VOCdevkit" / year, {"a": voc("a.jpg")})
+    with pytest.raises(InputError, match="has VOC2007 and VOC2012; give one of them"):
+        open_detection_datasets(str(tmp_path))
