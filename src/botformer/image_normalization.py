@@ -74,9 +74,7 @@ def as_float_images(images: Tensor | Sequence[Tensor], channels: int = 3) -> Seq
         InputError: something else, naming the image.
     """
     if isinstance(images, Tensor) and images.ndim == 3:
-        raise InputError(
-            f"images must be a batch (B, {channels}, h, w) or a list, got one image {tuple(images.shape)}"
-        )
+        raise InputError(f"images must be a batch (B, {channels}, h, w) or a list, got one image {tuple(images.shape)}")
     converted = []
     for index, image in enumerate(images):
         check_shape(index, image, channels)

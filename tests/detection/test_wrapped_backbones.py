@@ -150,9 +150,6 @@ def test_a_detector_runs_in_the_type_of_its_weights_and_its_boxes_in_float32_or_
     for name, loss in losses[0].items():
         assert loss.dtype == boxes
         torch.testing.assert_close(loss.float(), losses[1][name], rtol=0.3, atol=0.03)
-    # In float64 the same anchors are sampled, so the losses are the same.
-    if dtype == torch.float64:
-        torch.testing.assert_close(losses[0]["loss_objectness"].float(), losses[1]["loss_objectness"])
 
 
 @pytest.mark.parametrize("given", [torch.float16, torch.bfloat16, torch.float32, torch.float64])
@@ -173,7 +170,9 @@ def test_under_autocast_boxes_and_losses_are_float32(detector, images):
 def test_grey_and_multispectral_images(channels):
     settings = dict(fpn_channels=16, box_channels=32, mask_channels=16, mask_convolutions=1, rpn_post_nms_top_n=20)
     mean, std = [0.1 * c for c in range(channels)], [0.5] * channels
-    own = botformer.create_detector("mask_rcnn", "botnet_nano", 2, 64, in_chans=channels, mean=mean, std=std, **settings)
+    own = botformer.create_detector(
+        "mask_rcnn", "botnet_nano", 2, 64, in_chans=channels, mean=mean, std=std, **settings
+    )
     peer = timm.create_model("resnet10t", features_only=True, in_chans=channels)
     other = botformer.create_detector("mask_rcnn", peer, 2, 64, mean=mean, std=std, **settings)
     exchanged = botformer.create_detector("mask_rcnn", "botnet_nano", 2, 64, **settings)

@@ -61,9 +61,7 @@ class Stages(nn.Module):
         Floating-point images are cast to the dtype of the weights.
         """
         if images.ndim != 4 or images.shape[1] != self.in_chans:
-            raise InputError(
-                f"images must be (batch, {self.in_chans}, height, width), got shape {tuple(images.shape)}"
-            )
+            raise InputError(f"images must be (batch, {self.in_chans}, height, width), got shape {tuple(images.shape)}")
         if padding_mask is not None and (
             padding_mask.shape != (images.shape[0], *images.shape[2:]) or padding_mask.dtype != torch.bool
         ):

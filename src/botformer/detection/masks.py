@@ -46,8 +46,12 @@ def paste_window(probability: Tensor, box_xyxy: Tensor, size: tuple[int, int]) -
     left, right = _pixels(x1, x2, width)
     top, bottom = _pixels(y1, y2, height)
     # -1..1 spans the box, as grid_sample wants it.
-    rows = (torch.arange(top, bottom, dtype=probability.dtype, device=probability.device) + 0.5 - y1) / max(y2 - y1, 1e-6) * 2 - 1
-    columns = (torch.arange(left, right, dtype=probability.dtype, device=probability.device) + 0.5 - x1) / max(x2 - x1, 1e-6) * 2 - 1
+    rows = (torch.arange(top, bottom, dtype=probability.dtype, device=probability.device) + 0.5 - y1) / max(
+        y2 - y1, 1e-6
+    ) * 2 - 1
+    columns = (torch.arange(left, right, dtype=probability.dtype, device=probability.device) + 0.5 - x1) / max(
+        x2 - x1, 1e-6
+    ) * 2 - 1
     if not len(rows) or not len(columns):
         return probability.new_zeros(len(rows), len(columns)), (top, left)
     grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)

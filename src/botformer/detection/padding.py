@@ -42,9 +42,7 @@ def pad_images(images: Sequence[Tensor], size: tuple[int, int]) -> PaddedImages:
     return PaddedImages(pixels, [(image.shape[1], image.shape[2]) for image in images])
 
 
-def check_images(
-    images: Sequence[Tensor], channels: int, device: torch.device, dtype: torch.dtype
-) -> list[Tensor]:
+def check_images(images: Sequence[Tensor], channels: int, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
     """Images on `device` in a floating-point `dtype`.
 
     Raises:

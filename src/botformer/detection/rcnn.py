@@ -21,10 +21,13 @@ from botformer.detection.rpn import RegionProposalNetwork
 from botformer.detection.targets import Targets, check_targets
 from botformer.errors import InputError, unknown
 from botformer.image_normalization import as_float_images, channel_statistics, normalize
+from botformer.recipes.check import as_whole, height_and_width
 from botformer.recipes.detector_settings import Kind, Settings
 from botformer.rle import encode_window
 
 MaskForm = Literal["rle", "dense"]
+_MOST_CLASSES = 1_000_000
+"""Beyond, a number is a mistake."""
 
 
 @dataclass(frozen=True)
@@ -258,9 +261,9 @@ def build_detector(
     kind: str,
     backbone: nn.Module,
     num_classes: int,
-    image_size: int | tuple[int, int],
+    image_size: int | Sequence[int],
     settings: Settings | None = None,
-    test_size: int | tuple[int, int] | None = None,
+    test_size: int | Sequence[int] | None = None,
     mean: Sequence[float] | None = None,
     std: Sequence[float] | None = None,
 ) -> Detector:
@@ -285,18 +288,15 @@ def build_detector(
             break
     else:
         raise unknown("detector", kind, get_args(Kind))
-    if num_classes < 1:
-        raise InputError(f"num_classes counts kinds of objects without the background: at least 1, got {num_classes}")
-    train, test = _side("image_size", image_size), _side("test_size", test_size or image_size)
-    return Detector(known, backbone, num_classes, train, test, settings or Settings(), mean, std)
-
-
-def _side(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width)."""
-    height, width = size if isinstance(size, tuple) else (size, size)
-    if min(height, width) < 1:
-        raise InputError(f"{name} must be at least 1 pixel, got {height}x{width}")
-    return height, width
+    classes = as_whole(num_classes)
+    if classes is None or not 1 <= classes <= _MOST_CLASSES:
+        raise InputError(
+            "num_classes counts kinds of objects without the background: a whole number, at most "
+            f"{_MOST_CLASSES} and at least 1, got {num_classes!r}"
+        )
+    train = height_and_width("image_size", image_size)
+    test = train if test_size is None or test_size == 0 else height_and_width("test_size", test_size)
+    return Detector(known, backbone, classes, train, test, settings or Settings(), mean, std)
 
 
 def _scaled(result: _Result, seen: tuple[int, int], size: tuple[int, int]) -> _Result:

@@ -96,7 +96,9 @@ class RegionProposalNetwork(nn.Module):
         )
         logits = torch.cat(rpn_output.logits, 1)
         sampled = positive | negative
-        cross_entropy = F.binary_cross_entropy_with_logits(logits[sampled], positive[sampled].to(logits), reduction="sum")
+        cross_entropy = F.binary_cross_entropy_with_logits(
+            logits[sampled], positive[sampled].to(logits), reduction="sum"
+        )
 
         box_loss = torch.stack(
             [deltas.sum() * 0 for deltas in rpn_output.deltas]

@@ -31,7 +31,9 @@ class MultiScaleRoIAlign:
             here = torch.where(level == index)[0]
             places.append(here)
             # `aligned`: the middle of cell i lies at (i + 1/2) strides, as it does for anchors and masks.
-            pooled.append(roi_align(feature_map.to(dtype), rois[here].to(dtype), cells, 1 / stride, self.points, aligned=True))
+            pooled.append(
+                roi_align(feature_map.to(dtype), rois[here].to(dtype), cells, 1 / stride, self.points, aligned=True)
+            )
         return torch.cat(pooled)[torch.cat(places).argsort()].to(maps[0].dtype)
 
     def levels(self, boxes_xyxy: Tensor) -> Tensor:
