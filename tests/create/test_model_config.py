@@ -95,8 +95,11 @@ def test_weights_that_are_not_finite_end_evaluate_and_predict(value, tmp_path, c
     words = r"bad.safetensors has weights that are not finite .* in 1 of \d+ tensors: fpn.lateral.c3.bias"
     with pytest.raises(InputError, match=words):
         botformer.load(file)
-    for command in (["predict", str(tmp_path)], ["evaluate", "--data", "nuclei"]):
-        assert cli.main([*command, "--checkpoint", str(file), "--out", out]) == 2
+    for command in (
+        ["predict", str(tmp_path / "a.png"), "--checkpoint", str(file)],
+        ["evaluate", str(file), "--data", "nuclei"],
+    ):
+        assert cli.main([*command, "--out", out]) == 2
         assert "fpn.lateral.c3.bias" in "".join(capsys.readouterr().err.split())
     assert not read_state_dict(file)["fpn.lateral.c3.bias"].isfinite().all()  # to look at
 

@@ -106,8 +106,8 @@ def _check_finite(state: dict[str, Tensor], file: Path) -> None:
     if bad:
         raise InputError(
             f"{file} has weights that are not finite (NaN or infinite) in {len(bad)} of {len(state)} tensors: "
-            f"{and_more(sorted(bad), 5)}. The training diverged: use an earlier checkpoint, or train again with a lower "
-            "optimizer.learning_rate or run.precision float32"
+            f"{and_more(sorted(bad), 5)}. The training diverged: use an earlier checkpoint, or train again with a "
+            "lower optimizer.learning_rate or run.precision float32"
         )
 
 

@@ -84,9 +84,9 @@ def accepts_padding_mask(backbone: nn.Module) -> bool:
     inside = [child for child in backbone.modules() if _is_backbone(child) and _takes(child.forward)[0]]
     if inside:
         raise InputError(
-            f"{type(backbone).__name__} does not hand the padding mask on to the {type(inside[0]).__name__} in it, whose "
-            "attention would look at the padding of images; give its forward a 'padding_mask=None' and pass that on, or "
-            "build the detector with padding_mask=False"
+            f"{type(backbone).__name__} does not hand the padding mask on to the {type(inside[0]).__name__} in it, "
+            "whose attention would look at the padding of images; give its forward a 'padding_mask=None' and pass that "
+            "on, or build the detector with padding_mask=False"
         )
     return False
 

@@ -133,7 +133,8 @@ def height_and_width(name: str, size: Any) -> tuple[int, int]:
     whole = [side for side in sides if side is not None and 1 <= side <= LARGEST_PX]
     if len(sides) != 2 or len(whole) != 2:
         raise InputError(
-            f"{name} must be at least 1 pixel and at most {LARGEST_PX}, one whole number or (height, width), got {size!r}"
+            f"{name} must be at least 1 pixel and at most {LARGEST_PX}, one whole number or (height, width), "
+            f"got {size!r}"
         )
     return whole[0], whole[1]
 

@@ -7,6 +7,7 @@ import re
 import warnings
 from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -20,7 +21,7 @@ logger = logging.getLogger(__name__)
 
 HUB = "hf://"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
-INERT = [argparse.Namespace]
+INERT: list[Any] = [argparse.Namespace]
 """What PyTorch may load besides tensors and plain containers: the command-line options in the checkpoints of timm's and
 torchvision's trainers. It is a bag of values; nothing of it runs."""
 _DICTS = (
