@@ -6,7 +6,7 @@ from torchvision.transforms import functional
 
 import botformer
 from botformer.errors import InputError
-from botformer.image_normalization import IMAGENET_MEAN, IMAGENET_STD, as_rgb_images, normalize, normalize_bytes
+from botformer.image_normalization import IMAGENET_MEAN, IMAGENET_STD, as_float_images, normalize, normalize_bytes
 
 BYTES = torch.randint(0, 256, (2, 3, 48, 48), dtype=torch.uint8, generator=torch.Generator().manual_seed(0))
 FLOATS = BYTES / 255
@@ -37,12 +37,12 @@ def test_normalisation_keeps_the_dtype(dtype):
 
 def test_images_become_floats_one_by_one():
     images = [BYTES[0], FLOATS[1, :, :20], FLOATS[0].half()]
-    first, second, third = as_rgb_images(images)
+    first, second, third = as_float_images(images)
     assert torch.equal(first, FLOATS[0])
     assert second is images[1]
     assert third.dtype == torch.float16
-    assert torch.equal(torch.stack(list(as_rgb_images(BYTES))), FLOATS)
-    assert as_rgb_images([]) == []
+    assert torch.equal(torch.stack(list(as_float_images(BYTES))), FLOATS)
+    assert as_float_images([]) == []
 
 
 @pytest.mark.parametrize(
@@ -60,7 +60,7 @@ def test_images_become_floats_one_by_one():
 )
 def test_what_is_not_an_rgb_image_is_named(images, words):
     with pytest.raises(InputError, match=words):
-        as_rgb_images(images)
+        as_float_images(images)
 
 
 @pytest.mark.parametrize("create", [botformer.create_model, botformer.create_backbone])

@@ -15,6 +15,7 @@ _EXPORTS = {
     "list_models": "botformer.create",
     "load": "botformer.create",
     "load_weights": "botformer.weights",
+    "model_config": "botformer.create",
     "relative_attention_2d": "botformer.attention",
     "save": "botformer.weights",
 }
@@ -29,6 +30,7 @@ __all__ = [
     "list_models",
     "load",
     "load_weights",
+    "model_config",
     "relative_attention_2d",
     "save",
 ]
@@ -37,7 +39,7 @@ if TYPE_CHECKING:
     from botformer import deploy
     from botformer.attention import relative_attention_2d
     from botformer.backbone.mhsa import MHSA2d
-    from botformer.create import create_backbone, create_detector, create_model, list_models, load
+    from botformer.create import create_backbone, create_detector, create_model, list_models, load, model_config
     from botformer.create.convert import convert
     from botformer.weights import load_weights, save
 

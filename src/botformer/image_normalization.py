@@ -1,5 +1,9 @@
-"""Normalisation by ImageNet's statistics, as torchvision's, timm's and botformer's weights expect it."""
+"""Images -> what a network takes: per channel (value - mean) / std, ImageNet's unless others are given.
 
+ImageNet's are what torchvision's, timm's and botformer's weights expect.
+"""
+
+import math
 from collections.abc import Sequence
 
 import torch
@@ -11,30 +15,69 @@ IMAGENET_MEAN, IMAGENET_STD = (0.485, 0.456, 0.406), (0.229, 0.224, 0.225)
 """Red, green, blue; for values in 0..1."""
 
 
-def normalize_bytes(images: Tensor) -> Tensor:
-    """(B, 3, H, W) uint8 -> float32, per channel (value / 255 - mean) / std; on the device of the input."""
-    mean = torch.tensor(IMAGENET_MEAN, device=images.device)[:, None, None] * 255
-    scale = 1 / (torch.tensor(IMAGENET_STD, device=images.device)[:, None, None] * 255)
-    return (images - mean) * scale
+def normalize_bytes(
+    images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD
+) -> Tensor:
+    """(B, C, H, W) uint8 -> float32, per channel (value / 255 - mean) / std; on the device of the input.
+
+    `mean` and `std` as in `channel_statistics`.
+    """
+    mean, std = channel_statistics(images.shape[1], mean, std)
+    shift = torch.tensor(mean, device=images.device)[:, None, None] * 255
+    scale = 1 / (torch.tensor(std, device=images.device)[:, None, None] * 255)
+    return (images - shift) * scale
 
 
-def normalize(images: Tensor) -> Tensor:
-    """(B, 3, H, W) floats in 0..1 -> (value - mean) / std per channel, in the dtype and on the device of the input."""
-    mean, std = (images.new_tensor(values)[:, None, None] for values in (IMAGENET_MEAN, IMAGENET_STD))
-    return (images - mean) / std
+def normalize(images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequence[float] = IMAGENET_STD) -> Tensor:
+    """(B, C, H, W) floats in 0..1 -> (value - mean) / std per channel, in the dtype and on the device of the input.
+
+    `mean` and `std` as in `channel_statistics`.
+    """
+    statistics = channel_statistics(images.shape[1], mean, std)
+    shift, scale = (images.new_tensor(values)[:, None, None] for values in statistics)
+    return (images - shift) / scale
 
 
-def as_rgb_images(images: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
-    """RGB images, (B, 3, h, w) or a list of (3, h, w), uint8 or floats in 0..1 -> a list of (3, h, w) floats in 0..1.
+def channel_statistics(
+    channels: int, mean: Sequence[float] | None = None, std: Sequence[float] | None = None
+) -> tuple[tuple[float, ...], tuple[float, ...]]:
+    """Mean and standard deviation of each of `channels` channels, for values in 0..1.
+
+    One value stands for all channels. ImageNet's (None) are red's, green's and blue's; where there are not three
+    channels, their average stands for each.
+
+    Raises:
+        InputError: another number of values than channels, a value that is not finite, or a deviation of 0 or less.
+    """
+    given = {"mean": IMAGENET_MEAN if mean is None else mean, "std": IMAGENET_STD if std is None else std}
+    of_channels: list[tuple[float, ...]] = []
+    for (name, values), imagenet in zip(given.items(), (IMAGENET_MEAN, IMAGENET_STD), strict=True):
+        try:
+            values = tuple(float(value) for value in values)
+        except (TypeError, ValueError) as error:
+            raise InputError(f"{name} must be one number per channel, got {values!r}") from error
+        if len(values) != channels and values == imagenet:
+            values = (sum(imagenet) / len(imagenet),)
+        values = values * channels if len(values) == 1 else values
+        if len(values) != channels:
+            raise InputError(f"{name} has {len(values)} values, but images have {channels} channels; give one for each")
+        if not all(math.isfinite(value) and (value > 0 or name == "mean") for value in values):
+            raise InputError(f"{name} is {values}; expected finite numbers{', above 0' if name == 'std' else ''}")
+        of_channels.append(values)
+    return of_channels[0], of_channels[1]
+
+
+def as_float_images(images: Tensor | Sequence[Tensor], channels: int = 3) -> Sequence[Tensor]:
+    """Images, (B, C, h, w) or a list of (C, h, w), uint8 or floats in 0..1 -> a list of (C, h, w) floats in 0..1.
 
     Raises:
         InputError: something else, naming the image.
     """
     if isinstance(images, Tensor) and images.ndim == 3:
-        raise InputError(f"images must be a batch (B, 3, h, w) or a list, got one image {tuple(images.shape)}")
+        raise InputError(f"images must be a batch (B, {channels}, h, w) or a list, got one image {tuple(images.shape)}")
     converted = []
     for index, image in enumerate(images):
-        check_shape(index, image)
+        check_shape(index, image, channels)
         if image.dtype != torch.uint8 and not image.is_floating_point():
             raise InputError(f"image {index} must be uint8 or floats in 0..1, got {image.dtype}")
         image = image / 255 if image.dtype == torch.uint8 else image
@@ -43,11 +86,12 @@ def as_rgb_images(images: Tensor | Sequence[Tensor]) -> Sequence[Tensor]:
     return converted
 
 
-def check_shape(index: int, image: object) -> None:
-    """Raises `InputError` unless image number `index` is a tensor (3, height, width) with pixels."""
-    if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != 3 or not image.numel():
+def check_shape(index: int, image: object, channels: int) -> None:
+    """Raises `InputError` unless image number `index` is a tensor (channels, height, width) with pixels."""
+    if not isinstance(image, Tensor) or image.ndim != 3 or image.shape[0] != channels or not image.numel():
         found = tuple(image.shape) if isinstance(image, Tensor) else type(image).__name__
-        raise InputError(f"image {index} must be a tensor (3, height, width), red green blue, got {found}")
+        what = f"({channels}, height, width){', red green blue' if channels == 3 else ''}"
+        raise InputError(f"image {index} must be a tensor {what}, got {found}")
 
 
 def check_range(index: int, image: Tensor) -> None:

@@ -1,3 +1,4 @@
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -100,6 +101,59 @@ def test_gradient_checkpointing_gives_the_same_gradients():
         assert torch.equal(mine, other), name  # BatchNorm counts a batch once
 
 
+def test_gradient_checkpointing_compiles_and_counts_a_batch_once():
+    torch._dynamo.reset()
+    torch.manual_seed(0)
+    plain = create_model("botnet_nano", 4, zero_gamma=False).train()
+    recomputing = create_model("botnet_nano", 4, zero_gamma=False, gradient_checkpointing=True).train()
+    recomputing.load_state_dict(plain.state_dict())
+    images = torch.randn(4, 3, 32, 32)
+    plain(images).square().sum().backward()
+    torch.compile(recomputing, backend="eager", fullgraph=True)(images).square().sum().backward()
+    for (name, mine), other in zip(plain.named_parameters(), recomputing.parameters(), strict=True):
+        torch.testing.assert_close(mine.grad, other.grad, msg=name)
+    for (name, mine), other in zip(plain.named_buffers(), recomputing.buffers(), strict=True):
+        torch.testing.assert_close(mine, other, msg=name)
+    assert plain.bn1.num_batches_tracked == recomputing.layer1[0].bn1.num_batches_tracked == 1
+
+
+@pytest.mark.parametrize("channels", [1, 4])
+def test_a_first_convolution_for_other_channels_runs_and_preprocess_agrees(channels):
+    exchanged, made = create_model("botnet_nano", 5), create_model("botnet_nano", 5, in_chans=channels)
+    exchanged.conv1 = nn.Conv2d(channels, 8, 3, 2, 1, bias=False)
+    images = torch.rand(2, channels, 48, 48)
+    for model in (exchanged, made):
+        assert model.in_chans == channels
+        assert model(model.preprocess(images)).shape == (2, 5)
+        torch.testing.assert_close(model.preprocess(images), (images - 0.449) / 0.226)  # ImageNet's averages
+        model.mean, model.std = [0.5] * channels, [0.1] * channels
+        torch.testing.assert_close(model.preprocess(images), (images - 0.5) / 0.1)
+        with pytest.raises(InputError, match=rf"images must be \(batch, {channels}, height, width\)"):
+            model(torch.rand(2, 3, 48, 48))
+    made.mean = [0.5, 0.5, 0.5]
+    with pytest.raises(InputError, match=f"mean has 3 values, but images have {channels} channels"):
+        made.preprocess(images)
+
+
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16, torch.float64])
+def test_images_are_cast_to_the_type_of_the_weights(dtype):
+    torch.manual_seed(0)
+    model = create_model("botnet_nano", 5, zero_gamma=False).eval()
+    images = torch.randn(2, 3, 48, 48)
+    expected = model(images)
+    logits = model.to(dtype)(images)
+    assert logits.dtype == dtype
+    assert (logits.float() - expected).norm() < 0.03 * expected.norm()
+
+
+@pytest.mark.parametrize(
+    "size", [[48, 64], (np.int64(48), np.int32(64)), np.array([48, 64]), torch.tensor([48, 64]), torch.Size([48, 64])]
+)
+def test_numbers_of_numpy_and_lists_are_sizes(size):
+    assert create_model("botnet_nano", np.int64(5), size).image_size == (48, 64)
+    assert create_backbone("botnet_nano", np.int64(48)).image_size == (48, 48)
+
+
 def test_drop_path_grows_linearly_to_the_last_block():
     with torch.device("meta"):
         model = create_model("botnet50", drop_path=0.15)
@@ -184,7 +238,13 @@ def test_channels_last_gives_the_same():
             "padding_mask has shape",
         ),
         (lambda: create_backbone("botnet_mini")(torch.zeros(1, 3, 8, 8), torch.zeros(1, 8, 8)), "expected bool"),
-        (lambda: create_model("botnet50", image_size=[48, 48]), "image_size must be"),
+        (lambda: create_model("botnet50", image_size=[48, 48, 3]), "image_size must be"),
+        (lambda: create_model("botnet50", image_size=True), "image_size must be"),
+        (lambda: create_model("botnet50", image_size=torch.tensor(48.0)), "image_size must be"),
+        (lambda: create_model("botnet50", image_size=10**9), "at most 65536"),
+        (lambda: create_model("botnet50", num_classes=10**9), "num_classes must be at least 1 and whole, and at most"),
+        (lambda: create_model("botnet50", in_chans=0), "in_chans must be at least 1"),
+        (lambda: create_model("botnet_mini").train().fold(), "call .eval"),
         (lambda: create_model("botnet50", image_size=48.0), "image_size must be"),
         (lambda: create_model("botnet50", num_classes=2.5), "whole"),
         (lambda: create_model("resnet50", position="relativ"), "did you mean relative"),

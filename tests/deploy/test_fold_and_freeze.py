@@ -5,6 +5,8 @@ from torch import nn
 import botformer
 from botformer.errors import InputError
 
+COMPILE = torch.compile
+
 
 def trained(name, position="relative", **options):
     """A network whose BatchNorms have random affine maps and statistics."""
@@ -67,6 +69,38 @@ def test_a_network_in_bfloat16_takes_and_gives_float32_and_is_as_near_as_bfloat1
         assert one.dtype == torch.float32
         error = (one - other).norm() / other.norm()
         assert 1e-4 < error < 0.05  # rounded indeed, and by no more than layers of 2^-8 each
+
+
+@pytest.mark.parametrize("again", [dict(), dict(dtype=torch.float64), dict(compile=True)])
+def test_folding_twice_changes_nothing(again, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model, **_: COMPILE(model, backend="eager"))
+    model, images = trained("botnet_nano"), torch.randn(2, 3, 48, 48, dtype=torch.float64)
+    once = botformer.deploy.optimize(model, **again)
+    torch.testing.assert_close(botformer.deploy.optimize(once, **again)(images), model(images))
+
+
+def test_what_is_no_batch_norm_with_statistics_stays():
+    model = trained("botnet_nano")
+    model.bn1 = nn.GroupNorm(2, 8).double()
+    model.layer1[0].bn1 = nn.Identity()
+    model.layer2[0].bn1 = nn.BatchNorm2d(16, affine=False).double()
+    model.layer3[0].bn2 = nn.BatchNorm2d(32, track_running_stats=False).double()
+    images, optimized = torch.randn(2, 3, 48, 48, dtype=torch.float64), botformer.deploy.optimize(model.eval())
+    torch.testing.assert_close(optimized(images), model(images))
+    left = {name for name, module in optimized.named_modules() if "Norm" in type(module).__name__}
+    assert left == {"bn1", "layer3.0.bn2"}
+
+
+def test_another_type_of_floats_keeps_what_the_network_says_of_itself():
+    backbone, images = trained("botnet_nano", backbone=True), torch.rand(1, 3, 48, 64)
+    optimized = botformer.deploy.optimize(backbone, dtype=torch.bfloat16)
+    assert (optimized.channels, optimized.strides) == (backbone.channels, backbone.strides)
+    assert torch.equal(optimized.preprocess(images), backbone.preprocess(images))
+    padding = torch.zeros(1, 48, 64, dtype=torch.bool)
+    padding[:, :, 32:] = True
+    without, told = optimized(images)["c5"], optimized(images=images, padding_mask=padding)["c5"]
+    assert told.dtype == torch.float32
+    assert not torch.equal(without, told)
 
 
 def test_other_models_are_refused():

@@ -49,5 +49,5 @@ def test_images_of_one_padded_size_go_together():
 )
 def test_what_is_no_image_is_named(image, words):
     with pytest.raises(InputError, match=words) as error:
-        check_images([torch.zeros(3, 4, 4), image], CPU)
+        check_images([torch.zeros(3, 4, 4), image], 3, CPU, torch.float32)
     assert "image 1" in str(error.value)

@@ -2,9 +2,9 @@ import pytest
 import timm
 import torch
 import torchvision
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
-from botformer import MHSA2d, create_backbone, create_model, load_weights
+from botformer import MHSA2d, create_backbone, create_detector, create_model, load_weights, model_config, save
 from botformer.errors import InputError
 from botformer.weights import load_state
 
@@ -70,6 +70,78 @@ def test_the_blog_listings_names_are_translated(tmp_path):
     save_file({name: tensor.detach().clone() for name, tensor in state.items()}, tmp_path / "blog.safetensors")
     match = load_weights(MHSA2d(8, heads=1, size=(3, 5), position="blog"), tmp_path / "blog.safetensors")
     assert match.missing == match.unused == match.other_shape == []
+
+
+@pytest.mark.parametrize("prefix", ["model.", "net.", "backbone.", "student.encoder.", "module._orig_mod.model."])
+def test_the_names_may_stand_under_any_prefix_beside_others(prefix, tmp_path, caplog):
+    peer, model = create_model("botnet_nano", 4), create_model("botnet_nano", 4)
+    state = {prefix + name: tensor for name, tensor in peer.state_dict().items()} | {"loss.weight": torch.ones(4)}
+    torch.save({"state_dict": state, "global_step": 3}, tmp_path / "lightning.ckpt.pth")
+    with caplog.at_level("INFO"):
+        match = load_weights(model, tmp_path / "lightning.ckpt.pth")
+    assert match.missing == match.other_shape == match.unused == []
+    assert all(torch.equal(tensor, peer.state_dict()[name]) for name, tensor in model.state_dict().items())
+    assert "the names of the network stand under" in caplog.text
+
+
+def test_of_two_networks_the_average_is_loaded_and_otherwise_both_are_named(tmp_path):
+    model = create_model("botnet_nano", 4)
+    state = {name: tensor.clone() for name, tensor in model.state_dict().items()}
+    for names, words in ((("student.", "teacher."), "'student.' and 'teacher.'"), (("online.", "ema."), None)):
+        both = {p + n: x * (p == names[1]) for p in names for n, x in state.items()}
+        torch.save(both, tmp_path / "two.pth")
+        if words:
+            with pytest.raises(InputError, match=f"holds 2 networks that fit, under {words}"):
+                load_weights(model, tmp_path / "two.pth")
+        else:
+            load_weights(model, tmp_path / "two.pth")
+            assert torch.equal(model.fc.weight, state["fc.weight"])
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda m: torch.compile(m, backend="eager"), torch.nn.DataParallel, torch.optim.swa_utils.AveragedModel]
+)
+def test_a_wrapped_model_loads_and_is_saved_under_plain_names(wrap, tmp_path):
+    peer = create_model("botnet_nano", 4)
+    save(wrap(peer), model_config(peer, "abcd"), tmp_path / "peer.safetensors")
+    assert load_file(tmp_path / "peer.safetensors").keys() == peer.state_dict().keys()
+    model = wrap(create_model("botnet_nano", 4))
+    match = load_weights(model, tmp_path / "peer.safetensors")
+    assert match.unused == match.other_shape == []
+    assert [name for name in match.missing if name != "n_averaged"] == []
+    images = torch.rand(1, 3, 48, 48)
+    assert torch.equal(model.eval()(images), peer.eval()(images))
+
+
+def test_a_detector_takes_lightnings_file_of_its_backbone_or_of_itself(tmp_path):
+    detector = create_detector("faster_rcnn", "botnet_nano", 2, 64, fpn_channels=8, box_channels=8)
+    backbone = {f"model.{name}": tensor + 1 for name, tensor in create_model("botnet_nano", 9).state_dict().items()}
+    torch.save({"state_dict": backbone | {"loss.w": torch.ones(1)}}, tmp_path / "backbone.pth")
+    assert load_weights(detector, tmp_path / "backbone.pth", "backbone").missing == []
+    assert torch.equal(detector.backbone.conv1.weight, backbone["model.conv1.weight"])
+    whole = {f"net.{name}": torch.zeros_like(tensor) for name, tensor in detector.state_dict().items()}
+    torch.save({"state_dict": whole | {"loss.w": torch.ones(1)}}, tmp_path / "whole.pth")
+    assert load_weights(detector, tmp_path / "whole.pth", "backbone").missing == []
+    assert detector.box_head.fc1.weight.abs().sum() == 0
+
+
+@pytest.mark.parametrize("channels", [1, 2, 4, 7])
+def test_the_first_convolution_is_adapted_as_timms_is(channels, tmp_path, caplog):
+    peer = timm.create_model("resnet50")
+    torch.save(peer.state_dict(), tmp_path / "rgb.pth")
+    model = create_model("resnet50", in_chans=channels)
+    exchanged = create_model("resnet50")
+    exchanged.conv1 = torch.nn.Conv2d(channels, 64, 7, 2, 3, bias=False)
+    with caplog.at_level("INFO"):
+        assert all(load_weights(m, tmp_path / "rgb.pth").missing == [] for m in (model, exchanged))
+    colours = peer.conv1.weight.detach()
+    expected = (
+        colours.sum(1, keepdim=True) if channels == 1 else colours.repeat(1, 3, 1, 1)[:, :channels] * 3 / channels
+    )
+    for m in (model, exchanged):
+        torch.testing.assert_close(m.conv1.weight, expected)
+    torch.testing.assert_close(timm.models.adapt_input_conv(channels, colours), expected)
+    assert f"conv1.weight: of 3 channels in the file, {channels} here; " in caplog.text
 
 
 def test_a_foreign_file_is_refused(tmp_path):

@@ -159,7 +159,27 @@ def model_config_text(file):
             lambda model_config: model_config | {"settings": {"speed": 3}},
             "cannot be built: unknown detector option 'speed'",
         ),
-        (lambda model_config: model_config | {"images": {"side": 3}}, "does not say which network it holds"),
+        (
+            lambda model_config: model_config | {"images": {"side": 3}},
+            "built: unknown field of images 'side'.*later ver",
+        ),
+        (lambda model_config: model_config | {"attention": "new"}, "built: unknown field 'attention'; .*later version"),
+        (lambda model_config: model_config | {"image_size": 10**9}, "image_size must be .* at most 65536"),
+        (lambda model_config: model_config | {"images": {"size": 10**9}}, "images.size is 1000000000; expected from 1"),
+        (
+            lambda model_config: model_config | {"options": {"heads": "4"}},
+            "model.heads is '4'; expected a whole number",
+        ),
+        (
+            lambda model_config: model_config | {"options": [4]},
+            r"does not say which network it holds .*options is \[4\]",
+        ),
+        (lambda model_config: model_config | {"settings": {"fpn_channels": 10**9}}, "expected from 1 to 65536"),
+        (lambda model_config: model_config | {"settings": {"mask_convolutions": 10**9}}, "expected from 1 to 1000"),
+        # Within every bound, and a terabyte: compared with the file before memory is taken.
+        (lambda model_config: model_config | {"settings": {"fpn_channels": 65_536}}, "does not fit botnet_nano"),
+        (lambda model_config: model_config | {"categories": [["1", "a"]]}, "category '1' 'a' is no whole number"),
+        (lambda model_config: model_config | {"mean": [0.5, 0.5]}, "mean has 2 values, but images have 3 channels"),
         (lambda model_config: model_config | {"categories": "cell"}, "does not say which network it holds"),
         (lambda model_config: model_config | {"categories": [1, 2, 3]}, "does not say which network it holds"),
         (lambda model_config: model_config | {"categories": []}, "cannot be built: num_classes .* at least 1, got 0"),

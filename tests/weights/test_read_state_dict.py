@@ -1,4 +1,6 @@
+import argparse
 import pickle
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -28,11 +30,53 @@ def test_safetensors(tmp_path):
         lambda t: {"state_dict": t, "epoch": 3},
         lambda t: {"model": {f"module.{name}": tensor for name, tensor in t.items()}},
         lambda t: {f"_orig_mod.{name}": tensor for name, tensor in t.items()},
+        lambda t: {f"module._orig_mod.module.{name}": tensor for name, tensor in t.items()},
+        lambda t: {f"_orig_mod.module.{name}": tensor for name, tensor in t.items()},
+        lambda t: {"state_dict": {f"model._orig_mod.{name}": tensor for name, tensor in t.items()}},
+        lambda t: {"state_dict": {f"net.module.{name}": tensor for name, tensor in t.items()}},
+        lambda t: {"ema": {"decay": 0.99, "shadow": t}},
+        lambda t: {"model_ema": {"n_averaged": torch.tensor(3)} | {f"module.{name}": x for name, x in t.items()}},
+        lambda t: {"state_dict": {name: 2 * x for name, x in t.items()}, "state_dict_ema": t},
+        lambda t: {"model": {"model": {"state_dict": t}}, "epoch": torch.tensor(3)},
+        lambda t: {"state_dict": t, "args": argparse.Namespace(lr=0.1, opt="sgd", betas=(0.9, 0.99), nested={})},
     ],
 )
 def test_pth_files_with_the_wrappers_of_training_scripts(tmp_path, wrap):
     torch.save(wrap(TENSORS), tmp_path / "a.pth")
     assert_same(read_state_dict(tmp_path / "a.pth"))
+
+
+def test_the_average_is_read_before_the_weights_and_the_log_says_so(tmp_path, caplog):
+    torch.save({"model": {"a.b": torch.zeros(2)}, "model_ema": {"a.b": torch.ones(2)}}, tmp_path / "a.pth")
+    with caplog.at_level("INFO"):
+        assert read_state_dict(tmp_path / "a.pth")["a.b"].tolist() == [1, 1]
+    assert "holds weights under model; those under 'model_ema' are read" in caplog.text
+
+
+class Other(argparse.Namespace):
+    """Not the one that is let through."""
+
+
+@pytest.mark.parametrize("more", [Other(lr=1), Path("x"), argparse.Namespace(p=Path("x"))])
+def test_of_python_objects_only_a_namespace_of_plain_values_is_let_through(tmp_path, more):
+    torch.save({"state_dict": TENSORS, "args": more}, tmp_path / "a.pth")
+    before = set(torch.serialization.get_safe_globals())
+    with pytest.raises(InputError, match="would run code from the file"):
+        read_state_dict(tmp_path / "a.pth")
+    assert set(torch.serialization.get_safe_globals()) == before
+
+
+def test_a_namespace_that_wants_to_run_code_is_refused_and_does_not_run(tmp_path):
+    proof = tmp_path / "proof"
+
+    class Attack:
+        def __reduce__(self):
+            return open, (str(proof), "w")
+
+    torch.save({"state_dict": TENSORS, "args": argparse.Namespace(lr=Attack())}, tmp_path / "a.pth")
+    with pytest.raises(InputError, match="would run code from the file"):
+        read_state_dict(tmp_path / "a.pth")
+    assert not proof.exists()
 
 
 def test_a_pickle_that_wants_to_run_code_is_refused_and_does_not_run(tmp_path):

@@ -13,12 +13,17 @@ from torchvision.ops import FrozenBatchNorm2d
 
 from botformer.backbone.blocks import Bottleneck, NonLocal
 from botformer.backbone.mhsa import MHSA2d
+from botformer.errors import InputError
 
 
 @torch.no_grad()
 def fold(stages: nn.Module) -> None:
-    """Fold every BatchNorm of a network, in place. It must be in evaluation mode and cannot be trained afterwards."""
-    assert not stages.training, "statistics still move in training mode"
+    """Fold every BatchNorm of a network, in place. It must be in evaluation mode and cannot be trained afterwards.
+
+    What is no BatchNorm stays: a network that was folded before, or that has another normalisation, loses nothing.
+    """
+    if stages.training:
+        raise InputError("statistics of BatchNorm still move in training mode, so it cannot be folded; call .eval()")
     _fold_pair(stages, "conv1", "bn1")
     for module in stages.modules():
         if isinstance(module, Bottleneck):
@@ -32,7 +37,10 @@ def fold(stages: nn.Module) -> None:
 
 def _fold_pair(parent: nn.Module, layer_name: str, norm_name: str) -> None:
     layer, norm = getattr(parent, layer_name), getattr(parent, norm_name)
-    scale, shift = _affine(norm)
+    affine = _affine(norm)
+    if affine is None or not isinstance(layer, nn.Conv2d | MHSA2d):
+        return
+    scale, shift = affine
     if isinstance(layer, MHSA2d):
         layer.qkv = _scaled(layer.qkv, *_on_values(layer, scale, shift))
     else:
@@ -40,16 +48,19 @@ def _fold_pair(parent: nn.Module, layer_name: str, norm_name: str) -> None:
     setattr(parent, norm_name, nn.Identity())
 
 
-def _affine(norm: nn.Module) -> tuple[Tensor, Tensor]:
-    """Scale and shift (C,) of a normalisation in evaluation mode."""
-    assert isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)), type(norm)
+def _affine(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
+    """Scale and shift (C,) of a BatchNorm in evaluation mode; None of anything that has no fixed ones."""
+    if not isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)):
+        return None
     mean, variance, weight, bias = norm.running_mean, norm.running_var, norm.weight, norm.bias
+    if mean is None or variance is None:  # track_running_stats=False: statistics of every batch
+        return None
     assert isinstance(mean, Tensor)
     assert isinstance(variance, Tensor)
-    assert isinstance(weight, Tensor)
-    assert isinstance(bias, Tensor)
-    scale = weight * (variance + float(norm.eps)).rsqrt()
-    return scale, bias - mean * scale
+    scale = (variance + float(norm.eps)).rsqrt()
+    scale = scale * weight if isinstance(weight, Tensor) else scale
+    shift = -mean * scale
+    return scale, shift + bias if isinstance(bias, Tensor) else shift
 
 
 def _on_values(layer: MHSA2d, scale: Tensor, shift: Tensor) -> tuple[Tensor, Tensor]:

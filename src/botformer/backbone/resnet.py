@@ -1,11 +1,11 @@
 """Networks built from a row of `variants`. State-dict names are torchvision's, so ResNet weights load as they are."""
 
 from collections import OrderedDict
-from collections.abc import Iterator, Sequence
-from contextlib import contextmanager, nullcontext
+from collections.abc import Sequence
 
 import torch
 from torch import Tensor, nn
+from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from botformer.backbone.blocks import ACTIVATIONS, Bottleneck, NonLocal
@@ -14,20 +14,28 @@ from botformer.backbone.mhsa import MHSA2d
 from botformer.backbone.variants import EXPANSION, STEMS, Row
 from botformer.batch_norm import make_norm
 from botformer.errors import InputError
-from botformer.image_normalization import as_rgb_images, normalize
+from botformer.image_normalization import as_float_images, channel_statistics, normalize
 from botformer.recipes.model_options import ModelOptions
 
 STAGES = ("c2", "c3", "c4", "c5")
 
 
 class Stages(nn.Module):
-    """conv1, bn1, layer1 to layer4: what `Backbone` and `Classifier` have in common. No forward of its own."""
+    """conv1, bn1, layer1 to layer4: what `Backbone` and `Classifier` have in common. No forward of its own.
 
-    def __init__(self, row: Row, image_size: tuple[int, int], options: ModelOptions) -> None:
+    `conv1` may be exchanged for one of another number of channels; `in_chans` follows it.
+    """
+
+    mean: Sequence[float]
+    std: Sequence[float]
+    """Of each channel, for values in 0..1: what `preprocess` normalises by. May be set; see `channel_statistics`."""
+
+    def __init__(self, row: Row, image_size: tuple[int, int], options: ModelOptions, in_chans: int = 3) -> None:
         super().__init__()
-        self.options = options
+        self.row, self.image_size, self.options = row, image_size, options
+        self.mean, self.std = channel_statistics(in_chans)
         kernel, stride = STEMS[row.stem]
-        self.conv1 = nn.Conv2d(3, row.width, kernel, stride, padding=kernel // 2, bias=False)
+        self.conv1 = nn.Conv2d(in_chans, row.width, kernel, stride, padding=kernel // 2, bias=False)
         self.bn1 = make_norm(row.width, options)
         self.act = ACTIVATIONS[row.activation]()
         self.maxpool = nn.MaxPool2d(3, 2, padding=1) if row.stem == "7x7" else nn.Identity()
@@ -41,9 +49,19 @@ class Stages(nn.Module):
         _initialise(self)
         _freeze(self._frozen_parts())
 
+    @property
+    def in_chans(self) -> int:
+        """Channels of the images: those that `conv1` takes."""
+        convolutions = (module for module in self.conv1.modules() if isinstance(module, nn.Conv2d))
+        return next((convolution.in_channels for convolution in convolutions), len(self.mean))
+
     def stages(self, images: Tensor, padding_mask: Tensor | None = None) -> dict[str, Tensor]:
-        """(B, 3, h, w), padding_mask (B, h, w) bool -> {"c2": (B, channels, ceil(h/stride), ceil(w/stride)), ...}."""
-        images = _checked(images, padding_mask)
+        """(B, C, h, w), padding_mask (B, h, w) bool -> {"c2": (B, channels, ceil(h/stride), ceil(w/stride)), ...}.
+
+        Floating-point images are cast to the dtype of the weights.
+        """
+        weight = next(self.conv1.parameters(), None)
+        images = _accepted(images, padding_mask, self.in_chans, weight)
         recompute = self.options.gradient_checkpointing and self.training and torch.is_grad_enabled()
         x = self.maxpool(self.act(self.bn1(self.conv1(images))))
         maps = {}
@@ -54,24 +72,24 @@ class Stages(nn.Module):
         return maps
 
     def preprocess(self, images: Tensor | Sequence[Tensor]) -> Tensor:
-        """RGB images -> what the network takes: normalised (B, 3, h, w), on the device of the images.
+        """Images -> what the network takes: normalised by `mean` and `std`, (B, C, h, w), on the device of the images.
 
         A detector has the same method: `model(model.preprocess(images))` is right for both. Resizing is the caller's.
 
         Args:
-            images: (B, 3, h, w), or a list of (3, h, w) of one size; uint8 or floats in 0..1.
+            images: (B, C, h, w), or a list of (C, h, w) of one size; uint8 or floats in 0..1. C is `in_chans`.
 
         Raises:
             InputError: no images, images of several sizes, or values that are neither bytes nor in 0..1.
         """
-        converted = as_rgb_images(images)
+        converted = as_float_images(images, self.in_chans)
         sizes = sorted({(image.shape[1], image.shape[2]) for image in converted})
         if len(sizes) != 1:
             found = ", ".join(f"{height}x{width}" for height, width in sizes[:10]) or "none"
             raise InputError(
                 f"images must be one or more of one size (height x width), got {found}; resize or crop them"
             )
-        return normalize(torch.stack(list(converted)))
+        return normalize(torch.stack(list(converted)), self.mean, self.std)
 
     def train(self, mode: bool = True) -> "Stages":
         """As usual, but frozen parts stay in evaluation mode: their BatchNorm statistics do not move."""
@@ -101,9 +119,9 @@ class Stages(nn.Module):
 class Backbone(Stages):
     """Images to feature maps.
 
-    `forward(images, padding_mask=None)`: normalised images (B, 3, h, w) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}
+    `forward(images, padding_mask=None)`: normalised images (B, C, h, w) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}
     `padding_mask` (B, h, w) bool marks the pixels that pad the images (right and below): they get no attention.
-    `.channels` and `.strides`: channels of each map, and its stride in pixels. `.preprocess` normalises RGB images.
+    `.channels` and `.strides`: channels of each map, and its stride in pixels. `.preprocess` normalises images.
     """
 
     def forward(self, images: Tensor, padding_mask: Tensor | None = None) -> dict[str, Tensor]:
@@ -111,10 +129,12 @@ class Backbone(Stages):
 
 
 class Classifier(Stages):
-    """Normalised images (B, 3, h, w) -> logits (B, num_classes). `.preprocess` normalises RGB images."""
+    """Normalised images (B, C, h, w) -> logits (B, num_classes). `.preprocess` normalises images."""
 
-    def __init__(self, row: Row, image_size: tuple[int, int], options: ModelOptions, num_classes: int) -> None:
-        super().__init__(row, image_size, options)
+    def __init__(
+        self, row: Row, image_size: tuple[int, int], options: ModelOptions, num_classes: int, in_chans: int = 3
+    ) -> None:
+        super().__init__(row, image_size, options, in_chans)
         self.avgpool = nn.AdaptiveAvgPool2d(1)
         self.dropout = nn.Dropout(options.dropout)
         self.fc = nn.Linear(self.channels["c5"], num_classes)
@@ -183,40 +203,39 @@ class _StageBuilder:
 
 
 @torch.fx.wrap
-def _checked(images: Tensor, padding_mask: Tensor | None) -> Tensor:
-    """The images. Raises `InputError` for shapes that `Stages.stages` does not take."""
-    if torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]  (sizes are tensors there)
-        return images
-    if images.ndim != 4 or images.shape[1] != 3:
-        raise InputError(f"images must be (batch, 3, height, width), got shape {tuple(images.shape)}")
-    if padding_mask is not None and (
-        padding_mask.shape != (images.shape[0], *images.shape[2:]) or padding_mask.dtype != torch.bool
-    ):
-        raise InputError(
-            f"padding_mask has shape {tuple(padding_mask.shape)} and is {padding_mask.dtype} for images of shape "
-            f"{tuple(images.shape)}; expected bool (batch, height, width), True for padding"
-        )
-    return images
+def _accepted(images: Tensor, padding_mask: Tensor | None, in_chans: int, weight: Tensor | None) -> Tensor:
+    """The images in the dtype of the weights. Raises `InputError` for shapes that `Stages.stages` does not take."""
+    if not torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]  (sizes are tensors there)
+        if images.ndim != 4 or images.shape[1] != in_chans:
+            raise InputError(f"images must be (batch, {in_chans}, height, width), got shape {tuple(images.shape)}")
+        if padding_mask is not None and (
+            padding_mask.shape != (images.shape[0], *images.shape[2:]) or padding_mask.dtype != torch.bool
+        ):
+            raise InputError(
+                f"padding_mask has shape {tuple(padding_mask.shape)} and is {padding_mask.dtype} for images of shape "
+                f"{tuple(images.shape)}; expected bool (batch, height, width), True for padding"
+            )
+    return images.to(weight.dtype) if weight is not None and images.is_floating_point() else images
 
 
 def _recomputed(block: nn.Module, x: Tensor, padding_mask: Tensor | None) -> Tensor:
-    """The block with gradient checkpointing; its BatchNorms count the batch once."""
-    return checkpoint(
-        block, x, padding_mask, use_reentrant=False, context_fn=lambda: (nullcontext(), _statistics_kept(block))
-    )
+    """The block with gradient checkpointing; its BatchNorms count the batch once.
 
+    What is recomputed has no side effects: it works on copies of the statistics, and those of the first computation are
+    kept. Eager PyTorch and every compiler see the same.
+    """
+    buffers = dict(block.named_buffers())
 
-@contextmanager
-def _statistics_kept(block: nn.Module) -> Iterator[None]:
-    norms = [module for module in block.modules() if isinstance(module, (nn.BatchNorm2d, nn.SyncBatchNorm))]
-    before = [(norm.momentum, norm.num_batches_tracked) for norm in norms]
-    for norm in norms:
-        norm.momentum, norm.num_batches_tracked = 0.0, None
-    try:
-        yield
-    finally:
-        for norm, (momentum, batches) in zip(norms, before, strict=True):
-            norm.momentum, norm.num_batches_tracked = momentum, batches
+    def run(x: Tensor, padding_mask: Tensor | None, *before: Tensor) -> tuple[Tensor, ...]:
+        after = {name: buffer.clone() for name, buffer in zip(buffers, before, strict=True)}
+        return functional_call(block, after, (x, padding_mask)), *after.values()
+
+    copies = [buffer.clone() for buffer in buffers.values()]
+    result, *after = checkpoint(run, x, padding_mask, *copies, use_reentrant=False)
+    with torch.no_grad():
+        for buffer, new in zip(buffers.values(), after, strict=True):
+            buffer.copy_(new)
+    return result
 
 
 def _initialise(stages: Stages) -> None:

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from botformer.classification.metrics import Accuracy
 from botformer.errors import InputError
-from botformer.image_normalization import normalize_bytes
+from botformer.image_normalization import IMAGENET_MEAN, IMAGENET_STD, normalize_bytes
 
 
 class ClassificationTask(nn.Module):
@@ -47,7 +47,7 @@ class ClassificationTask(nn.Module):
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """`images` uint8 (B, 3, H, W), `labels` int64 (B,) -> {"loss_class": mean over the batch}."""
-        images, labels = normalize_bytes(batch["images"]), batch["labels"]
+        images, labels = self._normalized(batch["images"]), batch["labels"]
         if self.mix is None:
             logits = self.model(images)
             return {"loss_class": F.cross_entropy(logits.float(), labels, label_smoothing=self.label_smoothing)}
@@ -60,7 +60,13 @@ class ClassificationTask(nn.Module):
 
     def predict(self, batch: Mapping[str, Any]) -> Tensor:
         """Logits (B, K)."""
-        return self.model(normalize_bytes(batch["images"]))
+        return self.model(self._normalized(batch["images"]))
+
+    def _normalized(self, images: Tensor) -> Tensor:
+        """By the statistics of the model, where it has any of its own."""
+        return normalize_bytes(
+            images, getattr(self.model, "mean", IMAGENET_MEAN), getattr(self.model, "std", IMAGENET_STD)
+        )
 
     def evaluator(self) -> Accuracy:
         return Accuracy(self.num_classes)

@@ -2,6 +2,7 @@
 
 from botformer.create.from_checkpoint import Loaded, load
 from botformer.create.from_recipe import create_classification_task, create_detection_task
+from botformer.create.model_config import model_config
 from botformer.create.networks import create_backbone, create_detector, create_model, list_models
 
 __all__ = [
@@ -13,4 +14,5 @@ __all__ = [
     "create_model",
     "list_models",
     "load",
+    "model_config",
 ]

@@ -3,14 +3,17 @@
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import torch
 from torch import Tensor
 
 from botformer.backbone.resnet import Classifier
+from botformer.create.model_config import check_model_config
 from botformer.create.networks import network_of
 from botformer.detection import Detector
 from botformer.errors import InputError
+from botformer.text import and_more
 from botformer.training.checkpoint import checkpoint_folder, read_state
-from botformer.weights import SHIPPED, load_state, read_model_config, read_state_dict
+from botformer.weights import SHIPPED, Match, load_state, read_model_config, read_state_dict
 
 
 class Loaded(NamedTuple):
@@ -21,7 +24,8 @@ class Loaded(NamedTuple):
     model_config: dict[str, Any]
     """"task" ("classification" or "detection"), "model" (its row in the table of variants), "options", "images" (how
     images are prepared), "image_size"; "class_names", or "categories" [[id, name], ...], "detector" and "settings";
-    of key points "keypoint_names", "keypoint_sigmas" and "skeleton"."""
+    of key points "keypoint_names", "keypoint_sigmas" and "skeleton". Where they are not as usual: "in_chans", "mean"
+    and "std" of the channels, and a detector's "test_size". `botformer.model_config` makes one of a network."""
 
 
 def load(checkpoint: str | Path) -> Loaded:
@@ -33,7 +37,8 @@ def load(checkpoint: str | Path) -> Loaded:
             comes with the package ("nuclei").
 
     Raises:
-        InputError: no checkpoint there, or one that is broken or of another program.
+        InputError: no checkpoint there, one that is broken or of another program, or weights that are not finite
+            (`read_state_dict` gives them all the same, to look at).
     """
     file = Path(weights_file(checkpoint))
     if not file.is_file():
@@ -68,18 +73,42 @@ def weights_file(source: str | Path) -> str | Path:
 
 def _build(model_config: dict[str, Any], state: dict[str, Tensor], file: Path) -> Classifier | Detector:
     try:
+        check_model_config(model_config)
+        with torch.device("meta"):  # takes no memory, whatever the file says
+            planned = network_of(model_config)
+        _check_fit(load_state(planned, state, assign=True), model_config, file)
+        _check_finite(state, file)
         model = network_of(model_config)
-    except InputError as error:  # a value that this version does not have
-        raise InputError(f"the model config of {file} cannot be built: {error}") from error
+    except InputError as error:
+        if str(file) in str(error):
+            raise
+        raise InputError(
+            f"the model config of {file} cannot be built: {error}; was the file written by a later version of "
+            "botformer?"
+        ) from error
     except (KeyError, TypeError, ValueError) as error:
         raise InputError(
             f"{file} does not say which network it holds ({error!r}); was it written by botformer?"
         ) from error
-    match = load_state(model, state)
+    load_state(model, state)
+    return model
+
+
+def _check_fit(match: Match, model_config: dict[str, Any], file: Path) -> None:
     if match.missing or match.unused or match.other_shape:
         kinds = len(model_config["categories" if model_config["task"] == "detection" else "class_names"])
         raise InputError(f"{file} does not fit {model_config['model']} with {kinds} classes: {match}")
-    return model
+
+
+def _check_finite(state: dict[str, Tensor], file: Path) -> None:
+    """A network with such weights finds nothing, or anything, without a word."""
+    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        raise InputError(
+            f"{file} has weights that are not finite (NaN or infinite) in {len(bad)} of {len(state)} tensors: "
+            f"{and_more(sorted(bad), 5)}. The training diverged: use an earlier checkpoint, or train again with a "
+            "lower optimizer.learning_rate or run.precision float32"
+        )
 
 
 def _holds_checkpoint(path: Path) -> bool:

@@ -34,25 +34,25 @@ def optimize(model: nn.Module, compile: bool = False, dtype: torch.dtype | None 
         InputError: the model cannot fold its BatchNorms.
     """
     if not isinstance(model, Foldable):
-        raise InputError(f"optimize takes a classifier or a backbone of botformer, got {type(model).__name__}")
+        raise InputError(
+            f"optimize takes a classifier or a backbone of botformer, got {type(model).__name__}; of a detector give "
+            "the backbone (detector.backbone = optimize(detector.backbone)), of a wrapper what it wraps"
+        )
     optimized = copy.deepcopy(model).eval().requires_grad_(False)
     assert isinstance(optimized, Foldable)
     optimized.fold()
     optimized = optimized.to(memory_format=torch.channels_last)
     if dtype is not None:
-        optimized = _InDtype(optimized, dtype).eval()
+        # The network casts its images itself; a hook leaves it what it is, with all that it says of itself.
+        optimized = optimized.to(dtype)
+        optimized.register_forward_hook(_in_dtype_of_images, with_kwargs=True)
     return torch.compile(optimized, options={"freezing": True}) if compile else optimized
 
 
-class _InDtype(nn.Module):
-    """A network that computes in another dtype than that of its images."""
-
-    def __init__(self, network: nn.Module, dtype: torch.dtype) -> None:
-        super().__init__()
-        self.network, self.dtype = network.to(dtype), dtype
-
-    def forward(self, images: Tensor) -> Tensor | dict[str, Tensor]:
-        result = self.network(images.to(self.dtype))
-        if isinstance(result, dict):
-            return {name: feature.to(images.dtype) for name, feature in result.items()}
-        return result.to(images.dtype)
+def _in_dtype_of_images(
+    network: nn.Module, args: tuple[Tensor, ...], kwargs: dict[str, Tensor], result: Tensor | dict[str, Tensor]
+) -> Tensor | dict[str, Tensor]:
+    dtype = (args[0] if args else kwargs["images"]).dtype
+    if isinstance(result, dict):
+        return {name: feature.to(dtype) for name, feature in result.items()}
+    return result.to(dtype)

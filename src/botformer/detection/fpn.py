@@ -1,9 +1,11 @@
 """The feature pyramid: c2..c5 -> p2..p6."""
 
+import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from botformer.batch_norm import make_norm
+from botformer.detection.float_types import weights_dtype
 from botformer.recipes.detector_settings import Settings
 
 
@@ -39,7 +41,10 @@ class FeaturePyramid(nn.Module):
         sums: dict[str, Tensor] = {}
         coarser: Tensor | None = None
         for name in reversed(self.maps):
-            total = self.lateral[name](maps[name])
+            lateral, feature_map = self.lateral[name], maps[name]
+            if not torch.is_autocast_enabled(feature_map.device.type):  # a backbone may compute in another type
+                feature_map = feature_map.to(weights_dtype(lateral))
+            total = lateral(feature_map)
             if coarser is not None:
                 total = total + F.interpolate(coarser, size=total.shape[2:], mode="nearest")
             sums[name.replace("c", "p")] = coarser = total

@@ -31,7 +31,7 @@ def mask_targets(crops: Tensor, boxes_xyxy: Tensor, matched_idx: Tensor, proposa
     within = (proposals_xyxy - corner) / extent * side + 1  # in cells of the crop, which gets a margin of one
     # Only the crops that are needed become a batch of images.
     used, index = torch.unique(matched_idx, return_inverse=True)
-    images = F.pad(crops[used], (1, 1, 1, 1))[:, None]
+    images = F.pad(crops[used].to(within), (1, 1, 1, 1))[:, None]
     return roi_align(images, torch.cat([index[:, None].to(within), within], 1), size, aligned=True)[:, 0]
 
 
@@ -46,12 +46,16 @@ def paste_window(probability: Tensor, box_xyxy: Tensor, size: tuple[int, int]) -
     left, right = _pixels(x1, x2, width)
     top, bottom = _pixels(y1, y2, height)
     # -1..1 spans the box, as grid_sample wants it.
-    rows = (torch.arange(top, bottom, device=probability.device) + 0.5 - y1) / max(y2 - y1, 1e-6) * 2 - 1
-    columns = (torch.arange(left, right, device=probability.device) + 0.5 - x1) / max(x2 - x1, 1e-6) * 2 - 1
+    rows = (torch.arange(top, bottom, dtype=probability.dtype, device=probability.device) + 0.5 - y1) / max(
+        y2 - y1, 1e-6
+    ) * 2 - 1
+    columns = (torch.arange(left, right, dtype=probability.dtype, device=probability.device) + 0.5 - x1) / max(
+        x2 - x1, 1e-6
+    ) * 2 - 1
     if not len(rows) or not len(columns):
         return probability.new_zeros(len(rows), len(columns)), (top, left)
     grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)
-    return F.grid_sample(probability[None, None].float(), grid[None], align_corners=False)[0, 0], (top, left)
+    return F.grid_sample(probability[None, None], grid[None], align_corners=False)[0, 0], (top, left)
 
 
 def _pixels(low: float, high: float, size: int) -> tuple[int, int]:

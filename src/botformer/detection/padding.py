@@ -16,7 +16,7 @@ class PaddedImages:
     """B images, each in the top left corner of its canvas."""
 
     pixels: Tensor
-    """(B, 3, height, width) floats in 0..1; 0 beyond the image."""
+    """(B, C, height, width) floats in 0..1; 0 beyond the image."""
     sizes: list[tuple[int, int]]
     """(height, width) of each image."""
 
@@ -35,35 +35,35 @@ class PaddedImages:
 
 
 def pad_images(images: Sequence[Tensor], size: tuple[int, int]) -> PaddedImages:
-    """Images (3, h, w), none larger than `size`, on canvases of `size` (height, width)."""
-    pixels = images[0].new_zeros(len(images), 3, *size)
+    """Images (C, h, w), none larger than `size`, on canvases of `size` (height, width)."""
+    pixels = images[0].new_zeros(len(images), len(images[0]), *size)
     for canvas, image in zip(pixels, images, strict=True):
         canvas[:, : image.shape[1], : image.shape[2]] = image
     return PaddedImages(pixels, [(image.shape[1], image.shape[2]) for image in images])
 
 
-def check_images(images: Sequence[Tensor], device: torch.device) -> list[Tensor]:
-    """Images on `device`, as float32 unless they are floats already.
+def check_images(images: Sequence[Tensor], channels: int, device: torch.device, dtype: torch.dtype) -> list[Tensor]:
+    """Images on `device` in a floating-point `dtype`.
 
     Raises:
-        InputError: naming the image that is not (3, height, width) floats in 0..1.
+        InputError: naming the image that is not (channels, height, width) floats in 0..1.
     """
     checked = []
     for index, image in enumerate(images):
-        check_shape(index, image)
+        check_shape(index, image, channels)
         if not image.is_floating_point():
             raise InputError(
                 f"image {index} must be floats in 0..1, got {image.dtype}; divide bytes by 255, or use "
                 "`detector.preprocess`, which takes them"
             )
-        image = image.to(device)
+        image = image.to(device, dtype)
         check_range(index, image)
         checked.append(image)
     return checked
 
 
 def shrink_to_fit(image: Tensor, size: tuple[int, int]) -> Tensor:
-    """(3, h, w), scaled down with its aspect ratio if it is larger than `size` (height, width)."""
+    """(C, h, w), scaled down with its aspect ratio if it is larger than `size` (height, width)."""
     height, width = image.shape[1:]
     scale = min(size[0] / height, size[1] / width)
     if scale >= 1:

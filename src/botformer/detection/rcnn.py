@@ -7,7 +7,8 @@ from typing import Any, Literal, get_args
 import torch
 from torch import Tensor, nn
 
-from botformer.detection.backbone_adapter import accepts_padding_mask, adapt_backbone
+from botformer.detection.backbone_adapter import accepts_padding_mask, adapt_backbone, unwrapped
+from botformer.detection.float_types import at_least_float32, weights_dtype
 from botformer.detection.fpn import FeaturePyramid
 from botformer.detection.masks import paste_window
 from botformer.detection.padding import PaddedImages, check_images, group_by_padded_size, pad_images, shrink_to_fit
@@ -19,11 +20,14 @@ from botformer.detection.roi_heads.sampling import sample_proposals
 from botformer.detection.rpn import RegionProposalNetwork
 from botformer.detection.targets import Targets, check_targets
 from botformer.errors import InputError, unknown
-from botformer.image_normalization import IMAGENET_MEAN, IMAGENET_STD, as_rgb_images
+from botformer.image_normalization import as_float_images, channel_statistics, normalize
+from botformer.recipes.check import as_whole, height_and_width
 from botformer.recipes.detector_settings import Kind, Settings
 from botformer.rle import encode_window
 
 MaskForm = Literal["rle", "dense"]
+_MOST_CLASSES = 1_000_000
+"""Beyond, a number is a mistake."""
 
 
 @dataclass(frozen=True)
@@ -41,12 +45,16 @@ class Detector(nn.Module):
     """Mask R-CNN, Faster R-CNN or Keypoint R-CNN around any backbone. Build it with `build_detector`.
 
     `detector(images)` gives detections, `detector.losses(images, targets)` losses, `as_torchvision()` both in one call.
-    Images are a list of (3, h, w) floats in 0..1 of any sizes; the detector normalises them itself (ImageNet).
+    Images are a list of (C, h, w) floats in 0..1 of any sizes; the detector normalises them itself by `mean` and `std`.
     Labels are torchvision's: 1 to num_classes, 0 is the background.
+
+    After `.half()` or `.bfloat16()` the layers compute in that type, and boxes and scores in float32; after `.double()`
+    everything in float64.
     """
 
-    mean: Tensor
-    std: Tensor
+    mean: Sequence[float]
+    std: Sequence[float]
+    """Of each channel, for values in 0..1. May be set; see `channel_statistics`."""
 
     def __init__(
         self,
@@ -56,6 +64,8 @@ class Detector(nn.Module):
         image_size: tuple[int, int],
         test_size: tuple[int, int],
         settings: Settings,
+        mean: Sequence[float] | None = None,
+        std: Sequence[float] | None = None,
     ) -> None:
         super().__init__()
         self.kind: Kind = kind
@@ -66,23 +76,27 @@ class Detector(nn.Module):
         self.backbone = adapt_backbone(backbone, maps)
         self.passes_padding_mask = settings.padding_mask and accepts_padding_mask(self.backbone)
         """Whether the backbone is given the padding mask."""
-        channels: Any = self.backbone.channels
-        strides: Any = self.backbone.strides
+        channels, strides = unwrapped(self.backbone).channels, unwrapped(self.backbone).strides
         self.fpn = FeaturePyramid(channels, strides, settings)
         self.rpn = RegionProposalNetwork(settings.levels, self.fpn.strides, settings)
         roi_align = MultiScaleRoIAlign(self.fpn.strides, settings)
         self.box_head = BoxHead(num_classes, roi_align, settings)
         self.mask_head = MaskHead(num_classes, roi_align, settings) if kind == "mask_rcnn" else None
         self.keypoint_head = KeypointHead(roi_align, settings) if kind == "keypoint_rcnn" else None
-        self.register_buffer("mean", torch.tensor(IMAGENET_MEAN)[:, None, None], persistent=False)
-        self.register_buffer("std", torch.tensor(IMAGENET_STD)[:, None, None], persistent=False)
+        in_chans = getattr(unwrapped(self.backbone), "in_chans", max(len(mean or ()), len(std or ())) or 3)
+        self.mean, self.std = channel_statistics(in_chans, mean, std)
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the images: those that the backbone takes; as many as `mean` has if it does not say."""
+        return getattr(unwrapped(self.backbone), "in_chans", len(self.mean))
 
     def preprocess(self, images: Tensor | Sequence[Tensor]) -> list[Tensor]:
-        """RGB images, (B, 3, h, w) or a list of (3, h, w), uint8 or floats in 0..1 -> what `detector(...)` takes.
+        """Images, (B, C, h, w) or a list of (C, h, w), uint8 or floats in 0..1 -> what `detector(...)` takes.
 
         A classifier has the same method: `model(model.preprocess(images))` is right for both.
         """
-        return list(as_rgb_images(images))
+        return list(as_float_images(images, self.in_chans))
 
     def forward(
         self, images: Sequence[Tensor], *, masks: MaskForm = "rle", tight: bool = False
@@ -93,7 +107,7 @@ class Detector(nn.Module):
         scaled down to fit first. Results are in pixels of the input all the same. No gradients are kept.
 
         Args:
-            images: (3, h, w) floats in 0..1.
+            images: (C, h, w) floats in 0..1.
             masks: "rle": a list of n COCO run-length encodings, made one at a time (1,000 masks of 1024 px take a few
                 hundred kilobytes); "dense": a bool tensor (n, h, w).
             tight: give each image the smallest canvas it fits on (a multiple of the coarsest stride) and run images of
@@ -117,7 +131,7 @@ class Detector(nn.Module):
         """Losses under torchvision's names; their sum is to be minimised.
 
         Args:
-            images: (3, h, w) floats in 0..1, none larger than `image_size`.
+            images: (C, h, w) floats in 0..1, none larger than `image_size`.
             targets: as `targets.check_targets` describes: torchvision's, or with masks as crops.
 
         Returns:
@@ -127,7 +141,7 @@ class Detector(nn.Module):
         Raises:
             InputError: bad images or targets, naming the image and the box.
         """
-        images = check_images(images, self._device())
+        images = self._checked(images)
         if not images:
             raise InputError("losses of no images; give at least one")
         for index, image in enumerate(images):
@@ -146,6 +160,7 @@ class Detector(nn.Module):
         """As `losses`, of images that lie on their canvas and targets that were checked: nothing is looked at again,
         so that a GPU is never waited for."""
         pyramid = self._pyramid(images)
+        targets = [target.to(self._box_dtype()) for target in targets]
         rpn_output = self.rpn(pyramid)
         losses = self.rpn.losses(rpn_output, targets)
         proposals = self.rpn.propose(rpn_output, images.sizes, self.settings.rpn_pre_nms_top_n)
@@ -173,8 +188,8 @@ class Detector(nn.Module):
 
     @torch.no_grad()
     def _results(self, images: list[Tensor], tight: bool) -> list[_Result]:
-        """In pixels of the images (3, h, w)."""
-        inputs = check_images(images, self._device())
+        """In pixels of the images (C, h, w)."""
+        inputs = self._checked(images)
         fitting = [shrink_to_fit(image, self.test_size) for image in inputs]
         if tight:
             groups = group_by_padded_size(fitting, max(self.fpn.strides))
@@ -205,11 +220,17 @@ class Detector(nn.Module):
 
     def _pyramid(self, images: PaddedImages) -> dict[str, Tensor]:
         padding_mask = images.padding_mask()
-        pixels = (images.pixels - self.mean) / self.std
+        pixels = normalize(images.pixels.to(self._box_dtype()), self.mean, self.std)
         if padding_mask is not None:
             pixels = pixels.masked_fill(padding_mask[:, None], 0.0)  # the mean colour
         more = {"padding_mask": padding_mask} if self.passes_padding_mask else {}
-        return self.fpn(self.backbone(pixels, **more))
+        return self.fpn(self.backbone(pixels.to(weights_dtype(self.backbone)), **more))
+
+    def _checked(self, images: Sequence[Tensor]) -> list[Tensor]:
+        return check_images(images, self.in_chans, self._device(), self._box_dtype())
+
+    def _box_dtype(self) -> torch.dtype:
+        return at_least_float32(self.box_head.fc1.weight)
 
     def _device(self) -> torch.device:
         return self.box_head.fc1.weight.device
@@ -240,9 +261,11 @@ def build_detector(
     kind: str,
     backbone: nn.Module,
     num_classes: int,
-    image_size: int | tuple[int, int],
+    image_size: int | Sequence[int],
     settings: Settings | None = None,
-    test_size: int | tuple[int, int] | None = None,
+    test_size: int | Sequence[int] | None = None,
+    mean: Sequence[float] | None = None,
+    std: Sequence[float] | None = None,
 ) -> Detector:
     """A detector with random pyramid and heads around a backbone.
 
@@ -254,6 +277,8 @@ def build_detector(
         image_size: the canvas in pixels, one number or (height, width).
         settings: everything else; the paper's by default.
         test_size: the canvas in detection, where it differs: networks trained on crops see whole images later.
+        mean, std: of each channel of the images, for values in 0..1; ImageNet's by default (see
+            `image_normalization.channel_statistics`).
 
     Raises:
         InputError: an unknown kind, a value out of range, a backbone that does not say what it gives.
@@ -263,18 +288,15 @@ def build_detector(
             break
     else:
         raise unknown("detector", kind, get_args(Kind))
-    if num_classes < 1:
-        raise InputError(f"num_classes counts kinds of objects without the background: at least 1, got {num_classes}")
-    train, test = _side("image_size", image_size), _side("test_size", test_size or image_size)
-    return Detector(known, backbone, num_classes, train, test, settings or Settings())
-
-
-def _side(name: str, size: int | tuple[int, int]) -> tuple[int, int]:
-    """(height, width)."""
-    height, width = size if isinstance(size, tuple) else (size, size)
-    if min(height, width) < 1:
-        raise InputError(f"{name} must be at least 1 pixel, got {height}x{width}")
-    return height, width
+    classes = as_whole(num_classes)
+    if classes is None or not 1 <= classes <= _MOST_CLASSES:
+        raise InputError(
+            "num_classes counts kinds of objects without the background: a whole number, at most "
+            f"{_MOST_CLASSES} and at least 1, got {num_classes!r}"
+        )
+    train = height_and_width("image_size", image_size)
+    test = train if test_size is None or test_size == 0 else height_and_width("test_size", test_size)
+    return Detector(known, backbone, classes, train, test, settings or Settings(), mean, std)
 
 
 def _scaled(result: _Result, seen: tuple[int, int], size: tuple[int, int]) -> _Result:

@@ -11,6 +11,7 @@ from botformer.batch_norm import make_norm
 from botformer.detection.anchors import Anchors
 from botformer.detection.balanced_sampling import balanced_sample
 from botformer.detection.box_coder import BoxCoder
+from botformer.detection.float_types import at_least_float32
 from botformer.detection.matcher import BELOW_LOW, match
 from botformer.detection.targets import Targets
 from botformer.recipes.detector_settings import Settings
@@ -56,9 +57,10 @@ class RegionProposalNetwork(nn.Module):
         logits, deltas = [], []
         for level, feature_map in pyramid.items():
             x = F.relu(self.norm[level](self.conv(feature_map)))
+            dtype = at_least_float32(x)
             # (B, ratios * k, H, W) -> (B, H * W * ratios, k): the order of the anchors.
-            logits.append(self.logits(x).permute(0, 2, 3, 1).flatten(1).float())
-            deltas.append(self.deltas(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4).float())
+            logits.append(self.logits(x).permute(0, 2, 3, 1).flatten(1).to(dtype))
+            deltas.append(self.deltas(x).permute(0, 2, 3, 1).reshape(len(x), -1, 4).to(dtype))
         return RPNOutput(logits, deltas, self.anchors(list(pyramid.values())))
 
     @torch.no_grad()
@@ -94,7 +96,9 @@ class RegionProposalNetwork(nn.Module):
         )
         logits = torch.cat(rpn_output.logits, 1)
         sampled = positive | negative
-        cross_entropy = F.binary_cross_entropy_with_logits(logits[sampled], positive[sampled].float(), reduction="sum")
+        cross_entropy = F.binary_cross_entropy_with_logits(
+            logits[sampled], positive[sampled].to(logits), reduction="sum"
+        )
 
         box_loss = torch.stack(
             [deltas.sum() * 0 for deltas in rpn_output.deltas]

@@ -30,6 +30,16 @@ class Targets:
     keypoints: Tensor | None = None
     """(n, keypoints, 3) float32: x, y in pixels of the image, and whether it is visible."""
 
+    def to(self, dtype: torch.dtype) -> "Targets":
+        """The same with its floats in `dtype`."""
+        return Targets(
+            self.boxes_xyxy.to(dtype),
+            self.labels,
+            None if self.mask_crops is None else self.mask_crops.to(dtype),
+            self.has_mask,
+            None if self.keypoints is None else self.keypoints.to(dtype),
+        )
+
 
 def check_targets(
     targets: Sequence[Mapping[str, Any]],

@@ -108,4 +108,4 @@ def predict_files(
 
 
 def _batch(model: Classifier, pixels: Tensor) -> Tensor:
-    return normalize_bytes(pixels[None].to(next(model.parameters()).device))
+    return normalize_bytes(pixels[None].to(next(model.parameters()).device), model.mean, model.std)

@@ -4,13 +4,19 @@ A rule about several fields together stands in their dataclass.
 """
 
 import math
+import operator
 from dataclasses import fields
 from functools import lru_cache
-from typing import Any, Literal, TypeVar, get_args, get_origin, get_type_hints
+from numbers import Real
+from types import UnionType
+from typing import Any, Literal, TypeVar, Union, get_args, get_origin, get_type_hints
 
 from botformer.errors import InputError, unknown
 
 Options = TypeVar("Options")
+
+_OTHER = object()
+"""Stands for a value of another type."""
 
 ABOVE_0 = math.ulp(0.0)
 """The least number above 0."""
@@ -19,6 +25,15 @@ BELOW_1 = math.nextafter(1.0, 0.0)
 ANY = (0, math.inf)
 POSITIVE = (ABOVE_0, math.inf)
 COUNT = (1, math.inf)
+LARGEST_PX = 65_536
+"""No side of an image that a network is made for is longer: what stands beyond is a mistake, found before memory is."""
+PIXELS = (1, LARGEST_PX)
+WIDTH = (1, 65_536)
+"""Channels of a layer."""
+DEPTH = (1, 1_000)
+"""Layers one after the other."""
+CELLS = (1, 1_024)
+"""Side of a map of one region."""
 FRACTION = (0, 1)
 
 # Field -> least and greatest value. Of a tuple: of each of its values.
@@ -28,10 +43,10 @@ RANGES: dict[str, tuple[float, float]] = {
     "model.frozen_stages": (0, 5),
     "model.norm_epsilon": POSITIVE,
     "model.norm_momentum": FRACTION,
-    "images.size": COUNT,
-    "images.test_size": ANY,
+    "images.size": PIXELS,
+    "images.test_size": (0, LARGEST_PX),
     "images.scale_jitter": POSITIVE,
-    "images.mask_crop": COUNT,
+    "images.mask_crop": CELLS,
     "images.rand_augment_layers": ANY,
     "images.rand_augment_magnitude": (0, 30),
     "images.mixup": ANY,
@@ -40,7 +55,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "images.max_bad_files": ANY,
     "images.max_bad_records": ANY,
     "images.max_megapixels": ANY,
-    "settings.fpn_channels": COUNT,
+    "settings.fpn_channels": WIDTH,
     "settings.norm_epsilon": POSITIVE,
     "settings.norm_momentum": FRACTION,
     "settings.anchor_scale": POSITIVE,
@@ -60,17 +75,17 @@ RANGES: dict[str, tuple[float, float]] = {
     "settings.roi_positive_iou": FRACTION,
     "settings.roi_canonical_cells": POSITIVE,
     "settings.roi_sampling_points": COUNT,
-    "settings.box_output_size": COUNT,
-    "settings.box_channels": COUNT,
+    "settings.box_output_size": CELLS,
+    "settings.box_channels": WIDTH,
     "settings.box_weights": POSITIVE,
     "settings.box_huber_delta": POSITIVE,
-    "settings.mask_output_size": COUNT,
-    "settings.mask_convolutions": COUNT,
-    "settings.mask_channels": COUNT,
-    "settings.keypoints": COUNT,
-    "settings.keypoint_output_size": COUNT,
-    "settings.keypoint_convolutions": COUNT,
-    "settings.keypoint_channels": COUNT,
+    "settings.mask_output_size": CELLS,
+    "settings.mask_convolutions": DEPTH,
+    "settings.mask_channels": WIDTH,
+    "settings.keypoints": WIDTH,
+    "settings.keypoint_output_size": CELLS,
+    "settings.keypoint_convolutions": DEPTH,
+    "settings.keypoint_channels": WIDTH,
     "settings.score_threshold": FRACTION,
     "settings.nms_iou": FRACTION,
     "settings.max_detections": COUNT,
@@ -96,8 +111,45 @@ RANGES: dict[str, tuple[float, float]] = {
 }
 
 
+def as_whole(value: object) -> int | None:
+    """A whole number of Python, of NumPy, or in a tensor, as an int; None of anything else, True and 2.0 included."""
+    if isinstance(value, bool) or str(getattr(value, "dtype", "")) in ("bool", "torch.bool"):
+        return None
+    try:
+        return operator.index(value)  # pyright: ignore[reportArgumentType]
+    except (TypeError, ValueError):
+        return None
+
+
+def height_and_width(name: str, size: Any) -> tuple[int, int]:
+    """(height, width) in pixels from one number or from two, in a tuple, an array or a list as JSON keeps it.
+
+    Raises `InputError` for anything but one or two whole numbers from 1 to `LARGEST_PX`.
+    """
+    side = as_whole(size)
+    try:
+        sides = [side, side] if side is not None else [as_whole(each) for each in size]
+    except TypeError:  # neither a number nor several
+        sides = []
+    whole = [side for side in sides if side is not None and 1 <= side <= LARGEST_PX]
+    if len(sides) != 2 or len(whole) != 2:
+        raise InputError(
+            f"{name} must be at least 1 pixel and at most {LARGEST_PX}, one whole number or (height, width), "
+            f"got {size!r}"
+        )
+    return whole[0], whole[1]
+
+
 def check_fields(options: Any, group: str) -> None:
-    """Raises `InputError` naming the field of this dataclass that is out of its range or not one of its choices."""
+    """Raises `InputError` naming the field of this dataclass that has another type, is out of its range or is not one
+    of its choices. Numbers of NumPy become Python's, and lists tuples."""
+    for name, hint in _hints(type(options)).items():
+        value = getattr(options, name)
+        converted = _converted(value, hint)
+        if converted is _OTHER:
+            raise InputError(f"{group}.{name} is {value!r}; expected {_type_in_words(hint)}")
+        if converted is not value:
+            object.__setattr__(options, name, converted)
     for name, choices in _choices(type(options)).items():
         if getattr(options, name) not in choices:
             raise unknown(f"{group}.{name}", getattr(options, name), choices)
@@ -123,10 +175,62 @@ def from_keywords(kind: type[Options], options: dict[str, Any], what: str) -> Op
     return kind(**{name: tuple(value) if isinstance(value, list) else value for name, value in options.items()})
 
 
+def _converted(value: Any, hint: Any) -> Any:
+    """The value as the type of its field wants it; `_OTHER` if it is of another type."""
+    arguments = get_args(hint)
+    if get_origin(hint) is Literal:
+        return value if isinstance(value, str) else _OTHER
+    if get_origin(hint) in (UnionType, Union):  # a number or None
+        return next((c for c in (_converted(value, kind) for kind in arguments) if c is not _OTHER), _OTHER)
+    if get_origin(hint) is tuple:
+        if not isinstance(value, tuple | list):
+            return _OTHER
+        kinds = arguments[:1] * len(value) if Ellipsis in arguments else arguments
+        parts = [_converted(*pair) for pair in zip(value, kinds, strict=False)]
+        if len(value) != len(kinds) or any(part is _OTHER for part in parts):
+            return _OTHER
+        return value if isinstance(value, tuple) and all(map(operator.is_, value, parts)) else tuple(parts)
+    if hint is int:
+        whole = as_whole(value)
+        return _OTHER if whole is None else value if type(value) is int else whole
+    if hint is float:
+        if isinstance(value, bool) or not isinstance(value, Real):
+            return _OTHER
+        number = _float(value)
+        return value if type(value) in (int, float) and math.isfinite(number) else number
+    if hint in (str, bool, type(None)):
+        return value if isinstance(value, hint) else _OTHER
+    return value  # a group of options, which checks itself
+
+
+def _float(value: Any) -> Any:
+    try:
+        return float(value)
+    except OverflowError:
+        return math.inf
+
+
+def _type_in_words(hint: Any) -> str:
+    arguments = get_args(hint)
+    if get_origin(hint) is Literal:
+        return f"one of {', '.join(arguments)}"
+    if get_origin(hint) in (UnionType, Union):
+        return " or ".join(_type_in_words(kind) for kind in arguments)
+    if get_origin(hint) is tuple:
+        count = "any number" if Ellipsis in arguments else str(len(arguments))
+        return f"a list of {count}, each {_type_in_words(arguments[0])}"
+    words = {int: "a whole number", float: "a number", str: "a text", bool: "true or false", type(None): "null"}
+    return words[hint]
+
+
+@lru_cache
+def _hints(kind: type) -> dict[str, Any]:
+    return get_type_hints(kind)
+
+
 @lru_cache
 def _choices(kind: type) -> dict[str, tuple[str, ...]]:
-    hints = get_type_hints(kind)
-    return {name: get_args(hint) for name, hint in hints.items() if get_origin(hint) is Literal}
+    return {name: get_args(hint) for name, hint in _hints(kind).items() if get_origin(hint) is Literal}
 
 
 def _range_in_words(least: float, greatest: float) -> str:

@@ -11,6 +11,7 @@ from torch import nn
 from botformer import stored_names
 from botformer.atomic_write import atomic_file
 from botformer.errors import InputError
+from botformer.weights.read_state_dict import plain_names
 
 _METADATA_KEY = "botformer"
 
@@ -19,7 +20,10 @@ SHIPPED = {"nuclei": Path(__file__).parent / "shipped" / "nuclei.safetensors"}
 
 
 def save(model: nn.Module, model_config: dict[str, Any], file: str | Path) -> None:
-    """Write `model` and `model_config`, as `botformer.load` gave them, as a .safetensors file that `load` reads again.
+    """Write `model` and `model_config` as a .safetensors file that `botformer.load` reads again.
+
+    `model_config` is what `load` gave, or `botformer.model_config(model, names)` of a network that you built. A model
+    in the wrappers of `torch.compile` and data parallelism is saved as what they wrap.
 
     Raises `InputError` for another ending, a folder that does not exist, or a model config that JSON cannot hold.
     """
@@ -32,7 +36,9 @@ def save(model: nn.Module, model_config: dict[str, Any], file: str | Path) -> No
         text = json.dumps(model_config)
     except (TypeError, ValueError) as error:
         raise InputError(f"the model config for {file} must be a dict that JSON can hold ({error})") from error
-    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in model.state_dict().items()}
+    state = model.state_dict()
+    # Copies: tied tensors share memory, which the format cannot hold.
+    tensors = {plain: state[name].detach().cpu().clone().contiguous() for plain, name in plain_names(state).items()}
     with atomic_file(file) as unfinished:
         save_file(tensors, unfinished, metadata={"format": "pt", _METADATA_KEY: text})
 

@@ -1,9 +1,13 @@
 """Read tensors from a local file or from the hub, without ever running code that a file contains."""
 
+import argparse
+import logging
 import pickle
 import re
 import warnings
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import torch
 from safetensors import SafetensorError
@@ -13,8 +17,20 @@ from torch import Tensor
 from botformer import stored_names
 from botformer.errors import InputError
 
+logger = logging.getLogger(__name__)
+
 HUB = "hf://"
 HUB_FILES = ("model.safetensors", "pytorch_model.bin")
+INERT: list[Any] = [argparse.Namespace]
+"""What PyTorch may load besides tensors and plain containers: the command-line options in the checkpoints of timm's and
+torchvision's trainers. It is a bag of values; nothing of it runs."""
+_DICTS = (
+    *("state_dict_ema", "model_ema", "ema_state_dict", "ema_model", "ema", "params_ema", "shadow"),
+    *("state_dict", "model_state_dict", "model", "network", "net", "module", "params"),
+)
+"""Under which trainers keep weights, the moving averages first."""
+_PREFIXES = ("module", "model", "network", "net", "ema_model", "model_ema", "ema")
+"""Of all names: attributes under which wrappers and trainers hold a network."""
 NOT_WEIGHTS = {
     b"<!doctype": "a web page",
     b"<html": "a web page",
@@ -29,8 +45,9 @@ def read_state_dict(source: str | Path) -> dict[str, Tensor]:
 
     Args:
         source: a .safetensors file; a .pth, .pt or .bin file of tensors; or hf://owner/name on the model hub
-            (`hf://owner/name/file` for a file other than model.safetensors). Wrappers of training scripts
-            ("state_dict", "model", "module.") are removed.
+            (`hf://owner/name/file` for a file other than model.safetensors). The dicts and prefixes that trainers put
+            around weights are removed, however they are nested ("state_dict", "model", "module.", "_orig_mod.",
+            "model.", ...); of weights and their moving average the average is read, as `botformer.load` does.
 
     Raises:
         InputError: the file is missing, truncated, holds no tensors, or holds Python objects that would have to be
@@ -61,7 +78,10 @@ def _read_torch(path: Path) -> object:
     if not start:
         raise InputError(f"{path} is empty; download or save it again")
     try:
-        with warnings.catch_warnings(action="ignore"):  # about unusual pickles: they load or they are refused
+        with (
+            warnings.catch_warnings(action="ignore"),  # about unusual pickles: they load or they are refused
+            torch.serialization.safe_globals(INERT),
+        ):
             return torch.load(path, map_location="cpu", weights_only=True)
     except Exception as error:  # a damaged pickle can fail in any way, and PyTorch passes most of them on
         refused = re.search(r"(?:GLOBAL|Unsupported (?:global|class|operand)|type:?) .*", str(error))
@@ -75,18 +95,38 @@ def _read_torch(path: Path) -> object:
 
 
 def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
-    for key in ("state_dict", "model_state_dict", "model"):
-        if isinstance(content, dict) and isinstance(content.get(key), dict):
-            content = content[key]
+    averaged, *others = [key for key in _DICTS if _holds_tensors(content, key)] or [""]
+    if averaged:
+        assert isinstance(content, dict)
+        if others:
+            logger.info("%s holds weights under %s; those under %r are read", path, ", ".join(others), averaged)
+        return _unwrap(content[averaged], path)
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}; expected tensors by name (a state dict)")
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
     if not tensors:
         raise InputError(f"{path} holds no tensors by name; expected the state dict of a model")
-    for prefix in ("module.", "_orig_mod."):
-        if all(name.startswith(prefix) for name in tensors):
-            tensors = {name.removeprefix(prefix): tensor for name, tensor in tensors.items()}
-    return stored_names.tensors(tensors)
+    return stored_names.tensors({plain: tensors[name] for plain, name in plain_names(tensors).items()})
+
+
+def plain_names(names: Iterable[str]) -> dict[str, str]:
+    """Names of tensors without what wrappers and trainers put around a network -> the names as they are."""
+    # torch.compile's is no part of any network's own names, wherever it stands.
+    plain = {name.replace("_orig_mod.", ""): name for name in names}
+    counter = plain.pop("n_averaged", None)  # beside the network in torch.optim.swa_utils.AveragedModel
+    while True:
+        prefix, dot, _ = next(iter(plain), "").partition(".")
+        if prefix not in _PREFIXES or not dot or not all(name.startswith(prefix + dot) for name in plain):
+            break
+        plain = {name.removeprefix(prefix + dot): original for name, original in plain.items()}
+    return plain if counter is None or plain else {"n_averaged": counter}
+
+
+def _holds_tensors(content: object, key: str) -> bool:
+    inner = content.get(key) if isinstance(content, dict) else None
+    if not isinstance(inner, dict):
+        return False
+    return any(isinstance(value, Tensor) for value in inner.values()) or any(_holds_tensors(inner, k) for k in _DICTS)
 
 
 def _from_hub(source: str) -> Path:

@@ -10,6 +10,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from botformer.batch_norm import make_norm
 from botformer.detection.box_coder import BoxCoder
+from botformer.detection.float_types import at_least_float32
 from botformer.detection.roi_heads.roi_align import MultiScaleRoIAlign
 from botformer.detection.roi_heads.sampling import SampledProposals
 from botformer.detection.targets import Targets
@@ -55,7 +56,8 @@ class BoxHead(nn.Module):
         for layer, norm in ((self.fc1, self.norm1), (self.fc2, self.norm2)):
             x = F.relu(norm(layer(x)[:, :, None, None])[:, :, 0, 0])
         logits, deltas = self.predictor(x)
-        return logits.float(), deltas.float().unflatten(1, (-1, 4))
+        dtype = at_least_float32(logits)
+        return logits.to(dtype), deltas.to(dtype).unflatten(1, (-1, 4))
 
     def losses(
         self, pyramid: dict[str, Tensor], samples: list[SampledProposals], targets: list[Targets]

@@ -5,6 +5,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 
+from botformer.detection.float_types import at_least_float32
 from botformer.detection.roi_heads.heatmaps import heatmaps_to_keypoints, keypoints_to_cells
 from botformer.detection.roi_heads.roi_align import MultiScaleRoIAlign
 from botformer.detection.roi_heads.sampling import SampledProposals
@@ -25,7 +26,8 @@ class KeypointHead(nn.Module):
     def forward(self, pyramid: dict[str, Tensor], proposals_xyxy: list[Tensor]) -> Tensor:
         """k RoIs in all -> logits (k, keypoints, S, S)."""
         x = self.pooling(pyramid, proposals_xyxy, self.settings.keypoint_output_size)
-        return self.predictor(self.convolutions(x)).float()
+        logits = self.predictor(self.convolutions(x))
+        return logits.to(at_least_float32(logits))
 
     def losses(
         self, pyramid: dict[str, Tensor], samples: list[SampledProposals], targets: list[Targets]

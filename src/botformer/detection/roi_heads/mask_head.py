@@ -9,6 +9,7 @@ from torch.nn import functional as F
 from torchvision.ops import Conv2dNormActivation
 
 from botformer.batch_norm import make_norm
+from botformer.detection.float_types import at_least_float32
 from botformer.detection.masks import mask_targets
 from botformer.detection.roi_heads.roi_align import MultiScaleRoIAlign
 from botformer.detection.roi_heads.sampling import SampledProposals
@@ -37,7 +38,8 @@ class MaskHead(nn.Module):
     def forward(self, pyramid: dict[str, Tensor], proposals_xyxy: list[Tensor]) -> Tensor:
         """k RoIs in all -> logits (k, classes + 1, M, M), M = 2 mask_output_size; the background's are not used."""
         x = self.convolutions(self.pooling(pyramid, proposals_xyxy, self.settings.mask_output_size))
-        return self.logits(F.relu(self.norm(self.enlarge(x)))).float()
+        logits = self.logits(F.relu(self.norm(self.enlarge(x))))
+        return logits.to(at_least_float32(logits))
 
     def losses(
         self, pyramid: dict[str, Tensor], samples: list[SampledProposals], targets: list[Targets]
