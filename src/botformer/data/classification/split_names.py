@@ -40,7 +40,9 @@ def read_split(name: str) -> SplitName | None:
 def read_shard(stem: str) -> SplitName | None:
     """As `read_split`, for the tars of one split: train-000017, imagenet-val-000000-of-000064."""
     name = read_split(stem)
-    return name and SplitName(name.kind, tuple(word for word in name.rest if not word.isdigit() and word != "of"))
+    return name and SplitName(
+        kind=name.kind, rest=tuple(word for word in name.rest if not word.isdigit() and word != "of")
+    )
 
 
 def is_numbered(stems: list[str]) -> bool:
