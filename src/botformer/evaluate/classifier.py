@@ -61,7 +61,8 @@ def evaluate_classifier(options: EvaluateOptions, loaded: Loaded, accelerator: A
     options.out.mkdir(parents=True, exist_ok=True)
     write_text(options.out / "predictions.json", json.dumps(predictions, ensure_ascii=False) + "\n")
     write_json(options.out / "metrics.json", metrics)
-    draw_confusion(*(column.numpy() for column in confusion), names, options.out / "confusion.png")
+    truth, prediction, counts = (column.numpy() for column in confusion)
+    draw_confusion(truth, prediction, counts, names, options.out / "confusion.png")
     return metrics
 
 

@@ -42,7 +42,7 @@ def draw_confusion(
     else:
         shown = _most_confused(cells)
         title += f"; the {len(shown)} of {len(class_names):,} classes most often confused"
-    _draw_table(cells.part(shown), [class_names[index] for index in shown], title, out)
+    _draw_table(cells.part(shown), [class_names[index] for index in shown.tolist()], title, out)
 
 
 class _Cells(NamedTuple):
@@ -132,9 +132,9 @@ def _list_worst(axes: Axes, cells: _Cells, names: Sequence[str]) -> None:
     worst = cells.worst()[:_WORST]
     if not len(worst):
         axes.text(0, 0.95, "none", transform=axes.transAxes, fontsize=9, color=style.FAINT)
-    for line, cell in enumerate(worst):
+    for line, cell in enumerate(worst.tolist()):
         y = 0.97 - line * 0.066
-        truth, prediction = names[cells.truth[cell]], names[cells.prediction[cell]]
+        truth, prediction = names[int(cells.truth[cell])], names[int(cells.prediction[cell])]
         text = f"{style.shorten(truth, 17)} \N{RIGHTWARDS ARROW} {style.shorten(prediction, 17)}"
         numbers = f"{int(cells.images[cell]):,}  ({cells.fractions[cell]:.0%})"
         place = {"transform": axes.transAxes, "va": "center", "fontsize": 9}

@@ -31,10 +31,10 @@ def read_split(name: str) -> SplitName | None:
     """None where a name does not say one split: dog, train_or_test. "train_station" is the split train of "station"."""
     words = [token.lower() for token in _TOKEN.findall(name)]
     words = [match[1] if (match := _WITH_FILLER.fullmatch(word)) and match[1] in _KINDS else word for word in words]
-    kinds = [_KINDS[word] for word in words if word in _KINDS]
+    kinds: list[Kind] = [_KINDS[word] for word in words if word in _KINDS]
     if len(kinds) != 1:
         return None
-    return SplitName(kinds[0], tuple(word for word in words if word not in _KINDS and word not in _FILLERS))
+    return SplitName(kind=kinds[0], rest=tuple(word for word in words if word not in _KINDS and word not in _FILLERS))
 
 
 def read_shard(stem: str) -> SplitName | None:
