@@ -12,6 +12,7 @@ from PIL import Image
 
 import botformer
 from botformer import cli
+from botformer.predict.files import list_images
 
 NOT_UTF_8 = os.fsdecode(b"gr\xf6\xdfe")
 ODD = "[red]x[/] [/foo] :smile: [link=a]"
@@ -25,7 +26,11 @@ def network(tmp_path_factory) -> Path:
     torch.manual_seed(0)
     file = tmp_path_factory.mktemp("network") / "random.safetensors"
     model = botformer.create_model("botnet_nano", num_classes=3, image_size=32)
-    botformer.save(model, file, class_names=[ODD, "[/foo]", "cat"])
+    config = {
+        "task": "classification", "model": "botnet_nano", "options": {}, "image_size": 32, "images": {"size": 32},
+        "class_names": [ODD, "[/foo]", "cat"],
+    }  # fmt: skip
+    botformer.save(model, config, file)
     return file
 
 
@@ -59,9 +64,13 @@ def predicted(network: Path, *arguments: str, status: int = 0) -> list[str]:
         ("scans/?.jpg", ["scans/3.jpg"]),
     ],
 )
-def test_patterns_that_the_shell_left(network, images, pattern, expected):
-    assert predicted(network, pattern) == expected
-    assert predicted(network, pattern) == expected  # the drawings of the first time are not predicted
+def test_patterns_that_the_shell_left(images, pattern, expected):
+    assert [file.as_posix() for file in list_images([Path(pattern)], Path("out"))] == expected
+
+
+def test_drawings_of_an_earlier_prediction_do_not_fit_a_pattern(network, images):
+    assert predicted(network, "**/1.p*") == ["scans/1.png"]
+    assert predicted(network, "**/1.p*") == ["scans/1.png"]
 
 
 def test_a_file_whose_name_is_a_pattern_is_that_file(network, images):
@@ -136,20 +145,20 @@ def test_one_bad_name_costs_nothing_else(network, images, capsys):
 
 
 def test_bad_names_train_and_evaluate(images, capsys):
-    """The class folder, an image, and the folder of the run."""
+    """Of a class folder, of images, and of the run."""
     for split in ("train", "val"):
         for number, name in enumerate((NOT_UTF_8, "[red]x[", "cat")):
             folder = Path("data", split, name)
             folder.mkdir(parents=True)
             for index in range(4):
                 Image.new("RGB", (32, 32), (80 * number, index, 0)).save(folder / f"{index}{NOT_UTF_8}.png")
-    Path("data/train/cat/broken[/foo].png").write_bytes(b"?")
+    Path("data/train/cat/broken[red].png").write_bytes(b"?")
     quick = [
         "--images.size=32", "--schedule.epochs=2", "--schedule.warmup-epochs=1", "--run.batch-size=6",
         "--run.workers=0", "--run.device=cpu",
     ]  # fmt: skip
-    assert cli.main(["train", "digits", "--data", "data", "--out", f"run{NOT_UTF_8}[/foo]", *quick]) == 0
-    run = f"run{NOT_UTF_8}[/foo]"
+    run = "run [/foo]"
+    assert cli.main(["train", "digits", "--data", "data", "--out", run, *quick]) == 0
     assert cli.main(["evaluate", run, "--data", "data", "--workers=0", "--out", "e", "--device", "cpu"]) == 0
     metrics = json.loads(Path("e/metrics.json").read_text())
     assert sorted(metrics["per_class"]) == ["[red]x[", "cat", r"gr\xf6\xdfe"]
@@ -159,14 +168,26 @@ def test_bad_names_train_and_evaluate(images, capsys):
     assert "[red]x[ " in capsys.readouterr().out
 
 
-@pytest.mark.parametrize(("seed_size", "batch", "accumulation"), [(32, 1, 1), (32, 4, 4)])
-def test_one_image_per_batch_norm_part_is_said(images, capsys, seed_size, batch, accumulation):
+def test_a_run_s_folder_that_no_checkpoint_can_be_written_into_is_said_at_once(images, capsys):
+    """The first checkpoint comes after an epoch, which may take hours."""
+    for name in ("cat", "dog"):
+        Path("data", name).mkdir(parents=True)
+        for index in range(4):
+            Image.new("RGB", (32, 32)).save(f"data/{name}/{index}.png")
+    arguments = ["train", "digits", "--data", "data", "--out", f"run{NOT_UTF_8}", "--run.batch-size=2"]
+    assert cli.main(arguments) == 2
+    assert r"rungr\xf6\xdfe is not UTF-8" in capsys.readouterr().err
+    assert not Path(f"run{NOT_UTF_8}").exists()
+
+
+@pytest.mark.parametrize(("size", "batch", "accumulation"), [(32, 1, 1), (32, 4, 4)])
+def test_one_image_per_batch_norm_part_is_said(images, capsys, size, batch, accumulation):
     for name in ("cat", "dog"):
         Path("data", name).mkdir(parents=True)
         for index in range(4):
             Image.new("RGB", (32, 32)).save(f"data/{name}/{index}.png")
     arguments = [
-        "train", "imagenet_botnet50", "--data", "data", "--out", "run", f"--images.size={seed_size}",
+        "train", "imagenet_botnet50_100", "--data", "data", "--out", "run", f"--images.size={size}",
         f"--run.batch-size={batch}", f"--run.accumulation={accumulation}", "--run.workers=0", "--run.device=cpu",
         "--images.rand-augment-layers=0",
     ]  # fmt: skip

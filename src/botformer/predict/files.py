@@ -120,7 +120,10 @@ def _images_in(folder: Path, out: Path) -> list[Path]:
 def _images_like(pattern: str, out: Path) -> list[Path]:
     """Images that fit a pattern of the shell, which Windows and quotation marks leave to the program."""
     fitting = sorted(map(Path, glob.glob(pattern, recursive=True)))
-    found = [path for path in fitting if path.is_file() and not is_hidden(path.name)]
+    asked = Path(pattern).parts  # a hidden folder that is named is meant
+    found = [
+        path for path in fitting if path.is_file() and not any(is_hidden(p) and p not in asked for p in path.parts)
+    ]
     images = [path for path in found if is_image(path.name) and out.resolve() not in path.resolve().parents]
     if not images:  # folders count where their images do not fit by themselves, as in day*
         images = [file for path in fitting if path.is_dir() for file in _images_in(path, out)]
