@@ -1,5 +1,6 @@
 """`botformer COMMAND ...`: imports the one command that was asked for, and runs it."""
 
+import io
 import logging
 import os
 import sys
@@ -30,6 +31,7 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"botformer {botformer.__version__}")
         return 0
     name, rest = arguments[0], arguments[1:]
+    _print_any_name()
     try:
         if name not in COMMANDS:
             from botformer.errors import unknown
@@ -53,6 +55,12 @@ def main(arguments: list[str] | None = None) -> int:
         print(f"botformer {name}: {error}", file=sys.stderr)
         return 2
     return 0
+
+
+def _print_any_name() -> None:
+    """A file's name may hold what the terminal's encoding has no character for; standard error escapes it anyway."""
+    if isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")
 
 
 def _leave_the_other_processes() -> None:

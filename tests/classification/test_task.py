@@ -1,3 +1,5 @@
+import pickle
+
 import numpy as np
 import pytest
 import torch
@@ -50,7 +52,10 @@ def test_accuracy_equals_sklearn_s_and_does_not_depend_on_how_it_was_split_among
     }
     for accuracy in (whole, merged):
         assert accuracy.compute() == pytest.approx(expected, rel=1e-5)
-        assert (accuracy.confusion.numpy() == confusion_matrix(labels, logits.argmax(1))).all()
+        truth, prediction, images = (column.numpy() for column in accuracy.confusion())
+        expected_cells = confusion_matrix(labels, logits.argmax(1))
+        assert np.argwhere(expected_cells).tolist() == np.stack([truth, prediction], 1).tolist()
+        assert expected_cells[truth, prediction].tolist() == images.tolist()
         records = {record["file_name"]: record for record in accuracy.predictions(list("abcdefg"))}
         assert sorted(records) == sorted(files)
         for file, row, label in zip(files, probabilities, labels.tolist(), strict=True):
@@ -58,6 +63,16 @@ def test_accuracy_equals_sklearn_s_and_does_not_depend_on_how_it_was_split_among
             assert records[file].get("label") == "abcdefg"[label]
             assert [name for name, _ in records[file]["top5"]] == ["abcdefg"[index] for index in best]
             assert [p for _, p in records[file]["top5"]] == pytest.approx(row[best].tolist(), abs=1e-6)
+
+
+def test_ten_thousand_classes_take_memory_for_the_images_alone():
+    accuracy = Accuracy(10_000)
+    logits = torch.zeros(20, 10_000).scatter_(1, torch.arange(20)[:, None] + 9_970, 1.0)
+    accuracy.update(logits, {"labels": torch.arange(20) + 9_980, "files": [f"{number}.png" for number in range(20)]})
+    assert len(pickle.dumps(accuracy.state())) < 10_000
+    assert [column.tolist() for column in accuracy.confusion()] == [
+        list(range(9_980, 10_000)), list(range(9_970, 9_990)), [1] * 20,
+    ]  # fmt: skip
 
 
 def test_five_classes_or_fewer_have_no_top5_and_nothing_counted_gives_zeros():

@@ -240,8 +240,26 @@ def test_classes_that_are_not_the_checkpoint_s_are_named(run, colours, tmp_path,
     arguments = [str(run), "--data", str(tmp_path / "data"), "--split", "", "--out", str(tmp_path / "out")]
     assert cli.main(["evaluate", *arguments]) == 2
     printed = capsys.readouterr().err
-    assert "knows 3 classes (blue, green, red)" in printed
-    assert "yellow" in printed
+    assert "1 of 3 classes that are not among the 3 of" in printed
+    assert "(blue, green, red): yellow. Rename" in printed
+
+
+def test_a_part_of_the_checkpoint_s_classes_in_another_spelling_is_evaluated(run, colours, tmp_path, capsys):
+    shutil.copytree(colours / "validation", tmp_path / "data")
+    shutil.rmtree(tmp_path / "data" / "blue")
+    (tmp_path / "data" / "red").rename(tmp_path / "data" / "Red")
+    arguments = [str(run), "--data", str(tmp_path / "data"), "--split", "", "--out", str(tmp_path / "out")]
+    assert cli.main(["evaluate", *arguments, "--workers=0"]) == 0
+    metrics = json.loads((tmp_path / "out" / "metrics.json").read_text())
+    assert list(metrics["per_class"]) == ["green", "red"]
+    assert [sum(row) for row in metrics["confusion"]] == [0, 3, 3]
+    records = json.loads((tmp_path / "out" / "predictions.json").read_text())
+    assert {(record["file_name"].split("/")[0], record["label"]) for record in records} == {
+        ("Red", "red"),
+        ("green", "green"),
+    }
+    wrong = [cell for cell in metrics["most_confused"] if cell["truth"] != cell["prediction"]]
+    assert sum(cell["images"] for cell in wrong) == round(6 * (1 - metrics["top1"]))
 
 
 def broken(run, tmp_path, damage):

@@ -239,3 +239,27 @@ def test_names_of_a_compiled_model_are_plain_and_load_back() -> None:
     load_model_tensors(compiled, plain.state_dict())
     for name, tensor in model_tensors(compiled).items():
         assert torch.equal(tensor, plain.state_dict()[name])
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("step", True), ("step", "4"), ("step", 4.0), ("step", 10**30), ("best_step", -1), ("best_step", None),
+        ("best_value", "high"), ("best_value", [1]), ("metrics", []), ("metrics", {"top1": "x"}), ("metrics_step", 1e9),
+        ("sets", "model"), ("sets", [["model"]]), ("sets", ["../../model"]), ("sets", ["model"] * 10**5),
+        ("recipe", 3), ("versions", {"torch": 2}), ("model_config", "botnet50"), ("model_config", None),
+    ],
+)  # fmt: skip
+def test_a_state_of_wrong_types_or_sizes_is_named(tmp_path, field, value):
+    folder = tmp_path / "step-00000004"
+    folder.mkdir()
+    good = {
+        "step": 4, "metrics": {"top1": 0.5, "loss": None}, "metrics_step": 4, "best_step": 4, "best_value": 0.5,
+        "sets": ["model", "optimizer"], "recipe": {}, "versions": {"torch": "2"}, "model_config": {},
+    }  # fmt: skip
+    (folder / "state.json").write_text(json.dumps(good))
+    assert read_state(folder).step == 4
+    (folder / "state.json").write_text(json.dumps(good | {field: value}))
+    with pytest.raises(InputError, match=rf"state\.json: {field} is .{{1,90}}, expected ") as caught:
+        read_state(folder)
+    assert len(str(caught.value)) < 500

@@ -8,7 +8,7 @@ from typing import Annotated, Any, Literal
 
 import tyro
 
-from botformer.commands.screen import screen
+from botformer.terminal import plain, screen
 
 Suite = Literal["attention", "model", "headline", "detection"]
 
@@ -45,12 +45,12 @@ def main(arguments: list[str]) -> None:
         raise InputError(f"--rounds and --minutes are 0 or more, got {given.rounds} and {given.minutes:g}")
     progress = screen(stderr=True)
     turns = 0
-    with progress.status(f"{given.suite}: measuring the machine's peaks") as status:
+    with progress.status(plain(f"{given.suite}: measuring the machine's peaks")) as status:
 
         def show_turn(case: str) -> None:
             nonlocal turns
             turns += 1
-            status.update(f"{given.suite}: {case} (turn {turns})")
+            status.update(plain(f"{given.suite}: {case} (turn {turns})"))
 
         def show_rows(rows: list[dict[str, Any]]) -> None:
             for row in rows:

@@ -8,8 +8,8 @@ from pathlib import Path
 
 import tyro
 
-from botformer.commands.screen import screen
 from botformer.errors import InputError
+from botformer.terminal import screen
 
 FEWEST = 640
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from botformer.atomic_write import write_json
 from botformer.commands.demo_report import Part, write_demo_report
-from botformer.commands.screen import progress_bar, screen
+from botformer.commands.screen import progress_bar
 from botformer.create.train_recipe import train_recipe
 from botformer.data.synthetic.digit_scenes import write_digit_scenes
 from botformer.data.synthetic.digits import write_digits
@@ -16,6 +16,7 @@ from botformer.data.synthetic.nuclei_crops import write_nuclei
 from botformer.evaluate.evaluate_checkpoint import evaluate_checkpoint
 from botformer.evaluate.options import EvaluateOptions
 from botformer.recipes import find_recipe
+from botformer.terminal import screen
 
 SCENES_PER_IMAGE = 0.08
 

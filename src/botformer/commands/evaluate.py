@@ -9,7 +9,8 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
-from botformer.commands.screen import new_table, print_table, progress_bar, screen
+from botformer.commands.screen import new_table, print_table, progress_bar
+from botformer.terminal import screen
 
 _IN_TABLE = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 _LOWEST = 5

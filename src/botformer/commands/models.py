@@ -6,8 +6,9 @@ import tyro
 
 from botformer.backbone.flops import count
 from botformer.backbone.variants import PUBLISHED, ROWS
-from botformer.commands.screen import new_table, print_table, screen
+from botformer.commands.screen import new_table, print_table
 from botformer.errors import InputError
+from botformer.terminal import screen
 
 HEADERS = ("model", "pixels", "parameters", "paper", "multiply-adds", "paper")
 

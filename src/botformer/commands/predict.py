@@ -1,5 +1,6 @@
 """Classify images, or detect objects on them, and draw the result: botformer predict IMAGE... [--checkpoint RUN]."""
 
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
@@ -10,9 +11,10 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
-from botformer.commands.screen import file_name, print_table, progress_bar, screen
+from botformer.commands.screen import file_name, print_table, progress_bar
 from botformer.errors import InputError
-from botformer.text import and_more
+from botformer.terminal import screen
+from botformer.text import and_more, printable
 
 if TYPE_CHECKING:
     from botformer.classification.metrics import ImagePrediction
@@ -22,7 +24,8 @@ if TYPE_CHECKING:
 @dataclass(frozen=True)
 class Arguments:
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Images, or folders of images."""
+    """Images, folders of images, or patterns in quotation marks such as 'scans/**/*.jpg' (** is any depth). - is
+    standard input: the bytes of one image, or paths of images, one per line (or ended by NUL, as of find -print0)."""
     checkpoint: Path = Path("nuclei")
     """The --out folder of a training run (its best checkpoint), the folder of one checkpoint, a .safetensors file of
     botformer.save, or the name of a network that comes with the package."""
@@ -69,7 +72,7 @@ def predict(given: Arguments) -> None:
     from botformer.training.distributed import open_accelerator
 
     out = given.out or _default_out(given.checkpoint)
-    files = list_images(given.images, out)
+    files = list_images(_with_standard_input(given.images, out), out)
     model, model_config = load(given.checkpoint)
     if given.max_megapixels is not None:
         model_config["images"]["max_megapixels"] = given.max_megapixels
@@ -90,8 +93,23 @@ def predict(given: Arguments) -> None:
     print_table(console, table)
     console.print(f"drawings, predictions.json (all predictions) and images.json (the images) are in {out}")
     if unreadable:
-        listed = "\n".join(f"  {file}: {reason}" for file, reason in unreadable.items())
+        listed = "\n".join(f"  {printable(str(file))}: {reason}" for file, reason in unreadable.items())
         raise InputError(f"{len(unreadable)} of {len(files)} images could not be read:\n{listed}")
+
+
+def _with_standard_input(paths: Sequence[Path], out: Path) -> list[Path]:
+    """`paths`, with what standard input says in the place of "-"."""
+    from botformer.predict.files import from_standard_input
+
+    if paths.count(Path("-")) > 1:
+        raise InputError("- is given twice, but there is only one standard input")
+    if Path("-") in paths and sys.stdin.isatty():
+        raise InputError("nothing is piped into -; give an image's bytes (< IMAGE) or a list of paths (find ... |)")
+    return [
+        file
+        for path in paths
+        for file in (from_standard_input(sys.stdin.buffer.read(), out) if path == Path("-") else [path])
+    ]
 
 
 def _check(given: Arguments) -> None:

@@ -6,18 +6,16 @@ from contextlib import contextmanager
 from rich import box
 from rich.cells import cell_len
 from rich.console import Console
-from rich.progress import Progress
+from rich.progress import BarColumn, Progress, TaskProgressColumn, TimeRemainingColumn
 from rich.table import Table
+
+from botformer.terminal import screen, text_column
+from botformer.text import printable
 
 _NAME_LEAST = 24
 """Columns that a file name gets, however narrow the terminal."""
 _NAME_FRACTION = 0.45
 """Of the terminal's width that file names may take."""
-
-
-def screen(*, stderr: bool = False, quiet: bool = False) -> Console:
-    """Text as it is: file and class names may hold what rich would take for markup or emoji codes."""
-    return Console(markup=False, emoji=False, soft_wrap=True, stderr=stderr, quiet=quiet)
 
 
 def new_table(first: str, *numbers: str) -> Table:
@@ -35,7 +33,7 @@ def print_table(console: Console, table: Table) -> None:
 
 def file_name(name: str, console: Console) -> str:
     """A file name for a table: at most 45% of the terminal's width, at least 24 columns; the middle is left out."""
-    return shorten_middle(name, max(_NAME_LEAST, int(console.width * _NAME_FRACTION)))
+    return shorten_middle(printable(name), max(_NAME_LEAST, int(console.width * _NAME_FRACTION)))
 
 
 def shorten_middle(text: str, width: int) -> str:
@@ -68,5 +66,6 @@ class ProgressBar:
 @contextmanager
 def progress_bar(title: str, total: float = 1.0, *, quiet: bool = False) -> Iterator[ProgressBar]:
     """A bar on standard error, gone at the end."""
-    with Progress(console=screen(stderr=True, quiet=quiet), transient=True) as progress:
+    columns = (text_column("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=screen(stderr=True, quiet=quiet), transient=True) as progress:
         yield ProgressBar(progress, title, total)

@@ -10,9 +10,10 @@ import tyro
 from rich import box
 from rich.table import Table
 
-from botformer.commands.screen import print_table, screen
+from botformer.commands.screen import print_table
 from botformer.recipes import EXPERIMENTS, Experiment, find_experiment
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
+from botformer.terminal import screen
 
 _DATA = {
     ClassificationRecipe: "DIR with train/CLASS/*.jpg and validation/CLASS/*.jpg, or with CLASS/*.jpg alone; tars; "

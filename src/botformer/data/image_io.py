@@ -90,6 +90,11 @@ def decode(file: BinaryIO | Path, name: str, max_megapixels: float = 100.0) -> I
         return _decode(file, name, max_megapixels)
 
 
+def image_ending(start: bytes) -> str:
+    """The usual ending of a file that starts like this; "" for what is not an image that can be read."""
+    return next((f".{name.lower()}" for name, (starts_like, _) in _PLUGINS.items() if starts_like(start[:16])), "")
+
+
 def upright_size(path: Path) -> tuple[int, int]:
     """(width, height) of the image that `decode` would give, from the file's header alone. Raises `BadImage`."""
     with _failures_named(path.name), path.open("rb") as stream:

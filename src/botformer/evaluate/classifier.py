@@ -7,22 +7,22 @@ import numpy as np
 
 from botformer.atomic_write import write_json, write_text
 from botformer.backbone.resnet import Classifier
-from botformer.classification.metrics import Accuracy
+from botformer.classification.metrics import Accuracy, Confusion
 from botformer.classification.task import ClassificationTask
 from botformer.create import Loaded
 from botformer.data.classification.batches import evaluation_batches
-from botformer.data.classification.dataset import ClassificationDataset, open_classification_dataset
-from botformer.errors import InputError
+from botformer.data.classification.dataset import open_classification_dataset
 from botformer.evaluate.measure import measure
 from botformer.evaluate.options import EvaluateOptions
 from botformer.plots.confusion_matrix import draw_confusion
 from botformer.recipes.schema import Images
-from botformer.text import and_more
 from botformer.training.distributed import Accelerator
 
 _BATCH_SIZE = 64
-_LISTED = 4
-"""Classes that a message names."""
+_MAX_TABLE_CLASSES = 100
+"""More would make a table of megabytes in metrics.json. What each image was taken for is in predictions.json."""
+_CONFUSIONS = 100
+"""Pairs of classes in metrics.json."""
 
 
 def evaluate_classifier(options: EvaluateOptions, loaded: Loaded, accelerator: Accelerator) -> dict[str, Any] | None:
@@ -30,13 +30,12 @@ def evaluate_classifier(options: EvaluateOptions, loaded: Loaded, accelerator: A
     holds. In processes other than the first: None.
 
     Raises:
-        InputError: the classes of the data are not those of the checkpoint.
+        InputError: classes of the data that are not among those of the checkpoint.
     """
     model, model_config = loaded
     assert isinstance(model, Classifier)
-    dataset = open_classification_dataset(options.data, options.split)
     names = model_config["class_names"]
-    _check_classes(names, dataset, options)
+    dataset = open_classification_dataset(options.data, options.split).relabelled(names, str(options.checkpoint))
     batch_size = _BATCH_SIZE if options.batch_size is None else options.batch_size
     part = dict(rank=accelerator.process_index, world=accelerator.num_processes)
     batches = evaluation_batches(dataset, Images(**model_config["images"]), batch_size, options.workers, **part)
@@ -45,29 +44,49 @@ def evaluate_classifier(options: EvaluateOptions, loaded: Loaded, accelerator: A
     if not accelerator.is_main_process:
         return None
     assert isinstance(accuracy, Accuracy)
-    confusion = accuracy.confusion.numpy()
-    per_class = confusion.diagonal() / np.maximum(confusion.sum(1), 1)
+    confusion = accuracy.confusion()
     metrics = (
         options.header("classification")
         | accuracy.compute()
         | {
-            "per_class": dict(zip(names, per_class.round(4).tolist(), strict=True)),
-            "confusion": confusion.tolist(),
+            "per_class": _per_class(confusion, names),
+            "most_confused": _most_confused(confusion, names),
             "skipped": {"images": skipped},
         }
     )
+    if len(names) <= _MAX_TABLE_CLASSES:
+        metrics["confusion"] = _table(confusion, len(names)).tolist()
     place = {dataset.name(index): index for index in range(len(dataset))}
     predictions = sorted(accuracy.predictions(names), key=lambda record: place[record["file_name"]])
     options.out.mkdir(parents=True, exist_ok=True)
     write_text(options.out / "predictions.json", json.dumps(predictions, ensure_ascii=False) + "\n")
     write_json(options.out / "metrics.json", metrics)
-    draw_confusion(confusion, names, options.out / "confusion.png")
+    truth, prediction, counts = (column.numpy() for column in confusion)
+    draw_confusion(truth, prediction, counts, names, options.out / "confusion.png")
     return metrics
 
 
-def _check_classes(names: list[str], dataset: ClassificationDataset, options: EvaluateOptions) -> None:
-    if list(dataset.class_names) != names:
-        raise InputError(
-            f"{options.checkpoint} knows {len(names)} classes ({and_more(names, _LISTED)}), {dataset.where} has "
-            f"{len(dataset.class_names)} ({and_more(dataset.class_names, _LISTED)}); they must be the same ones"
-        )
+def _per_class(confusion: Confusion, names: list[str]) -> dict[str, float]:
+    """The fraction that is right, of the classes that have images."""
+    truth, prediction, counts = (column.numpy() for column in confusion)
+    images = np.bincount(truth, counts, len(names))
+    right = np.bincount(truth, counts * (truth == prediction), len(names))
+    return {names[index]: round(float(right[index] / images[index]), 4) for index in np.flatnonzero(images)}
+
+
+def _most_confused(confusion: Confusion, names: list[str]) -> list[dict[str, str | int]]:
+    """The most frequent wrong predictions."""
+    cells = [cell for cell in zip(*(column.tolist() for column in confusion), strict=True) if cell[0] != cell[1]]
+    cells.sort(key=lambda cell: -cell[2])
+    return [
+        {"truth": names[truth], "prediction": names[prediction], "images": images}
+        for truth, prediction, images in cells[:_CONFUSIONS]
+    ]
+
+
+def _table(confusion: Confusion, num_classes: int) -> np.ndarray:
+    """int64 (K, K): truth in rows, predictions in columns."""
+    table = np.zeros((num_classes, num_classes), dtype=np.int64)
+    truth, prediction, images = (column.numpy() for column in confusion)
+    table[truth, prediction] = images
+    return table

@@ -1,7 +1,8 @@
-"""The confusion matrix: a table with counts for up to 20 classes, a heatmap and a list for more."""
+"""The confusion matrix: a table with counts for up to 20 classes, a heatmap and a list for up to 1000."""
 
 from collections.abc import Sequence
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -13,28 +14,78 @@ from botformer.plots import style
 _SHADES = LinearSegmentedColormap.from_list("botformer", ["#ffffff", "#9ecbe8", "#0072b2", "#062f4f"])
 _SCALE = "darkness: square root of the fraction of a row"  # so a confusion of 4 % looks like 20 %
 _MAX_TABLE_CLASSES = 20
+_MAX_HEATMAP_CLASSES = 1000
 _MAX_HEATMAP_CELLS = 250  # per side; more would be smaller than a pixel of the report
 _WORST = 15
 
 
-def draw_confusion(matrix: np.ndarray, class_names: Sequence[str], out: Path) -> None:
-    """Draw a confusion matrix (K, K) of counts, rows the truth and columns the prediction, K of 2 or more, as PNG.
+def draw_confusion(
+    truth: np.ndarray, prediction: np.ndarray, images: np.ndarray, class_names: Sequence[str], out: Path
+) -> None:
+    """Draw a confusion matrix as PNG, of which the cells that are not 0 are given: three int arrays (cells,).
 
-    Colours show fractions of a row, so that rare classes look like frequent ones.
+    Rows are the truth and columns the prediction. Colours show fractions of a row, so that rare classes look like
+    frequent ones. Beyond 1000 classes it is the part of those that are most often confused.
     """
-    assert matrix.ndim == 2, matrix.shape
-    assert matrix.shape[0] == matrix.shape[1] == len(class_names) >= 2, (matrix.shape, len(class_names))
-    fractions = matrix / np.maximum(matrix.sum(axis=1, keepdims=True), 1)
-    total, correct = int(matrix.sum()), int(np.trace(matrix))
+    assert truth.shape == prediction.shape == images.shape, (truth.shape, prediction.shape, images.shape)
+    assert len(class_names) >= 2, class_names
+    per_class = np.bincount(truth, images, len(class_names))
+    fractions = images / np.maximum(per_class[truth], 1)
+    cells = _Cells(truth, prediction, images, fractions)
+    total, correct = int(images.sum()), int(images[truth == prediction].sum())
     title = f"{correct:,} of {total:,} correct ({correct / total:.1%})" if total else "nothing was evaluated"
     if len(class_names) <= _MAX_TABLE_CLASSES:
-        _draw_table(matrix, fractions, class_names, title, out)
+        shown = np.arange(len(class_names))
+    elif len(class_names) <= _MAX_HEATMAP_CLASSES:
+        _draw_heatmap(cells, class_names, title, out)
+        return
     else:
-        _draw_heatmap(matrix, fractions, class_names, title, out)
+        shown = _most_confused(cells)
+        title += f"; the {len(shown)} of {len(class_names):,} classes most often confused"
+    _draw_table(cells.part(shown), [class_names[index] for index in shown.tolist()], title, out)
 
 
-def _draw_table(matrix: np.ndarray, fractions: np.ndarray, names: Sequence[str], title: str, out: Path) -> None:
+class _Cells(NamedTuple):
+    """Cells of a confusion matrix, each (cells,)."""
+
+    truth: np.ndarray
+    prediction: np.ndarray
+    images: np.ndarray
+    fractions: np.ndarray
+    """Of the images of the true class."""
+
+    def part(self, classes: np.ndarray) -> "_Cells":
+        """The cells between `classes`, which are numbered anew."""
+        inside = np.isin(self.truth, classes) & np.isin(self.prediction, classes)
+        truth, prediction, images, fractions = (column[inside] for column in self)
+        return _Cells(np.searchsorted(classes, truth), np.searchsorted(classes, prediction), images, fractions)
+
+    def worst(self) -> np.ndarray:
+        """Indices of the cells with errors, the most frequent first."""
+        order = np.argsort(-self.images, kind="stable")
+        return order[self.truth[order] != self.prediction[order]]
+
+
+def _most_confused(cells: _Cells) -> np.ndarray:
+    """The classes, in order, of the most frequent errors; the first ones where there are too few."""
+    found: dict[int, None] = {}
+    for cell in cells.worst():
+        pair = dict.fromkeys((int(cells.truth[cell]), int(cells.prediction[cell])))
+        if len(found | pair) > _MAX_TABLE_CLASSES:
+            break
+        found |= pair
+    return np.array(sorted(found or range(_MAX_TABLE_CLASSES)))
+
+
+def _table(cells: _Cells, values: np.ndarray, count: int) -> np.ndarray:
+    table = np.zeros((count, count), values.dtype)
+    table[cells.truth, cells.prediction] = values
+    return table
+
+
+def _draw_table(cells: _Cells, names: Sequence[str], title: str, out: Path) -> None:
     count = len(names)
+    matrix, fractions = _table(cells, cells.images, count), _table(cells, cells.fractions, count)
     side = float(np.clip(0.62 * count, 3.2, 8.2))
     figure = style.new_figure(side)
     axes = figure.subplots()
@@ -60,44 +111,43 @@ def _draw_table(matrix: np.ndarray, fractions: np.ndarray, names: Sequence[str],
     style.save(figure, out)
 
 
-def _draw_heatmap(matrix: np.ndarray, fractions: np.ndarray, names: Sequence[str], title: str, out: Path) -> None:
+def _draw_heatmap(cells: _Cells, names: Sequence[str], title: str, out: Path) -> None:
     figure = style.new_figure(5.2)
     left, right = figure.subplots(1, 2, width_ratios=[1.25, 1])
     style.bare(left, title)
     block = -(-len(names) // _MAX_HEATMAP_CELLS)
     extent = (-0.5, len(names) - 0.5, len(names) - 0.5, -0.5)
-    left.imshow(np.sqrt(_largest_of_blocks(fractions, block)), cmap=_SHADES, vmin=0, vmax=1, extent=extent)
+    left.imshow(np.sqrt(_largest_of_blocks(cells, len(names), block)), cmap=_SHADES, vmin=0, vmax=1, extent=extent)
     left.spines[:].set_visible(True)
     left.spines[:].set_color(style.RULE)
     cell = f"a point is the largest of {block} x {block} cells; " if block > 1 else ""
     left.set_xlabel(f"prediction\n{cell}{_SCALE}", fontsize=8.5, color=style.FAINT)
     left.set_ylabel("truth", fontsize=9, color=style.FAINT)
-    _list_worst(right, matrix, fractions, names)
+    _list_worst(right, cells, names)
     style.save(figure, out)
 
 
-def _list_worst(axes: Axes, matrix: np.ndarray, fractions: np.ndarray, names: Sequence[str]) -> None:
+def _list_worst(axes: Axes, cells: _Cells, names: Sequence[str]) -> None:
     style.bare(axes, "most frequent confusions")
-    errors = matrix - np.diag(np.diag(matrix))
-    order = np.argsort(-errors, axis=None, kind="stable")[:_WORST]
-    worst = [divmod(int(index), len(names)) for index in order if errors.flat[index]]
-    if not worst:
+    worst = cells.worst()[:_WORST]
+    if not len(worst):
         axes.text(0, 0.95, "none", transform=axes.transAxes, fontsize=9, color=style.FAINT)
-    for line, (truth, prediction) in enumerate(worst):
+    for line, cell in enumerate(worst.tolist()):
         y = 0.97 - line * 0.066
-        text = f"{style.shorten(names[truth], 17)} \N{RIGHTWARDS ARROW} {style.shorten(names[prediction], 17)}"
-        numbers = f"{int(matrix[truth, prediction]):,}  ({fractions[truth, prediction]:.0%})"
+        truth, prediction = names[int(cells.truth[cell])], names[int(cells.prediction[cell])]
+        text = f"{style.shorten(truth, 17)} \N{RIGHTWARDS ARROW} {style.shorten(prediction, 17)}"
+        numbers = f"{int(cells.images[cell]):,}  ({cells.fractions[cell]:.0%})"
         place = {"transform": axes.transAxes, "va": "center", "fontsize": 9}
         axes.text(0, y, text, color=style.INK, parse_math=False, **place)
         axes.text(1, y, numbers, color=style.FAINT, ha="right", **place)
 
 
-def _largest_of_blocks(fractions: np.ndarray, block: int) -> np.ndarray:
-    """(K, K) to (ceil(K / block), ceil(K / block)): a single confusion among 1000 classes must stay visible."""
-    short = -len(fractions) % block
-    padded = np.pad(fractions, (0, short))
-    blocks = len(padded) // block
-    return padded.reshape(blocks, block, blocks, block).max(axis=(1, 3))
+def _largest_of_blocks(cells: _Cells, count: int, block: int) -> np.ndarray:
+    """(ceil(K / block), ceil(K / block)): a single confusion among 1000 classes must stay visible."""
+    blocks = -(-count // block)
+    largest = np.zeros((blocks, blocks))
+    np.maximum.at(largest, (cells.truth // block, cells.prediction // block), cells.fractions)
+    return largest
 
 
 def _short(count: int) -> str:

@@ -1,6 +1,8 @@
 """Which images are predicted, and the files that say what was predicted; for classifiers and detectors alike."""
 
+import glob
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -8,14 +10,27 @@ from typing import Any
 
 from PIL import Image
 
-from botformer.atomic_write import write_json, write_text
-from botformer.data.classification.dataset import EXTENSIONS
+from botformer.atomic_write import atomic_file, write_json, write_text
 from botformer.data.detection.coco_writer import coco_layout
 from botformer.data.detection.dataset import ImageId
 from botformer.data.detection.keypoints import NO_KEYPOINTS, KeypointLayout
+from botformer.data.image_files import (
+    EXTENSIONS,
+    endings,
+    find_files,
+    is_hidden,
+    is_image,
+    report_left_out,
+    report_links,
+)
+from botformer.data.image_io import FORMATS, image_ending
 from botformer.errors import InputError
+from botformer.text import counted
 
 PREDICTIONS, IMAGES = "predictions.json", "images.json"
+_LONGEST_NAME = 255
+"""Bytes of a file's name on nearly every file system."""
+_LISTED = 8
 
 
 @dataclass
@@ -63,42 +78,107 @@ class PredictedImage:
 
 
 def list_images(paths: Sequence[Path], out: Path) -> list[Path]:
-    """The images among `paths`, and those in the folders among them, in order. Drawings that an earlier prediction left
-    in `out`, a folder within one of these, are left out.
+    """The images among `paths`, in the folders among them, and those that fit patterns (*.jpg, scans/**/*.png), in
+    order. Drawings that an earlier prediction left in `out`, a folder within one of these, are left out.
 
     Raises:
-        InputError: a path that does not exist, a folder without images, or no path at all.
+        InputError: a path that does not exist, a folder without images, a pattern that nothing fits, or no path at all.
     """
     files: list[Path] = []
     for path in paths:
+        path = path.expanduser()
         if path.is_dir():
-            drawings = out.resolve() if path.resolve() in out.resolve().parents else None
-            found = sorted(
-                file
-                for file in path.rglob("*")
-                if file.suffix.lower() in EXTENSIONS
-                and not file.name.startswith(".")
-                and not (drawings and drawings in file.resolve().parents)
-            )
-            if not found:
-                raise InputError(f"{path} holds no images ({', '.join(EXTENSIONS)})")
-            files += found
+            files += _images_in(path, out)
         elif path.is_file():
             files.append(path)
+        elif glob.has_magic(str(path)):
+            files += _images_like(str(path), out)
         else:
-            raise InputError(f"{path} does not exist; expected an image or a folder of images")
+            raise InputError(
+                f"{path} does not exist; expected an image, a folder of images, or a pattern such as *.jpg"
+            )
     if not files:
         raise InputError("name at least one image: botformer predict IMAGE...")
+    return list(dict.fromkeys(files))
+
+
+def _images_in(folder: Path, out: Path) -> list[Path]:
+    found = find_files(folder)
+    report_links(folder, found)
+    report_left_out(folder, [name for name in found.files if not is_image(name)])
+    drawings = out.resolve() if folder.resolve() in out.resolve().parents else None
+    files = [folder / name for name in sorted(found.files, key=lambda name: name.split("/")) if is_image(name)]
+    if drawings:
+        files = [file for file in files if drawings not in file.resolve().parents]
+    if not files:
+        others = counted(endings(found.files), _LISTED)
+        raise InputError(
+            f"{folder} holds no images ({', '.join(EXTENSIONS)})" + (f"; the files there: {others}" if others else "")
+        )
     return files
 
 
+def _images_like(pattern: str, out: Path) -> list[Path]:
+    """Images that fit a pattern of the shell, which Windows and quotation marks leave to the program."""
+    fitting = sorted(map(Path, glob.glob(pattern, recursive=True)))
+    asked = Path(pattern).parts  # a hidden folder that is named is meant
+    found = [
+        path for path in fitting if path.is_file() and not any(is_hidden(p) and p not in asked for p in path.parts)
+    ]
+    images = [path for path in found if is_image(path.name) and out.resolve() not in path.resolve().parents]
+    if not images:  # folders count where their images do not fit by themselves, as in day*
+        images = [file for path in fitting if path.is_dir() for file in _images_in(path, out)]
+    else:
+        report_left_out(pattern, [path.name for path in found if not is_image(path.name)])
+    if not images:
+        others = counted(endings(path.name for path in found), _LISTED)
+        raise InputError(
+            f"no image fits {pattern} in {Path.cwd()}; tried were files with the endings {', '.join(EXTENSIONS)}, and "
+            + (f"what fits is {others}" if others else "folders")
+        )
+    return images
+
+
+def from_standard_input(data: bytes, out: Path) -> list[Path]:
+    """The images that `data` gives: one image's bytes, which are kept in `out` under the name stdin, or a list of
+    paths, one per line or ended by NUL characters (find -print0).
+
+    Raises:
+        InputError: neither.
+    """
+    if ending := image_ending(data):
+        out.mkdir(parents=True, exist_ok=True)
+        with atomic_file(out / f"stdin{ending}") as unfinished:
+            unfinished.write_bytes(data)
+        return [out / f"stdin{ending}"]
+    lines = data.removeprefix(b"\xef\xbb\xbf").replace(b"\0", b"\n").splitlines()
+    paths = [os.fsdecode(line.strip()) for line in lines if line.strip()]
+    if not paths:
+        raise InputError("standard input is empty; expected the bytes of one image, or paths of images, one per line")
+    if data.startswith(b"\0") or any(byte < 9 or 13 < byte < 32 for byte in data[:512] if byte):
+        raise InputError(
+            f"standard input is neither an image that can be read ({', '.join(FORMATS)}) nor a list of paths; it "
+            f"begins with {data[:16]!r}"
+        )
+    return list(map(Path, paths))
+
+
 def drawing_files(files: Sequence[Path], out: Path, kind: str) -> list[Path]:
-    """OUT/NAME.KIND.png for each file, numbered where several have one name; never one of the images themselves."""
+    """OUT/NAME.KIND.png for each file, numbered where several have one name; never one of the images themselves. Names
+    that would be too long for a file system are cut."""
     taken = {file.resolve() for file in files}
     drawings = []
     for file in files:
-        names = (f"{file.stem}.{kind}{number}.png" for number in ("", *(f"-{n}" for n in range(2, len(files) + 2))))
+        suffixes = (f".{kind}{number}.png" for number in ("", *(f"-{n}" for n in range(2, len(files) + 2))))
+        names = (_shortened(file.stem, _LONGEST_NAME - len(suffix)) + suffix for suffix in suffixes)
         drawing = next(out / name for name in names if (out / name).resolve() not in taken)
         taken.add(drawing.resolve())
         drawings.append(drawing)
     return drawings
+
+
+def _shortened(name: str, length: int) -> str:
+    """The beginning, of `length` bytes at most."""
+    while len(os.fsencode(name)) > length:
+        name = name[:-1]
+    return name

@@ -11,8 +11,10 @@ folder is removed only after no pointer names it.
 """
 
 import json
+import math
 import re
 import shutil
+from collections.abc import Callable
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -57,6 +59,41 @@ class State:
     """`Task.model_config()`: how to build the model."""
 
 
+_MOST_STEPS = 10**12
+_SETS = {"model", "ema", "optimizer"}
+
+
+def _is_step(value: Any) -> bool:
+    return type(value) is int and 0 <= value <= _MOST_STEPS
+
+
+def _is_number(value: Any) -> bool:
+    return type(value) in (int, float) and math.isfinite(value)
+
+
+def _is_object_of(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
+    return lambda value: isinstance(value, dict) and all(map(kind, value.values()))
+
+
+_STEP = (_is_step, f"a whole number from 0 to {_MOST_STEPS:,}")
+_OBJECT = (_is_object_of(lambda value: True), "an object")
+_FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
+    "step": _STEP,
+    "metrics": (_is_object_of(lambda value: value is None or _is_number(value)), "an object of numbers or null"),
+    "metrics_step": _STEP,
+    "best_step": _STEP,
+    "best_value": (lambda value: value is None or _is_number(value), "a number or null"),
+    "sets": (
+        lambda value: isinstance(value, list) and len(value) <= len(_SETS) and all(s in _SETS for s in map(str, value)),
+        f"a list of {', '.join(sorted(_SETS))}",
+    ),
+    "recipe": _OBJECT,
+    "versions": (_is_object_of(lambda value: isinstance(value, str)), "an object of texts"),
+    "model_config": _OBJECT,
+}
+"""What the fields of a state.json may hold. What is in the recipe and in the model config is checked by their types."""
+
+
 def folder_name(step: int) -> str:
     return f"step-{step:08d}"
 
@@ -98,6 +135,9 @@ def read_state(folder: Path) -> State:
         content = stored_names.checkpoint_state(content)
     if not isinstance(content, dict) or content.keys() != expected:
         raise InputError(f"{path} is not a checkpoint's state: expected an object of {', '.join(sorted(expected))}")
+    for name, (fits, kind) in _FIELDS.items():
+        if not fits(content[name]):
+            raise InputError(f"{path}: {name} is {str(content[name])[:80]!r}, expected {kind}")
     state = State(**content)
     if state.step != step_of(folder):
         raise InputError(f"{path} is of step {state.step}, but its folder is called {folder.name}")

@@ -1,12 +1,14 @@
 """Whether a run starts or continues, and whether it may."""
 
 import json
+import os
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any, Literal
 
 from botformer.errors import InputError
 from botformer.recipes.schema import Recipe
+from botformer.text import printable
 from botformer.training.checkpoint import (
     LAST,
     State,
@@ -50,6 +52,11 @@ def find_start(out: Path, recipe: Recipe, resume: Resume) -> tuple[Path, State] 
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; the output of a run needs a folder")
+    if printable(os.path.realpath(out)) != os.path.realpath(out):
+        raise InputError(
+            f"the name of the folder {printable(os.path.realpath(out))} is not UTF-8 (or holds control characters), "
+            "and safetensors cannot write into it; choose another --out"
+        )
     if resume == "never":
         traces = [name for name in TRACES if (out / name).exists()]
         if traces:

@@ -12,12 +12,13 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Protocol
 
 from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn
+from rich.progress import BarColumn, MofNCompleteColumn, Progress
 
 from botformer import stored_names
 from botformer.atomic_write import write_json, write_text
 from botformer.errors import InputError
 from botformer.recipes.schema import Recipe
+from botformer.terminal import screen, text_column
 from botformer.training.resume import as_json
 from botformer.training.schedule import Plan
 from botformer.training.task import Batch
@@ -88,7 +89,7 @@ class FileRunLog:
         write_json(out / "recipe.json", as_json(recipe))
         write_json(out / "versions.json", versions)
         self._metrics = MetricsFile(self._metrics_path, step)
-        self._console = RunConsole(step, plan.last, Console(stderr=True))
+        self._console = RunConsole(step, plan.last, screen(stderr=True))
 
     def train(self, record: Record) -> None:
         self._write(record)
@@ -134,7 +135,7 @@ class MetricsFile:
         """Continue the file at `step`: records of later steps are dropped, for those will happen again."""
         kept = [record for record in read_metrics(path) if record["step"] <= step] if step and path.exists() else []
         write_text(path, "".join(_line(record) for record in kept))
-        self._file = path.open("a", encoding="utf-8")
+        self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
 
     def write(self, record: Record) -> None:
         self._file.write(_line(record))
@@ -160,7 +161,12 @@ def read_metrics(path: Path) -> list[Record]:
     for number, line in enumerate(lines[:-1], start=1):  # the last one has no newline yet
         try:
             record = json.loads(line)
-            if not (isinstance(record, dict) and {"kind", "epoch"} <= record.keys() and type(record["step"]) is int):
+            if not (
+                isinstance(record, dict)
+                and {"kind", "epoch"} <= record.keys()
+                and type(record["step"]) is int
+                and type(record["epoch"]) in (int, float)
+            ):
                 raise ValueError
         except (ValueError, KeyError):
             raise InputError(
@@ -193,10 +199,10 @@ class RunConsole:
         self._bar: Progress | None = None
         if console.is_terminal:
             columns = (
-                TextColumn("{task.fields[what]}"),
+                text_column("{task.fields[what]}"),
                 MofNCompleteColumn(),
                 BarColumn(),
-                TextColumn("{task.description}"),
+                text_column("{task.description}"),
             )
             self._bar = Progress(*columns, console=console, transient=True)
             self._row = self._bar.add_task("", total=last, completed=first, what="step")
@@ -224,7 +230,7 @@ class RunConsole:
             self._bar.remove_task(row)
 
     def note(self, text: str) -> None:
-        self._console.print(text, markup=False, highlight=False, soft_wrap=True)
+        self._console.print(text, markup=False, emoji=False, highlight=False, soft_wrap=True)
 
     def close(self) -> None:
         if self._bar:

@@ -2,6 +2,7 @@
 
 import math
 from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
 from typing import Any
@@ -10,6 +11,7 @@ import torch
 from accelerate.utils import send_to_device
 from timm.utils.model_ema import ModelEmaV3
 from torch import Tensor, nn
+from torch.nn.modules.batchnorm import _BatchNorm
 
 from botformer.errors import InputError
 from botformer.recipes.schema import Recipe
@@ -37,6 +39,7 @@ class TrainState:
             task.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # touches 4-D weights only
         task.train()
         self.optimizer = make_optimizer(task, task.no_weight_decay(), recipe.optimizer)
+        self._started = False
         self.average = ModelEmaV3(task, decay=recipe.optimizer.ema) if recipe.optimizer.ema else None
         self._distributed = accelerator.distribute(task)
         if self.average:
@@ -56,7 +59,9 @@ class TrainState:
         """One optimiser step on this process's part of a batch. Returns its losses, scalars still on the device."""
         assert isinstance(self.task, nn.Module)
         set_learning_rate(self.optimizer, learning_rate)
-        losses = self._backward(batch)
+        with nullcontext() if self._started else self._statistics_checked(batch):
+            losses = self._backward(batch)
+        self._started = True
         if self.clip_norm:
             parameters = [p for group in self.optimizer.param_groups for p in group["params"]]
             torch.nn.utils.clip_grad_norm_(parameters, self.clip_norm)
@@ -65,6 +70,40 @@ class TrainState:
         if self.average:
             self.average.update(self.task)
         return losses
+
+    @contextmanager
+    def _statistics_checked(self, batch: Batch) -> Iterator[None]:
+        """BatchNorm has no statistics of a single value per channel. Every step has parts of the same sizes, so the
+        first one shows it, before any weight has changed."""
+        assert isinstance(self.task, nn.Module)
+
+        def check(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
+            values = inputs[0].numel() // max(inputs[0].shape[1], 1)
+            together = self.accelerator.num_processes if isinstance(module, nn.SyncBatchNorm) else 1
+            if module.training and values * together == 1:
+                raise self._one_value_per_channel(names[module], batch)
+
+        names: dict[nn.Module, str] = {
+            module: name for name, module in self.task.named_modules() if isinstance(module, _BatchNorm)
+        }
+        handles = [module.register_forward_pre_hook(check) for module in names]
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _one_value_per_channel(self, layer: str, batch: Batch) -> InputError:
+        images = batch.get("images")
+        size = f", of {images.shape[-1]}x{images.shape[-2]} pixels," if isinstance(images, Tensor) else ""
+        processes = self.accelerator.num_processes
+        among = f" among {processes} processes" if processes > 1 else ""
+        return InputError(
+            f"BatchNorm ({layer}) would see one value per channel, of which there are no statistics: a batch of "
+            f"{batch_length(batch) * processes} images{size}{among} in {self.accumulation} parts (run.accumulation) "
+            "leaves one image per part, and its map here is 1x1. Take a larger run.batch_size, a smaller "
+            "run.accumulation, or a larger images.size"
+        )
 
     def _backward(self, batch: Batch) -> dict[str, Tensor]:
         """Gradients of the whole batch, part by part; a part counts by its fraction of the images."""

@@ -31,16 +31,18 @@ def read_split(name: str) -> SplitName | None:
     """None where a name does not say one split: dog, train_or_test. "train_station" is the split train of "station"."""
     words = [token.lower() for token in _TOKEN.findall(name)]
     words = [match[1] if (match := _WITH_FILLER.fullmatch(word)) and match[1] in _KINDS else word for word in words]
-    kinds = [_KINDS[word] for word in words if word in _KINDS]
+    kinds: list[Kind] = [_KINDS[word] for word in words if word in _KINDS]
     if len(kinds) != 1:
         return None
-    return SplitName(kinds[0], tuple(word for word in words if word not in _KINDS and word not in _FILLERS))
+    return SplitName(kind=kinds[0], rest=tuple(word for word in words if word not in _KINDS and word not in _FILLERS))
 
 
 def read_shard(stem: str) -> SplitName | None:
     """As `read_split`, for the tars of one split: train-000017, imagenet-val-000000-of-000064."""
     name = read_split(stem)
-    return name and SplitName(name.kind, tuple(word for word in name.rest if not word.isdigit() and word != "of"))
+    return name and SplitName(
+        kind=name.kind, rest=tuple(word for word in name.rest if not word.isdigit() and word != "of")
+    )
 
 
 def is_numbered(stems: list[str]) -> bool:
