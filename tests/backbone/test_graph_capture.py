@@ -8,6 +8,7 @@ from torchvision.models.feature_extraction import create_feature_extractor
 import botformer
 from botformer.backbone.mhsa import MHSA2d
 from botformer.backbone.variants import ROWS
+from botformer.errors import InputError
 
 # Every kind of block, stem and last stage that a row can ask for, in small networks.
 SMALL = ["resnet_nano", "botnet_nano", "botnet_mini", "resnet50_nl", "resnet50_bot_c4c5"]
@@ -101,3 +102,12 @@ def test_a_named_dimension_exports_as_a_dynamic_one(name, make):
             images = (torch.randn(3, 3, *size), *arguments[1:])
             for program in programs:
                 torch.testing.assert_close(program.module()(*images), model(*images), rtol=1e-4, atol=1e-4)
+
+
+def test_dynamic_axes_of_the_older_onnx_exporter_are_refused_with_the_cure(tmp_path):
+    model = network(botformer.create_model, "botnet_nano")
+    with pytest.raises(InputError, match="use dynamo=True with dynamic_shapes"):
+        torch.onnx.export(
+            model, torch.randn(1, 3, 64, 64), tmp_path / "x.onnx", dynamo=False, input_names=["x"],
+            dynamic_axes={"x": {2: "height"}},
+        )  # fmt: skip

@@ -15,7 +15,7 @@ import torch.nn.functional as F
 from torch import Tensor
 
 from botformer.attention.definition import by_offset
-from botformer.attention.graph_capture import jit_traced
+from botformer.attention.graph_capture import jit_traced, refuse_dynamic_axes
 from botformer.attention.higher_derivatives import transformed, twice_differentiable
 
 
@@ -60,6 +60,7 @@ def dot_attention(
     query, key = joined(query_parts, key_parts, v, padding_mask)
     operands = query, key, v.flatten(2, 3)
     if jit_traced():  # any width is right, and the largest of some sizes would be fixed in the graph
+        refuse_dynamic_axes()
         return without_keyless(F.scaled_dot_product_attention(*operands, scale=1.0).unflatten(2, (H, W)), padding_mask)
     # Shapes that every fused kernel accepts, so that PyTorch chooses one: the CPU's needs v as wide as q, those of CUDA
     # need head widths that are multiples of eight. `sdpa_kernel` would enforce the choice, but it switches kernels on
