@@ -12,7 +12,7 @@ from torch.utils.checkpoint import checkpoint
 from torch.utils.flop_counter import FlopCounterMode
 
 from botformer.attention import relative_attention_2d
-from botformer.attention.definition import attention_by_definition
+from botformer.attention.definition import attention_by_definition, pooled_attention_by_definition
 from botformer.attention.triton_op import relative_attention, relative_attention_backward, triton_attention
 from tests.attention import triton_interpreter
 from tests.attention.brute_force import attention_by_double_loop, random_inputs
@@ -203,6 +203,23 @@ def test_gradients_survive_compilation_and_checkpointing(pool, size):
         for tensor, exact in zip(inputs, expected, strict=True):
             assert torch.equal(tensor.grad, exact)
             tensor.grad = None
+
+
+@pytest.mark.parametrize(("pool", "size"), [(False, (5, 6)), (True, (4, 2))])
+def test_derivatives_of_derivatives_are_those_of_the_definition(pool, size):
+    torch.manual_seed(7)
+    inputs = on_device(random_inputs(1, 1, *size, 16, 16))
+    padding = torch.zeros(1, *size, dtype=torch.bool, device=DEVICE)
+    padding[:, :, -1] = True
+
+    def penalty(attention):
+        out = attention(*inputs)
+        slopes = torch.autograd.grad(out.square().sum(), inputs, create_graph=True)
+        return torch.autograd.grad(sum(slope.square().sum() for slope in slopes), inputs)
+
+    found = penalty(partial(triton_attention, padding_mask=padding, pool=pool))
+    expected = penalty(partial(pooled_attention_by_definition, padding_mask=padding, pool=pool))
+    torch.testing.assert_close(found, expected, rtol=1e-4, atol=1e-5)
 
 
 def test_autocast_does_not_change_the_precision_of_its_inputs():

@@ -43,6 +43,14 @@ def attention_by_definition(
     return torch.einsum("bnyxuv,bnuvd->bnyxd", weights, v)
 
 
+def pooled_attention_by_definition(
+    q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding_mask: Tensor | None, pool: bool
+) -> Tensor:
+    """The same, averaged over cells where `pool` says so: (B, N, H, W, Dv) or (B, N, H', W', Dv)."""
+    out = attention_by_definition(q, k, v, rel_height, rel_width, padding_mask)
+    return average_cells(out) if pool else out
+
+
 def average_cells(x: Tensor) -> Tensor:
     """Averages over cells of 2x2, at an odd edge over the positions inside: (B, N, H, W, D) -> (B, N, H', W', D)."""
     N = x.shape[1]

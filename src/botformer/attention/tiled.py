@@ -8,6 +8,7 @@ Notation: G images times heads, P = H * W positions, M queries per tile; g image
 """
 
 from collections.abc import Iterator
+from functools import partial
 from typing import Any
 
 import torch
@@ -15,7 +16,7 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from botformer.attention.channels_last import empty_channels_last
-from botformer.attention.definition import attention_by_definition, average_cells
+from botformer.attention.definition import pooled_attention_by_definition
 from botformer.attention.higher_derivatives import beyond_first_order, gradients_of
 from botformer.attention.products import product
 
@@ -97,12 +98,7 @@ def _backward(ctx: Any, d_out: Tensor) -> tuple[Tensor | None, ...]:
     *inputs, padding_mask = ctx.saved_tensors
     if not beyond_first_order(d_out):
         return *tiled_attention_backward(*inputs, padding_mask, ctx.pool, d_out), None, None
-
-    def formula(*inputs: Tensor) -> Tensor:
-        q, k, v, rel_height, rel_width = inputs
-        out = attention_by_definition(q, k, v, rel_height, rel_width, padding_mask)
-        return average_cells(out) if ctx.pool else out
-
+    formula = partial(pooled_attention_by_definition, padding_mask=padding_mask, pool=ctx.pool)
     return *gradients_of(formula, inputs, d_out), None, None
 
 

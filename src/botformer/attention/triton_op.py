@@ -3,6 +3,7 @@
 Importing this needs neither Triton nor a GPU; the kernels are imported when the operator first runs.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -10,6 +11,8 @@ from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
 from botformer.attention.channels_last import empty_channels_last
+from botformer.attention.definition import pooled_attention_by_definition
+from botformer.attention.higher_derivatives import beyond_first_order, gradients_of
 
 # The largest width of queries, keys and values for which `triton_launch` has a row.
 MAX_HEAD_WIDTH = 128
@@ -141,7 +144,11 @@ def _save(ctx: Any, inputs: tuple[Any, ...], output: tuple[Tensor, ...]) -> None
 
 
 def _backward(ctx: Any, d_out: Tensor, *_: None) -> tuple[Tensor | None, ...]:
-    return *relative_attention_backward(*ctx.saved_tensors, d_out, ctx.pool), None, None, None
+    if not beyond_first_order(d_out):
+        return *relative_attention_backward(*ctx.saved_tensors, d_out, ctx.pool), None, None, None
+    *inputs, padding_mask = ctx.saved_tensors[:6]
+    formula = partial(pooled_attention_by_definition, padding_mask=padding_mask, pool=ctx.pool)
+    return *gradients_of(formula, inputs, d_out), None, None, None
 
 
 relative_attention.register_autograd(_backward, setup_context=_save)
