@@ -1,4 +1,4 @@
-"""What is generated in README.md and docs/: the tables of results and of models, the index of decisions.
+"""What is generated in README.md and docs/: the tables of results, models and layouts of data, the index of decisions.
 
 python docs/write_tables.py            # write them
 python docs/write_tables.py --check    # fail if a page is not what it would write
@@ -12,10 +12,16 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-from botformer.commands.models import rows as model_rows
-
 ROOT = Path(__file__).parents[1]
+sys.path.insert(0, str(ROOT))  # for the rows of the tests
+
+from botformer.commands.models import rows as model_rows  # noqa: E402
+from tests.data.classification.layout_examples import CLASSIFICATION_LAYOUTS  # noqa: E402
+from tests.data.detection.layout_examples import LAYOUTS  # noqa: E402
+from tests.data.layout_row import markdown_table  # noqa: E402
+
 README, MODELS, DECISIONS = ROOT / "README.md", ROOT / "docs/models.md", ROOT / "docs/decisions/README.md"
+DATA = ROOT / "docs/data.md"
 
 Labels = Mapping[str, Any]
 
@@ -189,6 +195,8 @@ def decisions_index() -> str:
 
 PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (README, "results", results_table),
+    (DATA, "class folders", lambda: markdown_table(CLASSIFICATION_LAYOUTS).rstrip()),
+    (DATA, "objects", lambda: markdown_table(LAYOUTS).rstrip()),
     (MODELS, "models", models_table),
     (DECISIONS, "index", decisions_index),
 )

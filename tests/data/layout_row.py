@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass
+from pathlib import PurePosixPath
 
 
 @dataclass(frozen=True)
@@ -19,6 +20,8 @@ def markdown_table(rows: Iterable[Layout]) -> str:
     """A line per layout."""
     lines = ["| layout | made by | files | read as |", "|---|---|---|---|"]
     for row in rows:
-        files = "<br>".join(f"`{file}`" for file in row.tree)
+        # The first of each folder and ending stands for the others.
+        alike = {(file.rpartition("/")[0], PurePosixPath(file).suffix): file for file in reversed(row.tree)}
+        files = "<br>".join(f"`{file}`" for file in row.tree if file in alike.values())
         lines.append(f"| {row.name} | {row.made_by} | {files} | {row.read_as} |".replace("\n", " "))
     return "\n".join(lines) + "\n"

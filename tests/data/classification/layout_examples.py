@@ -27,7 +27,7 @@ CLASSIFICATION_LAYOUTS = (
     Layout("class folders per split", "torchvision, timm, Keras", _split("train", "validation"), _TWO),
     Layout("... val", "ImageNet, Ultralytics", _split("train", "val"), _TWO),
     Layout("... valid", "Roboflow", _split("train", "valid"), _TWO),
-    Layout("... dev", "speech and text people", _split("train", "dev"), _TWO),
+    Layout("... dev", "speech and text data", _split("train", "dev"), _TWO),
     Layout("... test alone", "CIFAR-10 as folders", _split("train", "test"), _TWO),
     Layout("... other spellings", "Kaggle", _split("Training", "Testing"), _TWO),
     Layout("... other spellings", "Kaggle", _split("Train", "Val"), _TWO),
