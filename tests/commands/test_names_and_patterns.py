@@ -68,6 +68,19 @@ def test_patterns_that_the_shell_left(images, pattern, expected):
     assert [file.as_posix() for file in list_images([Path(pattern)], Path("out"))] == expected
 
 
+def test_links_in_circles_are_followed_once(images):
+    """To the folder above, to each other's, and to themselves: with two of the first kind `glob` never ends."""
+    for name, target in (("up", ".."), ("top", ".."), ("self", "self"), ("a.png", "b.png"), ("b.png", "a.png")):
+        os.symlink(target, f"scans/deep/{name}")
+    found = [Path("scans", name) for name in ("1.png", "3.jpg", "deep/2.PNG")]
+    circle = [Path("scans/deep/a.png"), Path("scans/deep/b.png")]
+    assert sorted(list_images([Path("scans/**")], Path("out"))) == found
+    assert sorted(list_images([Path("sc*/**/*.*")], Path("out"))) == found
+    assert sorted(list_images([Path("scans")], Path("out"))) == sorted(
+        [*found, *circle]
+    )  # each is said to be unreadable
+
+
 def test_drawings_of_an_earlier_prediction_do_not_fit_a_pattern(network, images):
     assert predicted(network, "**/1.p*") == ["scans/1.png"]
     assert predicted(network, "**/1.p*") == ["scans/1.png"]
