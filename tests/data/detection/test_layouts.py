@@ -9,7 +9,7 @@ from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.layouts import is_annotated, open_detection_dataset, open_detection_datasets
 from botformer.errors import InputError
 from tests.data.detection.coco_files import annotation, content, image, write
-from tests.data.detection.layout_examples import SIZE, labelme, labelme_shape, voc
+from tests.data.detection.layout_examples import EXAMPLES, SIZE, labelme, labelme_shape, voc
 
 ONE = content([image(1)], [annotation(1, 1, [1, 2, 3, 4])])
 TWO = content([image(2)], [annotation(1, 2, [1, 2, 3, 4]), annotation(2, 2, [1, 2, 3, 4])])
@@ -263,3 +263,15 @@ def test_crowds_alone_are_named_as_the_reason_that_nothing_can_be_held_out(tmp_p
     write(tmp_path, content([image(1)], [annotation(1, 1, [1, 2, 3, 4], iscrowd=1)]), "instances_default.json")
     with pytest.raises(InputError, match=r"the 1 annotations that can be read are all crowds \(iscrowd: 1\).*to 0"):
         open_detection_datasets(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["YOLO without data.yaml", "Pascal VOC", "LabelMe", "VIA project"])
+def test_objects_whose_image_is_not_there_are_counted(tmp_path: Path, name: str) -> None:
+    """The cat of 2.jpg; it is no bad record, of which none are tolerated here."""
+    pytest.importorskip("supervision")
+    next(each for each in EXAMPLES if each.name == name).write(tmp_path)
+    next(tmp_path.rglob("2.jpg")).unlink()
+    for file in tmp_path.rglob("train.txt"):
+        file.write_text("1\n2\n")
+    source = open_detection_dataset(str(tmp_path), "train" if name == "Pascal VOC" else "", max_bad_records=0)
+    assert (len(source), source.objects, source.objects_left_out) == (1, 1, 1)
