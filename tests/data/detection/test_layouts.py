@@ -273,5 +273,19 @@ def test_objects_whose_image_is_not_there_are_counted(tmp_path: Path, name: str)
     next(tmp_path.rglob("2.jpg")).unlink()
     for file in tmp_path.rglob("train.txt"):
         file.write_text("1\n2\n")
+    if name.startswith("YOLO"):
+        (tmp_path / "labels/README.txt").write_text("five words are no label\n")
+        (tmp_path / "labels/thumbs.txt").write_bytes(b"\0")
     source = open_detection_dataset(str(tmp_path), "train" if name == "Pascal VOC" else "", max_bad_records=0)
     assert (len(source), source.objects, source.objects_left_out) == (1, 1, 1)
+
+
+def test_a_folder_around_everything_is_looked_into(tmp_path: Path) -> None:
+    """As unpacked archives leave it, with what macOS packs besides; a split alone is not such a folder."""
+    cats(tmp_path / "cats-1/export", 2, name="instances_default.json")
+    (tmp_path / "__MACOSX").mkdir()
+    assert is_annotated(str(tmp_path))
+    assert objects(tmp_path) == [1, 1]
+    cats(tmp_path / "split/val", 2)
+    with pytest.raises(InputError, match="no annotations of the split 'train'"):
+        open_detection_datasets(str(tmp_path / "split"))

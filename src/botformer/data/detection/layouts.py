@@ -20,7 +20,7 @@ from botformer.data.detection.match_categories import match_categories
 from botformer.data.detection.via_reader import open_via, via_images
 from botformer.data.detection.voc_reader import find_voc, open_voc
 from botformer.data.detection.yolo_reader import YoloDescription, class_names, open_yolo, read_yolo_description
-from botformer.data.image_files import is_image
+from botformer.data.image_files import is_hidden, is_image
 from botformer.errors import InputError
 from botformer.text import and_more
 
@@ -119,7 +119,7 @@ def open_detection_dataset(
 
 def is_annotated(data: str) -> bool:
     """Whether `data` is a folder with annotations of objects, rather than images in class folders."""
-    root = Path(data).expanduser()
+    root = _unwrapped(Path(data).expanduser())
     if not root.exists():
         return False
     try:
@@ -146,7 +146,20 @@ def _existing(data: str) -> Path:
         raise InputError(f"data folder {root} does not exist; {LAYOUTS}")
     if root.is_file() and root.suffix.lower() not in (".json", *_DESCRIPTIONS):
         raise InputError(f"{root} is a file, not the folder of a data set; {LAYOUTS}")
-    return root
+    return _unwrapped(root)
+
+
+def _unwrapped(root: Path) -> Path:
+    """The folder in it, where there is nothing but one, as unpacked archives leave it; unless that is a split."""
+    inside = [each for each in root.iterdir() if not is_hidden(each.name)] if root.is_dir() else []
+    if (
+        len(inside) != 1
+        or inside[0].is_symlink()
+        or not inside[0].is_dir()
+        or inside[0].name.lower().rstrip("0123456789") in SPLITS
+    ):
+        return root
+    return _unwrapped(inside[0])
 
 
 def _checked(dataset: DetectionDataset) -> DetectionDataset:

@@ -284,7 +284,24 @@ def _report_labels(where: str, labels: dict[Path, Path | None], folders: Sequenc
         if name.endswith(".txt") and Path(name).name not in _NO_LABELS and place / name not in used
     ]
     log_left_out(where, list(map(str, lost)), "label files have no image and are left out")
-    return [Problem(None, str(file), None, NO_IMAGE, len(_lines(file))) for file in lost]
+    return [Problem(None, str(file), None, NO_IMAGE, _count_objects(file)) for file in lost]
+
+
+def _count_objects(file: Path) -> int:
+    """In a text file that may be no label file, such as a README."""
+    try:
+        lines = [line.split() for _, line in _lines(file)]
+    except InputError:
+        return 0
+    return sum(len(values) >= 5 and all(map(_is_number, values)) for values in lines)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 # One line
