@@ -56,6 +56,9 @@ _LOOKED_FOR = 20
 """Images of a split; if none of them is there, their folder is the wrong one. Also JSON files of a folder: if the first
 are nothing that is known, neither are the others."""
 
+_OTHER_KINDS = ("panoptic", "captions", "stuff", "image")
+"""First words of COCO's files without objects: panoptic_val2017.json, image_info_test2017.json."""
+
 _DESCRIPTIONS = (".yaml", ".yml", ".data")
 """Endings of what describes a YOLO data set."""
 
@@ -219,7 +222,7 @@ def _annotation_files(folder: Path, name: str, keypoints: bool) -> list[Path]:
     there = sorted(folder.glob("*.json"))
     files = [file for file in there if pattern.fullmatch(file.name)]
     if not files:
-        worded = [file for file in there if name.lower() in _words(file)]
+        worded = [file for file in there if name.lower() in _words(file) and _words(file)[0] not in _OTHER_KINDS]
         files = [file for file in worded if _NAMED_BY_COCO.match(file.name) or _is_coco(_content(file))]
     suitable = [file for file in files if file.name.lower().startswith(_KEYPOINTS) == keypoints]
     return suitable or files
