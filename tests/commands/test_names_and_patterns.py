@@ -12,7 +12,7 @@ from PIL import Image
 
 import botformer
 from botformer import cli
-from botformer.predict.files import list_images
+from botformer.predict.files import from_standard_input, list_images
 
 NOT_UTF_8 = os.fsdecode(b"gr\xf6\xdfe")
 ODD = "[red]x[/] [/foo] :smile: [link=a]"
@@ -68,6 +68,19 @@ def test_patterns_that_the_shell_left(images, pattern, expected):
     assert [file.as_posix() for file in list_images([Path(pattern)], Path("out"))] == expected
 
 
+def test_links_in_circles_are_followed_once(images):
+    """To the folder above, to each other's, and to themselves: with two of the first kind `glob` never ends."""
+    for name, target in (("up", ".."), ("top", ".."), ("self", "self"), ("a.png", "b.png"), ("b.png", "a.png")):
+        os.symlink(target, f"scans/deep/{name}")
+    found = [Path("scans", name) for name in ("1.png", "3.jpg", "deep/2.PNG")]
+    circle = [Path("scans/deep/a.png"), Path("scans/deep/b.png")]
+    assert sorted(list_images([Path("scans/**")], Path("out"))) == found
+    assert sorted(list_images([Path("sc*/**/*.*")], Path("out"))) == found
+    assert sorted(list_images([Path("scans")], Path("out"))) == sorted(
+        [*found, *circle]
+    )  # each is said to be unreadable
+
+
 def test_drawings_of_an_earlier_prediction_do_not_fit_a_pattern(network, images):
     assert predicted(network, "**/1.p*") == ["scans/1.png"]
     assert predicted(network, "**/1.p*") == ["scans/1.png"]
@@ -102,11 +115,11 @@ def test_an_image_s_bytes_on_standard_input(network, images, monkeypatch):
     assert Path("out/stdin.jpeg").read_bytes() == Path("scans/3.jpg").read_bytes()
 
 
-@pytest.mark.parametrize(
-    "content", [b"scans/1.png\nscans/3.jpg\n", b"\xef\xbb\xbfscans/1.png\r\nscans/3.jpg", b"scans/1.png\0scans/3.jpg\0"]
-)
-def test_paths_on_standard_input(network, images, monkeypatch, content):
-    piped(monkeypatch, content)
+def test_paths_on_standard_input(network, images, monkeypatch):
+    paths = [Path("scans/1.png"), Path("scans/3.jpg")]
+    for content in (b"scans/1.png\nscans/3.jpg\n", b"scans/1.png\0scans/3.jpg\0"):
+        assert from_standard_input(content, Path("out")) == paths
+    piped(monkeypatch, b"\xef\xbb\xbfscans/1.png\r\nscans/3.jpg")
     assert predicted(network, "scans/deep/2.PNG", "-") == ["scans/deep/2.PNG", "scans/1.png", "scans/3.jpg"]
 
 

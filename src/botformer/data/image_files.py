@@ -95,9 +95,11 @@ def _read_folder(root: Path, folder: str, found: FoundFiles) -> tuple[list[str],
             if is_hidden(entry.name):
                 continue
             name = f"{folder}/{entry.name}" if folder else entry.name
-            if entry.is_dir():
+            if not os.path.exists(entry.path):  # a link to nowhere, or in a circle, fails when it is read
+                found.files.append(name)
+            elif entry.is_dir():
                 (links if entry.is_symlink() else folders).append(name)
-            elif entry.is_file() or not os.path.exists(entry.path):  # a link to nowhere fails when it is read
+            elif entry.is_file():
                 found.files.append(name)
             else:
                 found.special.append(name)

@@ -3,8 +3,9 @@
 import glob
 import json
 import os
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import asdict, dataclass, field
+from fnmatch import fnmatch
 from pathlib import Path
 from typing import Any
 
@@ -16,6 +17,7 @@ from botformer.data.detection.dataset import ImageId
 from botformer.data.detection.keypoints import NO_KEYPOINTS, KeypointLayout
 from botformer.data.image_files import (
     EXTENSIONS,
+    FoundFiles,
     endings,
     find_files,
     is_hidden,
@@ -120,7 +122,7 @@ def _images_in(folder: Path, out: Path) -> list[Path]:
 
 def _images_like(pattern: str, out: Path) -> list[Path]:
     """Images that fit a pattern of the shell, which Windows and quotation marks leave to the program."""
-    fitting = sorted(map(Path, glob.glob(pattern, recursive=True)))
+    fitting = sorted(set(_fitting(pattern)))
     asked = Path(pattern).parts  # a hidden folder that is named is meant
     found = [
         path for path in fitting if path.is_file() and not any(is_hidden(p) and p not in asked for p in path.parts)
@@ -137,6 +139,28 @@ def _images_like(pattern: str, out: Path) -> list[Path]:
             + (f"what fits is {others}" if others else "folders")
         )
     return images
+
+
+def _fitting(pattern: str) -> Iterator[Path]:
+    """Files and folders. `glob` would follow a link to a parent folder 40 times, and two of them for ever."""
+    parts = Path(pattern).parts
+    if "**" not in parts:
+        yield from map(Path, glob.glob(pattern))
+        return
+    at = parts.index("**")
+    for top in map(Path, glob.glob(os.path.join(*parts[:at])) if at else [""]):
+        found = find_files(top) if top.is_dir() else FoundFiles()
+        report_links(top, found)
+        yield from (top / name for name in (*found.files, *found.folders) if _fits(name.split("/"), parts[at:]))
+
+
+def _fits(parts: Sequence[str], patterns: Sequence[str]) -> bool:
+    """Whether a path fits, part by part; `**` is any number of parts."""
+    if not patterns:
+        return not parts
+    if patterns[0] == "**":
+        return any(_fits(parts[place:], patterns[1:]) for place in range(len(parts) + 1))
+    return bool(parts) and fnmatch(parts[0], patterns[0]) and _fits(parts[1:], patterns[1:])
 
 
 def from_standard_input(data: bytes, out: Path) -> list[Path]:

@@ -9,7 +9,7 @@ from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.layouts import is_annotated, open_detection_dataset, open_detection_datasets
 from botformer.errors import InputError
 from tests.data.detection.coco_files import annotation, content, image, write
-from tests.data.detection.layout_examples import SIZE, labelme, labelme_shape, voc
+from tests.data.detection.layout_examples import EXAMPLES, SIZE, labelme, labelme_shape, voc
 
 ONE = content([image(1)], [annotation(1, 1, [1, 2, 3, 4])])
 TWO = content([image(2)], [annotation(1, 2, [1, 2, 3, 4]), annotation(2, 2, [1, 2, 3, 4])])
@@ -149,7 +149,7 @@ def test_both_files_of_a_task_with_key_points(tmp_path: Path) -> None:
     assert [len(open_detection_dataset(str(tmp_path), "", keypoints)) for keypoints in (False, True)] == [4, 6]
 
 
-@pytest.mark.parametrize("folder", ["images", "images/default", "default", "data", "annotations", "."])
+@pytest.mark.parametrize("folder", ["images", "images/default", "default", "data", "annotations", ".", "photos/day"])
 def test_where_the_images_of_one_file_may_lie(tmp_path: Path, folder: str) -> None:
     cats(tmp_path, 2, name="instances_default.json", folder=folder)
     (tmp_path / "images").mkdir(exist_ok=True)
@@ -220,3 +220,72 @@ def test_annotation_files_beside_the_folders_of_images(tmp_path: Path) -> None:
         cats(tmp_path, 2, name=f"{split}.json", folder=split)
         (tmp_path / f"annotations/{split}.json").rename(tmp_path / f"{split}.json")
     assert objects(tmp_path) == [2, 2]
+
+
+@pytest.mark.parametrize(
+    ("listed", "images", "labels"),
+    [
+        ("classes.txt", "images/{}", "labels/{}"),
+        ("labels/train/classes.txt", "images/{}", "labels/{}"),
+        ("classes.txt", "{}/images", "{}/labels"),
+        ("obj.names", "{}", "{}"),
+    ],
+)
+def test_splits_of_yolo_without_a_description(tmp_path: Path, listed: str, images: str, labels: str) -> None:
+    """What is there to validate on is not trained on."""
+    pytest.importorskip("supervision")
+    for split, count in (("train", 1), ("val", 2)):
+        for folder in (images, labels):
+            (tmp_path / folder.format(split)).mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", SIZE).save(tmp_path / images.format(split) / "a.png")
+        (tmp_path / labels.format(split) / "a.txt").write_text("0 0.5 0.5 0.5 0.5\n" * count)
+    (tmp_path / listed).write_text("cat\n")
+    assert objects(tmp_path) == [1, 2]
+
+
+@pytest.mark.parametrize("folder", ["images", "images/{}", "{}"])
+@pytest.mark.parametrize("name", ["annotations/cats_{}.json", "{}_coco_v2.json", "labels/{}.json"])
+def test_splits_whose_files_have_other_words_in_their_names(tmp_path: Path, name: str, folder: str) -> None:
+    """Also where an image of each split has the same name; files that only sound like them do no harm."""
+    for split, data in (("train", ONE), ("val", TWO)):
+        number = data["images"][0]["id"] if folder == "images" else 1
+        data = data | {"images": [data["images"][0] | {"file_name": f"{number}.png"}]}
+        file = tmp_path / name.format(split)
+        file.parent.mkdir(exist_ok=True)
+        write(tmp_path, data, "written.json", folder.format(split)).rename(file)
+        (tmp_path / f"{split}_log.json").write_text('{"loss": 1}')
+    assert objects(tmp_path) == [1, 2]
+    for source in open_detection_datasets(str(tmp_path)):
+        assert (source.folder / source.name(0)).is_file()
+
+
+def test_crowds_alone_are_named_as_the_reason_that_nothing_can_be_held_out(tmp_path: Path) -> None:
+    write(tmp_path, content([image(1)], [annotation(1, 1, [1, 2, 3, 4], iscrowd=1)]), "instances_default.json")
+    with pytest.raises(InputError, match=r"the 1 annotations that can be read are all crowds \(iscrowd: 1\).*to 0"):
+        open_detection_datasets(str(tmp_path))
+
+
+@pytest.mark.parametrize("name", ["YOLO without data.yaml", "Pascal VOC", "LabelMe", "VIA project"])
+def test_objects_whose_image_is_not_there_are_counted(tmp_path: Path, name: str) -> None:
+    """The cat of 2.jpg; it is no bad record, of which none are tolerated here."""
+    pytest.importorskip("supervision")
+    next(each for each in EXAMPLES if each.name == name).write(tmp_path)
+    next(tmp_path.rglob("2.jpg")).unlink()
+    for file in tmp_path.rglob("train.txt"):
+        file.write_text("1\n2\n")
+    if name.startswith("YOLO"):
+        (tmp_path / "labels/README.txt").write_text("five words are no label\n")
+        (tmp_path / "labels/thumbs.txt").write_bytes(b"\0")
+    source = open_detection_dataset(str(tmp_path), "train" if name == "Pascal VOC" else "", max_bad_records=0)
+    assert (len(source), source.objects, source.objects_left_out) == (1, 1, 1)
+
+
+def test_a_folder_around_everything_is_looked_into(tmp_path: Path) -> None:
+    """As unpacked archives leave it, with what macOS packs besides; a split alone is not such a folder."""
+    cats(tmp_path / "cats-1/export", 2, name="instances_default.json")
+    (tmp_path / "__MACOSX").mkdir()
+    assert is_annotated(str(tmp_path))
+    assert objects(tmp_path) == [1, 1]
+    cats(tmp_path / "split/val", 2)
+    with pytest.raises(InputError, match="no annotations of the split 'train'"):
+        open_detection_datasets(str(tmp_path / "split"))

@@ -224,5 +224,5 @@ def test_evaluation_shows_the_whole_image_as_large_as_it_fits() -> None:
 def test_a_jitter_that_is_none_is_refused(jitter: tuple[float, float]) -> None:
     with pytest.raises(InputError, match="scale_jitter"):
         DetectionImages(scale_jitter=jitter)
-    with pytest.raises(InputError, match=r"images\.size is 0; expected 1 or more"):
+    with pytest.raises(InputError, match=r"images\.size is 0; expected from 1 to 65536"):
         DetectionImages(size=0)

@@ -73,7 +73,7 @@ def test_attributes_that_nobody_can_choose_from_are_refused(tmp_path: Path) -> N
 def test_what_makes_no_sense_is_skipped_and_what_is_missing_counted(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    gone = {"x": {"filename": "gone.jpg", "size": -1, "regions": [], "file_attributes": {}}}
+    gone = {"x": {"filename": "gone.jpg", "size": -1, "regions": [via_region()], "file_attributes": {}}}
     source = read(
         tmp_path,
         via_region(),
@@ -88,5 +88,7 @@ def test_what_makes_no_sense_is_skipped_and_what_is_missing_counted(
         "a polygon without its numbers (fewer than three points)",
         "a rect without its numbers ('y')",
         "the region has no 'class'",
+        "the image is not there",
     }
+    assert source.objects_left_out == 2 * 3 + 1
     assert "1 images are not there and are left out, such as gone.jpg" in caplog.text

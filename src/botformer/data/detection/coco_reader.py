@@ -66,10 +66,12 @@ def coco_dataset(
     folder: Path,
     max_bad_records: int = 20,
     known_bad: Sequence[Problem] = (),
+    without_image: Sequence[Problem] = (),
     keypoints: bool = False,
 ) -> DetectionDataset:
     """As `open_coco`, of what such a file holds; `file_name` is the path below `folder`. `known_bad` are records that
-    did not even make it into `data`."""
+    did not even make it into `data`. `without_image` is what belongs to images that are not there, which the reader has
+    said: its objects count as left out, but not as bad records."""
     _demand_lists(data, where)
     categories = _categories(data["categories"], where)
     layout = keypoint_layout(data["categories"], where) if keypoints else NO_KEYPOINTS
@@ -100,7 +102,7 @@ def coco_dataset(
     ]
     _report(where, bad, dropped, mended, max_bad_records)
     records = [replace(image, annotations=tuple(kept[key])) for key, image in images.items()]
-    dataset = make_dataset(where, folder, categories, records, [*bad, *dropped, *mended], layout)
+    dataset = make_dataset(where, folder, categories, records, [*bad, *dropped, *mended, *without_image], layout)
     log.info("%s: %d objects of %d categories in %d images", where, dataset.objects, len(categories), len(dataset))
     _log_crowds(dataset)
     _log_what_is_not_used(where, data["annotations"], kept, layout)

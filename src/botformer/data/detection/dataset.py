@@ -75,6 +75,10 @@ class Problem(NamedTuple):
         return f"image {self.image_id}{file}, annotation {self.annotation_id}: {self.reason}"
 
 
+NO_IMAGE = "the image is not there"
+"""Why objects are left out."""
+
+
 @dataclass(frozen=True)
 class DetectionDataset:
     """Images in a fixed order (by file name), the same on every machine. `where` is for messages.

@@ -22,7 +22,8 @@ def hold_out_a_tenth(whole: DetectionDataset) -> tuple[DetectionDataset, Detecti
     if len(with_objects) < 2:
         raise InputError(
             f"{whole.where} has no images to validate on, and none can be held out: of its {len(images)} images "
-            f"{len(with_objects)} have objects, at least two must; annotate more, or add a validation split"
+            f"{len(with_objects)} have objects, at least two must; "
+            + ("annotate more, or add a validation split" if whole.objects else whole.why_no_objects)
         )
     without = [image for image in images if all(found.crowd for found in image.annotations)]
     held_out = {image.file for group in (with_objects, without) for image in _lowest_hashes(group)}

@@ -16,7 +16,7 @@ import numpy as np
 
 from botformer import rle
 from botformer.data.detection.coco_reader import coco_dataset
-from botformer.data.detection.dataset import DetectionDataset, Problem
+from botformer.data.detection.dataset import NO_IMAGE, DetectionDataset, Problem
 from botformer.data.detection.drawn_shapes import (
     as_categories,
     box_around,
@@ -65,7 +65,8 @@ def open_labelme(folder: Path, root: Path, max_bad_records: int = 20) -> Detecti
     for image_id, (name, content) in enumerate(contents.items(), 1):
         image = _image_of(name, content, folder, root)
         if image is None or image in used:
-            missing.append(name if image is None else f"{name} (its image {image} has another)")
+            file = name if image is None else f"{name} (its image {image} has another)"
+            missing.append(Problem(image_id, file, None, NO_IMAGE, len(_objects(content))))
             continue
         used.add(image)
         record = image_record(image_id, root, image)
@@ -85,7 +86,7 @@ def open_labelme(folder: Path, root: Path, max_bad_records: int = 20) -> Detecti
     if ignored:
         counts = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common())
         log.warning("%s: shapes left out that are no objects: %s", where, counts)
-    log_left_out(where, missing, "LabelMe files have no image of their own and are left out")
+    log_left_out(where, [each.file for each in missing], "LabelMe files have no image of their own and are left out")
     log_left_out(where, resized, "files say another size than their image has (was it resized, or turned?)")
     images = set(map(os.path.dirname, used))
     beside = [
@@ -94,7 +95,7 @@ def open_labelme(folder: Path, root: Path, max_bad_records: int = 20) -> Detecti
         if os.path.dirname(name) in images and name not in used
     ]
     log_left_out(where, beside, "images have no LabelMe file and are left out")
-    return coco_dataset(records, where, root, max_bad_records, bad)
+    return coco_dataset(records, where, root, max_bad_records, bad, missing)
 
 
 def _read_all(folder: Path) -> tuple[dict[str, dict[str, Any]], list[Problem]]:

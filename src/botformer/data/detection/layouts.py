@@ -3,7 +3,7 @@
 import json
 import logging
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -12,14 +12,15 @@ from typing import Any
 
 from botformer.data.detection.coco_reader import open_coco
 from botformer.data.detection.dataset import DetectionDataset
-from botformer.data.detection.exported_text import find_exported, read_lines
+from botformer.data.detection.exported_text import SPLITS, find_exported, read_lines
 from botformer.data.detection.hold_out import hold_out_a_tenth
+from botformer.data.detection.image_paths import find_files
 from botformer.data.detection.labelme_reader import is_labelme, open_labelme
 from botformer.data.detection.match_categories import match_categories
 from botformer.data.detection.via_reader import open_via, via_images
 from botformer.data.detection.voc_reader import find_voc, open_voc
 from botformer.data.detection.yolo_reader import YoloDescription, class_names, open_yolo, read_yolo_description
-from botformer.data.image_files import is_image
+from botformer.data.image_files import is_hidden, is_image
 from botformer.errors import InputError
 from botformer.text import and_more
 
@@ -29,7 +30,7 @@ LAYOUTS = """expected one of
   DIR/annotations/instances_train*.json and instances_val*.json (COCO), the images in DIR/train* and DIR/val*
   DIR/annotations/person_keypoints_train*.json and person_keypoints_val*.json, for key point detectors
   DIR/train/_annotations.coco.json and DIR/valid/_annotations.coco.json, the images beside them
-  DIR/data.yaml (YOLO), which says where train and val are
+  DIR/data.yaml (YOLO), which says where train and val are; or classes.txt beside images/train and labels/train
   DIR/Annotations/*.xml, DIR/JPEGImages and DIR/ImageSets/Main/train.txt and val.txt (Pascal VOC)
   DIR/train and DIR/val with one of: a COCO file, LabelMe's *.json, VOC's *.xml, a JSON file of VIA
   any of these without train and val, such as one annotation file and its images: a tenth of the images is held out"""
@@ -55,8 +56,14 @@ _LOOKED_FOR = 20
 """Images of a split; if none of them is there, their folder is the wrong one. Also JSON files of a folder: if the first
 are nothing that is known, neither are the others."""
 
+_OTHER_KINDS = ("panoptic", "captions", "stuff", "image")
+"""First words of COCO's files without objects: panoptic_val2017.json, image_info_test2017.json."""
+
 _DESCRIPTIONS = (".yaml", ".yml", ".data")
 """Endings of what describes a YOLO data set."""
+
+_CLASSES = ("classes.txt", "obj.names")
+"""Lists of the classes of a YOLO data set that nothing else describes."""
 
 _Open = Callable[[int], DetectionDataset]
 """Takes the number of bad records that are tolerated."""
@@ -115,7 +122,7 @@ def open_detection_dataset(
 
 def is_annotated(data: str) -> bool:
     """Whether `data` is a folder with annotations of objects, rather than images in class folders."""
-    root = Path(data).expanduser()
+    root = _unwrapped(Path(data).expanduser())
     if not root.exists():
         return False
     try:
@@ -142,7 +149,20 @@ def _existing(data: str) -> Path:
         raise InputError(f"data folder {root} does not exist; {LAYOUTS}")
     if root.is_file() and root.suffix.lower() not in (".json", *_DESCRIPTIONS):
         raise InputError(f"{root} is a file, not the folder of a data set; {LAYOUTS}")
-    return root
+    return _unwrapped(root)
+
+
+def _unwrapped(root: Path) -> Path:
+    """The folder in it, where there is nothing but one, as unpacked archives leave it; unless that is a split."""
+    inside = [each for each in root.iterdir() if not is_hidden(each.name)] if root.is_dir() else []
+    if (
+        len(inside) != 1
+        or inside[0].is_symlink()
+        or not inside[0].is_dir()
+        or inside[0].name.lower().rstrip("0123456789") in SPLITS
+    ):
+        return root
+    return _unwrapped(inside[0])
 
 
 def _checked(dataset: DetectionDataset) -> DetectionDataset:
@@ -173,6 +193,8 @@ def _find(root: Path, split: str, keypoints: bool) -> _Open | None:
         folder = _folder(root, name)
         if found is None and folder is not None:
             found = _whole(folder, keypoints)
+        if found is None:
+            found = _undescribed_yolo(root, _yolo_places(root, name), split, keypoints)
         if found is not None:
             if split == "validation" and name.startswith("test"):
                 log.warning("%s has nothing to validate on but %r, which is taken", root, name)
@@ -181,7 +203,7 @@ def _find(root: Path, split: str, keypoints: bool) -> _Open | None:
 
 
 def _coco_split(root: Path, name: str, split: str, keypoints: bool) -> _Open | None:
-    for folder in (root / "annotations", root / "Annotations", root):
+    for folder in (root / "annotations", root / "Annotations", root / "labels", root):
         files = _annotation_files(folder, name, keypoints)
         if len(files) > 1:
             raise InputError(
@@ -195,9 +217,13 @@ def _coco_split(root: Path, name: str, split: str, keypoints: bool) -> _Open | N
 
 def _annotation_files(folder: Path, name: str, keypoints: bool) -> list[Path]:
     """NAME.json, instances_NAME.json or person_keypoints_NAME.json, a year behind the name or none; of both sorts the
-    one that suits the detector."""
+    one that suits the detector. Otherwise COCO files with the name as one of several words, such as cats_NAME.json."""
     pattern = re.compile(rf"(instances_|{_KEYPOINTS})?{re.escape(name)}\d*\.json", re.IGNORECASE)
-    files = sorted(file for file in folder.glob("*.json") if pattern.fullmatch(file.name))
+    there = sorted(folder.glob("*.json"))
+    files = [file for file in there if pattern.fullmatch(file.name)]
+    if not files:
+        worded = [file for file in there if name.lower() in _words(file) and _words(file)[0] not in _OTHER_KINDS]
+        files = [file for file in worded if _NAMED_BY_COCO.match(file.name) or _is_coco(_content(file))]
     suitable = [file for file in files if file.name.lower().startswith(_KEYPOINTS) == keypoints]
     return suitable or files
 
@@ -205,7 +231,9 @@ def _annotation_files(folder: Path, name: str, keypoints: bool) -> list[Path]:
 def _folder(root: Path, name: str) -> Path | None:
     """The folder of that name, in any case, with a year behind it or none."""
     pattern = re.compile(rf"{re.escape(name)}\d*", re.IGNORECASE)
-    found = sorted(each for each in root.iterdir() if pattern.fullmatch(each.name) and each.is_dir())
+    found = sorted(
+        each for each in (root.iterdir() if root.is_dir() else ()) if pattern.fullmatch(each.name) and each.is_dir()
+    )
     return next((each for each in found if each.name == name), found[0] if found else None)
 
 
@@ -235,12 +263,8 @@ def _whole(folder: Path, keypoints: bool) -> _Open | None:
     children = sorted(entry for entry in folder.iterdir() if entry.is_dir())[:_LOOKED_FOR]
     if any(is_labelme(_content(file)) for child in children for file in islice(child.glob("*.json"), 1)):
         return partial(open_labelme, folder, folder)
-    listed = next((folder / name for name in ("classes.txt", "obj.names") if (folder / name).is_file()), None)
-    if listed is not None and _has_labels(folder):
-        images = "images" if (folder / "images").is_dir() else "."
-        said = {"names": class_names(listed), "train": images}
-        return partial(open_yolo, YoloDescription(listed, said), "train", keypoints)
-    return None
+    places = ((folder / "images", folder / "labels"), (folder, folder / "labels"), (folder, folder))
+    return _undescribed_yolo(folder, places, "train", keypoints)
 
 
 def _of_one_kind(files: list[Path], keypoints: bool) -> list[Path]:
@@ -264,7 +288,7 @@ def _of_json(files: list[Path], root: Path, keypoints: bool) -> _Open | None:
         images = via_images(content)
         if images:
             kinds[file] = partial(open_via, images, file, list(dict.fromkeys(_image_folders(file, root))))
-        elif content is None or (isinstance(content, dict) and {"images", "annotations"} <= content.keys()):
+        elif content is None or _is_coco(content):
             kinds[file] = partial(_open_coco, file, root, keypoints)
         if len(kinds) > 1:
             raise InputError(
@@ -279,8 +303,16 @@ def _of_json(files: list[Path], root: Path, keypoints: bool) -> _Open | None:
 
 def _of_a_split(file: Path) -> bool:
     """Whether its name says that it is not the whole, and not what one trains on."""
-    words = [re.sub(r"\d+$", "", word) for word in re.split(r"[^a-z0-9]+", file.stem.lower())]
-    return any(word in _NAMES["validation"] for word in words)
+    return any(word in _NAMES["validation"] for word in _words(file))
+
+
+def _words(file: Path) -> list[str]:
+    """Of its name, in lower case and without years: coco, train of coco_train2017.json."""
+    return [re.sub(r"\d+$", "", word) for word in re.split(r"[^a-z0-9]+", file.stem.lower())]
+
+
+def _is_coco(content: Any) -> bool:
+    return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
 
 
 def _content(file: Path) -> Any:
@@ -312,6 +344,8 @@ def _images_of(annotations: Path, root: Path) -> Path:
     best = max(folders, key=there)  # the first of equals
     if any(there(best)):
         return best
+    if not set(_words(annotations)) & set(SPLITS) and _is_below(root, names):
+        return root
     of_images = [folder for folder in candidates if folder not in (annotations.parent, root)]
     folder = next((folder for folder in of_images if folder.is_dir()), None)
     if folder is None:
@@ -322,12 +356,20 @@ def _images_of(annotations: Path, root: Path) -> Path:
     return folder
 
 
+def _is_below(root: Path, names: list[str]) -> bool:
+    """Whether any of these files is in a folder of any name; not for splits, of which one may have another's names."""
+    try:
+        return bool(find_files(names, root, str(root)))
+    except InputError:  # several may be meant
+        return False
+
+
 def _image_folders(annotations: Path, root: Path) -> Iterator[Path]:
     """Where the images of a file may lie, the likeliest first."""
     split = re.sub(rf"^(instances_|{_KEYPOINTS})", "", annotations.stem, flags=re.IGNORECASE)
     for parent in (root, root / "images"):
-        folder = _folder(parent, split) if parent.is_dir() else None
-        yield folder or parent / split
+        yield _folder(parent, split) or parent / split
+        yield from filter(None, (_folder(parent, word) for word in _words(annotations) if word in SPLITS))
     yield from (root / name for name in _IMAGES)
     yield from (annotations.parent, root)
 
@@ -374,12 +416,35 @@ def _yolo(root: Path) -> YoloDescription | None:
     return found[0] if found else None
 
 
-def _has_labels(folder: Path) -> bool:
-    """Whether text files lie beside the images there, or in `labels`."""
-    if (folder / "labels").is_dir():
-        return True
-    stems = {file.stem for file in folder.glob("*.txt")}
-    return any(is_image(file.name) and file.stem in stems for file in folder.iterdir())
+def _yolo_places(root: Path, name: str) -> Iterator[tuple[Path, Path]]:
+    """Where the images and the label files of a split may lie."""
+    images, folder = _folder(root / "images", name), _folder(root, name)
+    if images is not None:
+        yield images, root / "labels" / images.name
+    if folder is not None:
+        yield folder / "images", folder / "labels"
+        yield folder, folder
+
+
+def _undescribed_yolo(root: Path, places: Iterable[tuple[Path, Path]], split: str, keypoints: bool) -> _Open | None:
+    """YOLO's images and label files with a list of the classes and no data.yaml: as labelImg and Label Studio leave
+    them."""
+    for images, labels in places:
+        folders = (root, images, labels, root / "labels", *sorted((root / "labels").glob("*/")))
+        listed = next((file for folder in folders for name in _CLASSES if (file := folder / name).is_file()), None)
+        if listed is not None and images.is_dir() and _has_labels(images, labels):
+            key = "val" if split == "validation" else split
+            description = YoloDescription(listed, {"names": class_names(listed), key: str(images.absolute())})
+            return partial(open_yolo, description, split, keypoints)
+    return None
+
+
+def _has_labels(images: Path, labels: Path) -> bool:
+    """Text files in a folder of their own, or beside the images and called as these."""
+    if images != labels:
+        return labels.is_dir()
+    stems = {file.stem for file in labels.glob("*.txt")}
+    return any(is_image(file.name) and file.stem in stems for file in images.iterdir())
 
 
 # What is said where nothing is found

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 from botformer.data.detection.coco_reader import coco_dataset
-from botformer.data.detection.dataset import DetectionDataset, Problem
+from botformer.data.detection.dataset import NO_IMAGE, DetectionDataset, Problem
 from botformer.data.detection.drawn_shapes import (
     as_categories,
     box_around,
@@ -70,7 +70,8 @@ def open_via(
     for image_id, said in enumerate(sorted(images, key=lambda record: record["filename"]), 1):
         place = find_exported(said["filename"], [folder])
         if place is None or not place.is_relative_to(folder):
-            missing.append(said["filename"])
+            lost = sum(region["shape_attributes"].get("name") in _SHAPES for region in _regions(said))
+            missing.append(Problem(image_id, said["filename"], None, NO_IMAGE, lost))
             continue
         name = place.relative_to(folder).as_posix()
         records["images"].append(image_record(image_id, folder, name))
@@ -94,8 +95,8 @@ def open_via(
     if ignored:
         counts = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common())
         log.warning("%s: regions left out that are no objects: %s", file, counts)
-    log_left_out(str(file), missing, "images are not there and are left out")
-    return coco_dataset(records, str(file), folder, max_bad_records, bad)
+    log_left_out(str(file), [each.file for each in missing], "images are not there and are left out")
+    return coco_dataset(records, str(file), folder, max_bad_records, bad, missing)
 
 
 def _regions(record: dict[str, Any]) -> Iterator[dict[str, Any]]:

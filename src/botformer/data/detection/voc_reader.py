@@ -11,7 +11,7 @@ from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
 from botformer.data.detection.coco_reader import coco_dataset
-from botformer.data.detection.dataset import DetectionDataset, Problem
+from botformer.data.detection.dataset import NO_IMAGE, DetectionDataset, Problem
 from botformer.data.detection.drawn_shapes import as_categories, categories_by_name, image_record
 from botformer.data.detection.exported_text import log_left_out, read_lines
 from botformer.data.image_files import find_files, is_image
@@ -66,7 +66,7 @@ def open_voc(folders: VocFolders, listed: Path | None = None, max_bad_records: i
     if not ids:
         raise InputError(f"{folders.annotations}: none of the {len(files)} XML files has an <object> with a <name>")
     images = _Images(filter(is_image, find_files(folders.images).files))
-    chosen = _listed(listed, trees, images) if listed else _all(trees, images, where)
+    chosen, missing = _listed(listed, trees, images) if listed else _all(trees, images, where)
     records: dict[str, Any] = {"categories": as_categories(ids), "images": [], "annotations": []}
     bad: list[Problem] = []
     without, resized, from_zero, difficult = [], [], [], 0
@@ -101,7 +101,7 @@ def open_voc(folders: VocFolders, listed: Path | None = None, max_bad_records: i
         log.info(
             "%s: %d objects marked difficult count as crowds: neither for nor against a detector", where, difficult
         )
-    return coco_dataset(records, where, folders.images, max_bad_records, bad)
+    return coco_dataset(records, where, folders.images, max_bad_records, bad, missing)
 
 
 class _Images:
@@ -124,18 +124,24 @@ class _Images:
         return None
 
 
-def _all(trees: dict[str, Any], images: _Images, where: str) -> dict[str, str]:
-    """Stem of the annotation file -> image, and all other images."""
+def _all(trees: dict[str, Any], images: _Images, where: str) -> tuple[dict[str, str], list[Problem]]:
+    """Stem of the annotation file -> image, and all other images; and files whose image is not there."""
     found = {stem: images.find(stem, tree.findtext("filename") if tree is not None else None)
              for stem, tree in trees.items()}  # fmt: skip
     log_left_out(where, [f"{stem}.xml" for stem, image in found.items() if image is None],
                  "XML files have no image and are left out")  # fmt: skip
     chosen = {stem: image for stem, image in found.items() if image is not None}
     used = set(chosen.values())
-    return chosen | {stem: image for stem, image in images.by_stem.items() if image not in used}
+    missing = [_without_image(stem, trees[stem]) for stem, image in found.items() if image is None]
+    return chosen | {stem: image for stem, image in images.by_stem.items() if image not in used}, missing
 
 
-def _listed(file: Path, trees: dict[str, Any], images: _Images) -> dict[str, str]:
+def _without_image(stem: str, tree: Any) -> Problem:
+    elements = [] if tree is None else tree.findall("object")
+    return Problem(None, stem, None, NO_IMAGE, sum(not _is_difficult(element) for element in elements))
+
+
+def _listed(file: Path, trees: dict[str, Any], images: _Images) -> tuple[dict[str, str], list[Problem]]:
     chosen: dict[str, str] = {}
     missing = []
     for line in filter(None, map(str.strip, read_lines(file))):
@@ -146,11 +152,11 @@ def _listed(file: Path, trees: dict[str, Any], images: _Images) -> dict[str, str
         tree = trees.get(stem)
         image = images.find(stem, tree.findtext("filename") if tree is not None else None)
         if image is None:
-            missing.append(line)
+            missing.append(_without_image(line, tree))
         else:
             chosen[stem] = image
-    log_left_out(str(file), missing, "listed images are not there and are left out")
-    return chosen
+    log_left_out(str(file), [each.file for each in missing], "listed images are not there and are left out")
+    return chosen, missing
 
 
 def _supervision() -> Any:
@@ -185,6 +191,10 @@ def _name(element: Any) -> str:
     return (element.findtext("name") or "").strip()
 
 
+def _is_difficult(element: Any) -> bool:
+    return (element.findtext("difficult") or "0").strip().lower() in ("1", "true")
+
+
 def _size(tree: Any) -> tuple[int, int] | None:
     """(width, height) as the file says; None where it does not."""
     try:
@@ -206,7 +216,10 @@ def _annotation(voc: Any, element: Any, ids: dict[str, int]) -> dict[str, Any]:
     alone.append(element)
     found, _ = voc.detections_from_xml_obj(alone, [], (1, 1))
     x1, y1, x2, y2 = map(float, found.xyxy[0])
-    marked = (element.findtext("difficult") or "0").strip().lower() in ("1", "true")
-    record: dict[str, Any] = {"category_id": ids[name], "bbox": [x1, y1, x2 - x1, y2 - y1], "iscrowd": int(marked)}
+    record: dict[str, Any] = {
+        "category_id": ids[name],
+        "bbox": [x1, y1, x2 - x1, y2 - y1],
+        "iscrowd": int(_is_difficult(element)),
+    }
     shapes = [polygon.reshape(-1).tolist() for polygon in polygons if len(polygon) >= 3]
     return record | ({"segmentation": shapes} if shapes else {})

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from botformer.data.detection.coco_reader import coco_dataset
-from botformer.data.detection.dataset import DetectionDataset, Problem
+from botformer.data.detection.dataset import NO_IMAGE, DetectionDataset, Problem
 from botformer.data.detection.exported_text import find_exported, log_left_out, read_lines
 from botformer.data.detection.yolo_keypoints import PoseLayout, pose_layout
 from botformer.data.image_files import ending, find_files, is_image, report_left_out, report_links
@@ -85,7 +85,7 @@ def open_yolo(
     names, pose = _names(said, file, bases), pose_layout(said, str(file))
     images, folders = _images(description, key, bases)
     labels = {image: _label_file(image) for image in images}
-    _report_labels(where, labels, folders)
+    missing = _report_labels(where, labels, folders)
     folder = folders[0] if len(folders) == 1 else Path(os.path.commonpath([image.parent for image in images]))
     records: dict[str, Any] = {
         "categories": _categories(names, pose if keypoints else None),
@@ -110,7 +110,7 @@ def open_yolo(
                 bad.append(Problem(image_id, name, number, str(error)))
             else:
                 records["annotations"].append({"id": number, "image_id": image_id} | found)
-    return coco_dataset(records, where, folder, max_bad_records, bad, keypoints=keypoints)
+    return coco_dataset(records, where, folder, max_bad_records, bad, missing, keypoints)
 
 
 def _supervision() -> Any:
@@ -258,8 +258,9 @@ def _label_places(image: Path) -> Iterable[Path]:
     yield Path(*parts)
 
 
-def _report_labels(where: str, labels: dict[Path, Path | None], folders: Sequence[Path]) -> None:
-    """Images without labels, labels without images. Raises InputError where no image has any."""
+def _report_labels(where: str, labels: dict[Path, Path | None], folders: Sequence[Path]) -> list[Problem]:
+    """Images without labels, and labels without images, which are returned. Raises InputError where no image has
+    any."""
     without = [str(image) for image, label in labels.items() if label is None]
     if len(without) == len(labels):
         first = next(iter(labels))
@@ -277,12 +278,30 @@ def _report_labels(where: str, labels: dict[Path, Path | None], folders: Sequenc
     used = set(labels.values())
     places = {place.parent for folder in folders for place in _label_places(folder / "x") if place.parent.is_dir()}
     lost = [
-        str(place / name)
+        place / name
         for place in sorted(places)
         for name in find_files(place).files
         if name.endswith(".txt") and Path(name).name not in _NO_LABELS and place / name not in used
     ]
-    log_left_out(where, lost, "label files have no image and are left out")
+    log_left_out(where, list(map(str, lost)), "label files have no image and are left out")
+    return [Problem(None, str(file), None, NO_IMAGE, _count_objects(file)) for file in lost]
+
+
+def _count_objects(file: Path) -> int:
+    """In a text file that may be no label file, such as a README."""
+    try:
+        lines = [line.split() for _, line in _lines(file)]
+    except InputError:
+        return 0
+    return sum(len(values) >= 5 and all(map(_is_number, values)) for values in lines)
+
+
+def _is_number(text: str) -> bool:
+    try:
+        float(text)
+    except ValueError:
+        return False
+    return True
 
 
 # One line
