@@ -54,6 +54,31 @@ def test_a_detector_is_what_it_was(size, channels, tmp_path):
     assert botformer.load(tmp_path / "a.safetensors").model_config["categories"] == [[7, "a"], [9, "b"]]
 
 
+@pytest.mark.parametrize(
+    "size",
+    [True, 0, -1, 10**9, 64.0, 64.5, "64", b"@`", None, {64: 1, 96: 2}, {64, 96}, range(64, 66), [64], [64, True],
+     [64.0, 96], np.array([64.0, 96.0]), np.array([[64, 96]]), torch.tensor([True, True])],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_no_size_is_refused_wherever_a_size_is_taken(size):
+    backbone = botformer.create_backbone("botnet_nano")
+    takes = [
+        lambda: botformer.create_model("botnet_nano", 3, size),
+        lambda: botformer.create_detector("faster_rcnn", backbone, 2, size, **SMALL),
+        lambda: botformer.create_detector("faster_rcnn", backbone, 2, 64, test_size=size, **SMALL),
+    ]
+    own_default = takes[:1] + takes[2:] if size is None else takes[2:] if repr(size) == "0" else []
+    for take in takes:
+        if take not in own_default:
+            with pytest.raises(InputError, match="image_size|test_size"):
+                take()
+
+
+@pytest.mark.parametrize("size", [np.int64(48), torch.tensor(48), np.array([48, 48]), torch.tensor([48, 48])], ids=repr)
+def test_a_canvas_of_detection_is_a_size_of_numpy_or_torch(size):
+    assert botformer.create_detector("faster_rcnn", "botnet_nano", 2, 64, test_size=size, **SMALL).test_size == (48, 48)
+
+
 def test_rows_can_be_told_apart():
     assert len(set(ROWS.values())) == len(ROWS)
 
