@@ -109,6 +109,16 @@ def test_what_could_not_be_built_again_is_refused(model, words):
         botformer.model_config(model(), ["a", "b"])
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("image_size", None), ("categories", [[7, "a"], [7, "b"]]), ("mean", [10**400] * 3)]
+)
+def test_a_config_that_somebody_edited_does_not_change_the_network_silently(field, value, tmp_path):
+    model, file = botformer.create_detector("faster_rcnn", "botnet_nano", 2, 64, **SMALL), tmp_path / "a.safetensors"
+    botformer.save(model, botformer.model_config(model, ["a", "b"]) | {field: value}, file)
+    with pytest.raises(InputError, match=str(file)):
+        botformer.load(file)
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_weights_that_are_not_finite_end_evaluate_and_predict(value, tmp_path, capsys):
     model = botformer.create_detector("faster_rcnn", "botnet_nano", 1, 64, **SMALL)
