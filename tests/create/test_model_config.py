@@ -139,6 +139,19 @@ def test_weights_that_are_not_finite_end_evaluate_and_predict(value, tmp_path, c
     assert not read_state_dict(file)["fpn.lateral.c3.bias"].isfinite().all()  # to look at
 
 
+def test_the_commands_say_that_they_read_three_channels(tmp_path, capsys):
+    model, file = botformer.create_model("botnet_nano", 1, in_chans=4), tmp_path / "a.safetensors"
+    botformer.save(model, botformer.model_config(model, ["a"]), file)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    out = str(tmp_path / "out")
+    for command in (
+        ["predict", str(tmp_path / "a.png"), "--checkpoint", str(file)],
+        ["evaluate", str(file), "--data", "x"],
+    ):
+        assert cli.main([*command, "--out", out]) == 2
+        assert "takesimagesof4channels" in "".join(capsys.readouterr().err.split())
+
+
 @pytest.mark.parametrize("assign", [False, True])
 @pytest.mark.parametrize("kind", ["mask_rcnn", "keypoint_rcnn"])
 def test_a_detector_built_on_meta_works_once_it_has_memory(kind, assign):
