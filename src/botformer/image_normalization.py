@@ -54,7 +54,7 @@ def channel_statistics(
     for (name, values), imagenet in zip(given.items(), (IMAGENET_MEAN, IMAGENET_STD), strict=True):
         try:
             values = tuple(float(value) for value in values)
-        except (TypeError, ValueError) as error:
+        except (TypeError, ValueError, OverflowError) as error:
             raise InputError(f"{name} must be one number per channel, got {values!r}") from error
         if len(values) != channels and values == imagenet:
             values = (sum(imagenet) / len(imagenet),)

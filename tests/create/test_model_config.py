@@ -54,6 +54,31 @@ def test_a_detector_is_what_it_was(size, channels, tmp_path):
     assert botformer.load(tmp_path / "a.safetensors").model_config["categories"] == [[7, "a"], [9, "b"]]
 
 
+@pytest.mark.parametrize(
+    "size",
+    [True, 0, -1, 10**9, 64.0, 64.5, "64", b"@`", None, {64: 1, 96: 2}, {64, 96}, range(64, 66), [64], [64, True],
+     [64.0, 96], np.array([64.0, 96.0]), np.array([[64, 96]]), torch.tensor([True, True])],
+    ids=repr,
+)  # fmt: skip
+def test_what_is_no_size_is_refused_wherever_a_size_is_taken(size):
+    backbone = botformer.create_backbone("botnet_nano")
+    takes = [
+        lambda: botformer.create_model("botnet_nano", 3, size),
+        lambda: botformer.create_detector("faster_rcnn", backbone, 2, size, **SMALL),
+        lambda: botformer.create_detector("faster_rcnn", backbone, 2, 64, test_size=size, **SMALL),
+    ]
+    own_default = takes[:1] + takes[2:] if size is None else takes[2:] if repr(size) == "0" else []
+    for take in takes:
+        if take not in own_default:
+            with pytest.raises(InputError, match="image_size|test_size"):
+                take()
+
+
+@pytest.mark.parametrize("size", [np.int64(48), torch.tensor(48), np.array([48, 48]), torch.tensor([48, 48])], ids=repr)
+def test_a_canvas_of_detection_is_a_size_of_numpy_or_torch(size):
+    assert botformer.create_detector("faster_rcnn", "botnet_nano", 2, 64, test_size=size, **SMALL).test_size == (48, 48)
+
+
 def test_rows_can_be_told_apart():
     assert len(set(ROWS.values())) == len(ROWS)
 
@@ -84,6 +109,16 @@ def test_what_could_not_be_built_again_is_refused(model, words):
         botformer.model_config(model(), ["a", "b"])
 
 
+@pytest.mark.parametrize(
+    ("field", "value"), [("image_size", None), ("categories", [[7, "a"], [7, "b"]]), ("mean", [10**400] * 3)]
+)
+def test_a_config_that_somebody_edited_does_not_change_the_network_silently(field, value, tmp_path):
+    model, file = botformer.create_detector("faster_rcnn", "botnet_nano", 2, 64, **SMALL), tmp_path / "a.safetensors"
+    botformer.save(model, botformer.model_config(model, ["a", "b"]) | {field: value}, file)
+    with pytest.raises(InputError, match=str(file)):
+        botformer.load(file)
+
+
 @pytest.mark.parametrize("value", [torch.nan, torch.inf, -torch.inf])
 def test_weights_that_are_not_finite_end_evaluate_and_predict(value, tmp_path, capsys):
     model = botformer.create_detector("faster_rcnn", "botnet_nano", 1, 64, **SMALL)
@@ -102,6 +137,19 @@ def test_weights_that_are_not_finite_end_evaluate_and_predict(value, tmp_path, c
         assert cli.main([*command, "--out", out]) == 2
         assert "fpn.lateral.c3.bias" in "".join(capsys.readouterr().err.split())
     assert not read_state_dict(file)["fpn.lateral.c3.bias"].isfinite().all()  # to look at
+
+
+def test_the_commands_say_that_they_read_three_channels(tmp_path, capsys):
+    model, file = botformer.create_model("botnet_nano", 1, in_chans=4), tmp_path / "a.safetensors"
+    botformer.save(model, botformer.model_config(model, ["a"]), file)
+    Image.new("RGB", (8, 8)).save(tmp_path / "a.png")
+    out = str(tmp_path / "out")
+    for command in (
+        ["predict", str(tmp_path / "a.png"), "--checkpoint", str(file)],
+        ["evaluate", str(file), "--data", "x"],
+    ):
+        assert cli.main([*command, "--out", out]) == 2
+        assert "takesimagesof4channels" in "".join(capsys.readouterr().err.split())
 
 
 @pytest.mark.parametrize("assign", [False, True])

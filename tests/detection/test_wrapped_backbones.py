@@ -145,7 +145,7 @@ def test_a_detector_runs_in_the_type_of_its_weights_and_its_boxes_in_float32_or_
     losses = []
     for model in (other, exact):
         torch.manual_seed(0)
-        losses.append(model.train().losses(train_images, targets))
+        losses.append(model.train().losses(train_images[:1], targets[:1]))  # float16 is slow on a CPU
     sum(losses[0].values()).backward()
     for name, loss in losses[0].items():
         assert loss.dtype == boxes

@@ -4,7 +4,7 @@ import torch
 import torchvision
 from safetensors.torch import load_file, save_file
 
-from botformer import MHSA2d, create_backbone, create_detector, create_model, load_weights, model_config, save
+from botformer import MHSA2d, create_backbone, create_detector, create_model, load, load_weights, model_config, save
 from botformer.errors import InputError
 from botformer.weights import load_state
 
@@ -82,6 +82,32 @@ def test_the_names_may_stand_under_any_prefix_beside_others(prefix, tmp_path, ca
     assert match.missing == match.other_shape == match.unused == []
     assert all(torch.equal(tensor, peer.state_dict()[name]) for name, tensor in model.state_dict().items())
     assert "the names of the network stand under" in caplog.text
+
+
+@pytest.mark.parametrize(
+    "wrapper", ["module", "_orig_mod", "_fsdp_wrapped_module", "module._checkpoint_wrapped_module"]
+)
+def test_a_part_of_a_network_may_be_wrapped(wrapper, tmp_path):
+    peer, model = create_model("botnet_nano", 4), create_model("botnet_nano", 4)
+    state = {name.replace("layer4.", f"layer4.{wrapper}."): tensor for name, tensor in peer.state_dict().items()}
+    torch.save({f"module.{name}": tensor for name, tensor in state.items()}, tmp_path / "a.pth")
+    match = load_weights(model, tmp_path / "a.pth")
+    assert match.missing == match.unused == []
+    assert torch.equal(model.layer4[0].conv1.weight, peer.layer4[0].conv1.weight)
+
+
+def test_a_network_with_a_wrapped_part_loads_and_is_saved_as_what_is_wrapped(tmp_path):
+    config = model_config(model := create_model("botnet_nano", 2), ["a", "b"])
+    torch.save(model.state_dict(), tmp_path / "a.pth")
+    expected = model.fc.weight.detach().clone(), model.layer4[0].conv1.weight.detach().clone()
+    model.layer4 = torch.nn.DataParallel(model.layer4)
+    torch.nn.init.zeros_(model.layer4.module[0].conv1.weight)
+    assert load_weights(model, tmp_path / "a.pth").missing == []
+    assert torch.equal(model.layer4.module[0].conv1.weight, expected[1])
+    save(model, config, tmp_path / "a.safetensors")
+    again = load(tmp_path / "a.safetensors").model
+    assert torch.equal(again.fc.weight, expected[0])
+    assert torch.equal(again.layer4[0].conv1.weight, expected[1])
 
 
 def test_of_two_networks_the_average_is_loaded_and_otherwise_both_are_named(tmp_path):

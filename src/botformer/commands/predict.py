@@ -64,7 +64,7 @@ def main(arguments: list[str]) -> None:
 
 def predict(given: Arguments) -> None:
     # Heavy, and --help should not wait for it.
-    from botformer.create import load
+    from botformer.create.from_checkpoint import load_for_rgb
     from botformer.detection import Detector
     from botformer.predict import classifier, detector
     from botformer.predict.files import list_images
@@ -73,7 +73,7 @@ def predict(given: Arguments) -> None:
 
     out = given.out or _default_out(given.checkpoint)
     files = list_images(_with_standard_input(given.images, out), out)
-    model, model_config = load(given.checkpoint)
+    model, model_config = load_for_rgb(given.checkpoint)
     if given.max_megapixels is not None:
         model_config["images"]["max_megapixels"] = given.max_megapixels
     _refuse(given, _OF_CLASSIFIERS if isinstance(model, Detector) else _OF_DETECTORS, model_config["task"])

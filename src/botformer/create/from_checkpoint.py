@@ -51,6 +51,17 @@ def load(checkpoint: str | Path) -> Loaded:
     return Loaded(_build(model_config, read_state_dict(file), file).eval(), model_config)
 
 
+def load_for_rgb(checkpoint: str | Path) -> Loaded:
+    """As `load`, for the commands, which read images as red, green and blue. Raises `InputError` for other channels."""
+    loaded = load(checkpoint)
+    if loaded.model.in_chans != 3:
+        raise InputError(
+            f"{checkpoint} takes images of {loaded.model.in_chans} channels, and the commands read red, green and "
+            "blue; use it in Python: model = botformer.load(FILE).model; model(model.preprocess(images))"
+        )
+    return loaded
+
+
 def weights_file(source: str | Path) -> str | Path:
     """The file with the weights of a run, a checkpoint, RUN/last, RUN/best, or a network that comes with the package.
 

@@ -14,7 +14,7 @@ from botformer.backbone.variants import ROWS
 from botformer.create.networks import network_of
 from botformer.detection import Detector
 from botformer.errors import InputError, unknown
-from botformer.recipes.check import as_whole, from_keywords
+from botformer.recipes.check import as_whole, from_keywords, height_and_width
 from botformer.recipes.detector_settings import make_settings
 from botformer.recipes.model_options import make_options
 from botformer.recipes.schema import DetectionImages, Images
@@ -110,6 +110,7 @@ def check_model_config(config: Any) -> None:
         if not isinstance(value, known[name]):
             raise TypeError(f"{name} is {value!r:.80}")
     make_options(config["options"])
+    height_and_width("image_size", config["image_size"])  # a row's own would resize the position tables in the file
     if config["task"] == "classification":
         from_keywords(Images, config["images"], "field of images")
         if not all(isinstance(name, str) for name in config["class_names"]):
@@ -120,6 +121,9 @@ def check_model_config(config: Any) -> None:
     for number, name in config["categories"]:
         if as_whole(number) is None or not isinstance(name, str):
             raise TypeError(f"category {number!r:.40} {name!r:.40} is no whole number and text")
+    ids = [as_whole(number) for number, _ in config["categories"]]
+    if len(set(ids)) != len(ids):
+        raise ValueError("two categories have the same id")
 
 
 def _categories(names: Sequence[Any]) -> list[list[Any]]:

@@ -295,7 +295,7 @@ def build_detector(
             f"{_MOST_CLASSES} and at least 1, got {num_classes!r}"
         )
     train = height_and_width("image_size", image_size)
-    test = train if test_size is None or test_size == 0 else height_and_width("test_size", test_size)
+    test = train if test_size is None or as_whole(test_size) == 0 else height_and_width("test_size", test_size)
     return Detector(known, backbone, classes, train, test, settings or Settings(), mean, std)
 
 

@@ -4,7 +4,7 @@ import logging
 from pathlib import Path
 from typing import Any, Literal
 
-from botformer.create import load
+from botformer.create.from_checkpoint import load_for_rgb
 from botformer.data.detection.layouts import LAYOUTS, is_annotated
 from botformer.errors import InputError
 from botformer.evaluate.classifier import evaluate_classifier
@@ -27,7 +27,7 @@ def evaluate_checkpoint(
     accelerator = open_accelerator(Run(device=device, precision="float32"))
     if not accelerator.is_main_process:
         logging.disable(logging.INFO)
-    loaded = load(options.checkpoint)
+    loaded = load_for_rgb(options.checkpoint)
     _check_data(loaded.model_config["task"], options)
     evaluate = evaluate_detector if loaded.model_config["task"] == "detection" else evaluate_classifier
     return evaluate(options, loaded, accelerator)

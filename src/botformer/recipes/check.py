@@ -127,9 +127,11 @@ def height_and_width(name: str, size: Any) -> tuple[int, int]:
     Raises `InputError` for anything but one or two whole numbers from 1 to `LARGEST_PX`.
     """
     side = as_whole(size)
-    try:
-        sides = [side, side] if side is not None else [as_whole(each) for each in size]
-    except TypeError:  # neither a number nor several
+    if side is not None:
+        sides = [side, side]
+    elif isinstance(size, tuple | list) or getattr(size, "ndim", 0) == 1:  # not a dict or text, whose items are others
+        sides = [as_whole(each) for each in size]
+    else:
         sides = []
     whole = [side for side in sides if side is not None and 1 <= side <= LARGEST_PX]
     if len(sides) != 2 or len(whole) != 2:

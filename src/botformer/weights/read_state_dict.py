@@ -29,7 +29,10 @@ _DICTS = (
     *("state_dict", "model_state_dict", "model", "network", "net", "module", "params"),
 )
 """Under which trainers keep weights, the moving averages first."""
-_PREFIXES = ("module", "model", "network", "net", "ema_model", "model_ema", "ema")
+_WRAPPERS = ("_orig_mod", "module", "_fsdp_wrapped_module", "_checkpoint_wrapped_module", "_forward_module")
+"""Under which PyTorch's and Lightning's wrappers hold what they wrap: a network or a part of it, so anywhere in a
+name."""
+_PREFIXES = ("model", "network", "net", "ema_model", "model_ema", "ema")
 """Of all names: attributes under which wrappers and trainers hold a network."""
 NOT_WEIGHTS = {
     b"<!doctype": "a web page",
@@ -111,8 +114,10 @@ def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
 
 def plain_names(names: Iterable[str]) -> dict[str, str]:
     """Names of tensors without what wrappers and trainers put around a network -> the names as they are."""
-    # torch.compile's is no part of any network's own names, wherever it stands.
-    plain = {name.replace("_orig_mod.", ""): name for name in names}
+    names = list(names)
+    plain = {".".join(part for part in name.split(".") if part not in _WRAPPERS): name for name in names}
+    if len(plain) < len(names):  # two networks, of which one is wrapped
+        plain = {name: name for name in names}
     counter = plain.pop("n_averaged", None)  # beside the network in torch.optim.swa_utils.AveragedModel
     while True:
         prefix, dot, _ = next(iter(plain), "").partition(".")
