@@ -230,14 +230,10 @@ def other_names(data):
 
 
 LACKING = {
-    "no validation": (lambda data: file_of(data, "val").unlink(), "no annotations of the split 'validation'"),
+    "no training": (lambda data: file_of(data).unlink(), "no annotations of the split 'train'"),
     "what there is instead": (
-        lambda data: file_of(data, "val").unlink(),
-        "The annotations there: annotations/instances_train.json; rename a file, or move some of its images",
-    ),
-    "one file for all": (
-        lambda data: (file_of(data, "val").unlink(), file_of(data).rename(file_of(data).with_name("all.json"))),
-        "The annotations there: annotations/all.json",
+        lambda data: file_of(data).unlink(),
+        "The annotations there: annotations/instances_val.json; rename a file, or move some of its images",
     ),
     "another prefix": (
         lambda data: file_of(data).rename(file_of(data).with_name("panoptic_train.json")),
@@ -294,13 +290,16 @@ def test_what_a_data_set_lacks_is_said_before_anything_is_trained(name, data, tr
     assert not (tmp_path / "out").exists()
 
 
-def test_annotations_are_given_as_the_folder_around_them(data, network, train, tell):
-    for status, seen in (train(file_of(data)), tell("evaluate", network, "--data", file_of(data, "val"))):
-        assert status == 2
-        assert f"{file_of(data).parent}" in seen
-        assert "DIR/annotations/instances_train*.json" in seen
+def test_one_annotation_file_may_be_given_instead_of_the_folder(data, network, train, tell, tmp_path):
     status, seen = train(file_of(data))
-    assert f"{file_of(data)} is a file, not the folder of a data set; expected one of" in seen
+    assert status == 0
+    assert "held out" in seen
+    status, seen = tell("evaluate", network, "--data", file_of(data, "val"), "--out", tmp_path / "measured")
+    assert status == 0
+    assert "3 images" in seen
+    status, seen = train(file_of(data, "val"))
+    assert status == 2
+    assert f"{file_of(data, 'val')} has no annotations of the split 'train'" in seen
 
 
 def test_class_folders_are_not_for_detectors_nor_annotations_for_classifiers(data, colours, train, tell):
@@ -360,7 +359,7 @@ def test_label_files_of_yolo_that_lie_elsewhere_are_looked_for_aloud(tmp_path, t
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--images.size", "0"], "images.size is 0; expected 1 or more"),
+        (["--images.size", "0"], "images.size is 0; expected from 1 to 65536"),
         (["--images.scale-jitter", "2", "1"], "images.scale_jitter is 2.0 to 1.0; two scales above 0, the smaller"),
         (["--settings.levels", "p3", "p5"], "levels must be neighbours from p2, p3, p4, p5, p6, got 'p3, p5'"),
         (["--settings.levels", "p2", "p3"], "4 anchor_sizes for 2 levels; give one per level"),

@@ -183,7 +183,7 @@ def _find(root: Path, split: str, keypoints: bool) -> _Open | None:
     if yolo is not None:
         return partial(open_yolo, yolo, split, keypoints) if yolo.key(split) else None
     if root.is_file():
-        return None
+        return _whole(root, keypoints) if split == "validation" and _of_a_split(root) else None
     voc = find_voc(root)
     for name in _NAMES.get(split, (split,)):
         found = _coco_split(root, name, split, keypoints)
@@ -250,12 +250,13 @@ def _whole_of(root: Path, split: str, keypoints: bool) -> _Open:
 def _whole(folder: Path, keypoints: bool) -> _Open | None:
     """How to open all that is annotated there; None where nothing is."""
     if folder.is_file():
-        return None if folder.suffix.lower() in _DESCRIPTIONS else _of_json([folder], folder.parent, keypoints)
+        beside = folder.parent.parent if folder.parent.name.lower() == "annotations" else folder.parent
+        return None if folder.suffix.lower() in _DESCRIPTIONS else _of_json([folder], beside, keypoints)[1]
     for place in (folder, *(folder / name for name in ("annotations", "Annotations", "labels", "json"))):
         files = sorted(place.glob("*.json")) if place.is_dir() else []
         named = [file for name in _ONE_OF_ITS_KIND for file in files if file.name.lower() == name]
-        found = _of_json(named[:1] or _of_one_kind(files, keypoints), folder, keypoints)
-        if found is not None:
+        file, found = _of_json(named[:1] or _of_one_kind(files, keypoints), folder, keypoints)
+        if found is not None and not (file and _of_a_split(file)):
             return found
     voc = find_voc(folder)
     if voc is not None:
@@ -275,8 +276,9 @@ def _of_one_kind(files: list[Path], keypoints: bool) -> list[Path]:
     return [file for file in files if file.name.lower().startswith(_KEYPOINTS) == keypoints] or files
 
 
-def _of_json(files: list[Path], root: Path, keypoints: bool) -> _Open | None:
-    """LabelMe's many files, or the only one of COCO or VIA. None where there are none of these.
+def _of_json(files: list[Path], root: Path, keypoints: bool) -> tuple[Path | None, _Open | None]:
+    """The only file of COCO or VIA and how to open it; of LabelMe's many how to open them. None where there are none of
+    these.
 
     Raises InputError where there are several, and nobody can know which is meant.
     """
@@ -284,7 +286,7 @@ def _of_json(files: list[Path], root: Path, keypoints: bool) -> _Open | None:
     for file in files[:_LOOKED_FOR]:
         content = None if _NAMED_BY_COCO.match(file.name) else _content(file)
         if is_labelme(content):
-            return partial(open_labelme, file.parent, root)
+            return None, partial(open_labelme, file.parent, root)
         images = via_images(content)
         if images:
             kinds[file] = partial(open_via, images, file, list(dict.fromkeys(_image_folders(file, root))))
@@ -296,9 +298,7 @@ def _of_json(files: list[Path], root: Path, keypoints: bool) -> _Open | None:
                 "one there, or call them instances_train.json and instances_val.json"
             )
     file = next(iter(kinds), None)
-    if file is None or _of_a_split(file):
-        return None
-    return kinds[file]
+    return file, kinds.get(file)
 
 
 def _of_a_split(file: Path) -> bool:
