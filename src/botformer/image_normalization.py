@@ -23,8 +23,8 @@ def normalize_bytes(
     `mean` and `std` as in `channel_statistics`.
     """
     mean, std = channel_statistics(images.shape[1], mean, std)
-    shift = torch.tensor(mean, device=images.device)[:, None, None] * 255
-    scale = 1 / (torch.tensor(std, device=images.device)[:, None, None] * 255)
+    shift = _of_channels(mean, images, torch.float32) * 255
+    scale = 1 / (_of_channels(std, images, torch.float32) * 255)
     return (images - shift) * scale
 
 
@@ -33,9 +33,13 @@ def normalize(images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequen
 
     `mean` and `std` as in `channel_statistics`.
     """
-    statistics = channel_statistics(images.shape[1], mean, std)
-    shift, scale = (images.new_tensor(values)[:, None, None] for values in statistics)
-    return (images - shift) / scale
+    mean, std = channel_statistics(images.shape[1], mean, std)
+    return (images - _of_channels(mean, images, images.dtype)) / _of_channels(std, images, images.dtype)
+
+
+def _of_channels(values: Sequence[float], images: Tensor, dtype: torch.dtype) -> Tensor:
+    """(C, 1, 1) beside the images, without waiting for their device."""
+    return torch.tensor(values, dtype=dtype).to(images.device, non_blocking=True)[:, None, None]
 
 
 def channel_statistics(

@@ -323,7 +323,7 @@ def stub_without(attribute):
     [
         (lambda: build_detector("mask_rnn", Stub(), 1, 64), "did you mean mask_rcnn"),
         (lambda: build_detector("mask_rcnn", Stub(), 0, 64), "without the background"),
-        (lambda: build_detector("mask_rcnn", Stub(), 1, (0, 64)), "0x64"),
+        (lambda: build_detector("mask_rcnn", Stub(), 1, (0, 64)), r"got \(0, 64\)"),
         (lambda: build_detector("mask_rcnn", stub_without("channels"), 1, 64), "Stub has no dict 'channels'"),
         (lambda: build_detector("mask_rcnn", nn.Conv2d(3, 3, 1), 1, 64), "Conv2d has no dict 'channels'"),
         (lambda: make_settings({"nms_iuo": 0.5}), "did you mean nms_iou"),

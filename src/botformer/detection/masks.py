@@ -36,22 +36,22 @@ def mask_targets(crops: Tensor, boxes_xyxy: Tensor, matched_idx: Tensor, proposa
 
 
 def paste_window(probability: Tensor, box_xyxy: Tensor, size: tuple[int, int]) -> tuple[Tensor, tuple[int, int]]:
-    """One predicted mask (M, M) over its box -> probabilities of the pixels it covers, and where they start.
+    """One mask (M, M) over its box, of any type -> probabilities of the pixels it covers, and where they start.
 
     Returns (rows, columns) of the window within the image of `size` (height, width), and its (top, left); the window
     is empty where the box covers no pixel's middle. Between the cells' middles it is linear; around the mask it is 0.
     """
     height, width = size
+    probability = probability.to(torch.promote_types(probability.dtype, torch.float32))
     x1, y1, x2, y2 = box_xyxy.tolist()
     left, right = _pixels(x1, x2, width)
     top, bottom = _pixels(y1, y2, height)
     # -1..1 spans the box, as grid_sample wants it.
-    rows = (torch.arange(top, bottom, dtype=probability.dtype, device=probability.device) + 0.5 - y1) / max(
-        y2 - y1, 1e-6
-    ) * 2 - 1
-    columns = (torch.arange(left, right, dtype=probability.dtype, device=probability.device) + 0.5 - x1) / max(
-        x2 - x1, 1e-6
-    ) * 2 - 1
+    rows, columns = (
+        (torch.arange(*ends, dtype=probability.dtype, device=probability.device) + 0.5 - low) / max(high - low, 1e-6)
+        for ends, low, high in (((top, bottom), y1, y2), ((left, right), x1, x2))
+    )
+    rows, columns = 2 * rows - 1, 2 * columns - 1
     if not len(rows) or not len(columns):
         return probability.new_zeros(len(rows), len(columns)), (top, left)
     grid = torch.stack(torch.meshgrid(columns, rows, indexing="xy"), -1)
