@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from benchmarks.gpu.runner import ROOT
 from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, leave_at_once, step_parser
 from botformer.atomic_write import write_json
 from botformer.benchmark.receipt import write_receipt
@@ -73,7 +74,8 @@ class Recorder:
             return
         outcome: dict[str, Any] = {"outcome": report.outcome, "seconds": report.duration}
         if report.failed:
-            outcome["failure"] = str(getattr(report.longrepr, "reprcrash", report.longrepr))[:KEPT].replace("\n", " ")
+            failure = str(getattr(report.longrepr, "reprcrash", report.longrepr)).replace(f"{ROOT}/", "")
+            outcome["failure"] = failure[:KEPT].replace("\n", " ")
         self.outcomes[report.nodeid] = outcome
         write_json(self.log, self.outcomes, indent=0)
         if "CUDA error" in report.longreprtext:  # nothing else runs in that process any more

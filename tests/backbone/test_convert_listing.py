@@ -41,7 +41,7 @@ class CopiedAttention(nn.Module):
 
 
 class OtherNames(CopiedAttention):
-    names = ("q_conv", "k_conv", "v_conv")
+    names = ("q_conv", "f_key", "to_v")
 
 
 class Network(nn.Module):

@@ -111,7 +111,7 @@ def _as_mhsa(layer: nn.Module) -> MHSA2d | None:
 
 
 def _projections(layer: nn.Module) -> list[nn.Conv2d] | None:
-    """Query, key and value: 1x1 convolutions C -> C whose names begin, or end, with q, k and v."""
+    """Query, key and value: 1x1 convolutions C -> C with names such as query, conv_q, f_key, to_v, wq."""
     found: dict[str, nn.Conv2d] = {}
     for name, child in layer.named_children():
         if (
@@ -121,7 +121,8 @@ def _projections(layer: nn.Module) -> list[nn.Conv2d] | None:
             or child.stride != (1, 1)
         ):
             continue
-        letter = next((x for x in "qkv" if name.lower().startswith(x) or name.lower().endswith(("_" + x, "w" + x))), "")
+        first, last = name.lower(), name.lower().rpartition("_")[2]
+        letter = next((x for x in "qkv" if first.startswith(x) or last.startswith(x) or first.endswith("w" + x)), "")
         if letter and letter not in found and child.in_channels == child.out_channels:
             found[letter] = child
     if set(found) != set("qkv") or len({part.in_channels for part in found.values()}) != 1:
