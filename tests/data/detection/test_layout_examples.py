@@ -1,5 +1,6 @@
 """Every layout of the table is read, and what is not is refused with the list of those that are."""
 
+import re
 import shutil
 from pathlib import Path
 
@@ -50,7 +51,11 @@ def test_what_is_not_read_is_refused_with_what_is(row: Layout, tmp_path: Path) -
 def test_the_table_has_a_line_per_layout_and_its_files() -> None:
     table = markdown_table(LAYOUTS).splitlines()
     assert len(table) == len(LAYOUTS) + 2 == len({line.split("|")[1] for line in table})
-    assert all(f"`{file}`" in line for row, line in zip(LAYOUTS, table[2:], strict=True) for file in row.tree)
+    for row, line in zip(LAYOUTS, table[2:], strict=True):
+        folders = {file.rpartition("/")[0] for file in row.tree}
+        shown = re.findall("`([^`]+)`", line.split("|")[3])
+        assert set(shown) <= set(row.tree)
+        assert {file.rpartition("/")[0] for file in shown} == folders, "the first of each folder stands for the others"
     assert all(line.count("|") == 5 for line in table)
 
 
