@@ -29,7 +29,7 @@ from botformer.attention.operation import average_cells
 from botformer.attention.triton_blocks import Blocks, Capability, Kernel, row_width, untuned_blocks
 from botformer.benchmark.comparison import device_is_lost
 from botformer.benchmark.receipt import write_receipt
-from botformer.benchmark.timing import take_turns
+from botformer.benchmark.timing import Replay, take_turns
 from botformer.environment import cores, hardware, versions
 
 KERNELS: tuple[Kernel, ...] = get_args(Kernel)
@@ -318,7 +318,7 @@ class Problem:
         with torch.cuda.graph(graph):
             for _ in range(LAUNCHES_PER_GRAPH):
                 chosen()
-        return lambda _: graph.replay()
+        return Replay(chosen, graph)
 
     def compile(self, kernel: Kernel, blocks: Blocks) -> None:
         """Into Triton's cache, without running anything."""

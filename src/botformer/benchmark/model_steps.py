@@ -4,7 +4,6 @@ import copy
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from contextvars import ContextVar
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import torch
@@ -14,7 +13,7 @@ from torch import Tensor, nn
 from botformer.backbone.flops import count
 from botformer.backbone.mhsa import MHSA2d
 from botformer.backbone.variants import find_row
-from botformer.benchmark.timing import Call, rotations
+from botformer.benchmark.timing import Call, Replay, rotations
 from botformer.create import create_model
 
 CLASSES = 1000
@@ -163,24 +162,14 @@ def _captured(call_on: Callable[[list[Tensor]], Call], images: list[Tensor], mod
         output = call(0)
     model.load_state_dict(state)  # into the same memory
 
-    return _Replay(call, graph, given, images, output)
+    replay = Replay(call, graph)
 
+    def on_next_images(number: int) -> Tensor:
+        given.copy_(images[number % len(images)])
+        replay(number)
+        return output
 
-@dataclass(frozen=True)
-class _Replay:
-    """A captured call on each of the images in turn."""
-
-    captured: Call
-    """Owns what the graph reads and writes: the network, the labels, the optimiser's state."""
-    graph: torch.cuda.CUDAGraph
-    given: Tensor
-    images: list[Tensor]
-    output: Tensor
-
-    def __call__(self, number: int) -> Tensor:
-        self.given.copy_(self.images[number % len(self.images)])
-        self.graph.replay()
-        return self.output
+    return on_next_images
 
 
 def _images(image_px: int, batch: int, device: torch.device) -> list[Tensor]:

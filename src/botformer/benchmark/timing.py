@@ -7,6 +7,7 @@ consecutive calls have different inputs, so that no input is still in a cache (`
 import math
 import statistics
 from collections.abc import Callable, Mapping
+from dataclasses import dataclass
 from pathlib import Path
 from time import perf_counter
 from typing import Any
@@ -15,6 +16,18 @@ import torch
 
 Call = Callable[[int], Any]
 """One call of an implementation: input number -> output. Numbers keep rising; the call takes the remainder."""
+
+
+@dataclass(frozen=True)
+class Replay:
+    """A call that replays a CUDA graph. `captured` owns the memory that the graph reads and writes."""
+
+    captured: Any
+    graph: torch.cuda.CUDAGraph
+
+    def __call__(self, number: int) -> None:
+        self.graph.replay()
+
 
 SHORTEST_TURN_MS = 20.0
 MOST_CALLS = 50  # per turn

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from botformer.data.detection.coco_reader import coco_dataset, read_coco
-from botformer.data.detection.coco_shapes import id_text
+from botformer.data.detection.coco_shapes import as_id, id_text
 from botformer.data.detection.dataset import DetectionDataset, ImageId
 from botformer.data.detection.image_paths import match_endings
 from botformer.data.detection.match_categories import match_categories
@@ -60,10 +60,7 @@ def image_ids(files: Sequence[Path], categories: Sequence[tuple[int, str]], anno
     )
     dataset = match_categories(dataset, categories, "the network")
     sizes = {image.id: (image.width, image.height) for image in map(dataset.image, range(len(dataset)))}
-    ids_and_sizes = [
-        IdAndSize(image_id, sizes.get(image_id))
-        for image_id in (each if isinstance(each, str) else int(each) for each in (record["id"] for record in records))
-    ]
+    ids_and_sizes = [IdAndSize(image_id, sizes.get(image_id)) for image_id in (as_id(each["id"]) for each in records)]
     return Numbered(ids_and_sizes, [(category.id, category.name) for category in dataset.categories], dataset)
 
 

@@ -12,7 +12,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
-from botformer.data.detection.coco_shapes import BadRecord, NothingThere, id_text, integer, read_shape
+from botformer.data.detection.coco_shapes import BadRecord, NothingThere, as_id, id_text, integer, read_shape
 from botformer.data.detection.dataset import Annotation, Category, DetectionDataset, ImageRecord, Problem, make_dataset
 from botformer.data.detection.image_paths import find_images
 from botformer.data.detection.keypoints import NO_KEYPOINTS, KeypointLayout, keypoint_layout, read_keypoints
@@ -208,9 +208,8 @@ def _images(
     for place, record in enumerate(records):
         _demand_id_and_name(record, f"{where}: images[{place}]")
         key = id_text(record["id"])
-        image_id = record["id"] if isinstance(record["id"], str) else int(record["id"])
         more = {key: value for key, value in record.items() if key not in _OF_IMAGES and isinstance(value, _SIMPLE)}
-        image = ImageRecord(image_id, record["file_name"], 0, 0, (), more)
+        image = ImageRecord(as_id(record["id"]), record["file_name"], 0, 0, (), more)
         said = {key: record.get(key) for key in ("width", "height")}
         width, height = map(integer, said.values())
         if width is None or height is None or not 1 <= min(width, height) <= max(width, height) <= _LONGEST_SIDE_PX:

@@ -84,6 +84,11 @@ def integer(value: Any) -> int | None:
     return value if isinstance(value, int) and not isinstance(value, bool) else None
 
 
+def as_id(value: int | float | str) -> int | str:
+    """What results call an id that `id_text` accepts: a name as it is, a number as an integer."""
+    return value if isinstance(value, str) else int(value)
+
+
 def id_text(value: Any) -> str:
     """Of an id, so that 7, 7.0 and "7" are one; empty where it is none."""
     if isinstance(value, str):

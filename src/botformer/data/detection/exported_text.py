@@ -17,7 +17,13 @@ SPLITS = ("train", "validation", "valid", "val", "test", "training", "dev", "tes
 
 
 def read_lines(file: Path) -> list[str]:
-    """The lines of a text file, without their ends: UTF-8, UTF-16 with its mark, else Windows' western code page.
+    """The lines of a text file, without their ends. Raises as `read_text`."""
+    # Not `splitlines`, which also cuts at marks that a name may hold.
+    return read_text(file).split("\n")
+
+
+def read_text(file: Path) -> str:
+    """A text file with the line ends of Unix: UTF-8, UTF-16 with its mark, else Windows' western code page.
 
     Raises InputError where the file cannot be read or is no text.
     """
@@ -35,8 +41,7 @@ def read_lines(file: Path) -> list[str]:
             log.info("%s is not UTF-8 and is read as Windows' western code page (cp1252)", file)
     if "\0" in text:
         raise InputError(f"{file} is no text: it has bytes of value 0")
-    # Not `splitlines`, which also cuts at marks that a name may hold.
-    return text.replace("\r\n", "\n").replace("\r", "\n").split("\n")
+    return text.replace("\r\n", "\n").replace("\r", "\n")
 
 
 def find_exported(path: str, bases: Sequence[Path]) -> Path | None:

@@ -2,6 +2,7 @@
 
 import base64
 import binascii
+import glob
 import io
 import json
 import logging
@@ -25,7 +26,7 @@ from botformer.data.detection.drawn_shapes import (
     image_record,
     rectangle,
 )
-from botformer.data.detection.exported_text import log_left_out, read_lines
+from botformer.data.detection.exported_text import log_left_out, read_text
 from botformer.data.image_files import find_files, is_image
 from botformer.data.image_io import BadImage, decode
 from botformer.errors import InputError
@@ -106,7 +107,7 @@ def _read_all(folder: Path) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
         if not name.lower().endswith(".json"):
             continue
         try:
-            content = json.loads("\n".join(read_lines(folder / name)))
+            content = json.loads(read_text(folder / name))
         except (json.JSONDecodeError, RecursionError, InputError) as error:
             bad.append(Problem(None, name, None, f"not JSON: {error}"))
             continue
@@ -128,15 +129,11 @@ def _image_of(name: str, content: dict[str, Any], folder: Path, root: Path) -> s
                 return image.relative_to(root).as_posix()
     stem = PurePosixPath(name).stem
     for place in places:
-        beside = sorted(place.glob(f"{_escaped(stem)}.*")) if place.is_dir() else []
+        beside = sorted(place.glob(f"{glob.escape(stem)}.*")) if place.is_dir() else []
         for image in beside:
             if image.suffix.lower() != ".json":
                 return image.relative_to(root).as_posix()
     return None
-
-
-def _escaped(stem: str) -> str:
-    return "".join(f"[{letter}]" if letter in "*?[" else letter for letter in stem)
 
 
 # Shapes

@@ -12,7 +12,7 @@ from typing import Any
 
 from botformer.data.detection.coco_reader import open_coco
 from botformer.data.detection.dataset import DetectionDataset
-from botformer.data.detection.exported_text import SPLITS, find_exported, read_lines
+from botformer.data.detection.exported_text import SPLITS, find_exported, read_text
 from botformer.data.detection.hold_out import hold_out_a_tenth
 from botformer.data.detection.image_paths import find_files
 from botformer.data.detection.labelme_reader import is_labelme, open_labelme
@@ -318,7 +318,7 @@ def _is_coco(content: Any) -> bool:
 def _content(file: Path) -> Any:
     """Of a JSON file; None where it cannot be read, which its reader will say better."""
     try:
-        return json.loads("\n".join(read_lines(file)))
+        return json.loads(read_text(file))
     except (json.JSONDecodeError, RecursionError, InputError):
         return None
 

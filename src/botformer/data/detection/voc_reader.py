@@ -4,7 +4,6 @@ VOC counts pixels from 1 and both ends belong to the box: xmin 1, xmax 10 are th
 """
 
 import logging
-import warnings
 from collections import defaultdict
 from collections.abc import Iterable
 from pathlib import Path, PurePosixPath, PureWindowsPath
@@ -13,7 +12,8 @@ from typing import Any, NamedTuple
 from botformer.data.detection.coco_reader import coco_dataset
 from botformer.data.detection.dataset import NO_IMAGE, DetectionDataset, Problem
 from botformer.data.detection.drawn_shapes import as_categories, categories_by_name, image_record
-from botformer.data.detection.exported_text import log_left_out, read_lines
+from botformer.data.detection.exported_text import log_left_out, read_lines, read_text
+from botformer.data.detection.supervision_formats import supervision_format
 from botformer.data.image_files import find_files, is_image
 from botformer.errors import InputError
 
@@ -56,7 +56,7 @@ def open_voc(folders: VocFolders, listed: Path | None = None, max_bad_records: i
 
     Raises InputError as `coco_reader.open_coco`, and where `supervision` is not installed or no object has a name.
     """
-    voc = _supervision()
+    voc = supervision_format("pascal_voc", "Pascal VOC")
     where = f"{folders.annotations} ({listed.stem})" if listed else str(folders.annotations)
     files = [name for name in find_files(folders.annotations).files if name.lower().endswith(".xml")]
     trees = {PurePosixPath(name).with_suffix("").as_posix(): _read(folders.annotations / name) for name in files}
@@ -159,18 +159,6 @@ def _listed(file: Path, trees: dict[str, Any], images: _Images) -> tuple[dict[st
     return chosen, missing
 
 
-def _supervision() -> Any:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "OpenCV")  # that it is not there; nothing asked for here would use it
-        try:
-            from supervision.dataset.formats import pascal_voc
-        except ImportError:
-            raise InputError(
-                "reading Pascal VOC needs the package supervision: pip install 'botformer[detection]'"
-            ) from None
-    return pascal_voc
-
-
 def _read(file: Path) -> Any:
     """The tree of <annotation>; None where the file holds none."""
     from defusedxml.ElementTree import ParseError, fromstring  # comes with supervision; refuses bombs
@@ -179,7 +167,7 @@ def _read(file: Path) -> Any:
         root = fromstring(file.read_bytes())
     except (ParseError, ValueError, LookupError):
         try:
-            root = fromstring("\n".join(read_lines(file)))
+            root = fromstring(read_text(file))
         except (ParseError, ValueError, LookupError, InputError):
             return None
     except OSError as error:

@@ -6,14 +6,14 @@ is not asked for: images are searched in sub-folders, and polygons stay polygons
 
 import logging
 import os
-import warnings
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from botformer.data.detection.coco_reader import coco_dataset
 from botformer.data.detection.dataset import NO_IMAGE, DetectionDataset, Problem
-from botformer.data.detection.exported_text import find_exported, log_left_out, read_lines
+from botformer.data.detection.exported_text import find_exported, log_left_out, read_lines, read_text
+from botformer.data.detection.supervision_formats import supervision_format
 from botformer.data.detection.yolo_keypoints import PoseLayout, pose_layout
 from botformer.data.image_files import ending, find_files, is_image, report_left_out, report_links
 from botformer.data.image_io import BadImage, upright_size
@@ -72,7 +72,7 @@ def open_yolo(
     Raises:
         InputError: `supervision` is not installed, data.yaml or a folder is missing or broken, too many bad lines.
     """
-    yolo = _supervision()
+    yolo = supervision_format("yolo", "YOLO folders")
     description = data_yaml if isinstance(data_yaml, YoloDescription) else read_yolo_description(data_yaml)
     file, said = description
     where = f"{file} ({split})"
@@ -113,18 +113,6 @@ def open_yolo(
     return coco_dataset(records, where, folder, max_bad_records, bad, missing, keypoints)
 
 
-def _supervision() -> Any:
-    with warnings.catch_warnings():
-        warnings.filterwarnings("ignore", "OpenCV")  # that it is not there; nothing asked for here would use it
-        try:
-            from supervision.dataset.formats import yolo
-        except ImportError:
-            raise InputError(
-                "reading YOLO folders needs the package supervision: pip install 'botformer[detection]'"
-            ) from None
-    return yolo
-
-
 # What the description says
 
 
@@ -133,7 +121,7 @@ def _yaml(file: Path) -> dict[str, Any]:
 
     try:
         # Every scalar as it is written: YAML would make a truth value of the class `no`, a number of 1.10.
-        said = yaml.load("\n".join(read_lines(file)), Loader=yaml.BaseLoader)
+        said = yaml.load(read_text(file), Loader=yaml.BaseLoader)
     except (yaml.YAMLError, RecursionError) as error:
         raise InputError(f"{file} cannot be read: {error}") from error
     if not isinstance(said, dict):
