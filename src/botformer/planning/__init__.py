@@ -1,0 +1,1 @@
+"""A folder of images and the minutes there are -> a recipe."""
