@@ -72,6 +72,10 @@ class _LabelledImages:
     def name(self, index: int) -> str:
         return self.dataset.name(index)
 
+    @property
+    def weights(self) -> None:
+        return None
+
     def sample(self, index: int) -> Tensor:
         """uint8 (3, size, size)."""
         file, _ = self.dataset.read(index)
