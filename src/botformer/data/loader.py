@@ -55,8 +55,8 @@ class Samples(Protocol[BatchT_co]):
 
     @property
     def weights(self) -> np.ndarray | None:
-        """For training, float (images,) above 0: how often each image is drawn, relative to the others; the length of an
-        epoch stays the same. None: every image once per epoch."""
+        """For training, float (images,) above 0: how often each image is drawn, relative to the others, in an epoch of
+        the same length. None: every image once per epoch."""
         ...
 
     def sample(self, index: int) -> Any:

@@ -10,8 +10,7 @@ _SCALES = (0.75, 1.0, 1.33)
 """Objects come larger and smaller than they are, by the scale jitter."""
 _CELLS = 2.0
 """An anchor is at least so many strides of its level wide: narrower ones leave gaps between cells."""
-_MOST_SIZES = 10_000
-"""Of more objects as many quantiles."""
+_MIDDLE, _MOST_SIZES = (0.05, 0.95), 10_000
 _RATIOS_APART, _STEEPEST = 1.5, 5.0
 
 
@@ -31,8 +30,8 @@ def anchor_sizes(sizes_px: np.ndarray, strides: Sequence[int]) -> tuple[float, .
         strides: of the levels in pixels, finest first.
     """
     used = levels_in_use(sizes_px, strides)
-    if len(sizes_px) > _MOST_SIZES:
-        sizes_px = np.quantile(sizes_px, np.linspace(0, 1, _MOST_SIZES))
+    # Without the tails, which would draw anchors to where little is; of many objects as many quantiles.
+    sizes_px = np.quantile(sizes_px, np.linspace(*_MIDDLE, min(len(sizes_px), _MOST_SIZES)))
     logs = np.log(np.outer(_SCALES, sizes_px)).reshape(-1)
     centres = np.exp(_k_means(logs, used)).tolist()
     sizes: list[float] = []
@@ -54,7 +53,9 @@ def anchor_ratios(ratios: np.ndarray, turned: bool) -> tuple[float, ...]:
         middle, high = 0.0, max(abs(low), abs(high))
         low = -high
     apart = np.log(_RATIOS_APART)
-    return tuple(round(float(np.exp(value)), 2) for value in (middle, max(high, middle + apart), min(low, middle - apart)))
+    return tuple(
+        round(float(np.exp(value)), 2) for value in (middle, max(high, middle + apart), min(low, middle - apart))
+    )
 
 
 def _k_means(values: np.ndarray, count: int) -> np.ndarray:

@@ -8,6 +8,7 @@ import logging
 import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from functools import cache
 
 import numpy as np
 import torch
@@ -56,7 +57,7 @@ class _Network:
     images_seen: int
     """Training images, repetitions counted, from which on it is worth its time..."""
     passes: int
-    """... or so many passes over them, whichever is more; at most `_RULES.most_images` of these."""
+    """... or so many passes over them, whichever is more; at most `_Rules.most_images` of these."""
     settings: Settings
 
 
@@ -68,33 +69,35 @@ _NETWORKS = (
     _Network("botnet50",       True,  True,  1024, 1536, 5.0, 16 * _MEGAPIXEL, 5e-4, 20_000, 16, _FULL),
     _Network("resnet50_half",  True,  True,  1024, 1536, 5.0, 16 * _MEGAPIXEL, 1e-3,  6_000,  8, _FULL),
     _Network("resnet50_half",  True,  True,   640, 1024, 4.0,  8 * _MEGAPIXEL, 1e-3,  2_000,  4, _FULL),
-    _Network("botnet_mini",    True,  False,  512, 1024, 5.0,  8 * _MEGAPIXEL, 2e-3,  4_000,  8, _SLIM),
+    _Network("botnet_mini",    True,  False,  512,  768, 5.0,  8 * _MEGAPIXEL, 2e-3,  4_000,  8, _SLIM),
     _Network("botnet_nano",    True,  False,  256,  640, 5.0,  2 * _MEGAPIXEL, 2e-3,      1,  0, _SLIM),
-    _Network("botnet50",       False, True,  1024, 1024, 5.0,  8 * _MEGAPIXEL, 5e-4, 50_000, 16, _FULL),
+    _Network("botnet50",       False, True,  1024, 1024, 5.0,  2 * _MEGAPIXEL, 5e-4, 50_000, 16, _FULL),
     _Network("botnet50_half",  False, True,   640, 1024, 4.0,  2 * _MEGAPIXEL, 1e-3, 16_000, 12, _SLIM),
     _Network("resnet50_half",  False, True,   640, 1024, 4.0,  1 * _MEGAPIXEL, 1e-3,  6_000,  8, _SLIM),
-    _Network("resnet50_half",  False, True,   512,  832, 4.0,  1 * _MEGAPIXEL, 1e-3,  2_000,  6, _SLIM),
-    _Network("resnet50_half",  False, True,   384,  640, 4.0,  1 * _MEGAPIXEL, 1e-3,  1_000,  4, _SLIM),
-    _Network("resnet50_half",  False, True,   256,  512, 3.0,  1 * _MEGAPIXEL, 1e-3,    400,  2, _SLIM),
-    _Network("botnet_mini",    False, False,  320,  640, 5.0,  1 * _MEGAPIXEL, 2e-3,  8_000, 12, _SLIM),
+    _Network("resnet50_half",  False, True,   512, 1024, 4.0,  1 * _MEGAPIXEL, 1e-3,  2_000,  6, _SLIM),
+    _Network("resnet50_half",  False, True,   384, 1024, 4.0,  1 * _MEGAPIXEL, 1e-3,  1_000,  4, _SLIM),
+    _Network("resnet50_half",  False, True,   256,  640, 3.0,  1 * _MEGAPIXEL, 1e-3,    400,  2, _SLIM),
+    _Network("botnet_mini",    False, False,  320,  512, 5.0,  1 * _MEGAPIXEL, 2e-3,  8_000, 12, _SLIM),
     _Network("botnet_mini",    False, False,  224,  512, 5.0,  1 * _MEGAPIXEL, 2e-3,  3_000,  6, _SLIM),
     _Network("botnet_nano",    False, False,  192,  448, 4.0,  1 * _MEGAPIXEL, 2e-3,      1,  0, _SLIM),
 )
 # fmt: on
 
 
-@dataclass(frozen=True)
 class _Rules:
     """Figures that hold for every network."""
 
     small, large = 0.1, 0.95
     """Quantiles of the objects' sizes that stand for small and large ones."""
-    enlarged = 4.0
-    """Images are enlarged by no more than this."""
-    crop = 2.5
-    """Where training shows parts of images: sides of a large object that fit the part..."""
-    smallest_crop_cells = 64
-    """... and strides of the finest map, at least."""
+    enlarged, enlarged_anyway = 4.0, 2.0
+    """Images are enlarged by no more than this: where small objects need it, and where there is room for it."""
+    fits = 0.8
+    """Large objects measure no more than this fraction of the largest canvas."""
+    part, smallest_part = 2.5, 192
+    """Training shows parts of images so many times as wide as large objects, and at least so many pixels, where that is
+    no more than half of an image's side."""
+    few, around_objects = 4.0, 0.75
+    """Where a part holds fewer objects than this, so many of the parts are laid around one of them."""
     jitter = (0.6, 1.5)
     """Scale in training, relative to that in evaluation..."""
     least_scale = 0.75
@@ -117,7 +120,6 @@ class _Rules:
     """Objects up to this size keep their masks at 56 cells a side, larger ones at 112."""
 
 
-_RULES = _Rules()
 _STEP = 32
 """Canvases are multiples of it, the coarsest stride."""
 
@@ -174,49 +176,54 @@ class _Canvas:
         return seen.sizes_px * self.test_size / self.tile if self.tile else seen.sizes * self.test_size
 
 
-def _canvas(network: _Network, strides: list[int], seen: ObjectStatistics) -> _Canvas:
-    """Whole images where small objects are legible on the canvas; else parts of enlarged ones in training and the whole
-    image in evaluation; else, where that is more than the network can be shown, parts and tiles."""
-    legible = network.cells * strides[0]
-    needed = min(legible / np.quantile(seen.sizes, _RULES.small), _RULES.enlarged * seen.longest_px)
-    most = max(_STEP, min(network.canvas, _multiple(_RULES.enlarged / 2 * seen.longest_px)))
-    if needed <= most:
-        return _Canvas(most, most, 0, most)
-    large = float(np.quantile(seen.sizes, _RULES.large))
-    least_crop = _RULES.smallest_crop_cells * strides[0]
-    if needed <= network.test_canvas:
-        # Large objects must fit on what a step shows.
-        whole = _multiple(max(most, min(needed, network.canvas / (1.25 * large))))
-        size = min(most, _multiple(max(least_crop, _RULES.crop * large * whole)))
-        return _Canvas(size, whole, 0, whole)
+def _canvas(network: _Network, stride: int, seen: ObjectStatistics) -> _Canvas:
+    """Whole images where small objects are legible on the canvas and large ones fill a good part of it; else parts of
+    images, enlarged where that is needed, in training, and the whole image in evaluation; else, where that is more than
+    the network can be shown, parts and tiles."""
+    small, large = np.quantile(seen.sizes, (_Rules.small, _Rules.large)).tolist()
+    legible = network.cells * stride
+    needed = min(legible / small, _Rules.enlarged * seen.longest_px)
+    most = min(network.canvas, _multiple(_Rules.enlarged_anyway * seen.longest_px))
+    # Large objects must fit on what a step shows.
+    whole = most if needed <= most else _multiple(max(most, min(needed, _Rules.fits * network.canvas / large)))
     # In tiles the scale is that of the file, not of the image: all tiles have the same side in its pixels.
-    scale = min(legible / float(np.quantile(seen.sizes_px, _RULES.small)), _RULES.enlarged)
-    scale = min(scale, network.canvas / (1.25 * float(np.quantile(seen.sizes_px, _RULES.large))))
+    small_px, large_px = np.quantile(seen.sizes_px, (_Rules.small, _Rules.large)).tolist()
+    scale = min(legible / small_px, _Rules.enlarged, _Rules.fits * network.canvas / large_px)
+    if min(whole, scale * seen.longest_px) <= network.test_canvas:
+        whole = min(whole, network.test_canvas)
+        return _Canvas(_part(large * whole, whole, most), whole, 0, whole)
     whole = scale * seen.longest_px
-    if whole <= network.test_canvas:
-        fitting = max(most, _multiple(whole))
-        size = min(most, _multiple(max(least_crop, _RULES.crop * large * fitting)))
-        return _Canvas(size, fitting, 0, fitting)
     tile = max(SMALLEST_TILE_PX, round(network.test_canvas / scale))
-    crop = _RULES.crop * float(np.quantile(seen.sizes_px, _RULES.large)) * scale
-    size = min(network.canvas, _multiple(max(least_crop, crop)))
-    return _Canvas(size, network.test_canvas, tile, network.test_canvas / tile * seen.longest_px)
+    return _Canvas(_part(large_px * scale, whole, network.canvas), network.test_canvas, tile, whole)
+
+
+@cache
+def _strides(model: str) -> tuple[int, ...]:
+    """Of c2..c5."""
+    with torch.device("meta"):
+        return tuple(create_backbone(model).strides.values())
+
+
+def _part(large: float, whole: float, most: int) -> int:
+    """Side of what a training step shows of images that are `whole` pixels wide, with objects of up to `large`."""
+    part = max(_Rules.smallest_part, _multiple(_Rules.part * large))
+    return min(part, most) if part <= whole / 2 else min(most, _multiple(whole))
 
 
 def _candidate(network: _Network, dataset: DetectionDataset, detector: Kind, seen: ObjectStatistics) -> Candidate:
-    with torch.device("meta"):
-        strides = list(create_backbone(network.model).strides.values())
+    strides = _strides(network.model)
     attends = network.model.startswith("bot")
-    canvas = _canvas(network, strides, seen)
+    canvas = _canvas(network, strides[0], seen)
     sizes = canvas.sizes(seen)
     zoom = canvas.whole / canvas.size
-    low, high = (round(scale * zoom, 2) for scale in _RULES.jitter)
+    shown = float(np.median(seen.per_image)) * min(1.0, 1 / zoom**2)  # objects on a training canvas
+    low, high = (round(scale * zoom, 2) for scale in _Rules.jitter)
     count = len(dataset)
     batch = max(1, min(2 ** int(math.log2(network.batch_pixels / canvas.size**2)), 16 if network.on_gpu else 8))
     batch = min(batch, count)
-    images_seen = max(network.images_seen, network.passes * min(count, _RULES.most_passes_over))
+    images_seen = max(network.images_seen, network.passes * min(count, _Rules.most_passes_over))
     epochs = max(1, math.ceil(images_seen / count))
-    frozen = network.pretrained and not attends and batch < _RULES.frozen_below
+    frozen = network.pretrained and not attends and batch < _Rules.frozen_below
     turned = seen.shows_no_up and detector != "keypoint_rcnn"
     recipe = DetectionRecipe(
         detector=detector,
@@ -227,39 +234,39 @@ def _candidate(network: _Network, dataset: DetectionDataset, detector: Kind, see
             # A position counts cells, so that a whole image may be larger than the parts that training shows.
             tables="offset" if canvas.test_size != canvas.size else "interpolate",
             normalization="frozen" if frozen else "batch",
+            norm_epsilon=1e-5 if network.pretrained else None,  # what the weights were trained with
         ),
         images=DetectionImages(
             size=canvas.size,
             test_size=canvas.test_size if canvas.test_size != canvas.size else 0,
             tile=canvas.tile,
-            scale_jitter=(max(low, _RULES.least_scale), high),
+            scale_jitter=(max(low, _Rules.least_scale), high),
+            crop_around_object=_Rules.around_objects if zoom > 1 and shown < _Rules.few else 0.0,
             hflip=not seen.has_sides,
             rot90=turned,
-            mask_crop=56 if np.quantile(sizes, 0.9) <= _RULES.mask_crop_fits else 112,
+            mask_crop=56 if np.quantile(sizes, 0.9) <= _Rules.mask_crop_fits else 112,
             copy_paste=_copy_paste(seen, detector),
             repeat_threshold=_repeat_threshold(seen),
         ),
-        settings=_settings(network, strides, sizes, seen, canvas, turned),
+        settings=_settings(network, sizes, seen, shown, turned),
         optimizer=Optimizer(
             "adamw",
             learning_rate=network.learning_rate,
-            weight_decay=_RULES.weight_decay,
-            clip_norm=_RULES.clip_norm,
-            loaded_rate=_RULES.loaded_rate if network.pretrained else 1.0,
+            weight_decay=_Rules.weight_decay,
+            clip_norm=_Rules.clip_norm,
+            loaded_rate=_Rules.loaded_rate if network.pretrained else 1.0,
         ),
-        schedule=Schedule(epochs=epochs, warmup_epochs=round(_RULES.warmup * epochs, 3)),
+        schedule=Schedule(epochs=epochs, warmup_epochs=round(_Rules.warmup * epochs, 3)),
         run=Run(batch_size=batch),
     )
     return Candidate(recipe, _why(network, recipe), images_seen)
 
 
-def _settings(
-    network: _Network, strides: list[int], sizes: np.ndarray, seen: ObjectStatistics, canvas: _Canvas, turned: bool
-) -> Settings:
-    with_p6 = [*strides, 2 * strides[-1]]
+def _settings(network: _Network, sizes: np.ndarray, seen: ObjectStatistics, shown: float, turned: bool) -> Settings:
+    strides = _strides(network.model)
+    with_p6 = (*strides, 2 * strides[-1])
     top = 5 if levels_in_use(sizes, with_p6) == 5 else 4
     most = int(seen.per_image.max())
-    shown = float(np.median(seen.per_image)) * min(1.0, (canvas.size / canvas.whole) ** 2)
     settings = network.settings
     return replace(
         settings,
@@ -274,22 +281,23 @@ def _settings(
 
 
 def _copy_paste(seen: ObjectStatistics, detector: Kind) -> float:
-    wanted = detector == "mask_rcnn" and np.median(seen.per_image) <= _RULES.pasted_up_to and len(seen.per_image) > 1
-    return _RULES.pasted if wanted else 0.0
+    wanted = detector == "mask_rcnn" and np.median(seen.per_image) <= _Rules.pasted_up_to and len(seen.per_image) > 1
+    return _Rules.pasted if wanted else 0.0
 
 
 def _repeat_threshold(seen: ObjectStatistics) -> float:
     """The average class's fraction of the images, where another class is far rarer."""
     average = float(seen.class_frequencies.mean())
-    return round(average, 4) if seen.class_frequencies.min() < _RULES.rare * average else 0.0
+    return round(average, 4) if seen.class_frequencies.min() < _Rules.rare * average else 0.0
 
 
 def _why(network: _Network, recipe: DetectionRecipe) -> str:
     images = recipe.images
-    shown = f"whole images of {images.size} px" if images.canvas == images.size and not images.tile else (
-        f"parts of {images.size} px, "
-        + (f"tiles of {images.tile} px in evaluation" if images.tile else f"whole images of {images.canvas} px in evaluation")
-    )  # fmt: skip
+    shown = f"whole images of {images.size} px"
+    if images.tile:
+        shown = f"parts of {images.size} px, tiles of {images.tile} px in evaluation"
+    elif images.canvas != images.size:
+        shown = f"parts of {images.size} px, whole images of {images.canvas} px in evaluation"
     weights = "ImageNet weights" if network.pretrained else "random weights"
     return f"{network.model}, {weights}; {shown}"
 

@@ -63,6 +63,9 @@ class DetectionImages:
     """Side of the canvas in evaluation and prediction, where the whole image fits on it; 0: `size`."""
     scale_jitter: tuple[float, float] = (0.8, 1.25)
     """Least and greatest scale in training. At 1 the image just fits the canvas; beyond, a part of it is cut out."""
+    crop_around_object: float = 0.0
+    """Probability that a part that is cut out in training shows an object, any with the same chance, wherever on the
+    canvas; else, and on an image without objects, it lies anywhere. For small objects that most parts would miss."""
     hflip: bool = True
     """Flip half of the training images left to right."""
     rot90: bool = False
@@ -118,6 +121,8 @@ class Optimizer:
     """Of the cross-entropy; classifiers only."""
     clip_norm: float = 0.0
     """Largest norm of the gradient; 0 is off."""
+    loaded_rate: float = 1.0
+    """Learning rate of the parameters that `model.weights` brought, as a fraction of that of the new ones."""
     ema: float = 0.0
     """Decay of the moving average of the weights that is evaluated and saved as well; 0 is off."""
 

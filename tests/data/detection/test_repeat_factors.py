@@ -14,6 +14,7 @@ from botformer.data.detection.transforms import DetectionImages
 from tests.data.detection.coco_files import annotation, content, image, write
 
 IMAGES = DetectionImages(size=32, scale_jitter=(0.5, 2.0), repeat_threshold=0.64)
+CROWD = {"size": [30, 40], "counts": [0, 9, 1191]}
 
 
 @pytest.fixture(scope="module")
@@ -25,8 +26,8 @@ def source(tmp_path_factory):
     annotations = [annotation(number, number, [12, 7, 16, 16], category_id=0) for number in range(1, 25)]
     annotations += [
         annotation(90, 3, [2, 3, 8, 8], category_id=7),
-        annotation(91, 25, [0, 0, 30, 9], category_id=90, iscrowd=1, segmentation={"size": [30, 40], "counts": [0, 9, 1191]}),
-    ]  # fmt: skip
+        annotation(91, 25, [0, 0, 30, 9], category_id=90, iscrowd=1, segmentation=CROWD),
+    ]
     return open_coco(write(root, content(images, annotations)), root / "train")
 
 

@@ -1,4 +1,5 @@
 import random
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -210,6 +211,35 @@ def test_rot90_and_hflip_only_when_asked_for() -> None:
     drawn = [random_transform((40, 30), DetectionImages(size=40, hflip=False, rot90=True)) for _ in range(400)]
     assert not any(p.hflip for p in drawn)
     assert np.bincount([p.rot90 for p in drawn]).min() > 70
+
+
+def test_a_part_is_laid_around_each_object_as_often_wherever_it_is_and_however_it_is_turned() -> None:
+    random.seed(0)
+    images = DetectionImages(size=100, scale_jitter=(3.0, 5.0), rot90=True, crop_around_object=1.0)
+    objects = [
+        (0.0, 0.0, 4.0, 5.0),
+        (390.0, 190.0, 400.0, 200.0),
+        (100.0, 100.0, 120.0, 106.0),
+        (50.0, 10.0, 350.0, 190.0),
+    ]
+    drawn = [random_transform((400, 200), images, objects) for _ in range(1000)]
+    placed = np.array([transform.boxes(np.array(objects)) for transform in drawn])
+    shown = ((placed[..., :2] >= -1e-6) & (placed[..., 2:] <= 100 + 1e-6)).all(-1)  # as a whole
+    larger = (np.clip(placed, 0, 100)[..., 2:] - np.clip(placed, 0, 100)[..., :2] > 0).all(-1)[:, 3]
+    assert (shown.any(1) | larger).all()
+    assert all(0.2 < often < 0.4 for often in shown[:, :3].mean(0))
+    where = placed[shown[:, 2], 2, 0]
+    assert np.quantile(where, 0.1) < 20 < 70 < np.quantile(where, 0.9)  # not always in the middle
+    random.seed(0)
+    seldom = replace(images, crop_around_object=0.0)
+    corner = [_is_shown(random_transform((400, 200), seldom, objects), objects[0]) for _ in range(1000)]
+    assert np.mean(corner) < 0.1
+    assert random_transform((400, 200), images).corner_px  # no objects: anywhere
+
+
+def _is_shown(transform: CanvasTransform, box: tuple[float, float, float, float]) -> bool:
+    (placed,) = transform.boxes(np.array([box]))
+    return bool(placed.min() >= 0 and placed.max() <= 100)
 
 
 def test_evaluation_shows_the_whole_image_as_large_as_it_fits() -> None:

@@ -102,7 +102,8 @@ class _DetectionSamples:
         record = self.dataset.image(index)
         image = self._read(record)
         if self.training:
-            transform = random_transform(image.size, self.images)
+            objects = [found.box_xyxy for found in record.annotations if not found.crowd]
+            transform = random_transform(image.size, self.images, objects)
             # Masks, which take far longer, are of no use to a key point detector.
             mask_crop = self.images.mask_crop if self.flipped is None else None
             target = transform_objects(record, transform, mask_crop, self.flipped)

@@ -9,8 +9,10 @@ Pillow and NumPy alone: torchvision's transforms draw the same scales and crops,
 so a thousand objects would be a thousand images, and importing them takes every worker process seconds.
 """
 
+import math
 import random
-from dataclasses import dataclass
+from collections.abc import Sequence
+from dataclasses import dataclass, replace
 from typing import Any
 
 import numpy as np
@@ -20,7 +22,7 @@ from torch import Tensor
 
 from botformer.data.detection.dataset import Annotation, ImageRecord
 from botformer.data.detection.keypoints import PIXEL_MIDDLE
-from botformer.data.detection.mask_targets import crop_mask
+from botformer.data.detection.mask_targets import Box, crop_mask
 from botformer.recipes.schema import DetectionImages
 
 SMALLEST_PX = 1.0
@@ -105,13 +107,30 @@ class CanvasTransform:
         return (height, width) if self.rot90 % 2 else (width, height)
 
 
-def random_transform(image_px: tuple[int, int], images: DetectionImages) -> CanvasTransform:
-    """For training, an image of (width, height). From Python's global generator, which `seeding.seed_host` fixes."""
+def random_transform(
+    image_px: tuple[int, int], images: DetectionImages, objects_xyxy: Sequence[Box] = ()
+) -> CanvasTransform:
+    """For training, an image of (width, height) with these objects. From Python's global generator, which
+    `seeding.seed_host` fixes."""
     rot90 = random.randrange(4) if images.rot90 else 0
     hflip = images.hflip and random.random() < 0.5
     width, height = scaled = _scaled(image_px, rot90, images.size, random.uniform(*images.scale_jitter))
-    corner = random.randint(0, max(0, width - images.size)), random.randint(0, max(0, height - images.size))
-    return CanvasTransform(image_px, rot90, hflip, scaled, corner, images.size)
+    furthest = max(0, width - images.size), max(0, height - images.size)
+    corner = random.randint(0, furthest[0]), random.randint(0, furthest[1])
+    transform = CanvasTransform(image_px, rot90, hflip, scaled, corner, images.size)
+    if images.crop_around_object and objects_xyxy and any(furthest) and random.random() < images.crop_around_object:
+        (box,) = replace(transform, corner_px=(0, 0)).boxes(np.array([random.choice(objects_xyxy)]))
+        return replace(transform, corner_px=_corner_around(box, furthest, images.size))
+    return transform
+
+
+def _corner_around(box_xyxy: np.ndarray, furthest: tuple[int, int], size: int) -> tuple[int, int]:
+    """(left, top) from 0 to `furthest` of a canvas that shows a box, or what it can of one that is larger."""
+    corner = []
+    for low, high, far in zip(box_xyxy[:2], box_xyxy[2:], furthest, strict=True):
+        first, last = sorted((math.ceil(high) - size, math.floor(low)))
+        corner.append(random.randint(min(max(first, 0), far), min(max(last, 0), far)))
+    return corner[0], corner[1]
 
 
 def fitting_transform(image_px: tuple[int, int], size: int) -> CanvasTransform:
