@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -67,9 +67,18 @@ class Samples(Protocol[BatchT_co]):
 
 
 def training_loader(
-    images: Samples[BatchT_co], batch_size: int, seed: int, workers: int, rank: int, world: int
+    images: Samples[BatchT_co],
+    batch_size: int,
+    seed: int,
+    workers: int,
+    rank: int,
+    world: int,
+    shares: Sequence[float] = (),
 ) -> "TrainingLoader[BatchT_co]":
-    """`batch_size` counts the images of all `world` processes together. `workers`: -1 is one per core, at most 8."""
+    """`batch_size` counts the images of all `world` processes together. `workers`: -1 is one per core, at most 8.
+
+    `shares`: one per image, in proportion to which images are drawn; an epoch keeps its length. None: each image once.
+    """
     if batch_size < 1 or batch_size % world:
         raise InputError(
             f"batch size {batch_size} cannot be divided evenly among {world} processes; "
@@ -80,17 +89,21 @@ def training_loader(
             f"{images.where} has {len(images)} images, fewer than one batch of {batch_size}; "
             f"take a batch size of {max(1, len(images) // world) * world} or less (run.batch_size)"
         )
-    sampler = _Sampler(len(images), batch_size, seed, rank, world)
+    sampler = _Sampler(len(images), batch_size, seed, rank, world, tuple(shares))
     return TrainingLoader(images, sampler, _worker_count(workers))
 
 
 def evaluation_loader(
-    images: Samples[BatchT_co], batch_size: int, workers: int, rank: int, world: int
+    images: Samples[BatchT_co], batch_size: int, workers: int, rank: int, world: int, at_most: int = 0
 ) -> "EvaluationLoader[BatchT_co]":
-    """This process's shard (every `world`-th image), in batches of `batch_size`; the last one may be smaller."""
+    """This process's shard (every `world`-th image), in batches of `batch_size`; the last one may be smaller.
+
+    `at_most`: of the images only so many, evenly spread; 0: all.
+    """
     if batch_size < 1:
         raise InputError(f"batch size {batch_size} is too small; at least 1 is expected")
-    shard = range(rank, len(images), world)
+    count = min(at_most or len(images), len(images))
+    shard = [number * len(images) // count for number in range(rank, count, world)]
     batches = [list(shard[start : start + batch_size]) for start in range(0, len(shard), batch_size)]
     return EvaluationLoader(images, batches, _worker_count(workers))
 
@@ -156,27 +169,41 @@ class _Sampler:
     seed: int
     rank: int
     world: int
+    shares: tuple[float, ...] = ()
+    """As `training_loader` has them."""
 
     @property
     def steps_per_epoch(self) -> int:
         return self.images // self.batch_size
 
     def from_step(self, step: int) -> Iterator[tuple[int, list[int]]]:
-        """(epoch, indices of this process's images) of every step from `step` on."""
+        """(epoch, indices of this process's images) of every step from `step` on.
+
+        The epoch seeds what is random about an image. Where an image can come twice in an epoch, it is the step.
+        """
         epoch, position = divmod(step, self.steps_per_epoch)
         per_process = self.batch_size // self.world
         while True:
             order = self._order(epoch)
             for start in range(position * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size):
                 first = start + self.rank * per_process
-                yield epoch, order[first : first + per_process].tolist()
+                step = epoch * self.steps_per_epoch + start // self.batch_size
+                yield step if self.shares else epoch, order[first : first + per_process].tolist()
             epoch, position = epoch + 1, 0
 
     def _order(self, epoch: int) -> Tensor:
         """int64 (images,)."""
         generator = torch.Generator()
         generator.manual_seed(int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0]))
-        return torch.randperm(self.images, generator=generator)
+        order = torch.randperm(self.images, generator=generator)
+        if not self.shares:
+            return order
+        # Systematic sampling: an image comes its mean number of times, rounded up or down, and not more by chance.
+        share = torch.tensor(self.shares, dtype=torch.float64)[order]
+        ends = (share * (self.images / share.sum())).cumsum(0)
+        points = torch.arange(self.images, dtype=torch.float64) + torch.rand((), generator=generator)
+        drawn = order[torch.searchsorted(ends, points, right=True).clamp(max=self.images - 1)]
+        return drawn[torch.randperm(self.images, generator=generator)]
 
 
 # In the workers

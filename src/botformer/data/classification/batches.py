@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -34,15 +35,25 @@ def training_batches(
 ) -> TrainingLoader[Batch]:
     """`batch_size` counts the images of all `world` processes together. `workers`: -1 is one per core, at most 8."""
     samples = _LabelledImages(dataset, images, training_transform(images))
-    return training_loader(samples, batch_size, seed, workers, rank, world)
+    shares = _shares(dataset.labels, images.balance) if images.balance else ()
+    return training_loader(samples, batch_size, seed, workers, rank, world, shares)
 
 
 def evaluation_batches(
-    dataset: ClassificationDataset, images: Images, batch_size: int, workers: int, rank: int = 0, world: int = 1
+    dataset: ClassificationDataset,
+    images: Images,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+    at_most: int = 0,
 ) -> EvaluationLoader[Batch]:
-    """This process's shard (every `world`-th image), in batches of `batch_size`; the last one may be smaller."""
+    """This process's shard (every `world`-th image), in batches of `batch_size`; the last one may be smaller.
+
+    `at_most`: of all images only so many, evenly spread; 0: all.
+    """
     samples = _LabelledImages(dataset, images, evaluation_transform(images))
-    return evaluation_loader(samples, batch_size, workers, rank, world)
+    return evaluation_loader(samples, batch_size, workers, rank, world, at_most)
 
 
 @dataclass(frozen=True)
@@ -87,6 +98,12 @@ class _LabelledImages:
 
     def unpack(self, packed: Batch) -> Batch:
         return packed
+
+
+def _shares(labels: np.ndarray, balance: float) -> list[float]:
+    """(images of its class) ** -balance, for every image."""
+    counts = np.bincount(labels).astype(np.float64)
+    return (counts[labels] ** -balance).tolist()
 
 
 def stack_channels_last(images: Sequence[Tensor]) -> Tensor:
