@@ -11,7 +11,7 @@ import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
@@ -53,6 +53,12 @@ class Samples(Protocol[BatchT_co]):
 
     def name(self, index: int) -> str: ...
 
+    @property
+    def weights(self) -> np.ndarray | None:
+        """For training, float (images,) above 0: how often each image is drawn, relative to the others; the length of an
+        epoch stays the same. None: every image once per epoch."""
+        ...
+
     def sample(self, index: int) -> Any:
         """Read and transform one image. Raises BadImage or OSError where it cannot be read."""
         ...
@@ -67,18 +73,9 @@ class Samples(Protocol[BatchT_co]):
 
 
 def training_loader(
-    images: Samples[BatchT_co],
-    batch_size: int,
-    seed: int,
-    workers: int,
-    rank: int,
-    world: int,
-    shares: Sequence[float] = (),
+    images: Samples[BatchT_co], batch_size: int, seed: int, workers: int, rank: int, world: int
 ) -> "TrainingLoader[BatchT_co]":
-    """`batch_size` counts the images of all `world` processes together. `workers`: -1 is one per core, at most 8.
-
-    `shares`: one per image, in proportion to which images are drawn; an epoch keeps its length. None: each image once.
-    """
+    """`batch_size` counts the images of all `world` processes together. `workers`: -1 is one per core, at most 8."""
     if batch_size < 1 or batch_size % world:
         raise InputError(
             f"batch size {batch_size} cannot be divided evenly among {world} processes; "
@@ -89,7 +86,7 @@ def training_loader(
             f"{images.where} has {len(images)} images, fewer than one batch of {batch_size}; "
             f"take a batch size of {max(1, len(images) // world) * world} or less (run.batch_size)"
         )
-    sampler = _Sampler(len(images), batch_size, seed, rank, world, tuple(shares))
+    sampler = _Sampler(len(images), batch_size, seed, rank, world, images.weights)
     return TrainingLoader(images, sampler, _worker_count(workers))
 
 
@@ -160,50 +157,52 @@ class EvaluationLoader(Generic[BatchT_co]):
 # Sampling
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _Sampler:
-    """The order of the training images, a pure function of (seed, epoch)."""
+    """The order of the training images, a pure function of (seed, epoch).
+
+    A draw is `repetition * images + index`: the first time that an epoch shows an image it is the image's index, and
+    later ones are other numbers, so that they are augmented in another way.
+    """
 
     images: int
     batch_size: int
     seed: int
     rank: int
     world: int
-    shares: tuple[float, ...] = ()
-    """As `training_loader` has them."""
+    weights: np.ndarray | None = None
+    """As in `Samples`."""
 
     @property
     def steps_per_epoch(self) -> int:
         return self.images // self.batch_size
 
     def from_step(self, step: int) -> Iterator[tuple[int, list[int]]]:
-        """(epoch, indices of this process's images) of every step from `step` on.
-
-        The epoch seeds what is random about an image. Where an image can come twice in an epoch, it is the step.
-        """
+        """(epoch, draws of this process) of every step from `step` on."""
         epoch, position = divmod(step, self.steps_per_epoch)
         per_process = self.batch_size // self.world
         while True:
             order = self._order(epoch)
             for start in range(position * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size):
                 first = start + self.rank * per_process
-                step = epoch * self.steps_per_epoch + start // self.batch_size
-                yield step if self.shares else epoch, order[first : first + per_process].tolist()
+                yield epoch, order[first : first + per_process].tolist()
             epoch, position = epoch + 1, 0
 
     def _order(self, epoch: int) -> Tensor:
-        """int64 (images,)."""
+        """The draws of an epoch, int64 (images,)."""
         generator = torch.Generator()
         generator.manual_seed(int(np.random.SeedSequence((self.seed, epoch)).generate_state(1)[0]))
         order = torch.randperm(self.images, generator=generator)
-        if not self.shares:
+        if self.weights is None:
             return order
-        # Systematic sampling: an image comes its mean number of times, rounded up or down, and not more by chance.
-        share = torch.tensor(self.shares, dtype=torch.float64)[order]
-        ends = (share * (self.images / share.sum())).cumsum(0)
-        points = torch.arange(self.images, dtype=torch.float64) + torch.rand((), generator=generator)
-        drawn = order[torch.searchsorted(ends, points, right=True).clamp(max=self.images - 1)]
-        return drawn[torch.randperm(self.images, generator=generator)]
+        # Systematic sampling: of an image that is due 2.3 times, 2 or 3 draws, and as many in all as there are images.
+        due = np.cumsum(self.weights / self.weights.sum()) * self.images
+        due[-1] = self.images
+        offset = float(torch.rand((), generator=generator, dtype=torch.float64))
+        drawn = np.diff(np.floor(due + offset).astype(np.int64), prepend=0)
+        indices = np.repeat(np.arange(self.images), drawn)
+        repetitions = np.arange(self.images) - np.repeat(np.cumsum(drawn) - drawn, drawn)
+        return torch.from_numpy(repetitions * self.images + indices)[order]
 
 
 # In the workers
@@ -230,14 +229,14 @@ class _TrainingBatches(Dataset):
     seed: int
 
     def __getitem__(self, key: tuple[int, list[int]]) -> _WorkerResult:
-        epoch, indices = key
+        epoch, draws = key
         samples: list[Any] = []
         read: list[int] = []
         bad: dict[str, str] = {}
         with host_state_kept():
-            for index in indices:
-                seed_host(self.seed, epoch, index)
-                found = self._first_readable(index, bad)
+            for draw in draws:
+                seed_host(self.seed, epoch, draw)
+                found = self._first_readable(draw % len(self.images), bad)
                 if found is None:
                     return _WorkerResult(None, bad)
                 sample, index_read = found

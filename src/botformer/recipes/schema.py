@@ -57,6 +57,10 @@ class Images:
         check_fields(self, "images")
 
 
+SMALLEST_TILE_PX = 64
+"""Of the tiles into which large images are cut."""
+
+
 @dataclass(frozen=True)
 class DetectionImages:
     """What happens to an image before the detector sees it."""
@@ -75,6 +79,15 @@ class DetectionImages:
     """Key points that a flip exchanges, such as port starboard; none: those whose names say left and right."""
     mask_crop: int = 112
     """Side of the square, in pixels, in which the mask of an object's box is kept as a training target."""
+    copy_paste: float = 0.0
+    """Probability that objects of another training image are pasted into an image, with their masks (Ghiasi et al.
+    2021); 0 is off. Needs masks, and no key points."""
+    repeat_threshold: float = 0.0
+    """Repeat-factor sampling (LVIS, Gupta et al. 2019): images of a class that is in less than this fraction of the
+    training images are drawn more often, by the root of what it lacks, and the others less; 0 is off."""
+    tile: int = 0
+    """Side in pixels of the file of the overlapping tiles into which evaluation and prediction cut larger images, each
+    then seen like an image of its own; 0: the whole image at once."""
     max_bad_records: int = 20
     """Stop when more annotations of a split than this make no sense; fewer are skipped, counted and listed."""
     max_bad_files: int = 20
@@ -87,6 +100,8 @@ class DetectionImages:
         low, high = self.scale_jitter
         if low > high:
             raise InputError(f"images.scale_jitter is {low} to {high}; two scales above 0, the smaller first")
+        if 0 < self.tile < SMALLEST_TILE_PX:
+            raise InputError(f"images.tile is {self.tile}; expected 0 (no tiles) or at least {SMALLEST_TILE_PX} pixels")
 
     @property
     def canvas(self) -> int:

@@ -35,8 +35,7 @@ def training_batches(
 ) -> TrainingLoader[Batch]:
     """`batch_size` counts the images of all `world` processes together. `workers`: -1 is one per core, at most 8."""
     samples = _LabelledImages(dataset, images, training_transform(images))
-    shares = _shares(dataset.labels, images.balance) if images.balance else ()
-    return training_loader(samples, batch_size, seed, workers, rank, world, shares)
+    return training_loader(samples, batch_size, seed, workers, rank, world)
 
 
 def evaluation_batches(
@@ -83,6 +82,13 @@ class _LabelledImages:
     def name(self, index: int) -> str:
         return self.dataset.name(index)
 
+    @property
+    def weights(self) -> np.ndarray | None:
+        if not self.images.balance:
+            return None
+        counts = np.bincount(self.dataset.labels).astype(np.float64)
+        return counts[self.dataset.labels] ** -self.images.balance
+
     def sample(self, index: int) -> Tensor:
         """uint8 (3, size, size)."""
         file, _ = self.dataset.read(index)
@@ -98,12 +104,6 @@ class _LabelledImages:
 
     def unpack(self, packed: Batch) -> Batch:
         return packed
-
-
-def _shares(labels: np.ndarray, balance: float) -> list[float]:
-    """(images of its class) ** -balance, for every image."""
-    counts = np.bincount(labels).astype(np.float64)
-    return (counts[labels] ** -balance).tolist()
 
 
 def stack_channels_last(images: Sequence[Tensor]) -> Tensor:

@@ -15,6 +15,7 @@ from botformer.data.detection.coco_reader import coco_annotations
 from botformer.data.detection.dataset import DetectionDataset, ImageRecord
 from botformer.data.detection.keypoints import flip_indices
 from botformer.data.detection.object_sizes import say_small_objects
+from botformer.data.detection.repeat_factors import repeat_factors
 from botformer.data.detection.transforms import fitting_transform, random_transform, transform_objects
 from botformer.data.image_io import BadImage, decode
 from botformer.data.loader import EvaluationLoader, TrainingLoader, evaluation_loader, training_loader
@@ -52,7 +53,9 @@ def detection_training_batches(
     say_small_objects(dataset, images.size * min(max(low, 1.0), high))
     names = dataset.keypoint_names
     flipped = flip_indices(names, images.keypoint_pairs) if names else None
-    return training_loader(_DetectionSamples(dataset, images, True, flipped), batch_size, seed, workers, rank, world)
+    weights = repeat_factors(dataset, images.repeat_threshold) if images.repeat_threshold else None
+    samples = _DetectionSamples(dataset, images, True, flipped, weights)
+    return training_loader(samples, batch_size, seed, workers, rank, world)
 
 
 def detection_evaluation_batches(
@@ -75,13 +78,15 @@ _Sample = tuple[Tensor, dict[str, Any]]
 """The canvas, uint8 (3, size, size), and its target with arrays for tensors."""
 
 
-@dataclass(frozen=True)
+@dataclass(frozen=True, eq=False)
 class _DetectionSamples:
     dataset: DetectionDataset
     images: DetectionImages
     training: bool
     flipped: list[int] | None = None
     """For key points: `keypoints.flip_indices`."""
+    weights: np.ndarray | None = None
+    """As in `Samples`."""
 
     @property
     def where(self) -> str:
