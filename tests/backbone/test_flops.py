@@ -104,7 +104,8 @@ def observed_multiply_adds(model, size):
 
 
 @pytest.mark.parametrize(
-    ("name", "size"), [("resnet50", 224), ("botnet50", 193), ("botnet_t3", 224), ("botnet_mini", 48)]
+    ("name", "size"),
+    [("resnet50", 224), ("botnet50", 193), ("botnet_t3", 224), ("botnet_mini", 48), ("botnet50_half", 225)],
 )
 def test_multiply_adds_are_those_of_the_layers_that_run(name, size):
     with torch.device("meta"):

@@ -1,12 +1,16 @@
 import numpy as np
 import pytest
 import torch
+import torchvision
 from torch import nn
 
 from botformer import create_backbone, create_model, list_models
 from botformer.backbone.blocks import Bottleneck
 from botformer.backbone.mhsa import MHSA2d
+from botformer.backbone.resnet import Classifier
+from botformer.backbone.variants import Row
 from botformer.errors import InputError
+from botformer.recipes.model_options import make_options
 
 
 def sizes_into_attention(name, size):
@@ -255,3 +259,59 @@ def test_channels_last_gives_the_same():
 def test_bad_arguments_are_named_with_what_to_do(call, words):
     with torch.device("meta"), pytest.raises(InputError, match=words):
         call()
+
+
+HALF = ["resnet50_half", "botnet50_half", "botnet_s1_50_half"]
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_the_half_wide_rows_have_the_layers_of_the_network_that_they_are_for(name):
+    with torch.device("meta"):
+        model = create_model(name)
+    assert model.channels == {"c2": 128, "c3": 256, "c4": 512, "c5": 1024}
+    assert model.conv1.weight.shape == (64, 3, 7, 7)
+    assert model.layer1[0].conv1.weight.shape == (32, 64, 1, 1)
+    for number, stage in enumerate([model.layer1, model.layer2, model.layer3, model.layer4]):
+        stride = {"c5": model.row.c5_stride}.get(f"c{number + 2}", 2 if number else 1)
+        first = stage[0]
+        assert first.downsample[0].stride == (stride, stride)
+        if isinstance(first.conv2, MHSA2d):  # the paper's block: attention, then the pool
+            assert first.conv1.stride == (1, 1)
+            assert first.conv2.pool == (stride == 2)
+        else:
+            assert first.conv1.stride == (stride, stride)
+            assert first.conv2.stride == (1, 1)
+
+
+def test_a_row_of_caffe_is_the_same_fields():
+    """Strides and pool as in Caffe, on a full-width network: what torchvision's has, where sizes are even."""
+    torch.manual_seed(0)
+    caffe = Row((1, 1, 1, 1), image_size=64, stride_in="1x1", pool_padding="after")
+    options = make_options({"zero_gamma": False})
+    ours = Classifier(caffe, (64, 64), options, 5).eval()
+    theirs = torchvision.models.ResNet(torchvision.models.resnet.Bottleneck, [1, 1, 1, 1], 5).eval()
+    theirs.maxpool = nn.MaxPool2d(3, 2, ceil_mode=True)
+    for stage in (theirs.layer2, theirs.layer3, theirs.layer4):
+        stage[0].conv1.stride, stage[0].conv2.stride = (2, 2), (1, 1)
+    theirs.load_state_dict(ours.state_dict())
+    images = torch.randn(2, 3, 64, 96)
+    torch.testing.assert_close(ours(images), theirs(images))
+
+
+@pytest.mark.parametrize("name", HALF)
+def test_every_size_of_image_has_maps_of_ceil_size_over_stride(name):
+    with torch.device("meta"):
+        backbone = create_backbone(name, 32)
+        for height, width in [*((side, 2 * side + 1) for side in range(1, 40)), (224, 223), (225, 226), (227, 500)]:
+            maps = backbone(torch.empty(2, 3, height, width), torch.zeros(2, height, width, dtype=torch.bool))
+            for stage, feature_map in maps.items():
+                stride = backbone.strides[stage]
+                assert feature_map.shape[2:] == (-(-height // stride), -(-width // stride)), (height, width, stage)
+
+
+def test_a_pool_padded_after_the_map_looks_at_the_same_cells_whatever_the_size():
+    pool = create_backbone("resnet50_half", 32).maxpool
+    cells = torch.randn(1, 1, 9, 9)
+    windows = torch.tensor([[cells[0, 0, y : y + 3, x : x + 3].max() for x in range(0, 9, 2)] for y in range(0, 9, 2)])
+    assert torch.equal(pool(cells)[0, 0], windows)
+    assert torch.equal(pool(cells[..., :8, :8]), nn.functional.max_pool2d(cells[..., :8, :8], 3, 2, ceil_mode=True))

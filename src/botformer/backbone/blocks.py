@@ -37,16 +37,16 @@ class SqueezeExcite(nn.Module):
 class Bottleneck(nn.Module):
     """1x1, spatial operation, 1x1, each with BatchNorm, and a shortcut: (B, inputs, H, W) -> (B, 4 mid, H/s, W/s).
 
-    The spatial operation is a 3x3 convolution of stride s, or, in a BoT block, attention that ends in a 2x2 average
-    pool where s = 2 (attention has no stride). `key_stride` is the stride in pixels of the map that is
-    attended to.
+    The spatial operation is a 3x3 convolution, or, in a BoT block, attention that ends in a 2x2 average pool where its
+    stride is 2 (attention has none). `strides` are those of the first 1x1 and of the spatial operation, s their
+    product. `key_stride` is the stride in pixels of the map that is attended to.
     """
 
     def __init__(
         self,
         inputs: int,
         mid: int,
-        stride: int,
+        strides: tuple[int, int],
         attention: MHSA2d | None,
         options: ModelOptions,
         *,
@@ -56,11 +56,11 @@ class Bottleneck(nn.Module):
         key_stride: int,
     ) -> None:
         super().__init__()
-        outputs = mid * EXPANSION
+        outputs, stride = mid * EXPANSION, strides[0] * strides[1]
         self.key_stride = key_stride
-        self.conv1 = nn.Conv2d(inputs, mid, 1, bias=False)
+        self.conv1 = nn.Conv2d(inputs, mid, 1, strides[0], bias=False)
         self.bn1 = make_norm(mid, options)
-        self.conv2 = attention or nn.Conv2d(mid, mid, 3, stride, padding=1, bias=False)
+        self.conv2 = attention or nn.Conv2d(mid, mid, 3, strides[1], padding=1, bias=False)
         self.bn2 = make_norm(mid, options)
         self.conv3 = nn.Conv2d(mid, outputs, 1, bias=False)
         self.bn3 = make_norm(outputs, options, gamma=0.0 if options.zero_gamma else 1.0)

@@ -35,10 +35,10 @@ def count(
 def _layers(row: Row, image: tuple[int, int], tables: bool) -> Iterator[Counts]:
     kernel, stride = STEMS[row.stem]
     size = _down(image, stride)
-    yield _convolution(3, row.width, kernel, size) + _norm(row.width)
+    yield _convolution(3, row.stem_channels, kernel, size) + _norm(row.stem_channels)
     if row.stem == "7x7":
         size = _down(size, 2)
-    channels = row.width
+    channels = row.stem_channels
     for stage, blocks in enumerate(row.blocks):
         name, mid = f"c{stage + 2}", row.width * 2**stage
         attends = name == "c5" and row.c5 == "attention"
@@ -48,10 +48,10 @@ def _layers(row: Row, image: tuple[int, int], tables: bool) -> Iterator[Counts]:
                     if kind == "non_local":
                         yield _non_local(channels, size)
                     else:
-                        yield _bottleneck(channels, mid, size, 1, True, tables)
-            stride = (1 if stage == 0 else row.c5_stride if name == "c5" else 2) if block == 0 else 1
-            yield _bottleneck(channels, mid, size, stride, attends, tables)
-            size, channels = _down(size, stride), mid * EXPANSION
+                        yield _bottleneck(channels, mid, size, (1, 1), True, tables)
+            strides = row.strides(stage, block, attends)
+            yield _bottleneck(channels, mid, size, strides, attends, tables)
+            size, channels = _down(size, strides[0] * strides[1]), mid * EXPANSION
             if row.squeeze_excite and not attends:
                 yield _squeeze_excite(channels)
 
@@ -70,13 +70,20 @@ def _norm(channels: int) -> Counts:
 
 
 def _bottleneck(
-    inputs: int, mid: int, size: tuple[int, int], stride: int, attends: bool, tables: bool, heads: int = 4
+    inputs: int,
+    mid: int,
+    size: tuple[int, int],
+    strides: tuple[int, int],
+    attends: bool,
+    tables: bool,
+    heads: int = 4,
 ) -> Counts:
-    out_size, outputs = _down(size, stride), mid * EXPANSION
+    mid_size = _down(size, strides[0])
+    out_size, outputs = _down(mid_size, strides[1]), mid * EXPANSION
     middle = _mhsa(mid, heads, size, tables) if attends else _convolution(mid, mid, 3, out_size)
-    main = _convolution(inputs, mid, 1, size) + middle + _convolution(mid, outputs, 1, out_size)
+    main = _convolution(inputs, mid, 1, mid_size) + middle + _convolution(mid, outputs, 1, out_size)
     norms = _norm(mid) + _norm(mid) + _norm(outputs)
-    if stride == 1 and inputs == outputs:
+    if strides == (1, 1) and inputs == outputs:
         return main + norms
     return main + norms + _convolution(inputs, outputs, 1, out_size) + _norm(outputs)
 

@@ -1,5 +1,6 @@
 """Networks built from a row of `variants`. State-dict names are torchvision's, so ResNet weights load as they are."""
 
+import math
 from collections import OrderedDict
 from collections.abc import Sequence
 
@@ -35,10 +36,10 @@ class Stages(nn.Module):
         self.row, self.image_size, self.options = row, image_size, options
         self.mean, self.std = channel_statistics(in_chans)
         kernel, stride = STEMS[row.stem]
-        self.conv1 = nn.Conv2d(in_chans, row.width, kernel, stride, padding=kernel // 2, bias=False)
-        self.bn1 = make_norm(row.width, options)
+        self.conv1 = nn.Conv2d(in_chans, row.stem_channels, kernel, stride, padding=kernel // 2, bias=False)
+        self.bn1 = make_norm(row.stem_channels, options)
         self.act = ACTIVATIONS[row.activation]()
-        self.maxpool = nn.MaxPool2d(3, 2, padding=1) if row.stem == "7x7" else nn.Identity()
+        self.maxpool = _max_pool(row)
         stride_px = stride * (2 if row.stem == "7x7" else 1)
         builder = _StageBuilder(row, image_size, options, stride_px)
         self.layer1, self.layer2, self.layer3, self.layer4 = (builder.stage(index) for index in range(4))
@@ -150,7 +151,7 @@ class _StageBuilder:
 
     def __init__(self, row: Row, image_size: tuple[int, int], options: ModelOptions, stride_px: int) -> None:
         self.row, self.image_size, self.options = row, image_size, options
-        self.channels, self.stride_px, self.depth = row.width, stride_px, 0
+        self.channels, self.stride_px, self.depth = row.stem_channels, stride_px, 0
         self.total_depth = sum(row.blocks) + len(row.inserted)
         self.strides: dict[str, int] = {}
 
@@ -162,18 +163,18 @@ class _StageBuilder:
                 for place, kind in row.inserted:  # by name, so that the others keep torchvision's numbers
                     if place == name:
                         blocks[f"inserted_{kind}"] = self._inserted(kind, mid)
-            stride = (1 if index == 0 else row.c5_stride if name == "c5" else 2) if block == 0 else 1
-            blocks[str(block)] = self._bottleneck(mid, stride, name == "c5" and row.c5 == "attention")
+            attends = name == "c5" and row.c5 == "attention"
+            blocks[str(block)] = self._bottleneck(mid, row.strides(index, block, attends), attends)
         self.strides[name] = self.stride_px
         return nn.Sequential(blocks)
 
     def _inserted(self, kind: str, mid: int) -> nn.Module:
         if kind == "attention":
-            return self._bottleneck(mid, 1, True)
+            return self._bottleneck(mid, (1, 1), True)
         self.depth += 1
         return NonLocal(self.channels, self.options, key_stride=self.stride_px)
 
-    def _bottleneck(self, mid: int, stride: int, attends: bool) -> Bottleneck:
+    def _bottleneck(self, mid: int, strides: tuple[int, int], attends: bool) -> Bottleneck:
         options, (height, width) = self.options, self.image_size
         attention = None
         if attends:
@@ -185,12 +186,12 @@ class _StageBuilder:
                 options.position,
                 tables=options.tables,
                 backend=options.backend,
-                pool=stride == 2,
+                pool=strides[1] == 2,
             )
         block = Bottleneck(
             self.channels,
             mid,
-            stride,
+            strides,
             attention,
             options,
             activation=self.row.activation,
@@ -198,8 +199,22 @@ class _StageBuilder:
             drop_path=options.drop_path * self.depth / max(self.total_depth - 1, 1),
             key_stride=self.stride_px,
         )
-        self.channels, self.stride_px, self.depth = mid * EXPANSION, self.stride_px * stride, self.depth + 1
+        self.channels, self.stride_px, self.depth = (
+            mid * EXPANSION,
+            self.stride_px * strides[0] * strides[1],
+            self.depth + 1,
+        )
         return block
+
+
+def _max_pool(row: Row) -> nn.Module:
+    """Maps of n cells become ceil(n / 2), whatever n is and wherever the padding is."""
+    if row.stem != "7x7":
+        return nn.Identity()
+    if row.pool_padding == "around":
+        return nn.MaxPool2d(3, 2, padding=1)
+    # At even n what Caffe and `ceil_mode=True` give; at odd n they leave out the last cell.
+    return nn.Sequential(nn.ConstantPad2d((0, 2, 0, 2), -math.inf), nn.MaxPool2d(3, 2))
 
 
 @torch.fx.wrap

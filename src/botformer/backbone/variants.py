@@ -11,7 +11,7 @@ from botformer.errors import unknown
 Operation = Literal["convolution", "attention"]
 Stem = Literal["7x7", "3x3", "3x3/2"]
 STEMS: dict[Stem, tuple[int, int]] = {"7x7": (7, 2), "3x3": (3, 1), "3x3/2": (3, 2)}
-"""Kernel and stride; a 3x3 max-pool of stride 2 follows the 7x7 stem."""
+"""Kernel and stride; a 3x3 max-pool of stride 2 follows the 7x7 stem. Maps of n cells become ceil(n / stride)."""
 EXPANSION = 4
 """Output channels of a block per channel of its bottleneck."""
 
@@ -22,7 +22,12 @@ class Row:
 
     `blocks` of each stage c2..c5; `c5` the spatial operation of its blocks; `inserted` pairs of a stage and the kind of
     block that is inserted before its last block; `width` channels of c2's bottleneck;
-    `stem` 7x7 stride 2 and max-pool (ImageNet), or one 3x3 convolution of stride 1 or 2 (small images).
+    `stem` 7x7 stride 2 and max-pool (ImageNet), or one 3x3 convolution of stride 1 or 2 (small images); `stem_width`
+    its channels, where they are not c2's `width`.
+    `stride_in` the layer of a convolution block that has its stride: the 3x3 (torchvision, "v1.5") or the first 1x1
+    (Caffe, the original). `pool_padding`: the max-pool's 3x3 windows are padded around the map, so that the first one
+    is centred on the first cell (torchvision), or after it, so that the first one begins there (Caffe, which rounds
+    sizes up).
     """
 
     blocks: tuple[int, int, int, int]
@@ -34,6 +39,25 @@ class Row:
     inserted: tuple[tuple[str, Literal["non_local", "attention"]], ...] = ()
     width: int = 64
     stem: Stem = "7x7"
+    stem_width: int | None = None
+    stride_in: Literal["3x3", "1x1"] = "3x3"
+    pool_padding: Literal["around", "after"] = "around"
+
+    @property
+    def stem_channels(self) -> int:
+        return self.stem_width or self.width
+
+    def strides(self, stage: int, block: int, attends: bool) -> tuple[int, int]:
+        """Stride of the block's first 1x1 and of its spatial operation; `stage` 0 is c2. Their product is the block's.
+
+        Attention has no stride: where it is 2, a 2x2 average pool follows it, in every row.
+        """
+        stride = 1 if block or not stage else self.c5_stride if stage == len(self.blocks) - 1 else 2
+        return (stride, 1) if self.stride_in == "1x1" and not attends else (1, stride)
+
+
+def _half(c5: Operation, c5_stride: int) -> Row:
+    return Row((3, 4, 6, 3), c5, c5_stride, width=32, stem_width=64, stride_in="1x1", pool_padding="after")
 
 
 # fmt: off
@@ -67,6 +91,10 @@ ROWS: dict[str, Row] = {
     "resnet50_nl":       Row((3, 4, 6, 3), inserted=(("c4", "non_local"),)),
     "resnet50_bot_c4":   Row((3, 4, 6, 3), inserted=(("c4", "attention"),)),
     "resnet50_bot_c4c5": Row((3, 4, 6, 3), inserted=(("c4", "attention"), ("c5", "attention"))),
+    # Half as wide, as a ResNet-50 that was trained in Caffe: what `--model.weights imagenet` has for a CPU.
+    "resnet50_half":      _half("convolution", 2),
+    "botnet50_half":      _half("attention", 2),
+    "botnet_s1_50_half":  _half("attention", 1),
     # Ours, for small images: CIFAR's 32 px with the full network, and small ones for the demo and the tests.
     "resnet50_cifar":    Row((3, 4, 6, 3), "convolution", 2, image_size=32, stem="3x3"),
     "botnet50_cifar":    Row((3, 4, 6, 3), "attention",   2, image_size=32, stem="3x3"),

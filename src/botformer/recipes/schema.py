@@ -17,7 +17,8 @@ class Model(ModelOptions):
     """A row of `botformer models`."""
     weights: str = ""
     """Weights to start from: a .safetensors or .pth file, a run's folder, hf://owner/name, or a network of the package
-    by name. A classifier's or a ResNet's go into a detector's backbone. Empty: random weights."""
+    by name. imagenet: weights trained on ImageNet, where there are any for the row (see docs/models.md); the log says
+    which. A classifier's or a ResNet's go into a detector's backbone. Empty: random weights."""
 
 
 @dataclass(frozen=True)
