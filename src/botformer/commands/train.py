@@ -1,4 +1,4 @@
-"""Train a recipe on your images: botformer train RECIPE --data DIR --out DIR [--any.field value]."""
+"""Train on your images: botformer train VERB --data DIR [--minutes N], or a recipe by its name instead of VERB."""
 
 import os
 import sys
@@ -11,6 +11,7 @@ from rich import box
 from rich.table import Table
 
 from botformer.commands.screen import print_table
+from botformer.commands.train_planned import VERBS, train_planned
 from botformer.recipes import EXPERIMENTS, Experiment, find_experiment
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 from botformer.terminal import screen
@@ -36,6 +37,9 @@ def main(arguments: list[str]) -> None:
         _print_recipes()
         if not {"-h", "--help"} & set(arguments):
             sys.exit(2)
+        return
+    if arguments[0] in VERBS:
+        train_planned(arguments[0], arguments[1:])
         return
     given = parse(find_experiment(arguments[0]), arguments[1:])
     from botformer.create.train_recipe import train_recipe  # heavy, and --help should not wait for it
@@ -71,13 +75,22 @@ def parse(row: Experiment, arguments: list[str]) -> Any:
 def _print_recipes() -> None:
     console = screen()
     console.print(f"{__doc__}\n")
+    verbs = Table(box=box.SIMPLE, pad_edge=False)
+    verbs.add_column("verb", no_wrap=True)
+    verbs.add_column("trains, by a recipe that is made for the images, the machine and the time", overflow="fold")
+    for name, (what, _) in VERBS.items():
+        verbs.add_row(name, what)
+    print_table(console, verbs)
     table = Table(box=box.SIMPLE, pad_edge=False)
     for header in ("recipe", "paper", "expect", "cost"):
         table.add_column(header, overflow="fold", no_wrap=header == "recipe")
     for row in EXPERIMENTS.values():
         table.add_row(row.name, row.paper, row.expect, _cost(row))
     print_table(console, table)
-    console.print("botformer train RECIPE --help gives a recipe's command and lists its fields with their values.")
+    console.print(
+        "botformer train VERB --help lists what can be set; "
+        "botformer train RECIPE --help gives a recipe's command and lists its fields with their values."
+    )
 
 
 def _cost(row: Experiment) -> str:

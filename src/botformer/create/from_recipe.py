@@ -1,15 +1,12 @@
 """What `training.fit` trains: a network with its losses and metrics, from a recipe and the classes of the data."""
 
-import logging
 from collections.abc import Sequence
 from dataclasses import asdict, replace
 from typing import Any
 
-from torch import nn
-
 from botformer.backbone.resnet import Backbone, Classifier
 from botformer.classification.task import ClassificationTask
-from botformer.create.from_checkpoint import weights_file
+from botformer.create.first_weights import find_first_weights, load_first_weights
 from botformer.create.networks import network_of
 from botformer.detection import Detector
 from botformer.detection.evaluation.oks import keypoint_sigmas
@@ -17,13 +14,21 @@ from botformer.detection.task import DetectionTask
 from botformer.errors import InputError
 from botformer.recipes.detector_settings import Settings
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe, Model
-from botformer.weights import load_weights
-
-log = logging.getLogger(__name__)
 
 
 def create_classification_task(recipe: ClassificationRecipe, class_names: Sequence[str]) -> ClassificationTask:
     """A classifier of these classes, with the recipe's first weights loaded."""
+    first = find_first_weights(recipe.model)
+    task = classification_task(recipe, class_names, first.normalization if first else {})
+    if first:
+        load_first_weights(task, first, recipe.model.name)
+    return task
+
+
+def classification_task(
+    recipe: ClassificationRecipe, class_names: Sequence[str], normalization: dict[str, list[float]]
+) -> ClassificationTask:
+    """As above, with random weights. `normalization`: `mean` and `std` of a model config, if any."""
     model_config = {
         "task": "classification",
         "model": recipe.model.name,
@@ -31,10 +36,10 @@ def create_classification_task(recipe: ClassificationRecipe, class_names: Sequen
         "options": _options(recipe.model),
         "class_names": list(class_names),
         "images": asdict(recipe.images),
+        **normalization,
     }
     model = network_of(model_config, recipe.model.backend)
     assert isinstance(model, Classifier)
-    _load_first_weights(model, recipe.model)
     return ClassificationTask(
         model,
         model_config,
@@ -57,6 +62,21 @@ def create_detection_task(
     A key point detector also needs the data's `keypoint_names`, which say how many there are, and the pairs of their
     places, from 0, that make up the `skeleton`.
     """
+    first = find_first_weights(recipe.model)
+    task = detection_task(recipe, categories, keypoint_names, skeleton, first.normalization if first else {})
+    if first:
+        load_first_weights(task, first, recipe.model.name)
+    return task
+
+
+def detection_task(
+    recipe: DetectionRecipe,
+    categories: Sequence[tuple[int, str]],
+    keypoint_names: Sequence[str],
+    skeleton: Sequence[tuple[int, int]],
+    normalization: dict[str, list[float]],
+) -> DetectionTask:
+    """As above, with random weights. `normalization`: `mean` and `std` of a model config, if any."""
     if recipe.optimizer.label_smoothing or recipe.model.dropout:
         raise InputError("optimizer.label_smoothing and model.dropout are for classifiers; leave them 0")
     options = _options(recipe.model)
@@ -79,10 +99,10 @@ def create_detection_task(
         "categories": [[number, name] for number, name in categories],
         "images": asdict(recipe.images),
         **keypoints,
+        **normalization,
     }
     model = network_of(model_config, recipe.model.backend)
     assert isinstance(model, Detector)
-    _load_first_weights(model, recipe.model, "backbone")
     assert isinstance(model.backbone, Backbone)
     tables = {f"backbone.{name}" for name in model.backbone.position_table_names()}
     task = DetectionTask(model, model_config, categories, tables)
@@ -100,22 +120,6 @@ def _settings_for(settings: Settings, keypoint_names: Sequence[str]) -> Settings
             f"({', '.join(keypoint_names)}); leave it out: the number is taken from the data"
         )
     return replace(settings, keypoints=len(keypoint_names))
-
-
-def _load_first_weights(network: nn.Module, model: Model, part: str = "") -> None:
-    if not model.weights:
-        return
-    match = load_weights(network, weights_file(model.weights), part)
-    random = len(match.missing) + len(match.other_shape)
-    if random > len(match.loaded):
-        log.warning(
-            "only %d of %d tensors come from %s (model.weights), the rest stays random: they seem to belong to "
-            "another network than %s (model.name)",
-            len(match.loaded),
-            len(match.loaded) + random,
-            model.weights,
-            model.name,
-        )
 
 
 def _options(model: Model) -> dict[str, Any]:

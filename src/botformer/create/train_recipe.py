@@ -7,7 +7,7 @@ from typing import NamedTuple
 
 from botformer.create.from_recipe import create_classification_task, create_detection_task
 from botformer.data.classification.batches import evaluation_batches, training_batches
-from botformer.data.classification.dataset import open_classification_datasets
+from botformer.data.classification.dataset import ClassificationDataset, open_classification_datasets
 from botformer.data.detection.batches import detection_evaluation_batches, detection_training_batches
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.layouts import has_keypoints, has_shapes, is_annotated, open_detection_datasets
@@ -16,7 +16,7 @@ from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 from botformer.seeding import seed_all
 from botformer.training.distributed import Accelerator, open_accelerator
 from botformer.training.loop import fit
-from botformer.training.resume import Resume
+from botformer.training.resume import Resume, with_saved_precision
 from botformer.training.task import Batch, Task, TrainBatches
 
 
@@ -37,6 +37,7 @@ def train_recipe(
     Raises:
         InputError: data that the recipe cannot be trained on, and what `fit` raises.
     """
+    recipe = with_saved_precision(recipe, out)
     accelerator = open_accelerator(recipe.run)
     if not accelerator.is_main_process:
         logging.disable(logging.INFO)  # one of several processes speaks for all
@@ -49,38 +50,46 @@ def make_parts(recipe: ClassificationRecipe | DetectionRecipe, data: str, accele
     Raises:
         InputError: data that the recipe cannot be trained on.
     """
-    seed_all(recipe.run.seed)  # the initial weights, the same in every process
     if isinstance(recipe, DetectionRecipe):
-        return _detection_parts(recipe, data, accelerator)
-    return _classification_parts(recipe, data, accelerator)
-
-
-def _classification_parts(recipe: ClassificationRecipe, data: str, accelerator: Accelerator) -> Parts:
+        return parts_of(
+            recipe,
+            *open_detection_datasets(data, recipe.detector == "keypoint_rcnn", recipe.images.max_bad_records),
+            accelerator,
+        )
     if is_annotated(data):  # their folders of images would pass for classes
         raise InputError(
             f"this recipe trains a classifier, but {data} holds objects with boxes (COCO or YOLO); give it images in "
             "class folders, DIR/train/CLASS/*.jpg, or take a recipe for detectors, such as nuclei or coco_botnet50_36 "
             "(botformer train lists them)"
         )
-    train, validation = open_classification_datasets(data)
-    task = create_classification_task(recipe, train.class_names)
+    return parts_of(recipe, *open_classification_datasets(data), accelerator)
+
+
+def parts_of(
+    recipe: ClassificationRecipe | DetectionRecipe,
+    train: ClassificationDataset | DetectionDataset,
+    validation: ClassificationDataset | DetectionDataset,
+    accelerator: Accelerator,
+) -> Parts:
+    """The same, of data sets that are open; of the kind that the recipe is for."""
+    seed_all(recipe.run.seed)  # the initial weights, the same in every process
     run, shard = recipe.run, _shard(recipe, accelerator)
+    at_once = _evaluation_batch(recipe, accelerator)
+    if isinstance(recipe, DetectionRecipe):
+        assert isinstance(train, DetectionDataset)
+        assert isinstance(validation, DetectionDataset)
+        _check_objects(recipe, train, validation)
+        return Parts(
+            create_detection_task(recipe, train.categories, train.keypoint_names, train.skeleton),
+            detection_training_batches(train, recipe.images, run.batch_size, run.seed, **shard),
+            detection_evaluation_batches(validation, recipe.images, at_once, at_most=run.evaluation_images, **shard),
+        )
+    assert isinstance(train, ClassificationDataset)
+    assert isinstance(validation, ClassificationDataset)
     return Parts(
-        task,
+        create_classification_task(recipe, train.class_names),
         training_batches(train, recipe.images, run.batch_size, run.seed, **shard),
-        evaluation_batches(validation, recipe.images, _evaluation_batch(recipe, accelerator), **shard),
-    )
-
-
-def _detection_parts(recipe: DetectionRecipe, data: str, accelerator: Accelerator) -> Parts:
-    train, validation = open_detection_datasets(data, recipe.detector == "keypoint_rcnn", recipe.images.max_bad_records)
-    _check_objects(recipe, train, validation)
-    task = create_detection_task(recipe, train.categories, train.keypoint_names, train.skeleton)
-    run, shard = recipe.run, _shard(recipe, accelerator)
-    return Parts(
-        task,
-        detection_training_batches(train, recipe.images, run.batch_size, run.seed, **shard),
-        detection_evaluation_batches(validation, recipe.images, _evaluation_batch(recipe, accelerator), **shard),
+        evaluation_batches(validation, recipe.images, at_once, at_most=run.evaluation_images, **shard),
     )
 
 

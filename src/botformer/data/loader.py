@@ -91,12 +91,16 @@ def training_loader(
 
 
 def evaluation_loader(
-    images: Samples[BatchT_co], batch_size: int, workers: int, rank: int, world: int
+    images: Samples[BatchT_co], batch_size: int, workers: int, rank: int, world: int, at_most: int = 0
 ) -> "EvaluationLoader[BatchT_co]":
-    """This process's shard (every `world`-th image), in batches of `batch_size`; the last one may be smaller."""
+    """This process's shard (every `world`-th image), in batches of `batch_size`; the last one may be smaller.
+
+    `at_most`: of the images only so many, evenly spread; 0: all.
+    """
     if batch_size < 1:
         raise InputError(f"batch size {batch_size} is too small; at least 1 is expected")
-    shard = range(rank, len(images), world)
+    count = min(at_most or len(images), len(images))
+    shard = [number * len(images) // count for number in range(rank, count, world)]
     batches = [list(shard[start : start + batch_size]) for start in range(0, len(shard), batch_size)]
     return EvaluationLoader(images, batches, _worker_count(workers))
 

@@ -17,7 +17,8 @@ class Model(ModelOptions):
     """A row of `botformer models`."""
     weights: str = ""
     """Weights to start from: a .safetensors or .pth file, a run's folder, hf://owner/name, or a network of the package
-    by name. A classifier's or a ResNet's go into a detector's backbone. Empty: random weights."""
+    by name. imagenet: weights trained on ImageNet, where there are any for the row (see docs/models.md); the log says
+    which. A classifier's or a ResNet's go into a detector's backbone. Empty: random weights."""
 
 
 @dataclass(frozen=True)
@@ -26,8 +27,16 @@ class Images:
 
     size: int = 224
     """Side of the square the network sees, in pixels."""
+    fit: Literal["crop", "letterbox"] = "crop"
+    """How an image that is not square becomes one: crop (the middle is kept) or letterbox (all of it, with a grey
+    margin; for long images, of which the middle shows too little)."""
     augmentation: Literal["standard", "crop", "none"] = "standard"
-    """standard: random resized crop (8 to 100 % of the area) and flip; crop: pad 4 px and crop, and flip; none."""
+    """standard: random resized crop and flip; crop: pad 4 px and crop, and flip; none."""
+    least_area: float = 0.08
+    """standard: the smallest random crop, as a fraction of the image's area; the largest is all of it."""
+    balance: float = 0.0
+    """Class-balanced sampling: images are drawn in proportion to (images of their class) ** -balance. 0: each once per
+    epoch; 1: every class equally often."""
     hflip: bool = True
     """Flip half of the training images left to right (digits and text must not be)."""
     rand_augment_layers: int = 0
@@ -116,7 +125,7 @@ class Optimizer:
     """The batch size that the learning rate is for: at another one it is scaled in proportion, and the log says so.
     0: it is used as it stands."""
     loaded_rate: float = 1.0
-    """Learning rate of the parameters that come from model.weights, as a fraction of that of the new ones."""
+    """Learning rate of the parameters that were loaded from `model.weights`, as a fraction of that of the new ones."""
     weight_decay: float = 1e-4
     """On kernels only: not on biases, BatchNorm or position tables."""
     label_smoothing: float = 0.0
@@ -136,6 +145,8 @@ class Schedule:
 
     epochs: int = 100
     """Passes over the training images."""
+    steps: int = 0
+    """Optimiser steps, in place of epochs; 0: as many as the epochs have."""
     kind: Literal["cosine", "step"] = "cosine"
     """cosine: down to 0; step: multiplied at milestones."""
     warmup_epochs: float = 5.0
@@ -159,8 +170,8 @@ class Run:
     """Images per optimiser step, over all processes and accumulated parts together."""
     accumulation: int = 1
     """Parts a batch is split into and computed one after the other, when it does not fit into memory."""
-    precision: Literal["float32", "bf16"] = "bf16"
-    """bf16: mixed precision."""
+    precision: Literal["auto", "float32", "bf16"] = "auto"
+    """bf16: mixed precision; auto: bf16 where this machine trains faster with it, which is measured once."""
     seed: int = 0
     """Of initial weights, order of images and augmentation."""
     workers: int = -1
@@ -171,6 +182,8 @@ class Run:
     """auto: a GPU if there is one."""
     evaluate_every: int = 1
     """Epochs between evaluations."""
+    evaluation_images: int = 0
+    """Validation images of each evaluation, evenly spread over the split; 0: all."""
     checkpoint_every: int = 1
     """Epochs between checkpoints."""
     keep: int = 2

@@ -3,7 +3,6 @@
 import resource
 import sys
 from contextlib import AbstractContextManager, nullcontext
-from typing import Literal
 
 import torch
 from accelerate import PartialState
@@ -14,6 +13,7 @@ from torch.nn.parallel import DistributedDataParallel
 from botformer.environment import keep_freed_memory
 from botformer.errors import InputError
 from botformer.recipes.schema import Run
+from botformer.training.precision import Precision, fastest_precision
 
 
 class Accelerator:
@@ -23,7 +23,7 @@ class Accelerator:
     process; here each run has its own, so that several can follow each other.
     """
 
-    def __init__(self, device: torch.device, precision: Literal["float32", "bf16"], processes: PartialState):
+    def __init__(self, device: torch.device, precision: Precision, processes: PartialState):
         self.device = device
         self.precision = precision
         self._processes = processes
@@ -60,6 +60,8 @@ def open_accelerator(run: Run) -> Accelerator:
 
     On a CPU this process keeps the memory that it frees, which is faster.
 
+    Precision "auto" becomes the one that trains faster here.
+
     Raises `InputError` when the device that was asked for is not there, or cannot compute in the precision.
     """
     if run.threads:
@@ -80,7 +82,8 @@ def open_accelerator(run: Run) -> Accelerator:
         raise InputError(
             f"run.precision bf16: {torch.cuda.get_device_name(device)} cannot compute in it; use run.precision float32"
         )
-    return Accelerator(device, run.precision, processes)
+    precision = fastest_precision(device, processes.num_processes) if run.precision == "auto" else run.precision
+    return Accelerator(device, precision, processes)
 
 
 def memory_mb(device: torch.device) -> float:

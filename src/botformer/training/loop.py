@@ -5,6 +5,7 @@ import signal
 import time
 from collections import deque
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 
 from botformer.environment import versions
@@ -14,7 +15,7 @@ from botformer.training.checkpoint import Checkpoints, State
 from botformer.training.distributed import Accelerator, memory_mb, open_accelerator
 from botformer.training.evaluation_loop import evaluate
 from botformer.training.non_finite import loss_error, weights_error
-from botformer.training.resume import Resume, as_json, find_start, restore
+from botformer.training.resume import Resume, as_json, find_start, restore, with_saved_precision
 from botformer.training.run_log import FileRunLog, RunLog, SilentRunLog, finite_or_none
 from botformer.training.schedule import Plan, learning_rate, make_plan, peak_learning_rate
 from botformer.training.signals import Interrupted, StopRequest, stop_request
@@ -44,7 +45,10 @@ def fit(
     Raises `InputError` for settings that make no run, a folder that holds another run, a broken checkpoint, and a loss
     that is not finite; `Interrupted` when a signal stopped the run, after it has saved a checkpoint.
     """
+    recipe = with_saved_precision(recipe, out)
     accelerator = accelerator or open_accelerator(recipe.run)
+    if recipe.run.precision == "auto":
+        recipe = replace(recipe, run=replace(recipe.run, precision=accelerator.precision))
     plan = make_plan(recipe, train.steps_per_epoch)
     start = find_start(out, recipe, resume)
     train_state = TrainState(task, recipe, accelerator)

@@ -2,9 +2,9 @@
 
 import json
 import os
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any, Literal, TypeVar
 
 from botformer.errors import InputError
 from botformer.recipes.schema import Recipe
@@ -21,6 +21,7 @@ from botformer.training.checkpoint import (
 from botformer.training.train_step import TrainState
 
 Resume = Literal["auto", "never"]
+RecipeT = TypeVar("RecipeT", bound=Recipe)
 
 MAY_DIFFER = {
     "model.backend",
@@ -32,6 +33,7 @@ MAY_DIFFER = {
     "run.workers",
     "run.device",
     "run.evaluate_every",
+    "run.evaluation_images",
     "run.checkpoint_every",
     "run.keep",
     "run.max_steps",
@@ -76,6 +78,18 @@ def find_start(out: Path, recipe: Recipe, resume: Resume) -> tuple[Path, State] 
     if state.best_step and not best.is_dir():  # somebody went back to a checkpoint whose best is gone
         state.best_step, state.best_value = 0, None
     return folder, state
+
+
+def with_saved_precision(recipe: RecipeT, out: Path) -> RecipeT:
+    """The recipe with the precision of the run in `out`, where it leaves the choice to the machine: a run goes on as it
+    began, whatever is measured today."""
+    if recipe.run.precision != "auto":
+        return recipe
+    try:
+        saved = json.loads((out / "recipe.json").read_text(encoding="utf-8"))["run"]["precision"]
+        return replace(recipe, run=replace(recipe.run, precision=saved))
+    except (OSError, ValueError, KeyError, TypeError):  # no run there, or one that `find_start` will complain of
+        return recipe
 
 
 def restore(train_state: TrainState, out: Path, start: tuple[Path, State]) -> None:

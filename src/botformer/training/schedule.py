@@ -65,11 +65,12 @@ def make_plan(recipe: Recipe, steps_per_epoch: int) -> Plan:
         raise InputError(
             f"there are fewer training images than one batch (run.batch_size {run.batch_size}); lower run.batch_size"
         )
-    steps = schedule.epochs * steps_per_epoch
+    steps = schedule.steps or schedule.epochs * steps_per_epoch
     if warmup_steps(schedule, steps_per_epoch) >= steps:
+        length = "steps" if schedule.steps else "epochs"
         raise InputError(
             f"the warm-up (schedule.warmup_epochs {schedule.warmup_epochs:g}) is as long as the whole run "
-            f"(schedule.epochs {schedule.epochs}); lower schedule.warmup_epochs or raise schedule.epochs"
+            f"(schedule.{length} {getattr(schedule, length)}); lower schedule.warmup_epochs or raise schedule.{length}"
         )
     last = min(steps, run.max_steps or steps)
     return Plan(steps_per_epoch, steps, last, run.evaluate_every, run.checkpoint_every)

@@ -2,7 +2,7 @@
 
 import logging
 from collections import Counter
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -27,6 +27,8 @@ class Match:
     """Only in the file."""
     other_shape: list[str]
     """In both, with different shapes: they keep the values of the model."""
+    part: str = ""
+    """The submodule that the names are relative to; empty: the model itself."""
 
     def __str__(self) -> str:
         parts = [f"{len(self.loaded)} tensors loaded"]
@@ -56,18 +58,24 @@ def load_weights(model: nn.Module, source: str | Path, part: str = "") -> Match:
     Raises:
         InputError: the file cannot be read, nothing in it fits the model, or it holds several networks that do.
     """
-    state = read_state_dict(source)
+    return load_tensors(model, read_state_dict(source), source, part)
+
+
+def load_tensors(model: nn.Module, state: dict[str, Tensor], source: str | Path, part: str = "") -> Match:
+    """As `load_weights`, of tensors that have been read from `source`."""
     part_of_model, where = model, ""
     found = _found(state, model, source)
     if part:
         inner = _found(state, model.get_submodule(part), source)
         if inner.names > found.names:
             found, part_of_model, where = inner, model.get_submodule(part), f" into the {part}"
+        else:
+            part = ""
     if found.prefix:
         state = {name: tensor for name, tensor in state.items() if name.startswith(found.prefix)}
         state = {name.removeprefix(found.prefix): tensor for name, tensor in state.items()}
         logger.info("%s: the names of the network stand under %r; what else is there is left", source, found.prefix)
-    match = load_state(part_of_model, _with_channels_of(part_of_model, state))
+    match = replace(load_state(part_of_model, _with_channels_of(part_of_model, state)), part=part)
     logger.info("weights from %s%s: %s", source, where, match)
     if not match.loaded:
         raise InputError(f"nothing in {source} fits this model ({match}); is it a ResNet or BoTNet of the same depth?")

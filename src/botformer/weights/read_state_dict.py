@@ -56,7 +56,7 @@ def read_state_dict(source: str | Path) -> dict[str, Tensor]:
         InputError: the file is missing, truncated, holds no tensors, or holds Python objects that would have to be
             executed to load it.
     """
-    path = _from_hub(str(source)) if str(source).startswith(HUB) else Path(source)
+    path = hub_file(str(source)) if str(source).startswith(HUB) else Path(source)
     if not path.is_file():
         raise InputError(f"{path} is not a file; expected weights as .safetensors or .pth, or hf://owner/name")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
@@ -134,8 +134,11 @@ def _holds_tensors(content: object, key: str) -> bool:
     return any(isinstance(value, Tensor) for value in inner.values()) or any(_holds_tensors(inner, k) for k in _DICTS)
 
 
-def _from_hub(source: str) -> Path:
-    """The file behind hf://owner/name[/file], from the local cache or downloaded."""
+def hub_file(source: str) -> Path:
+    """The file behind hf://owner/name[/file], from the local cache or downloaded.
+
+    Raises `InputError` for an address without such a file, and where there is no connection and nothing in the cache.
+    """
     from huggingface_hub import hf_hub_download  # slow to import, and most weights are local
     from huggingface_hub.errors import (
         EntryNotFoundError,

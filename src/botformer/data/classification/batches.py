@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import TypedDict
 
+import numpy as np
 import torch
 from torch import Tensor
 
@@ -38,11 +39,20 @@ def training_batches(
 
 
 def evaluation_batches(
-    dataset: ClassificationDataset, images: Images, batch_size: int, workers: int, rank: int = 0, world: int = 1
+    dataset: ClassificationDataset,
+    images: Images,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+    at_most: int = 0,
 ) -> EvaluationLoader[Batch]:
-    """This process's shard (every `world`-th image), in batches of `batch_size`; the last one may be smaller."""
+    """This process's shard (every `world`-th image), in batches of `batch_size`; the last one may be smaller.
+
+    `at_most`: of all images only so many, evenly spread; 0: all.
+    """
     samples = _LabelledImages(dataset, images, evaluation_transform(images))
-    return evaluation_loader(samples, batch_size, workers, rank, world)
+    return evaluation_loader(samples, batch_size, workers, rank, world, at_most)
 
 
 @dataclass(frozen=True)
@@ -73,8 +83,11 @@ class _LabelledImages:
         return self.dataset.name(index)
 
     @property
-    def weights(self) -> None:
-        return None
+    def weights(self) -> np.ndarray | None:
+        if not self.images.balance:
+            return None
+        counts = np.bincount(self.dataset.labels).astype(np.float64)
+        return counts[self.dataset.labels] ** -self.images.balance
 
     def sample(self, index: int) -> Tensor:
         """uint8 (3, size, size)."""

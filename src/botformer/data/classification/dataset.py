@@ -123,6 +123,16 @@ def open_classification_dataset(data: str, split: str = "") -> ClassificationDat
     raise InputError(f"{root.at} has no split {split!r}: neither a folder nor a .tar of that name; {root.found()}")
 
 
+def has_test_split(data: str) -> bool:
+    """Whether there is a test split besides one to train and one to validate on."""
+    if data.startswith(HUB_PREFIX):
+        kinds = {split.kind for name in list_hub(data, "train").splits if (split := read_split(name))}
+        return kinds >= {"train", "validation", "test"}
+    root = _Root.open(data)
+    test = root.named("test")
+    return root.train() is not None and test is not None and test in root.splits and test != root.to_measure_on()
+
+
 def _warn_of_test(where: str, name: str) -> None:
     split = read_split(name)
     if split and split.kind == "test":

@@ -14,6 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from botformer.errors import InputError
+from botformer.image_normalization import IMAGENET_MEAN
 from botformer.recipes.schema import Images
 
 Transform = Callable[[Image.Image], Tensor]
@@ -22,9 +23,10 @@ Transform = Callable[[Image.Image], Tensor]
 Box = tuple[float, float, float, float]
 """xyxy (left, top, right, bottom) in pixels of the image, not rounded."""
 
-_AREA = (0.08, 1.0)
 _ASPECT_RATIO = (3 / 4, 4 / 3)
 _PADDING_PX = 4
+_MARGIN = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
+"""Colour beside a letterboxed image: about 0 once it is normalised."""
 
 
 def training_transform(images: Images) -> Transform:
@@ -44,12 +46,15 @@ def training_transform(images: Images) -> Transform:
 
 
 def evaluation_transform(images: Images) -> Transform:
-    """Resize the shorter side to `size / evaluation_crop`, then crop the centre. An image that fits stays as it is."""
+    """Resize the shorter side to `size / evaluation_crop`, then crop the centre. An image that fits stays as it is.
+
+    `fit` "letterbox": resize the longer side to `size`; nothing is cropped.
+    """
     if not 0 < images.evaluation_crop <= 1:
         raise InputError(
             f"images.evaluation_crop is {images.evaluation_crop}; a fraction above 0 and up to 1 is expected"
         )
-    return _Evaluation(images.size, images.evaluation_crop)
+    return _Evaluation(images)
 
 
 @dataclass(frozen=True)
@@ -59,10 +64,11 @@ class _Training:
 
     def __call__(self, image: Image.Image) -> Tensor:
         size = self.images.size
-        if self.images.augmentation == "standard":
-            image = _resized(image, random_box(image.width, image.height), size)
-        else:
-            image = _resized(image, centre_box(image.width, image.height, size, 1.0), size)
+        image = (
+            _random_part(image, self.images)
+            if self.images.augmentation == "standard"
+            else _whole(image, self.images, evaluation_crop=1.0)
+        )
         if self.images.augmentation == "crop":
             left, top = (random.randint(-_PADDING_PX, _PADDING_PX) for _ in range(2))
             image = image.crop((left, top, left + size, top + size))  # black outside the image
@@ -75,24 +81,41 @@ class _Training:
 
 @dataclass(frozen=True)
 class _Evaluation:
-    size: int
-    crop: float
+    images: Images
 
     def __call__(self, image: Image.Image) -> Tensor:
-        box = centre_box(image.width, image.height, self.size, self.crop)
-        return _to_tensor(_resized(image, box, self.size))
+        return _to_tensor(_whole(image, self.images, self.images.evaluation_crop))
 
 
-def random_box(width: int, height: int) -> Box:
-    """8 to 100 % of the image's area, 3:4 to 4:3; after ten failed draws the largest allowed centred box."""
+def _whole(image: Image.Image, images: Images, evaluation_crop: float) -> Image.Image:
+    """Letterboxed, or its middle."""
+    if images.fit == "letterbox":
+        return _letterboxed(image, (0.0, 0.0, image.width, image.height), images.size)
+    box = centre_box(image.width, image.height, images.size, evaluation_crop)
+    return _resized(image, box, (images.size, images.size))
+
+
+def _random_part(image: Image.Image, images: Images) -> Image.Image:
+    """A letterboxed part has about the aspect ratio of its image, so that it shows no other margins than the whole."""
+    if images.fit == "letterbox":
+        box = random_box(image.width, image.height, images.least_area, image.width / image.height)
+        return _letterboxed(image, box, images.size)
+    box = random_box(image.width, image.height, images.least_area)
+    return _resized(image, box, (images.size, images.size))
+
+
+def random_box(width: int, height: int, least_area: float = 0.08, about: float = 1.0) -> Box:
+    """`least_area` to all of the image's area, 3:4 to 4:3 times the aspect ratio `about`; after ten failed draws the
+    largest allowed centred box."""
+    low, high = (about * ratio for ratio in _ASPECT_RATIO)
     for _ in range(10):
-        area = random.uniform(*_AREA) * width * height
-        ratio = math.exp(random.uniform(math.log(_ASPECT_RATIO[0]), math.log(_ASPECT_RATIO[1])))
+        area = random.uniform(least_area, 1.0) * width * height
+        ratio = math.exp(random.uniform(math.log(low), math.log(high)))
         w, h = max(1, round(math.sqrt(area * ratio))), max(1, round(math.sqrt(area / ratio)))
         if w <= width and h <= height:
             left, top = random.randint(0, width - w), random.randint(0, height - h)
             return left, top, left + w, top + h
-    w, h = min(width, height * _ASPECT_RATIO[1]), min(height, width / _ASPECT_RATIO[0])
+    w, h = min(width, height * high), min(height, width / low)
     left, top = (width - w) / 2, (height - h) / 2
     return left, top, left + w, top + h
 
@@ -113,12 +136,22 @@ def centre_box(width: int, height: int, size: int, crop: float) -> Box:
     return left * x_scale, top * y_scale, (left + size) * x_scale, (top + size) * y_scale
 
 
-def _resized(image: Image.Image, box: Box, size: int) -> Image.Image:
-    """Bicubic, antialiased; a box of exactly `size` x `size` whole pixels is copied unchanged."""
+def _resized(image: Image.Image, box: Box, size: tuple[int, int]) -> Image.Image:
+    """Bicubic, antialiased, to (width, height); a box of exactly that many whole pixels is copied unchanged."""
     left, top, right, bottom = box
     # Rounding errors may exceed the edge by the last digit, which Pillow refuses.
     box = (max(left, 0.0), max(top, 0.0), min(right, image.width), min(bottom, image.height))
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return image.resize(size, Image.Resampling.BICUBIC, box=box)
+
+
+def _letterboxed(image: Image.Image, box: Box, size: int) -> Image.Image:
+    """The box in the middle of a grey square, its longer side resized to `size`."""
+    width, height = box[2] - box[0], box[3] - box[1]
+    scale = size / max(width, height)
+    fitted = max(1, round(width * scale)), max(1, round(height * scale))
+    square = Image.new("RGB", (size, size), _MARGIN)
+    square.paste(_resized(image, box, fitted), ((size - fitted[0]) // 2, (size - fitted[1]) // 2))
+    return square
 
 
 def _to_tensor(image: Image.Image) -> Tensor:

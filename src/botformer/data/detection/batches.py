@@ -59,11 +59,19 @@ def detection_training_batches(
 
 
 def detection_evaluation_batches(
-    dataset: DetectionDataset, images: DetectionImages, batch_size: int, workers: int, rank: int = 0, world: int = 1
+    dataset: DetectionDataset,
+    images: DetectionImages,
+    batch_size: int,
+    workers: int,
+    rank: int = 0,
+    world: int = 1,
+    at_most: int = 0,
 ) -> EvaluationLoader[DetectionBatch]:
-    """This process's part (every `world`-th image), in batches of `batch_size`, the last one smaller."""
+    """This process's part (every `world`-th image), in batches of `batch_size`, the last one smaller. `at_most`: of all
+    images only so many, evenly spread; 0: all."""
     say_small_objects(dataset, images.canvas)
-    return evaluation_loader(_DetectionSamples(dataset, images, training=False), batch_size, workers, rank, world)
+    samples = _DetectionSamples(dataset, images, training=False)
+    return evaluation_loader(samples, batch_size, workers, rank, world, at_most)
 
 
 _Sample = tuple[Tensor, dict[str, Any]]

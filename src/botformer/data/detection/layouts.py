@@ -131,6 +131,17 @@ def is_annotated(data: str) -> bool:
         return True
 
 
+def has_annotated_test_split(data: str) -> bool:
+    """Whether there is a test split besides one to train and one to validate on."""
+    root = _existing(data)
+    try:
+        return all(_find(root, split, False) is not None for split in ("train", "test")) and any(
+            _find(root, name, False) is not None for name in _NAMES["validation"] if not name.startswith("test")
+        )
+    except InputError:  # something is there that nobody can read: it is not needed to train
+        return False
+
+
 def has_shapes(dataset: DetectionDataset) -> bool:
     """Whether any object has a shape, not only a box."""
     images = map(dataset.image, range(len(dataset)))

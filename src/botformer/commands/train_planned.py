@@ -1,0 +1,230 @@
+"""botformer train classify | segment | detect | keypoints | auto: a recipe made for your images and your time."""
+
+import logging
+import os
+import shlex
+import time
+from dataclasses import asdict, dataclass, make_dataclass
+from datetime import datetime, timedelta
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from botformer.commands.screen import new_table, print_table
+from botformer.errors import InputError
+from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
+from botformer.terminal import screen
+
+if TYPE_CHECKING:
+    from botformer.planning.look_at_data import Found
+    from botformer.planning.plan import TrainingPlan
+
+VERBS: dict[str, tuple[str, ClassificationRecipe | DetectionRecipe]] = {
+    "classify": ("a classifier from images in class folders", ClassificationRecipe()),
+    "segment": ("a detector of boxes and masks from annotated images", DetectionRecipe(detector="mask_rcnn")),
+    "detect": ("a detector of boxes from annotated images", DetectionRecipe(detector="faster_rcnn")),
+    "keypoints": ("a detector of boxes and key points", DetectionRecipe(detector="keypoint_rcnn")),
+    "auto": ("whichever of these the images are for", ClassificationRecipe()),
+}
+"""Name -> what it trains, and the kind of recipe."""
+
+log = logging.getLogger("botformer")
+
+
+@dataclass(frozen=True, kw_only=True)
+class PlannedOptions:
+    data: str
+    """Folder of the images, in any layout that `botformer train RECIPE` reads."""
+    minutes: float | None = None
+    """Time from now to the end: timing, training, evaluations and the report. None: a full training, whose duration is
+    said first."""
+    out: Path | None = None
+    """Where the run goes; runs/VERB-NAME by default, NAME being that of the data. A run that is there is continued."""
+    resume: Literal["auto", "never"] = "auto"
+    """auto: continue the run in --out if there is one, else start. never: start, and refuse a folder with a run."""
+
+
+def train_planned(verb: str, arguments: list[str]) -> None:
+    began = time.monotonic()
+    if verb == "auto" and not {"-h", "--help"} & set(arguments):
+        from botformer.planning.look_at_data import look  # heavy, and --help should not wait for it
+
+        found = look(_data_of(arguments), "auto")
+        verb = found.verb
+    else:
+        found = None
+    given = parse(verb, arguments)
+    if given.minutes is not None and not 0 < given.minutes < float("inf"):
+        raise InputError(f"--minutes is {given.minutes}; more than 0 is expected")
+    fixed = given_fields(arguments, given.recipe)
+
+    from botformer.create.train_recipe import train_recipe
+    from botformer.planning.look_at_data import look
+    from botformer.planning.saved_plan import saved_recipe
+    from botformer.recipes.from_json import with_fields
+
+    say = screen(stderr=True, quiet=int(os.environ.get("RANK", "0")) > 0)
+    asked: Any = verb
+    found = found or look(given.data, asked)
+    say.print(f"{given.data}: {found.summary}")
+    out = given.out or Path("runs") / f"{found.verb}-{Path(given.data).resolve().name}"
+    recipe = saved_recipe(out, found.verb, given.minutes) if given.resume == "auto" else None
+    if recipe is not None:
+        say.print(f"continuing the run in {out} as it was planned")
+        recipe = with_fields(recipe, fixed)
+    else:
+        recipe = _planned(found, given, fixed, out, began, verb, arguments, say)
+    train_recipe(recipe, given.data, out, given.resume)
+    if int(os.environ.get("RANK", "0")) == 0:
+        _finish(out, given.data, found, began)
+
+
+def parse(verb: str, arguments: list[str]) -> Any:
+    """`PlannedOptions` with `recipe`, whose fields have their default values where the command line names none."""
+    what, recipe = VERBS[verb]
+    Arguments = make_dataclass(
+        "Arguments",
+        [("recipe", Annotated[type(recipe), tyro.conf.arg(name="")])],
+        bases=(PlannedOptions,),
+        frozen=True,
+        kw_only=True,
+    )
+    return tyro.cli(
+        Arguments,
+        default=Arguments(data=tyro.MISSING, recipe=recipe),
+        args=arguments,
+        prog=f"botformer train {verb}",
+        description=f"Train {what}. The recipe is planned from the images and from how fast this machine is: a field "
+        "that you set is kept, and planned around; the values shown here are only those that a recipe has by itself. "
+        '--model.weights "" starts from random weights.',
+    )
+
+
+def given_fields(arguments: list[str], recipe: ClassificationRecipe | DetectionRecipe) -> dict[str, Any]:
+    """The fields that the command line names, such as "run.batch_size", with their values in `recipe`."""
+    values = _flat(asdict(recipe))
+    named = [argument[2:].partition("=")[0].replace("-", "_") for argument in arguments if argument.startswith("--")]
+    given: dict[str, Any] = {}
+    for name in named:
+        group, dot, field = name.rpartition(".")
+        for known in (name, group + dot + field.removeprefix("no_")):
+            if known in values:
+                given[known] = values[known]
+                break
+    return given
+
+
+def _planned(
+    found: "Found",
+    given: Any,
+    fixed: dict[str, Any],
+    out: Path,
+    began: float,
+    verb: str,
+    arguments: list[str],
+    say: Any,
+) -> ClassificationRecipe | DetectionRecipe:
+    """Plan, say so, and write it down."""
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            f"`botformer train {verb}` plans for one process, and torchrun started several; train a recipe by name "
+            "(botformer train lists them), or leave torchrun out"
+        )
+    from botformer.planning.plan import make_plan_for
+    from botformer.planning.saved_plan import write_plan
+    from botformer.training.resume import find_start
+
+    find_start(out, given.recipe, "never")  # a folder that holds another run is refused before anything is timed
+    plan = make_plan_for(found, given.minutes, fixed, began, find_imagenet_weights)
+    end = datetime.now() + timedelta(seconds=plan.seconds)
+    _print_plan(plan, given.minutes, end, say)
+    command = shlex.join(["botformer", "train", verb, *arguments])
+    write_plan(out, plan, found, given.minutes, given.data, command, end.isoformat(timespec="seconds"))
+    return plan.recipe
+
+
+def _print_plan(plan: "TrainingPlan", minutes: float | None, end: datetime, say: Any) -> None:
+    table = new_table("network", "weights", "px", "batch", "images/s", "epochs", "end", "")
+    now = datetime.now()
+    for row in plan.rows:
+        table.add_row(
+            row.model,
+            row.weights,
+            str(row.px),
+            str(row.batch_size),
+            "-" if row.images_per_s is None else f"{row.images_per_s:.1f}",
+            "-" if row.epochs is None else f"{row.epochs:.1f}",
+            "-" if row.seconds is None else _clock(now + timedelta(seconds=row.seconds), now),
+            row.remark,
+        )
+    print_table(say, table)
+    for note in plan.notes:
+        say.print(note)
+    if minutes is not None and plan.seconds > 60 * minutes:
+        say.print(
+            f"{minutes:g} minutes are too short for images like these on this machine: this takes the fastest network "
+            "and the fewest steps, ends late, and its accuracy will be poor"
+        )
+    elif not plan.is_enough and minutes is not None:
+        say.print("more minutes would give a clearly better network")
+    say.print(f"expected to end at {_clock(end, now)}, in {_duration(plan.seconds)}")
+
+
+def _finish(out: Path, data: str, found: "Found", began: float) -> None:
+    """The test split, the report, and what to do next."""
+    say = screen(stderr=True)
+    if found.test:
+        from botformer.commands.evaluate import Arguments, evaluate
+
+        say.print("the best checkpoint on the test split:")
+        evaluate(Arguments(out, data, split="test", out=out / "test"))
+    report = _report(out, data)
+    console = screen()
+    console.print(
+        f"Done in {_duration(time.monotonic() - began)}. Everything is in {out}" + (f": {report}" * bool(report))
+    )
+    console.print(f"Next: botformer predict {out} IMAGES")
+
+
+def _report(out: Path, data: str) -> str:
+    try:
+        from botformer.report.run_report import write_run_report  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return ""
+    return str(write_run_report(out, data))
+
+
+def _data_of(arguments: list[str]) -> str:
+    for place, argument in enumerate(arguments):
+        if argument.startswith("--data="):
+            return argument.partition("=")[2]
+        if argument == "--data" and place + 1 < len(arguments):
+            return arguments[place + 1]
+    raise InputError("botformer train auto needs the folder of the images: --data DIR")
+
+
+def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
+    items: dict[str, Any] = {}
+    for name, value in content.items():
+        items |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return items
+
+
+def _clock(moment: datetime, now: datetime) -> str:
+    return f"{moment:%H:%M:%S}" if moment.date() == now.date() else f"{moment:%d %b %H:%M}"
+
+
+def _duration(seconds: float) -> str:
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def find_imagenet_weights(model: str) -> Any:
+    """Where ImageNet weights of a row come from; None: nothing is within reach."""
+    try:
+        from botformer.weights.imagenet import find_imagenet_weights  # pyright: ignore[reportMissingImports]
+    except ImportError:
+        return None
+    return find_imagenet_weights(model)

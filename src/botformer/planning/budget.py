@@ -1,0 +1,155 @@
+"""How much training fits into the minutes: pure functions of what was measured. THE FIGURES stand at the top."""
+
+import math
+from dataclasses import dataclass
+
+EVALUATION_FRACTION = 0.10
+"""Of the training time, at most, goes into evaluations before the last one."""
+MOST_EVALUATIONS = 20
+"""More points make no better curve, and the best checkpoint no better."""
+MARGIN = 0.04
+"""Of the time left stays unused: speeds of two minutes are not those of an hour."""
+FULL = 3
+"""A candidate is fully trained after so many times the images that it needs to be worth its time. More only learns the
+training images by heart: a longer budget is left over."""
+LEAST_STEPS = 10
+"""However little time there is."""
+WARMUP = 0.05
+"""Of the steps: the learning rate rises."""
+WHOLE_EPOCHS = 5
+"""From so many epochs on their number is whole, so that the last evaluation does not follow another at once."""
+NIGHT_S = 8 * 3600.0
+"""Without minutes: the first candidate that is fully trained by the morning."""
+CALIBRATION_IMAGES = 256
+"""Seen once, forward, before training from ImageNet weights: statistics of BatchNorm."""
+EVALUATION_EXTRA_S = 1.5
+"""Of each evaluation beside the images: workers that start, a checkpoint, curves; 0.8 to 2 s on two cores."""
+REPORT_S = 10.0
+"""The page at the end, beside one more pass over the validation images."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """Images."""
+
+    train: int
+    validation: int
+    test: int = 0
+
+
+@dataclass(frozen=True)
+class Speed:
+    """Of one candidate on this machine, in seconds."""
+
+    train_s: float
+    """Per image: the slower of reading and of forward, backward and optimiser."""
+    evaluate_s: float
+    """Per image: the slower of reading and of forward."""
+    create_s: float = 0.0
+    """Network, first weights, data and workers, until the first step."""
+
+
+@dataclass(frozen=True)
+class Length:
+    """How long a candidate is trained."""
+
+    steps: int
+    evaluate_every: int
+    """Epochs."""
+    evaluation_images: int
+    """0: all."""
+    seconds: float
+    """From here to the end, everything counted."""
+    is_enough: bool
+    """It gets the images that it needs, within the time."""
+
+
+def split_cores(one_thread_s: float, all_threads_s: float, read_s: float, cores: int) -> tuple[int, int, float]:
+    """Threads of the network, processes that read, and seconds per image, for CPUs.
+
+    Either the network has every core and shares them with the readers, or the readers have cores of their own.
+
+    Args:
+        one_thread_s, all_threads_s: of a training step, per image, on one core and on all.
+        read_s: of one process that reads images, per image.
+    """
+    if cores == 1:
+        return 1, 0, one_thread_s + read_s
+    most = min(8, cores - 1)
+    readers = min(most, math.ceil(read_s / all_threads_s))
+    choices = [(all_threads_s + read_s / cores, cores, readers)]
+    # Amdahl: a part of the step that does not become faster, and one that is divided among the threads.
+    divided = max(0.0, one_thread_s - all_threads_s) / (1 - 1 / cores)
+    for readers in range(1, most + 1):
+        threads = cores - readers
+        step = one_thread_s - divided * (1 - 1 / threads)
+        choices.append((max(step, read_s / readers), threads, readers))
+    seconds, threads, readers = min(choices)
+    return threads, readers, seconds
+
+
+def length(
+    needed: int,
+    batch_size: int,
+    speed: Speed,
+    work: Work,
+    left_s: float | None,
+    *,
+    pretrained: bool,
+    fixed_steps: int = 0,
+) -> Length:
+    """The steps that fit into the time that is left, evaluations, saving and report included.
+
+    Args:
+        needed: training images, repetitions counted.
+        left_s: None: as long as it takes.
+        fixed_steps: by the user; 0: as many as fit, up to a full training.
+    """
+    per_epoch = max(1, work.train // batch_size)
+    measured = _evaluation_images(work, speed, left_s)
+    evaluation_s = measured * speed.evaluate_s + EVALUATION_EXTRA_S
+    around_s = (
+        speed.create_s
+        + (CALIBRATION_IMAGES * speed.evaluate_s if pretrained else 0.0)
+        + evaluation_s  # the last
+        + work.test * speed.evaluate_s
+        + (EVALUATION_EXTRA_S if work.test else 0.0)
+        + REPORT_S
+        + measured * speed.evaluate_s
+    )
+    step_s = batch_size * speed.train_s
+    steps = fixed_steps
+    if not fixed_steps:
+        steps = math.ceil(FULL * needed / batch_size)
+        if left_s is not None:
+            available_s = left_s * (1 - MARGIN) - around_s
+            steps = min(steps, int(available_s / (step_s * (1 + EVALUATION_FRACTION))))
+        steps = max(steps, LEAST_STEPS)
+        if steps >= WHOLE_EPOCHS * per_epoch:
+            steps -= steps % per_epoch
+    every = _evaluate_every(steps, per_epoch, steps * step_s, evaluation_s)
+    between = (steps - 1) // (every * per_epoch)
+    seconds = around_s + steps * step_s + between * evaluation_s
+    in_time = left_s is None or seconds <= left_s
+    return Length(
+        steps,
+        every,
+        0 if measured == work.validation else measured,
+        seconds,
+        in_time and (fixed_steps > 0 or steps + per_epoch > needed / batch_size),
+    )
+
+
+def _evaluation_images(work: Work, speed: Speed, left_s: float | None) -> int:
+    """All, unless one pass over them takes more than a tenth of the time; then at least 200, of which an accuracy of
+    90 % has a standard deviation of 2 points."""
+    if left_s is None or work.validation * speed.evaluate_s <= EVALUATION_FRACTION * left_s:
+        return work.validation
+    return min(work.validation, max(200, int(EVALUATION_FRACTION * left_s / speed.evaluate_s)))
+
+
+def _evaluate_every(steps: int, per_epoch: int, train_s: float, evaluation_s: float) -> int:
+    """Epochs between evaluations, so that those before the last take at most their fraction of the training time."""
+    epochs = math.ceil(steps / per_epoch)
+    affordable = min(MOST_EVALUATIONS, int(EVALUATION_FRACTION * train_s / evaluation_s))
+    return max(1, math.ceil(epochs / (affordable + 1)))

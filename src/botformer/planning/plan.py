@@ -1,0 +1,242 @@
+"""A folder of images and the minutes there are -> a recipe that ends in time."""
+
+import time
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, replace
+from math import ceil
+from typing import Any
+
+import torch
+
+from botformer.backbone.flops import count
+from botformer.backbone.variants import find_row
+from botformer.data.classification.dataset import ClassificationDataset
+from botformer.planning.budget import NIGHT_S, WARMUP, Length, Speed, Work, length
+from botformer.planning.candidate import Candidate
+from botformer.planning.classification_candidates import classification_candidates
+from botformer.planning.look_at_data import DETECTORS, Found, image_facts
+from botformer.planning.search import search
+from botformer.planning.step_times import StepTimer, Timed, time_with_loader
+from botformer.recipes.from_json import with_fields
+from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
+
+TIMING_FRACTION = 0.08
+"""Of the minutes, spent on timing."""
+_TIMING_S = 60.0
+"""Spent on timing where there is no budget."""
+_LEAST_TIMING_S = 4.0
+_NOT_VERIFIED = 1.15
+"""How much slower than a few steps alone a run may be that was not timed with its loader."""
+
+
+@dataclass(frozen=True)
+class PlanRow:
+    """One line of the table of plans."""
+
+    model: str
+    weights: str
+    px: int
+    batch_size: int
+    images_per_s: float | None
+    """None: it was not timed."""
+    epochs: float | None
+    seconds: float | None
+    """From here to the end."""
+    chosen: bool
+    remark: str
+
+
+@dataclass(frozen=True)
+class TrainingPlan:
+    recipe: ClassificationRecipe | DetectionRecipe
+    """Complete: nothing in it is left to the machine or the clock."""
+    rows: list[PlanRow]
+    seconds: float
+    """From here to the end."""
+    is_enough: bool
+    """The chosen candidate gets what it needs within the time."""
+    notes: list[str]
+    """What was decided from the data, and how to decide otherwise."""
+
+
+def make_plan_for(
+    found: Found,
+    minutes: float | None,
+    fixed: Mapping[str, Any],
+    began: float,
+    find_weights: Callable[[str], Any],
+    clock: Callable[[], float] = time.monotonic,
+) -> TrainingPlan:
+    """Time candidates on these images and take the first that gets what it needs.
+
+    Args:
+        minutes: from `began`, by `clock`, to the end, everything counted. None: a full training.
+        fixed: fields of the recipe that the user has set, by their names on the command line.
+        find_weights: where ImageNet weights for a row of that name would come from; None: nowhere.
+    """
+    candidates = _candidates(found, fixed, find_weights)
+    work = Work(len(found.train), len(found.validation), found.test)
+    timing_s = _TIMING_S if minutes is None else max(_LEAST_TIMING_S, TIMING_FRACTION * 60 * minutes)
+    first = clock()
+    timer = StepTimer(found.train, found.validation, set(fixed))
+    trials_s: list[float] = []
+
+    def left_s() -> float | None:
+        return None if minutes is None else began + 60 * minutes - clock()
+
+    def measure(place: int) -> Timed:
+        begin = clock()
+        timed = timer.time(candidates[place].recipe, timing_s / 20)
+        trials_s.append(clock() - begin)
+        return timed
+
+    def planned(place: int, timed: Timed, cost: float, left: float | None) -> Length:
+        recipe = timed.recipe if cost == 1 else candidates[place].recipe
+        speed = _slower(timed, cost)
+        return length(
+            candidates[place].images,
+            recipe.run.batch_size,
+            replace(speed, create_s=speed.create_s + found.open_s),
+            work,
+            left,
+            pretrained=recipe.model.weights == "imagenet",
+            fixed_steps=_fixed_steps(fixed, work.train // recipe.run.batch_size),
+        )
+
+    def fits(place: int, timed: Timed, cost: float) -> bool:
+        lasts = planned(place, timed, cost, left_s())
+        return lasts.seconds <= NIGHT_S if minutes is None else lasts.is_enough
+
+    chosen, measured = search(
+        [_cost(candidate) for candidate in candidates],
+        measure,
+        fits,
+        # A trial costs its steps, and making the network.
+        lambda cost: clock() - first + trials_s[0] * max(1.0, 0.5 + 0.5 * cost) <= timing_s,
+    )
+    timed = measured[chosen]
+    if clock() - first + 3 * timed.recipe.run.batch_size * timed.speed.train_s <= timing_s:
+        measured[chosen] = time_with_loader(timed, found.train, found.validation, timing_s / 10)
+    else:
+        measured[chosen] = replace(timed, speed=_slower(timed, _NOT_VERIFIED))
+    left = left_s()
+    lengths = {place: planned(place, timed, 1.0, left) for place, timed in measured.items()}
+    lasts = lengths[chosen]
+    recipe = _complete(measured[chosen].recipe, lasts, work, fixed)
+    rows = [
+        _row(candidate, measured.get(place), lengths.get(place), place - chosen, work)
+        for place, candidate in enumerate(candidates)
+    ]
+    return TrainingPlan(recipe, rows, lasts.seconds, lasts.is_enough, _notes(recipe, work, fixed))
+
+
+def _candidates(found: Found, fixed: Mapping[str, Any], find_weights: Callable[[str], Any]) -> list[Candidate]:
+    """Those of the data, with what the user has fixed."""
+    from_file = fixed.get("model.weights")
+    sources: dict[str, bool] = {}
+
+    def pretrained(name: str) -> bool:
+        if from_file is not None:
+            return from_file != ""
+        if name not in sources:
+            sources[name] = find_weights(name) is not None
+        return sources[name]
+
+    if isinstance(found.train, ClassificationDataset):
+        candidates = classification_candidates(
+            image_facts(found.train), pretrained, fixed.get("model.name", ""), fixed.get("images.size", 0)
+        )
+    else:
+        from botformer.planning.detection_candidates import detection_candidates
+
+        has_gpu = torch.accelerator.is_available() and fixed.get("run.device") != "cpu"
+        candidates = detection_candidates(found.train, DETECTORS[found.verb], has_gpu, pretrained)
+    changed: dict[Any, Candidate] = {}
+    for candidate in candidates:
+        recipe = with_fields(candidate.recipe, fixed)
+        if "model.weights" not in fixed and recipe.model.weights == "imagenet" and not pretrained(recipe.model.name):
+            recipe = with_fields(recipe, {"model.weights": ""})
+        if "run.batch_size" not in fixed and recipe.run.batch_size > len(found.train):
+            recipe = with_fields(recipe, {"run.batch_size": len(found.train)})
+        changed.setdefault(recipe, replace(candidate, recipe=recipe))
+    return list(changed.values())
+
+
+def _fixed_steps(fixed: Mapping[str, Any], per_epoch: int) -> int:
+    return fixed.get("schedule.steps", 0) or fixed.get("schedule.epochs", 0) * max(1, per_epoch)
+
+
+def _slower(timed: Timed, factor: float) -> Speed:
+    """Of a network with so many times the arithmetic; reading stays as fast as it is."""
+    read_s = timed.read_s / max(timed.recipe.run.workers, 1)
+    speed = timed.speed
+    return replace(
+        speed, train_s=max(speed.train_s * factor, read_s), evaluate_s=max(speed.evaluate_s * factor, read_s)
+    )
+
+
+def _cost(candidate: Candidate) -> float:
+    recipe = candidate.recipe
+    return count(find_row(recipe.model.name), recipe.images.size, 0).multiply_adds
+
+
+def _complete(recipe: Any, lasts: Length, work: Work, fixed: Mapping[str, Any]) -> Any:
+    """With the length of the training, and how often it is looked at."""
+    per_epoch = max(1, work.train // recipe.run.batch_size)
+    planned = {
+        "schedule.epochs": ceil(lasts.steps / per_epoch),
+        "schedule.steps": 0 if "schedule.epochs" in fixed else lasts.steps,
+        "schedule.warmup_epochs": WARMUP * lasts.steps / per_epoch,
+        "run.evaluate_every": lasts.evaluate_every,
+        "run.checkpoint_every": lasts.evaluate_every,
+        "run.evaluation_images": lasts.evaluation_images,
+    }
+    return with_fields(recipe, {name: value for name, value in planned.items() if name not in fixed})
+
+
+def _row(candidate: Candidate, timed: Timed | None, lasts: Length | None, behind: int, work: Work) -> PlanRow:
+    """`behind`: places behind the chosen one."""
+    recipe = timed.recipe if timed else candidate.recipe
+    if timed is None:
+        remark = "not timed: a better one fits" if behind > 0 else "not timed: too slow by its arithmetic"
+    elif behind == 0:
+        remark = "chosen" if lasts and lasts.is_enough else "chosen: the best there is time for"
+    else:
+        remark = "a better one fits" if behind > 0 else "too slow for what it needs"
+    return PlanRow(
+        model=recipe.model.name,
+        weights=recipe.model.weights or "random",
+        px=recipe.images.size,
+        batch_size=recipe.run.batch_size,
+        images_per_s=round(1 / timed.speed.train_s, 1) if timed else None,
+        epochs=round(lasts.steps * recipe.run.batch_size / work.train, 1) if lasts else None,
+        seconds=round(lasts.seconds, 1) if lasts else None,
+        chosen=behind == 0,
+        remark=f"{remark} ({candidate.why})",
+    )
+
+
+def _notes(recipe: ClassificationRecipe | DetectionRecipe, work: Work, fixed: Mapping[str, Any]) -> list[str]:
+    notes: list[str] = []
+    images = recipe.images
+    if images.hflip and "images.hflip" not in fixed:
+        notes.append(
+            "half of the training images are flipped left to right; for text, digits and whatever else has a left and "
+            "a right add --images.no-hflip"
+        )
+    if isinstance(recipe, ClassificationRecipe):
+        if recipe.images.fit == "letterbox" and "images.fit" not in fixed:
+            notes.append(
+                "many images are at least twice as long as wide: they are shown whole (--images.fit letterbox)"
+            )
+        if recipe.images.balance and "images.balance" not in fixed:
+            notes.append(
+                f"some classes have far fewer images than others and are drawn more often (--images.balance "
+                f"{recipe.images.balance:g}; 0 is off)"
+            )
+    if recipe.run.evaluation_images:
+        notes.append(
+            f"each evaluation during training sees {recipe.run.evaluation_images:,} of the {work.validation:,} "
+            "validation images, evenly spread"
+        )
+    return notes

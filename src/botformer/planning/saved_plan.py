@@ -1,0 +1,64 @@
+"""plan.json of a run: what was found, what was measured, what was chosen. A run that is there is continued by it."""
+
+import json
+from dataclasses import asdict
+from pathlib import Path
+from typing import Any
+
+from botformer.atomic_write import write_json
+from botformer.errors import InputError
+from botformer.planning.look_at_data import Found, Verb
+from botformer.planning.plan import TrainingPlan
+from botformer.recipes.from_json import recipe_from_json
+from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
+
+PLAN = "plan.json"
+
+
+def write_plan(
+    out: Path, plan: TrainingPlan, found: Found, minutes: float | None, data: str, command: str, expected_end: str
+) -> None:
+    """`expected_end`: as a time of day with its date."""
+    out.mkdir(parents=True, exist_ok=True)
+    write_json(
+        out / PLAN,
+        {
+            "command": command,
+            "verb": found.verb,
+            "data": data,
+            "found": found.summary,
+            "minutes": minutes,
+            "expected_seconds": round(plan.seconds, 1),
+            "expected_end": expected_end,
+            "candidates": [asdict(row) for row in plan.rows],
+            "notes": plan.notes,
+            "recipe": asdict(plan.recipe),
+        },
+    )
+
+
+def saved_recipe(out: Path, verb: Verb, minutes: float | None) -> ClassificationRecipe | DetectionRecipe | None:
+    """The recipe of the planned run in `out`; None where there is none.
+
+    Raises:
+        InputError: the run there has another verb or other minutes, or its plan cannot be read.
+    """
+    if not (out / PLAN).is_file() or not (out / "recipe.json").is_file():
+        return None
+    try:
+        saved: dict[str, Any] = json.loads((out / PLAN).read_text(encoding="utf-8"))
+        before = {"verb": saved["verb"], "minutes": saved["minutes"]}
+        content = saved["recipe"]
+    except (OSError, ValueError, KeyError, TypeError) as error:
+        raise InputError(
+            f"{out / PLAN} cannot be read ({error!r}); choose another --out, or delete the folder to start anew"
+        ) from error
+    if before["verb"] != verb:
+        raise InputError(f"{out} holds a run of `train {before['verb']}`, not {verb}; choose another --out")
+    if minutes is not None and minutes != before["minutes"]:
+        planned = "without minutes" if before["minutes"] is None else f"for {before['minutes']:g} minutes"
+        raise InputError(
+            f"{out} holds a run that was planned {planned}, and its steps are fixed; leave --minutes out to continue "
+            "it, or choose another --out to plan anew"
+        )
+    return recipe_from_json(ClassificationRecipe if verb == "classify" else DetectionRecipe, content)

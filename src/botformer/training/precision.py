@@ -1,0 +1,118 @@
+"""Which precision trains faster on this machine: measured once, then remembered."""
+
+import json
+import logging
+import os
+import time
+from collections.abc import Callable
+from functools import lru_cache
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate.utils import broadcast_object_list
+from torch import nn
+
+from botformer.atomic_write import write_json
+from botformer.environment import hardware
+
+log = logging.getLogger(__name__)
+
+Precision = Literal["float32", "bf16"]
+
+_WORTH_IT = 1.1
+"""bf16 has 8 bits where float32 has 24: it has to be this much faster."""
+_SECONDS = 0.25
+"""Of each measurement."""
+
+
+def fastest_precision(device: torch.device, processes: int = 1) -> Precision:
+    """What `run.precision` "auto" stands for; of several processes that of the first.
+
+    Measured in half a second: forward and backward of a bottleneck block. The answer is kept in the user's cache folder
+    (XDG_CACHE_HOME), per device and version of torch; where that cannot be written, in this process alone.
+    """
+    answer: list[Precision] = [_remembered(device.type)]
+    if processes > 1:
+        broadcast_object_list(answer)
+    return answer[0]
+
+
+@lru_cache
+def _remembered(device_type: str) -> Precision:
+    device = torch.device(device_type)
+    key = f"{_name(device)}, torch {torch.__version__}, {torch.get_num_threads()} threads"
+    file = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "botformer" / "precision.json"
+    known = _read(file)
+    if known.get(key) in ("float32", "bf16"):
+        return known[key]
+    seconds = measure(device)
+    answer: Precision = "bf16" if seconds["bf16"] * _WORTH_IT < seconds["float32"] else "float32"
+    log.info(
+        "run.precision auto is %s: on %s a step takes %.1f ms in float32 and %.1f ms in bf16",
+        answer,
+        _name(device),
+        1e3 * seconds["float32"],
+        1e3 * seconds["bf16"],
+    )
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        write_json(file, known | {key: answer})
+    except OSError:  # it is measured again next time
+        pass
+    return answer
+
+
+def measure(device: torch.device, clock: Callable[[], float] = time.perf_counter) -> dict[str, float]:
+    """Seconds of a training step of one block in each precision; infinite where the device cannot compute in it."""
+    with torch.random.fork_rng(devices=[]):
+        layers = [
+            layer
+            for channels, kernel in ((64, 1), (64, 3), (256, 1))
+            for layer in (nn.LazyConv2d(channels, kernel, padding="same", bias=False), nn.LazyBatchNorm2d(), nn.ReLU())
+        ]
+        network = nn.Sequential(*layers)
+        images = torch.randn(4, 256, 28, 28)
+        network(images)  # the number of channels of every layer
+    network.to(device, memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]
+    images = images.to(device, memory_format=torch.channels_last)
+    return {
+        "float32": _seconds(network, images, torch.float32, clock),
+        "bf16": _seconds(network, images, torch.bfloat16, clock),
+    }
+
+
+def _seconds(network: nn.Module, images: torch.Tensor, dtype: torch.dtype, clock: Callable[[], float]) -> float:
+    """Of the fastest step."""
+    device = images.device
+
+    def step() -> None:
+        with torch.autocast(device.type, torch.bfloat16, enabled=dtype == torch.bfloat16):
+            loss = network(images).float().square().mean()
+        loss.backward()
+        float(loss.detach())  # waits for the device
+
+    if device.type == "cuda" and dtype == torch.bfloat16 and not torch.cuda.is_bf16_supported(False):
+        return float("inf")  # emulated at best
+    try:
+        step()  # compiles, and touches the memory
+        fastest, end = float("inf"), clock() + _SECONDS
+        while clock() < end:
+            begin = clock()
+            step()
+            fastest = min(fastest, clock() - begin)
+    except RuntimeError:  # the device lacks an operation in this precision
+        return float("inf")
+    return fastest
+
+
+def _name(device: torch.device) -> str:
+    return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {hardware()['processor']}"
+
+
+def _read(file: Path) -> dict[str, str]:
+    try:
+        content = json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return {}
+    return content if isinstance(content, dict) else {}
