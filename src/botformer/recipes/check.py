@@ -91,6 +91,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "settings.max_detections": COUNT,
     "optimizer.learning_rate": ANY,
     "optimizer.reference_batch": ANY,
+    "optimizer.loaded_rate": FRACTION,
     "optimizer.weight_decay": ANY,
     "optimizer.label_smoothing": FRACTION,
     "optimizer.clip_norm": ANY,
