@@ -13,14 +13,13 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from botformer.data.image_io import EncodedImage
+from botformer.data.resampling import Box, resample
 from botformer.errors import InputError
 from botformer.recipes.schema import Images
 
-Transform = Callable[[Image.Image], Tensor]
+Transform = Callable[[Image.Image | EncodedImage], Tensor]
 """RGB image -> uint8 (3, size, size)."""
-
-Box = tuple[float, float, float, float]
-"""xyxy (left, top, right, bottom) in pixels of the image, not rounded."""
 
 _AREA = (0.08, 1.0)
 _ASPECT_RATIO = (3 / 4, 4 / 3)
@@ -57,12 +56,12 @@ class _Training:
     images: Images
     distort: Callable[[Image.Image], Image.Image] | None
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def __call__(self, source: Image.Image | EncodedImage) -> Tensor:
         size = self.images.size
         if self.images.augmentation == "standard":
-            image = _resized(image, random_box(image.width, image.height), size)
+            image = _resized(source, random_box(source.width, source.height), size, cut=True)
         else:
-            image = _resized(image, centre_box(image.width, image.height, size, 1.0), size)
+            image = _resized(source, centre_box(source.width, source.height, size, 1.0), size)
         if self.images.augmentation == "crop":
             left, top = (random.randint(-_PADDING_PX, _PADDING_PX) for _ in range(2))
             image = image.crop((left, top, left + size, top + size))  # black outside the image
@@ -78,7 +77,7 @@ class _Evaluation:
     size: int
     crop: float
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def __call__(self, image: Image.Image | EncodedImage) -> Tensor:
         box = centre_box(image.width, image.height, self.size, self.crop)
         return _to_tensor(_resized(image, box, self.size))
 
@@ -113,12 +112,9 @@ def centre_box(width: int, height: int, size: int, crop: float) -> Box:
     return left * x_scale, top * y_scale, (left + size) * x_scale, (top + size) * y_scale
 
 
-def _resized(image: Image.Image, box: Box, size: int) -> Image.Image:
+def _resized(image: Image.Image | EncodedImage, box: Box, size: int, cut: bool = False) -> Image.Image:
     """Bicubic, antialiased; a box of exactly `size` x `size` whole pixels is copied unchanged."""
-    left, top, right, bottom = box
-    # Rounding errors may exceed the edge by the last digit, which Pillow refuses.
-    box = (max(left, 0.0), max(top, 0.0), min(right, image.width), min(bottom, image.height))
-    return image.resize((size, size), Image.Resampling.BICUBIC, box=box)
+    return Image.fromarray(resample(image, box, (size, size), Image.Resampling.BICUBIC, cut))
 
 
 def _to_tensor(image: Image.Image) -> Tensor:
