@@ -85,12 +85,26 @@ class Accuracy:
             self._batches += state["batches"]
 
     def compute(self) -> dict[str, float]:
-        """Fractions between 0 and 1; top5 only where there are more than five classes; `images` counted."""
+        """Fractions between 0 and 1; top5 only where there are more than five classes; `images` counted.
+
+        `balanced_accuracy` is top-1 where every class counts alike, however many images it has.
+        """
         images = len(self._files)
-        metrics = {"top1": sum(int((t == b[:, 0]).sum()) for t, b, _ in self._batches) / max(images, 1)}
+        metrics = {
+            "top1": sum(int((t == b[:, 0]).sum()) for t, b, _ in self._batches) / max(images, 1),
+            "balanced_accuracy": self._balanced_accuracy(),
+        }
         if self.num_classes > 5:
             metrics["top5"] = self.in_top5 / max(images, 1)
         return metrics | {"loss": self.loss_sum / max(images, 1), "images": images}
+
+    def _balanced_accuracy(self) -> float:
+        """The mean over the classes that have images."""
+        truth, prediction, counts = self.confusion()
+        of_class = torch.zeros(self.num_classes, dtype=torch.int64).index_add(0, truth, counts)
+        right = torch.zeros(self.num_classes, dtype=torch.int64).index_add(0, truth, counts * (truth == prediction))
+        seen = of_class > 0
+        return float((right[seen] / of_class[seen]).mean()) if seen.any() else 0.0
 
     def confusion(self) -> Confusion:
         """How many images of each class were taken for which."""

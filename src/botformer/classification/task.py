@@ -22,7 +22,7 @@ class ClassificationTask(nn.Module):
     """
 
     headline = "top1"
-    shown: Sequence[str] = ("top1", "top5", "loss")
+    shown: Sequence[str] = ("top1", "balanced_accuracy", "top5", "loss")
 
     def __init__(
         self,

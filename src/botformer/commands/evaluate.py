@@ -79,7 +79,9 @@ def evaluate(given: Arguments) -> None:
 def _print_classifier(metrics: dict[str, Any], out: Path, console: Console) -> None:
     console.print(
         f"{metrics['split']} of {metrics['data']}: "
-        + ", ".join(f"{name} {metrics[name]:.4f}" for name in ("top1", "top5", "loss") if name in metrics)
+        + ", ".join(
+            f"{name} {metrics[name]:.4f}" for name in ("top1", "balanced_accuracy", "top5", "loss") if name in metrics
+        )
         + f" on {metrics['images']:,} images"
     )
     lowest = sorted(metrics["per_class"].items(), key=lambda item: item[1])[:_LOWEST]

@@ -10,8 +10,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
 import tyro
+from rich import box
+from rich.table import Table
 
-from botformer.commands.screen import new_table, print_table
+from botformer.commands.screen import print_table
 from botformer.errors import InputError
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 from botformer.terminal import screen
@@ -136,7 +138,7 @@ def _planned(
     from botformer.training.resume import find_start
 
     find_start(out, given.recipe, "never")  # a folder that holds another run is refused before anything is timed
-    plan = make_plan_for(found, given.minutes, fixed, began, find_imagenet_weights)
+    plan = make_plan_for(found, given.minutes, fixed, began)
     end = datetime.now() + timedelta(seconds=plan.seconds)
     _print_plan(plan, given.minutes, end, say)
     command = shlex.join(["botformer", "train", verb, *arguments])
@@ -145,20 +147,28 @@ def _planned(
 
 
 def _print_plan(plan: "TrainingPlan", minutes: float | None, end: datetime, say: Any) -> None:
-    table = new_table("network", "weights", "px", "batch", "images/s", "epochs", "end", "")
     now = datetime.now()
+    table = Table(box=box.SIMPLE, pad_edge=False)
+    table.add_column("network", no_wrap=True)
+    for header in ("px", "batch", "images/s", "epochs", "end"):
+        table.add_column(header, justify="right", no_wrap=True)
+    table.add_column("", overflow="fold")
     for row in plan.rows:
-        table.add_row(
-            row.model,
-            row.weights,
-            str(row.px),
-            str(row.batch_size),
-            "-" if row.images_per_s is None else f"{row.images_per_s:.1f}",
-            "-" if row.epochs is None else f"{row.epochs:.1f}",
-            "-" if row.seconds is None else _clock(now + timedelta(seconds=row.seconds), now),
-            row.remark,
+        numbers = (
+            ("-", "-", "-")
+            if row.images_per_s is None or row.epochs is None or row.seconds is None
+            else (f"{row.images_per_s:.1f}", f"{row.epochs:.1f}", _clock(now + timedelta(seconds=row.seconds), now))
         )
+        table.add_row(row.model, str(row.px), str(row.batch_size), *numbers, row.remark)
     print_table(say, table)
+    chosen = next(row for row in plan.rows if row.chosen)
+    recipe = plan.recipe
+    say.print(
+        f"{chosen.model} ({chosen.why}; weights: {chosen.weights or 'random'}), {chosen.px} px: "
+        f"{recipe.schedule.steps or recipe.schedule.epochs:,} {'steps' if recipe.schedule.steps else 'epochs'} of "
+        f"{chosen.batch_size} images in {recipe.run.precision}, {recipe.run.threads or 'all'} threads, "
+        f"{recipe.run.workers} readers"
+    )
     for note in plan.notes:
         say.print(note)
     if minutes is not None and plan.seconds > 60 * minutes:
@@ -219,12 +229,3 @@ def _duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
-
-
-def find_imagenet_weights(model: str) -> Any:
-    """Where ImageNet weights of a row come from; None: nothing is within reach."""
-    try:
-        from botformer.weights.imagenet import find_imagenet_weights  # pyright: ignore[reportMissingImports]
-    except ImportError:
-        return None
-    return find_imagenet_weights(model)

@@ -72,6 +72,60 @@ class BadImage(InputError):  # noqa: N818 - named after the image, not the error
         return f"{self.name}: {self.reason}"
 
 
+class EncodedImage:
+    """The image in an open file, of which the header was read: decoded once it is known how large it must be."""
+
+    def __init__(self, image: ImageFile, name: str) -> None:
+        self._image, self._name = image, name
+        self._orientation = _orientation(image)
+        self.size = (image.height, image.width) if self._orientation >= 5 else (image.width, image.height)
+        """(width, height), upright."""
+
+    @property
+    def width(self) -> int:
+        return self.size[0]
+
+    @property
+    def height(self) -> int:
+        return self.size[1]
+
+    def decode(self, shrink: float = 1.0) -> tuple[Image.Image, int]:
+        """To be called once. The image as `decode` gives it, and how many times smaller it is: 1, or of JPEG 2, 4 or 8.
+
+        `shrink`: it may be so many times smaller. The decoder then computes fewer pixels from each block's frequencies,
+        in a fraction of the time. A side that cannot be divided is rounded up: its last pixel shows the rest.
+        """
+        with _failures_named(self._name):
+            factor = self._factor(shrink)
+            if factor > 1:
+                self._image.draft(None, (self._image.width // factor, self._image.height // factor))
+            self._image.load()
+            upright = _UPRIGHT.get(self._orientation)
+            rgb = _to_rgb(self._image, self._name)
+            return (rgb if upright is None else rgb.transpose(upright)), factor
+
+    def _factor(self, shrink: float) -> int:
+        if not isinstance(self._image, JpegImageFile):
+            return 1
+        width, height = self._image.size
+        at_most = min(shrink, width, height)
+        # A side's rest would come first in an image that is turned or mirrored, and shift all others.
+        exact = self._orientation in _UPRIGHT
+        return next((n for n in (8, 4, 2) if n <= at_most and not (exact and (width % n or height % n))), 1)
+
+
+def open_image(stream: BinaryIO, name: str, max_megapixels: float = 100.0) -> EncodedImage:
+    """Read the header of an image. Raises `BadImage` as `decode`, which reads the rest, too."""
+    with _failures_named(name):
+        image = _open(stream)
+        if image.width * image.height > max_megapixels * 1e6:
+            raise BadImage(
+                name,
+                f"{image.width}x{image.height} pixels are more than {max_megapixels:g} megapixels (max_megapixels)",
+            )
+        return EncodedImage(image, name)
+
+
 def decode(file: BinaryIO | Path, name: str, max_megapixels: float = 100.0) -> Image.Image:
     """Read an image as upright RGB, 8 bits per channel.
 
@@ -83,11 +137,10 @@ def decode(file: BinaryIO | Path, name: str, max_megapixels: float = 100.0) -> I
     (10^6 pixels; judged by the header, before any pixel is decoded). WebP and GIF files and TIFF tiles have a second
     limit, Pillow's own: twice `PIL.Image.MAX_IMAGE_PIXELS`, 179 megapixels unless the caller raises it.
     """
-    with _failures_named(name):
-        if isinstance(file, Path):
-            with file.open("rb") as stream:
-                return _decode(stream, name, max_megapixels)
-        return _decode(file, name, max_megapixels)
+    if isinstance(file, Path):
+        with _failures_named(name), file.open("rb") as stream:
+            return open_image(stream, name, max_megapixels).decode()[0]
+    return open_image(file, name, max_megapixels).decode()[0]
 
 
 def image_ending(start: bytes) -> str:
@@ -98,8 +151,7 @@ def image_ending(start: bytes) -> str:
 def upright_size(path: Path) -> tuple[int, int]:
     """(width, height) of the image that `decode` would give, from the file's header alone. Raises `BadImage`."""
     with _failures_named(path.name), path.open("rb") as stream:
-        image = _open(stream)
-        return (image.height, image.width) if _orientation(image) >= 5 else (image.width, image.height)
+        return EncodedImage(_open(stream), path.name).size
 
 
 @contextmanager
@@ -131,19 +183,6 @@ def _open(stream: BinaryIO) -> ImageFile:
             except (SyntaxError, IndexError, TypeError, struct.error):  # what `Image.open` takes for another format
                 break
     raise UnidentifiedImageError
-
-
-def _decode(stream: BinaryIO, name: str, max_megapixels: float) -> Image.Image:
-    image = _open(stream)
-    if image.width * image.height > max_megapixels * 1e6:
-        raise BadImage(
-            name,
-            f"{image.width}x{image.height} pixels are more than {max_megapixels:g} megapixels (max_megapixels)",
-        )
-    image.load()
-    upright = _UPRIGHT.get(_orientation(image))
-    rgb = _to_rgb(image, name)
-    return rgb if upright is None else rgb.transpose(upright)
 
 
 def _orientation(image: ImageFile) -> int:

@@ -19,6 +19,7 @@ from botformer.planning.search import search
 from botformer.planning.step_times import StepTimer, Timed, time_with_loader
 from botformer.recipes.from_json import with_fields
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
+from botformer.weights.imagenet import find_imagenet_weights
 
 TIMING_FRACTION = 0.08
 """Of the minutes, spent on timing."""
@@ -35,6 +36,7 @@ class PlanRow:
 
     model: str
     weights: str
+    """As model.weights; "": random."""
     px: int
     batch_size: int
     images_per_s: float | None
@@ -44,6 +46,12 @@ class PlanRow:
     """From here to the end."""
     chosen: bool
     remark: str
+    """Why it was chosen or not; empty: a better one fits."""
+    why: str
+    """What it is."""
+    measured: dict[str, float]
+    """Milliseconds per image: `train` (all together), `step` (the network), `read` (one process), `evaluate`; and
+    `create_s`, seconds until the first step."""
 
 
 @dataclass(frozen=True)
@@ -64,7 +72,7 @@ def make_plan_for(
     minutes: float | None,
     fixed: Mapping[str, Any],
     began: float,
-    find_weights: Callable[[str], Any],
+    find_weights: Callable[[str], Any] = find_imagenet_weights,
     clock: Callable[[], float] = time.monotonic,
 ) -> TrainingPlan:
     """Time candidates on these images and take the first that gets what it needs.
@@ -197,23 +205,37 @@ def _complete(recipe: Any, lasts: Length, work: Work, fixed: Mapping[str, Any]) 
 def _row(candidate: Candidate, timed: Timed | None, lasts: Length | None, behind: int, work: Work) -> PlanRow:
     """`behind`: places behind the chosen one."""
     recipe = timed.recipe if timed else candidate.recipe
-    if timed is None:
-        remark = "not timed: a better one fits" if behind > 0 else "not timed: too slow by its arithmetic"
-    elif behind == 0:
-        remark = "chosen" if lasts and lasts.is_enough else "chosen: the best there is time for"
+    if behind == 0:
+        remark = "chosen" if lasts and lasts.is_enough else "chosen, for want of time"
+    elif behind > 0:
+        remark = ""
     else:
-        remark = "a better one fits" if behind > 0 else "too slow for what it needs"
+        remark = "too slow" if timed else "too slow by its arithmetic"
     return PlanRow(
         model=recipe.model.name,
-        weights=recipe.model.weights or "random",
+        weights=recipe.model.weights,
         px=recipe.images.size,
         batch_size=recipe.run.batch_size,
         images_per_s=round(1 / timed.speed.train_s, 1) if timed else None,
         epochs=round(lasts.steps * recipe.run.batch_size / work.train, 1) if lasts else None,
         seconds=round(lasts.seconds, 1) if lasts else None,
         chosen=behind == 0,
-        remark=f"{remark} ({candidate.why})",
+        remark=remark,
+        why=candidate.why,
+        measured=_measured(timed) if timed else {},
     )
+
+
+def _measured(timed: Timed) -> dict[str, float]:
+    images_s = {
+        "train": timed.speed.train_s,
+        "step": timed.step_s,
+        "read": timed.read_s,
+        "evaluate": timed.speed.evaluate_s,
+    }
+    return {name: round(1e3 * seconds, 2) for name, seconds in images_s.items()} | {
+        "create_s": round(timed.speed.create_s, 2)
+    }
 
 
 def _notes(recipe: ClassificationRecipe | DetectionRecipe, work: Work, fixed: Mapping[str, Any]) -> list[str]:

@@ -36,5 +36,5 @@ def search(
 def _seems_to_fit(
     place: int, costs: Sequence[float], measured: dict[int, T], fits: Callable[[int, T, float], bool]
 ) -> bool:
-    nearest = min(measured, key=lambda other: (abs(other - place), other))
+    nearest = min(measured, key=lambda other: (abs(other - place), -other))
     return fits(place, measured[nearest], costs[place] / costs[nearest])

@@ -136,11 +136,13 @@ class StepTimer:
         batch = next(iter(parts.evaluation))
         with _evaluating(parts.task), accelerator.autocast():
             on_device: Any = send_to_device(batch, accelerator.device)
-            parts.task.predict(on_device)
-            begin = self._clock()
-            parts.task.predict(on_device)
-            _wait(accelerator)
-        return (self._clock() - begin) / batch_length(batch)
+
+            def predict() -> None:
+                parts.task.predict(on_device)
+                _wait(accelerator)
+
+            predict()  # compiles, and touches the memory
+            return self._median(predict, 0.0) / batch_length(batch)
 
     def _median(self, step: Callable[[], None], seconds: float) -> float:
         """Of the steps of so many seconds, at least two."""

@@ -41,4 +41,4 @@ def with_fields(recipe: T, changes: Mapping[str, Any]) -> T:
         if name not in known:
             raise unknown("field of a recipe", name, known)
     own |= {group: with_fields(getattr(recipe, group), values) for group, values in groups.items()}
-    return replace(recipe, **own)  # pyright: ignore[reportType]
+    return replace(recipe, **own)  # pyright: ignore[reportArgumentType]

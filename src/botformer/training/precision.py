@@ -7,7 +7,7 @@ import time
 from collections.abc import Callable
 from functools import lru_cache
 from pathlib import Path
-from typing import Literal
+from typing import Literal, get_args
 
 import torch
 from accelerate.utils import broadcast_object_list
@@ -20,6 +20,7 @@ log = logging.getLogger(__name__)
 
 Precision = Literal["float32", "bf16"]
 
+_PRECISIONS = get_args(Precision)
 _WORTH_IT = 1.1
 """bf16 has 8 bits where float32 has 24: it has to be this much faster."""
 _SECONDS = 0.25
@@ -44,7 +45,7 @@ def _remembered(device_type: str) -> Precision:
     key = f"{_name(device)}, torch {torch.__version__}, {torch.get_num_threads()} threads"
     file = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "botformer" / "precision.json"
     known = _read(file)
-    if known.get(key) in ("float32", "bf16"):
+    if known.get(key) in _PRECISIONS:
         return known[key]
     seconds = measure(device)
     answer: Precision = "bf16" if seconds["bf16"] * _WORTH_IT < seconds["float32"] else "float32"
@@ -69,7 +70,11 @@ def measure(device: torch.device, clock: Callable[[], float] = time.perf_counter
         layers = [
             layer
             for channels, kernel in ((64, 1), (64, 3), (256, 1))
-            for layer in (nn.LazyConv2d(channels, kernel, padding="same", bias=False), nn.LazyBatchNorm2d(), nn.ReLU())
+            for layer in (
+                nn.LazyConv2d(channels, kernel, padding=kernel // 2, bias=False),
+                nn.LazyBatchNorm2d(),
+                nn.ReLU(),
+            )
         ]
         network = nn.Sequential(*layers)
         images = torch.randn(4, 256, 28, 28)
@@ -110,7 +115,7 @@ def _name(device: torch.device) -> str:
     return torch.cuda.get_device_name(device) if device.type == "cuda" else f"{device.type} {hardware()['processor']}"
 
 
-def _read(file: Path) -> dict[str, str]:
+def _read(file: Path) -> dict[str, Precision]:
     try:
         content = json.loads(file.read_text(encoding="utf-8"))
     except (OSError, ValueError):

@@ -10,7 +10,7 @@ from torch import Tensor
 
 from botformer.data.classification.dataset import ClassificationDataset
 from botformer.data.classification.transforms import Transform, evaluation_transform, training_transform
-from botformer.data.image_io import decode
+from botformer.data.image_io import open_image
 from botformer.data.loader import EvaluationLoader, TrainingLoader, evaluation_loader, training_loader
 from botformer.recipes.schema import Images
 
@@ -93,7 +93,7 @@ class _LabelledImages:
         """uint8 (3, size, size)."""
         file, _ = self.dataset.read(index)
         with file:
-            return self.transform(decode(file, self.dataset.name(index), self.images.max_megapixels))
+            return self.transform(open_image(file, self.dataset.name(index), self.images.max_megapixels))
 
     def pack(self, samples: Sequence[Tensor], indices: Sequence[int]) -> Batch:
         return Batch(

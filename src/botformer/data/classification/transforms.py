@@ -13,15 +13,14 @@ import torch
 from PIL import Image
 from torch import Tensor
 
+from botformer.data.image_io import EncodedImage
+from botformer.data.resampling import Box, resample
 from botformer.errors import InputError
 from botformer.image_normalization import IMAGENET_MEAN
 from botformer.recipes.schema import Images
 
-Transform = Callable[[Image.Image], Tensor]
+Transform = Callable[[Image.Image | EncodedImage], Tensor]
 """RGB image -> uint8 (3, size, size)."""
-
-Box = tuple[float, float, float, float]
-"""xyxy (left, top, right, bottom) in pixels of the image, not rounded."""
 
 _ASPECT_RATIO = (3 / 4, 4 / 3)
 _PADDING_PX = 4
@@ -62,12 +61,12 @@ class _Training:
     images: Images
     distort: Callable[[Image.Image], Image.Image] | None
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def __call__(self, source: Image.Image | EncodedImage) -> Tensor:
         size = self.images.size
         image = (
-            _random_part(image, self.images)
+            _random_part(source, self.images)
             if self.images.augmentation == "standard"
-            else _whole(image, self.images, evaluation_crop=1.0)
+            else _whole(source, self.images, evaluation_crop=1.0)
         )
         if self.images.augmentation == "crop":
             left, top = (random.randint(-_PADDING_PX, _PADDING_PX) for _ in range(2))
@@ -83,11 +82,11 @@ class _Training:
 class _Evaluation:
     images: Images
 
-    def __call__(self, image: Image.Image) -> Tensor:
+    def __call__(self, image: Image.Image | EncodedImage) -> Tensor:
         return _to_tensor(_whole(image, self.images, self.images.evaluation_crop))
 
 
-def _whole(image: Image.Image, images: Images, evaluation_crop: float) -> Image.Image:
+def _whole(image: Image.Image | EncodedImage, images: Images, evaluation_crop: float) -> Image.Image:
     """Letterboxed, or its middle."""
     if images.fit == "letterbox":
         return _letterboxed(image, (0.0, 0.0, image.width, image.height), images.size)
@@ -95,13 +94,13 @@ def _whole(image: Image.Image, images: Images, evaluation_crop: float) -> Image.
     return _resized(image, box, (images.size, images.size))
 
 
-def _random_part(image: Image.Image, images: Images) -> Image.Image:
+def _random_part(image: Image.Image | EncodedImage, images: Images) -> Image.Image:
     """A letterboxed part has about the aspect ratio of its image, so that it shows no other margins than the whole."""
     if images.fit == "letterbox":
         box = random_box(image.width, image.height, images.least_area, image.width / image.height)
-        return _letterboxed(image, box, images.size)
+        return _letterboxed(image, box, images.size, cut=True)
     box = random_box(image.width, image.height, images.least_area)
-    return _resized(image, box, (images.size, images.size))
+    return _resized(image, box, (images.size, images.size), cut=True)
 
 
 def random_box(width: int, height: int, least_area: float = 0.08, about: float = 1.0) -> Box:
@@ -136,21 +135,18 @@ def centre_box(width: int, height: int, size: int, crop: float) -> Box:
     return left * x_scale, top * y_scale, (left + size) * x_scale, (top + size) * y_scale
 
 
-def _resized(image: Image.Image, box: Box, size: tuple[int, int]) -> Image.Image:
+def _resized(image: Image.Image | EncodedImage, box: Box, size: tuple[int, int], cut: bool = False) -> Image.Image:
     """Bicubic, antialiased, to (width, height); a box of exactly that many whole pixels is copied unchanged."""
-    left, top, right, bottom = box
-    # Rounding errors may exceed the edge by the last digit, which Pillow refuses.
-    box = (max(left, 0.0), max(top, 0.0), min(right, image.width), min(bottom, image.height))
-    return image.resize(size, Image.Resampling.BICUBIC, box=box)
+    return Image.fromarray(resample(image, box, size, Image.Resampling.BICUBIC, cut))
 
 
-def _letterboxed(image: Image.Image, box: Box, size: int) -> Image.Image:
+def _letterboxed(image: Image.Image | EncodedImage, box: Box, size: int, cut: bool = False) -> Image.Image:
     """The box in the middle of a grey square, its longer side resized to `size`."""
     width, height = box[2] - box[0], box[3] - box[1]
     scale = size / max(width, height)
     fitted = max(1, round(width * scale)), max(1, round(height * scale))
     square = Image.new("RGB", (size, size), _MARGIN)
-    square.paste(_resized(image, box, fitted), ((size - fitted[0]) // 2, (size - fitted[1]) // 2))
+    square.paste(_resized(image, box, fitted, cut), ((size - fitted[0]) // 2, (size - fitted[1]) // 2))
     return square
 
 

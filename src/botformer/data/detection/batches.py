@@ -3,11 +3,10 @@
 import json
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, TypedDict
+from typing import Any, BinaryIO, TypedDict
 
 import numpy as np
 import torch
-from PIL import Image
 from torch import Tensor
 
 from botformer.data.classification.batches import stack_channels_last
@@ -17,7 +16,7 @@ from botformer.data.detection.keypoints import flip_indices
 from botformer.data.detection.object_sizes import say_small_objects
 from botformer.data.detection.repeat_factors import repeat_factors
 from botformer.data.detection.transforms import fitting_transform, random_transform, transform_objects
-from botformer.data.image_io import BadImage, decode
+from botformer.data.image_io import BadImage, EncodedImage, open_image
 from botformer.data.loader import EvaluationLoader, TrainingLoader, evaluation_loader, training_loader
 from botformer.errors import InputError
 from botformer.recipes.schema import DetectionImages
@@ -108,27 +107,28 @@ class _DetectionSamples:
 
     def sample(self, index: int) -> _Sample:
         record = self.dataset.image(index)
-        image = self._read(record)
-        if self.training:
-            objects = [found.box_xyxy for found in record.annotations if not found.crowd]
-            transform = random_transform(image.size, self.images, objects)
-            # Masks, which take far longer, are of no use to a key point detector.
-            mask_crop = self.images.mask_crop if self.flipped is None else None
-            target = transform_objects(record, transform, mask_crop, self.flipped)
-        else:
-            transform = fitting_transform(image.size, self.images.canvas)
-            target = transform_objects(record, transform, None)
-            target["ground_truth"] = json.dumps(coco_annotations(record, self.dataset.categories))
-        target |= {
-            "image_id": record.id,
-            "size": transform.extent,
-            "original_size": (record.height, record.width),
-            "scale": transform.scale,
-        }
-        return transform.draw(image), target
+        with (self.dataset.folder / record.file).open("rb") as file:
+            image = self._open(file, record)
+            if self.training:
+                objects = [found.box_xyxy for found in record.annotations if not found.crowd]
+                transform = random_transform(image.size, self.images, objects)
+                # Masks, which take far longer, are of no use to a key point detector.
+                mask_crop = self.images.mask_crop if self.flipped is None else None
+                target = transform_objects(record, transform, mask_crop, self.flipped)
+            else:
+                transform = fitting_transform(image.size, self.images.canvas)
+                target = transform_objects(record, transform, None)
+                target["ground_truth"] = json.dumps(coco_annotations(record, self.dataset.categories))
+            target |= {
+                "image_id": record.id,
+                "size": transform.extent,
+                "original_size": (record.height, record.width),
+                "scale": transform.scale,
+            }
+            return transform.draw(image), target
 
-    def _read(self, record: ImageRecord) -> Image.Image:
-        image = decode(self.dataset.folder / record.file, record.file, self.images.max_megapixels)
+    def _open(self, file: BinaryIO, record: ImageRecord) -> EncodedImage:
+        image = open_image(file, record.file, self.images.max_megapixels)
         if image.size != (record.width, record.height):
             raise BadImage(
                 record.file,

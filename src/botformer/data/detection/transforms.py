@@ -23,12 +23,12 @@ from torch import Tensor
 from botformer.data.detection.dataset import Annotation, ImageRecord
 from botformer.data.detection.keypoints import PIXEL_MIDDLE
 from botformer.data.detection.mask_targets import Box, crop_mask
+from botformer.data.image_io import EncodedImage
+from botformer.data.resampling import resample
 from botformer.recipes.schema import DetectionImages
 
 SMALLEST_PX = 1.0
 """Of a box on the canvas; what is narrower or lower cannot be learnt from."""
-
-_TURNED = {1: Image.Transpose.ROTATE_90, 2: Image.Transpose.ROTATE_180, 3: Image.Transpose.ROTATE_270}
 
 
 @dataclass(frozen=True)
@@ -60,20 +60,16 @@ class CanvasTransform:
         (width, height), (scaled_width, scaled_height) = self._turned_px, self.scaled_px
         return scaled_width / width, scaled_height / height
 
-    def draw(self, image: Image.Image) -> Tensor:
+    def draw(self, image: Image.Image | EncodedImage) -> Tensor:
         """RGB image -> uint8 (3, size, size), channels last in memory, 0 where the image is not."""
         height, width = self.extent
-        box = self.back(np.array([[0.0, 0.0, width, height]]))[0]
-        # Quotients may pass the edge by the last digit, which Pillow refuses.
-        box = np.clip(box, 0, np.array(self.image_px * 2)).tolist()
+        left, top, right, bottom = self.back(np.array([[0.0, 0.0, width, height]]))[0].tolist()
         # Only what the canvas shows is resampled, and turned after that.
-        part = image.resize((height, width) if self.rot90 % 2 else (width, height), Image.Resampling.BILINEAR, box)
-        if self.rot90:
-            part = part.transpose(_TURNED[self.rot90])
-        if self.hflip:
-            part = part.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+        shown = (height, width) if self.rot90 % 2 else (width, height)
+        part = resample(image, (left, top, right, bottom), shown, Image.Resampling.BILINEAR)
+        part = np.rot90(part, self.rot90)
         canvas = np.zeros((self.size, self.size, 3), dtype=np.uint8)
-        canvas[:height, :width] = np.asarray(part)
+        canvas[:height, :width] = part[:, ::-1] if self.hflip else part
         return torch.from_numpy(canvas).permute(2, 0, 1)
 
     def boxes(self, boxes_xyxy: np.ndarray) -> np.ndarray:
