@@ -140,7 +140,7 @@ def _calibration_shard(recipe: ClassificationRecipe | DetectionRecipe, images: i
     """Every n-th image, and how many at a time: the same in every process, and whatever the number of workers is."""
     wanted = min(max(CALIBRATION_PIXELS // size**2, CALIBRATION_LEAST), CALIBRATION_MOST)
     at_once = max(1, CALIBRATION_AT_ONCE // size**2)
-    return dict(batch_size=at_once, workers=recipe.run.workers, rank=0, world=max(1, images // wanted))
+    return dict(batch_size=at_once, workers=recipe.run.workers, rank=0, world=max(1, -(-images // wanted)))
 
 
 def _evaluation_batch(recipe: ClassificationRecipe | DetectionRecipe, accelerator: Accelerator) -> int:
