@@ -16,6 +16,8 @@ _MODULES = {
 
 _STATE = {"card": "model_config"}
 """Fields of a checkpoint's state.json."""
+_NOTHING_LOADED = {"source": "", "sha256": "", "names": []}
+"""What older runs say of the weights that they started from: they do not, and learn at one rate."""
 
 _IMAGES = {"flip": "hflip", "quarter_turns": "rot90"}
 _SETTINGS = {
@@ -48,7 +50,7 @@ def tensors(state: Mapping[str, Value]) -> dict[str, Value]:
 
 def checkpoint_state(content: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a state.json."""
-    state = _renamed(content, _STATE)
+    state = {"loaded": _NOTHING_LOADED} | _renamed(content, _STATE)
     for field, mapped in (("recipe", recipe), ("model_config", model_config), ("metrics", metrics)):
         if isinstance(state.get(field), dict):
             state[field] = mapped(state[field])

@@ -37,7 +37,7 @@ def fold(stages: nn.Module) -> None:
 
 def _fold_pair(parent: nn.Module, layer_name: str, norm_name: str) -> None:
     layer, norm = getattr(parent, layer_name), getattr(parent, norm_name)
-    affine = _affine(norm)
+    affine = scale_and_shift(norm)
     if affine is None or not isinstance(layer, nn.Conv2d | MHSA2d):
         return
     scale, shift = affine
@@ -48,7 +48,7 @@ def _fold_pair(parent: nn.Module, layer_name: str, norm_name: str) -> None:
     setattr(parent, norm_name, nn.Identity())
 
 
-def _affine(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
+def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor] | None:
     """Scale and shift (C,) of a BatchNorm in evaluation mode; None of anything that has no fixed ones."""
     if not isinstance(norm, (nn.BatchNorm2d, nn.SyncBatchNorm, FrozenBatchNorm2d)):
         return None

@@ -62,9 +62,9 @@ def find_first_weights(model: Model) -> FirstWeights | None:
             )
             return None
         log.info("model.weights imagenet: %s. %s", found.source, found.about)
-        return FirstWeights(found, _unusual({"mean": found.mean, "std": found.std}))
+        return FirstWeights(found, unusual_normalization({"mean": found.mean, "std": found.std}))
     source = weights_file(model.weights)
-    return FirstWeights(source, _unusual(_model_config_beside(source)))
+    return FirstWeights(source, unusual_normalization(_model_config_beside(source)))
 
 
 def load_first_weights(task: nn.Module, first: FirstWeights, name: str) -> LoadedWeights:
@@ -89,14 +89,13 @@ def load_first_weights(task: nn.Module, first: FirstWeights, name: str) -> Loade
             name,
         )
     prefix = f"model.{match.part}." if match.part else "model."
-    loaded = {prefix + name for name in match.loaded}
     with file.open("rb") as opened:
         sha256 = hashlib.file_digest(opened, "sha256").hexdigest()
     log.info("sha256 of %s: %s", file.name, sha256)
     return LoadedWeights(
         source=str(source),
         sha256=sha256,
-        parameters=tuple(name for name, _ in task.named_parameters() if name in loaded),
+        names=tuple(prefix + name for name in match.loaded),
     )
 
 
@@ -121,7 +120,8 @@ def _model_config_beside(source: str | Path) -> dict[str, Any]:
         return {}
 
 
-def _unusual(model_config: dict[str, Any]) -> dict[str, list[float]]:
+def unusual_normalization(model_config: dict[str, Any]) -> dict[str, list[float]]:
+    """`mean` and `std` of a model config, where they are others than ImageNet's."""
     mean, std = (tuple(model_config.get(name) or ()) for name in ("mean", "std"))
     if len(mean) != 3 or len(std) != 3 or (mean, std) == (IMAGENET_MEAN, IMAGENET_STD):
         return {}

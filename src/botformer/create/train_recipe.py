@@ -5,7 +5,14 @@ from collections.abc import Iterable
 from pathlib import Path
 from typing import NamedTuple
 
-from botformer.create.from_recipe import create_classification_task, create_detection_task
+from botformer.create.calibration import calibrate
+from botformer.create.first_weights import (
+    FirstWeights,
+    find_first_weights,
+    load_first_weights,
+    unusual_normalization,
+)
+from botformer.create.from_recipe import classification_task, detection_task
 from botformer.data.classification.batches import evaluation_batches, training_batches
 from botformer.data.classification.dataset import ClassificationDataset, open_classification_datasets
 from botformer.data.detection.batches import detection_evaluation_batches, detection_training_batches
@@ -14,10 +21,17 @@ from botformer.data.detection.layouts import has_keypoints, has_shapes, is_annot
 from botformer.errors import InputError
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 from botformer.seeding import seed_all
+from botformer.training.checkpoint import State
 from botformer.training.distributed import Accelerator, open_accelerator
+from botformer.training.loaded_weights import RANDOM, LoadedWeights
 from botformer.training.loop import fit
-from botformer.training.resume import Resume, with_saved_precision
+from botformer.training.resume import Resume, find_start, with_saved_precision
 from botformer.training.task import Batch, Task, TrainBatches
+
+CALIBRATION_PIXELS, CALIBRATION_LEAST, CALIBRATION_MOST = 256 * 128**2, 16, 256
+"""Images that BatchNorms are calibrated by: as many as have that many pixels together, within bounds."""
+CALIBRATION_AT_ONCE = 16 * 224**2
+"""Pixels at a time."""
 
 
 class Parts(NamedTuple):
@@ -26,6 +40,9 @@ class Parts(NamedTuple):
     task: Task
     train: TrainBatches
     evaluation: Iterable[Batch]
+    loaded: LoadedWeights
+    calibration: Iterable[Batch] | None
+    """Training images by which the BatchNorms of the loaded weights have to be calibrated before they are trained."""
 
 
 def train_recipe(
@@ -41,11 +58,19 @@ def train_recipe(
     accelerator = open_accelerator(recipe.run)
     if not accelerator.is_main_process:
         logging.disable(logging.INFO)  # one of several processes speaks for all
-    return fit(*make_parts(recipe, data, accelerator), recipe, out, resume, accelerator)
+    start = find_start(out, recipe, resume)
+    parts = make_parts(recipe, data, accelerator, start[1] if start else None)
+    if parts.calibration is not None:
+        calibrate(parts.task, parts.calibration, parts.loaded, accelerator.device)
+    return fit(parts.task, parts.train, parts.evaluation, recipe, out, resume, accelerator, parts.loaded)
 
 
-def make_parts(recipe: ClassificationRecipe | DetectionRecipe, data: str, accelerator: Accelerator) -> Parts:
+def make_parts(
+    recipe: ClassificationRecipe | DetectionRecipe, data: str, accelerator: Accelerator, resumed: State | None = None
+) -> Parts:
     """The task with its initial weights, and the batches of this process.
+
+    A run that is `resumed` has all that it needs in its checkpoint: its first weights are not read again.
 
     Raises:
         InputError: data that the recipe cannot be trained on.
@@ -55,6 +80,7 @@ def make_parts(recipe: ClassificationRecipe | DetectionRecipe, data: str, accele
             recipe,
             *open_detection_datasets(data, recipe.detector == "keypoint_rcnn", recipe.images.max_bad_records),
             accelerator,
+            resumed,
         )
     if is_annotated(data):  # their folders of images would pass for classes
         raise InputError(
@@ -62,7 +88,7 @@ def make_parts(recipe: ClassificationRecipe | DetectionRecipe, data: str, accele
             "class folders, DIR/train/CLASS/*.jpg, or take a recipe for detectors, such as nuclei or coco_botnet50_36 "
             "(botformer train lists them)"
         )
-    return parts_of(recipe, *open_classification_datasets(data), accelerator)
+    return parts_of(recipe, *open_classification_datasets(data), accelerator, resumed)
 
 
 def parts_of(
@@ -70,32 +96,57 @@ def parts_of(
     train: ClassificationDataset | DetectionDataset,
     validation: ClassificationDataset | DetectionDataset,
     accelerator: Accelerator,
+    resumed: State | None = None,
 ) -> Parts:
-    """The same, of data sets that are open; of the kind that the recipe is for."""
+    """As `make_parts`, of data sets that are open; of the kind that the recipe is for."""
+    first = None if resumed else accelerator.of_main_process(find_first_weights(recipe.model))
+    normalization = unusual_normalization(resumed.model_config) if resumed else first.normalization if first else {}
     seed_all(recipe.run.seed)  # the initial weights, the same in every process
     run, shard = recipe.run, _shard(recipe, accelerator)
-    at_once = _evaluation_batch(recipe, accelerator)
+    in_evaluation = shard | dict(batch_size=_evaluation_batch(recipe, accelerator), at_most=run.evaluation_images)
+    calibrated = first is not None and first.variances_lost
     if isinstance(recipe, DetectionRecipe):
         assert isinstance(train, DetectionDataset)
         assert isinstance(validation, DetectionDataset)
         _check_objects(recipe, train, validation)
+        task = detection_task(recipe, train.categories, train.keypoint_names, train.skeleton, normalization)
+        in_calibration = _calibration_shard(recipe, len(train), recipe.images.canvas)
         return Parts(
-            create_detection_task(recipe, train.categories, train.keypoint_names, train.skeleton),
+            task,
             detection_training_batches(train, recipe.images, run.batch_size, run.seed, **shard),
-            detection_evaluation_batches(validation, recipe.images, at_once, at_most=run.evaluation_images, **shard),
+            detection_evaluation_batches(validation, recipe.images, **in_evaluation),
+            load_first_weights(task, first, recipe.model.name) if first else RANDOM,
+            detection_evaluation_batches(train, recipe.images, **in_calibration) if calibrated else None,
         )
     assert isinstance(train, ClassificationDataset)
     assert isinstance(validation, ClassificationDataset)
+    task = classification_task(recipe, train.class_names, normalization)
+    in_calibration = _calibration_shard(recipe, len(train), recipe.images.size)
     return Parts(
-        create_classification_task(recipe, train.class_names),
+        task,
         training_batches(train, recipe.images, run.batch_size, run.seed, **shard),
-        evaluation_batches(validation, recipe.images, at_once, at_most=run.evaluation_images, **shard),
+        evaluation_batches(validation, recipe.images, **in_evaluation),
+        load_first_weights(task, first, recipe.model.name) if first else RANDOM,
+        evaluation_batches(train, recipe.images, **in_calibration) if calibrated else None,
     )
 
 
 def _shard(recipe: ClassificationRecipe | DetectionRecipe, accelerator: Accelerator) -> dict[str, int]:
     """Which part of each batch this process reads, and with how many workers."""
     return dict(workers=recipe.run.workers, rank=accelerator.process_index, world=accelerator.num_processes)
+
+
+def calibration_images(recipe: ClassificationRecipe | DetectionRecipe) -> int:
+    """How many images calibrate the BatchNorms, where there are so many."""
+    size = recipe.images.canvas if isinstance(recipe, DetectionRecipe) else recipe.images.size
+    return min(max(CALIBRATION_PIXELS // size**2, CALIBRATION_LEAST), CALIBRATION_MOST)
+
+
+def _calibration_shard(recipe: ClassificationRecipe | DetectionRecipe, images: int, size: int) -> dict[str, int]:
+    """Every n-th image, and how many at a time: the same in every process, and whatever the number of workers is."""
+    at_once = max(1, CALIBRATION_AT_ONCE // size**2)
+    world = max(1, images // calibration_images(recipe))
+    return dict(batch_size=at_once, workers=recipe.run.workers, rank=0, world=world)
 
 
 def _evaluation_batch(recipe: ClassificationRecipe | DetectionRecipe, accelerator: Accelerator) -> int:

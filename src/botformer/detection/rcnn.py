@@ -218,11 +218,16 @@ class Detector(nn.Module):
         )
         return [_Result(*parts) for parts in zip(detections, masks, keypoints, strict=True)]
 
-    def _pyramid(self, images: PaddedImages) -> dict[str, Tensor]:
+    def normalized(self, images: PaddedImages) -> tuple[Tensor, Tensor | None]:
+        """Pixels (B, C, h, w) as the backbone takes them, and the mask (B, h, w) of their padding, if there is any."""
         padding_mask = images.padding_mask()
         pixels = normalize(images.pixels.to(self._box_dtype()), self.mean, self.std)
         if padding_mask is not None:
             pixels = pixels.masked_fill(padding_mask[:, None], 0.0)  # the mean colour
+        return pixels, padding_mask
+
+    def _pyramid(self, images: PaddedImages) -> dict[str, Tensor]:
+        pixels, padding_mask = self.normalized(images)
         more = {"padding_mask": padding_mask} if self.passes_padding_mask else {}
         return self.fpn(self.backbone(pixels.to(weights_dtype(self.backbone)), **more))
 

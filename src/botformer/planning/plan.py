@@ -10,6 +10,7 @@ import torch
 
 from botformer.backbone.flops import count
 from botformer.backbone.variants import find_row
+from botformer.create.train_recipe import calibration_images
 from botformer.data.classification.dataset import ClassificationDataset
 from botformer.planning.budget import NIGHT_S, WARMUP, Length, Speed, Work, length
 from botformer.planning.candidate import Candidate
@@ -107,7 +108,7 @@ def make_plan_for(
             replace(speed, create_s=speed.create_s + found.open_s),
             work,
             left,
-            pretrained=recipe.model.weights == "imagenet",
+            calibration=calibration_images(recipe) if recipe.model.weights == "imagenet" else 0,
             fixed_steps=_fixed_steps(fixed, work.train // recipe.run.batch_size),
         )
 

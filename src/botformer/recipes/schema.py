@@ -122,7 +122,7 @@ class Optimizer:
     """The batch size that the learning rate is for: at another one it is scaled in proportion, and the log says so.
     0: it is used as it stands."""
     loaded_rate: float = 1.0
-    """Learning rate of the parameters that were loaded from `model.weights`, as a fraction of that of the new ones."""
+    """Learning rate of the parameters that come from model.weights, as a fraction of that of the new ones."""
     weight_decay: float = 1e-4
     """On kernels only: not on biases, BatchNorm or position tables."""
     label_smoothing: float = 0.0

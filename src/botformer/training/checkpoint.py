@@ -28,6 +28,7 @@ from botformer import stored_names
 from botformer.atomic_write import atomic_file, atomic_folder, remove_leftovers, write_json, write_text
 from botformer.errors import InputError
 from botformer.text import and_more
+from botformer.training.loaded_weights import RANDOM, LoadedWeights
 
 STATE = "state.json"
 LAST = "last"
@@ -57,6 +58,8 @@ class State:
     versions: dict[str, str]
     model_config: dict[str, Any]
     """`Task.model_config()`: how to build the model."""
+    loaded: LoadedWeights = RANDOM
+    """What the run started from."""
 
 
 _MOST_STEPS = 10**12
@@ -75,6 +78,13 @@ def _is_object_of(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
     return lambda value: isinstance(value, dict) and all(map(kind, value.values()))
 
 
+def _is_loaded(value: Any) -> bool:
+    if not isinstance(value, dict) or value.keys() != {field.name for field in fields(LoadedWeights)}:
+        return False
+    *texts, names = value["source"], value["sha256"], value["names"]
+    return isinstance(names, list) and all(isinstance(text, str) for text in (*texts, *names))
+
+
 _STEP = (_is_step, f"a whole number from 0 to {_MOST_STEPS:,}")
 _OBJECT = (_is_object_of(lambda value: True), "an object")
 _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
@@ -90,6 +100,7 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "recipe": _OBJECT,
     "versions": (_is_object_of(lambda value: isinstance(value, str)), "an object of texts"),
     "model_config": _OBJECT,
+    "loaded": (_is_loaded, "an object with source, sha256 and names"),
 }
 """What the fields of a state.json may hold. What is in the recipe and in the model config is checked by their types."""
 
@@ -138,6 +149,8 @@ def read_state(folder: Path) -> State:
     for name, (fits, kind) in _FIELDS.items():
         if not fits(content[name]):
             raise InputError(f"{path}: {name} is {str(content[name])[:80]!r}, expected {kind}")
+    names = tuple(content["loaded"]["names"])
+    content["loaded"] = LoadedWeights(**content["loaded"] | {"names": names})
     state = State(**content)
     if state.step != step_of(folder):
         raise InputError(f"{path} is of step {state.step}, but its folder is called {folder.name}")

@@ -3,10 +3,11 @@
 import resource
 import sys
 from contextlib import AbstractContextManager, nullcontext
+from typing import TypeVar
 
 import torch
 from accelerate import PartialState
-from accelerate.utils import reduce
+from accelerate.utils import broadcast_object_list, reduce
 from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
@@ -14,6 +15,8 @@ from botformer.environment import keep_freed_memory
 from botformer.errors import InputError
 from botformer.recipes.schema import Run
 from botformer.training.precision import Precision, fastest_precision
+
+T = TypeVar("T")
 
 
 class Accelerator:
@@ -50,6 +53,10 @@ class Accelerator:
         mean = reduce(tensor, reduction="mean")
         assert isinstance(mean, Tensor)
         return mean
+
+    def of_main_process(self, value: T) -> T:
+        """The value that the main process has, in every process; it is pickled."""
+        return broadcast_object_list([value])[0] if self.num_processes > 1 else value
 
     def wait_for_everyone(self) -> None:
         self._processes.wait_for_everyone()

@@ -9,8 +9,12 @@ class LoadedWeights:
     """Where they came from; empty: the network started from random weights."""
     sha256: str = ""
     """Of the file that they were in."""
-    parameters: tuple[str, ...] = ()
-    """Names, relative to the task, of the parameters that were loaded. They learn at `optimizer.loaded_rate`."""
+    names: tuple[str, ...] = ()
+    """Of the parameters and buffers that were loaded, relative to the task. Parameters among them learn at
+    `optimizer.loaded_rate`."""
 
     def __str__(self) -> str:
         return f"{self.source}, sha256 {self.sha256}" if self.source else "random"
+
+
+RANDOM = LoadedWeights()

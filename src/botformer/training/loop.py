@@ -14,6 +14,7 @@ from botformer.seeding import seed_all
 from botformer.training.checkpoint import Checkpoints, State
 from botformer.training.distributed import Accelerator, memory_mb, open_accelerator
 from botformer.training.evaluation_loop import evaluate
+from botformer.training.loaded_weights import RANDOM, LoadedWeights
 from botformer.training.non_finite import loss_error, weights_error
 from botformer.training.resume import Resume, as_json, find_start, restore, with_saved_precision
 from botformer.training.run_log import FileRunLog, RunLog, SilentRunLog, finite_or_none
@@ -34,13 +35,15 @@ def fit(
     out: Path,
     resume: Resume = "auto",
     accelerator: Accelerator | None = None,
+    loaded: LoadedWeights = RANDOM,
 ) -> dict[str, float | None]:
     """Train `task` as `recipe` says and return the metrics of the last evaluation.
 
     Everything is written to the folder `out`; with "auto" a run that is there already continues from its last
     checkpoint. Under torchrun every process calls this and brings its own part of the batches; `out` is one folder
     that all of them see. `accelerator` is the result of `open_accelerator(recipe.run)`, for callers who needed it to
-    make the batches; by default it is opened here.
+    make the batches; by default it is opened here. `loaded` says which weights of `task` were loaded before; a run that
+    continues remembers that itself.
 
     Raises `InputError` for settings that make no run, a folder that holds another run, a broken checkpoint, and a loss
     that is not finite; `Interrupted` when a signal stopped the run, after it has saved a checkpoint.
@@ -51,11 +54,12 @@ def fit(
         recipe = replace(recipe, run=replace(recipe.run, precision=accelerator.precision))
     plan = make_plan(recipe, train.steps_per_epoch)
     start = find_start(out, recipe, resume)
-    train_state = TrainState(task, recipe, accelerator)
+    loaded = start[1].loaded if start else loaded
+    train_state = TrainState(task, recipe, accelerator, loaded)
     if start:
         restore(train_state, out, start)
     accelerator.wait_for_everyone()  # all have looked at the folder before the first process changes it
-    run = _Run(train_state, plan, recipe, out, start[1] if start else None)
+    run = _Run(train_state, plan, recipe, out, start[1] if start else None, loaded)
     try:
         return run.train(train, evaluation)
     finally:
@@ -65,10 +69,18 @@ def fit(
 class _Run:
     """One run and where it stands."""
 
-    def __init__(self, train_state: TrainState, plan: Plan, recipe: Recipe, out: Path, resumed: State | None):
+    def __init__(
+        self,
+        train_state: TrainState,
+        plan: Plan,
+        recipe: Recipe,
+        out: Path,
+        resumed: State | None,
+        loaded: LoadedWeights,
+    ) -> None:
         self.train_state, self.plan, self.recipe, self.out = train_state, plan, recipe, out
         self.accelerator = train_state.accelerator
-        made_with = versions(self.accelerator.device)
+        made_with = versions(self.accelerator.device) | {"first weights": str(loaded)}
         self.state = State(
             step=resumed.step if resumed else 0,
             metrics=resumed.metrics if resumed else {},
@@ -79,6 +91,7 @@ class _Run:
             recipe=as_json(recipe),
             versions=made_with,
             model_config=train_state.task.model_config(),
+            loaded=loaded,
         )
         self.run_log: RunLog = SilentRunLog()
         if self.accelerator.is_main_process:
@@ -90,6 +103,11 @@ class _Run:
             self.run_log.note(
                 f"learning rate {self.peak_rate:g}: {recipe.optimizer.learning_rate:g} is for a batch of "
                 f"{recipe.optimizer.reference_batch}, this one has {recipe.run.batch_size}"
+            )
+        if loaded.names and recipe.optimizer.loaded_rate != 1.0:
+            self.run_log.note(
+                f"learning rate of the parameters that come from {loaded.source}: {recipe.optimizer.loaded_rate:g} of "
+                "that of the new ones, which the log shows"
             )
         if resumed:
             self.run_log.note(f"continuing after step {resumed.step} of {plan.last} from {out}")

@@ -17,6 +17,7 @@ from botformer.errors import InputError
 from botformer.recipes.schema import Recipe
 from botformer.training.checkpoint import TensorSets, load_model_tensors, model_tensors
 from botformer.training.distributed import Accelerator
+from botformer.training.loaded_weights import RANDOM, LoadedWeights
 from botformer.training.optimizer import (
     load_optimizer_tensors,
     make_optimizer,
@@ -27,7 +28,7 @@ from botformer.training.task import Batch, Task
 
 
 class TrainState:
-    def __init__(self, task: Task, recipe: Recipe, accelerator: Accelerator):
+    def __init__(self, task: Task, recipe: Recipe, accelerator: Accelerator, loaded: LoadedWeights = RANDOM) -> None:
         assert isinstance(task, nn.Module)
         self.task = task
         self.accelerator = accelerator
@@ -38,7 +39,7 @@ class TrainState:
         if accelerator.device.type in ("cuda", "cpu"):
             task.to(memory_format=torch.channels_last)  # pyright: ignore[reportCallIssue]  # touches 4-D weights only
         task.train()
-        self.optimizer = make_optimizer(task, task.no_weight_decay(), recipe.optimizer)
+        self.optimizer = make_optimizer(task, task.no_weight_decay(), recipe.optimizer, loaded.names)
         self._started = False
         self.average = ModelEmaV3(task, decay=recipe.optimizer.ema) if recipe.optimizer.ema else None
         self._distributed = accelerator.distribute(task)
