@@ -5,10 +5,11 @@ import pytest
 from botformer.planning import budget
 from botformer.planning.budget import Speed, Work, length, split_cores
 
+WORK = Work(train=3_200, validation=400)
 FAST = Speed(train_s=0.01, evaluate_s=0.004, create_s=5.0)
 
 
-def planned(needed=3_000, batch=32, speed=FAST, work=Work(3_200, 400), left=600.0, calibration=0, fixed_steps=0):
+def planned(needed=3_000, batch=32, speed=FAST, work=WORK, left=600.0, calibration=0, fixed_steps=0):
     return length(needed, batch, speed, work, left, calibration=calibration, fixed_steps=fixed_steps)
 
 

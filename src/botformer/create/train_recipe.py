@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from botformer.create.calibration import calibrate
 from botformer.create.first_weights import (
-    FirstWeights,
     find_first_weights,
     load_first_weights,
     unusual_normalization,
