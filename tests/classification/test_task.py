@@ -3,7 +3,7 @@ import pickle
 import numpy as np
 import pytest
 import torch
-from sklearn.metrics import confusion_matrix, log_loss, top_k_accuracy_score
+from sklearn.metrics import balanced_accuracy_score, confusion_matrix, log_loss, top_k_accuracy_score
 from torch import nn
 from torchvision.transforms.v2.functional import normalize
 
@@ -46,6 +46,7 @@ def test_accuracy_equals_sklearn_s_and_does_not_depend_on_how_it_was_split_among
     probabilities /= probabilities.sum(1, keepdims=True)
     expected = {
         "top1": float((logits.argmax(1) == labels).float().mean()),
+        "balanced_accuracy": balanced_accuracy_score(labels.numpy(), logits.argmax(1).numpy()),
         "top5": top_k_accuracy_score(labels.numpy(), logits.numpy(), k=5),
         "loss": log_loss(labels.numpy(), probabilities, labels=np.arange(7)),
         "images": 200,
@@ -76,7 +77,7 @@ def test_ten_thousand_classes_take_memory_for_the_images_alone():
 
 
 def test_five_classes_or_fewer_have_no_top5_and_nothing_counted_gives_zeros():
-    assert Accuracy(5).compute() == {"top1": 0.0, "loss": 0.0, "images": 0}
+    assert Accuracy(5).compute() == {"top1": 0.0, "balanced_accuracy": 0.0, "loss": 0.0, "images": 0}
 
 
 def test_label_smoothing_is_cross_entropy_with_soft_labels():

@@ -5,18 +5,19 @@ import pytest
 from botformer.planning import budget
 from botformer.planning.budget import Speed, Work, length, split_cores
 
+WORK = Work(train=3_200, validation=400)
 FAST = Speed(train_s=0.01, evaluate_s=0.004, create_s=5.0)
 
 
-def planned(needed=3_000, batch=32, speed=FAST, work=Work(3_200, 400), left=600.0, pretrained=False, fixed_steps=0):
-    return length(needed, batch, speed, work, left, pretrained=pretrained, fixed_steps=fixed_steps)
+def planned(needed=3_000, batch=32, speed=FAST, work=WORK, left=600.0, calibration=0, fixed_steps=0):
+    return length(needed, batch, speed, work, left, calibration=calibration, fixed_steps=fixed_steps)
 
 
-def spent(found, speed, work, batch, pretrained=False):
+def spent(found, speed, work, batch, calibration):
     """The seconds of a run, counted one by one."""
     seconds, per_epoch = speed.create_s, work.train // batch
     measured = found.evaluation_images or work.validation
-    seconds += budget.CALIBRATION_IMAGES * speed.evaluate_s if pretrained else 0
+    seconds += calibration * speed.evaluate_s
     for step in range(1, found.steps + 1):
         seconds += batch * speed.train_s
         if step == found.steps or step % (per_epoch * found.evaluate_every) == 0:
@@ -32,8 +33,8 @@ def spent(found, speed, work, batch, pretrained=False):
 @pytest.mark.parametrize("test", [0, 500])
 def test_a_plan_says_how_long_it_takes_and_that_is_in_time(minutes, images, image_s, test):
     speed, work, batch = Speed(image_s, image_s / 3, 5.0), Work(images, images // 10, test), min(32, images)
-    found = planned(4 * images, batch, speed, work, 60.0 * minutes, pretrained=True)
-    assert found.seconds == pytest.approx(spent(found, speed, work, batch, pretrained=True))
+    found = planned(4 * images, batch, speed, work, 60.0 * minutes, calibration=256)
+    assert found.seconds == pytest.approx(spent(found, speed, work, batch, calibration=256))
     assert found.seconds <= 60 * minutes or found.steps == budget.LEAST_STEPS
 
 

@@ -95,3 +95,14 @@ def test_settings_that_make_no_run_are_named(settings: dict, word: str, tmp_path
 def test_too_few_images_for_one_batch_is_an_error() -> None:
     with pytest.raises(InputError, match=r"run\.batch_size"):
         make_plan(toy_recipe(), steps_per_epoch=0)
+
+
+def test_steps_take_the_place_of_epochs_and_may_be_a_part_of_one() -> None:
+    recipe = toy_recipe(schedule={"epochs": 3, "steps": 7, "warmup_epochs": 0.2})
+    plan = make_plan(recipe, STEPS_PER_EPOCH)
+    assert (plan.steps, plan.last, plan.epoch(7)) == (7, 7, 0.7)
+    assert [step for step in range(1, 8) if plan.evaluates(step)] == [7]
+    last = learning_rate(6, plan.steps, recipe.schedule, STEPS_PER_EPOCH, PEAK)
+    assert 0 < last < 0.15 * PEAK  # a finished cosine
+    with pytest.raises(InputError, match=r"schedule\.steps 7"):
+        make_plan(toy_recipe(schedule={"steps": 7, "warmup_epochs": 1.0}), STEPS_PER_EPOCH)

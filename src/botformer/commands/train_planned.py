@@ -67,10 +67,11 @@ def train_planned(verb: str, arguments: list[str]) -> None:
     from botformer.recipes.from_json import with_fields
 
     say = screen(stderr=True, quiet=int(os.environ.get("RANK", "0")) > 0)
-    asked: Any = verb
-    found = found or look(given.data, asked)
+    if found is None:
+        asked: Any = verb
+        found = look(given.data, asked, getattr(given.recipe.images, "max_bad_records", 0))
     say.print(f"{given.data}: {found.summary}")
-    out = given.out or Path("runs") / f"{found.verb}-{Path(given.data).resolve().name}"
+    out = given.out or Path("runs") / f"{found.verb}-{_name_of(given.data)}"
     recipe = saved_recipe(out, found.verb, given.minutes) if given.resume == "auto" else None
     if recipe is not None:
         say.print(f"continuing the run in {out} as it was planned")
@@ -133,11 +134,14 @@ def _planned(
             f"`botformer train {verb}` plans for one process, and torchrun started several; train a recipe by name "
             "(botformer train lists them), or leave torchrun out"
         )
-    from botformer.planning.plan import make_plan_for
+    from botformer.planning.plan import make_plan_for, timing_seconds
     from botformer.planning.saved_plan import write_plan
     from botformer.training.resume import find_start
 
     find_start(out, given.recipe, "never")  # a folder that holds another run is refused before anything is timed
+    say.print(
+        f"timing networks on this machine with these images, for about {_duration(timing_seconds(given.minutes))}"
+    )
     plan = make_plan_for(found, given.minutes, fixed, began)
     end = datetime.now() + timedelta(seconds=plan.seconds)
     _print_plan(plan, given.minutes, end, say)
@@ -212,6 +216,11 @@ def _data_of(arguments: list[str]) -> str:
         if argument == "--data" and place + 1 < len(arguments):
             return arguments[place + 1]
     raise InputError("botformer train auto needs the folder of the images: --data DIR")
+
+
+def _name_of(data: str) -> str:
+    at = Path(data).expanduser().resolve()
+    return at.stem if at.is_file() else at.name
 
 
 def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:

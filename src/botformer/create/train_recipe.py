@@ -7,7 +7,6 @@ from typing import NamedTuple
 
 from botformer.create.calibration import calibrate
 from botformer.create.first_weights import (
-    FirstWeights,
     find_first_weights,
     load_first_weights,
     unusual_normalization,
@@ -98,36 +97,36 @@ def parts_of(
     accelerator: Accelerator,
     resumed: State | None = None,
 ) -> Parts:
-    """The same, of data sets that are open; of the kind that the recipe is for."""
+    """As `make_parts`, of data sets that are open; of the kind that the recipe is for."""
     first = None if resumed else accelerator.of_main_process(find_first_weights(recipe.model))
     normalization = unusual_normalization(resumed.model_config) if resumed else first.normalization if first else {}
     seed_all(recipe.run.seed)  # the initial weights, the same in every process
     run, shard = recipe.run, _shard(recipe, accelerator)
-    at_once = _evaluation_batch(recipe, accelerator)
-    calibrates = first is not None and first.variances_lost
+    in_evaluation = shard | dict(batch_size=_evaluation_batch(recipe, accelerator), at_most=run.evaluation_images)
+    calibrated = first is not None and first.variances_lost
     if isinstance(recipe, DetectionRecipe):
         assert isinstance(train, DetectionDataset)
         assert isinstance(validation, DetectionDataset)
         _check_objects(recipe, train, validation)
         task = detection_task(recipe, train.categories, train.keypoint_names, train.skeleton, normalization)
-        few = _calibration_shard(recipe, len(train), recipe.images.canvas)
+        in_calibration = _calibration_shard(recipe, len(train), recipe.images.canvas)
         return Parts(
             task,
             detection_training_batches(train, recipe.images, run.batch_size, run.seed, **shard),
-            detection_evaluation_batches(validation, recipe.images, at_once, at_most=run.evaluation_images, **shard),
+            detection_evaluation_batches(validation, recipe.images, **in_evaluation),
             load_first_weights(task, first, recipe.model.name) if first else RANDOM,
-            detection_evaluation_batches(train, recipe.images, **few) if calibrates else None,
+            detection_evaluation_batches(train, recipe.images, **in_calibration) if calibrated else None,
         )
     assert isinstance(train, ClassificationDataset)
     assert isinstance(validation, ClassificationDataset)
     task = classification_task(recipe, train.class_names, normalization)
-    few = _calibration_shard(recipe, len(train), recipe.images.size)
+    in_calibration = _calibration_shard(recipe, len(train), recipe.images.size)
     return Parts(
         task,
         training_batches(train, recipe.images, run.batch_size, run.seed, **shard),
-        evaluation_batches(validation, recipe.images, at_once, at_most=run.evaluation_images, **shard),
+        evaluation_batches(validation, recipe.images, **in_evaluation),
         load_first_weights(task, first, recipe.model.name) if first else RANDOM,
-        evaluation_batches(train, recipe.images, **few) if calibrates else None,
+        evaluation_batches(train, recipe.images, **in_calibration) if calibrated else None,
     )
 
 
@@ -136,11 +135,17 @@ def _shard(recipe: ClassificationRecipe | DetectionRecipe, accelerator: Accelera
     return dict(workers=recipe.run.workers, rank=accelerator.process_index, world=accelerator.num_processes)
 
 
+def calibration_images(recipe: ClassificationRecipe | DetectionRecipe) -> int:
+    """How many images calibrate the BatchNorms, where there are so many."""
+    size = recipe.images.canvas if isinstance(recipe, DetectionRecipe) else recipe.images.size
+    return min(max(CALIBRATION_PIXELS // size**2, CALIBRATION_LEAST), CALIBRATION_MOST)
+
+
 def _calibration_shard(recipe: ClassificationRecipe | DetectionRecipe, images: int, size: int) -> dict[str, int]:
     """Every n-th image, and how many at a time: the same in every process, and whatever the number of workers is."""
-    wanted = min(max(CALIBRATION_PIXELS // size**2, CALIBRATION_LEAST), CALIBRATION_MOST)
     at_once = max(1, CALIBRATION_AT_ONCE // size**2)
-    return dict(batch_size=at_once, workers=recipe.run.workers, rank=0, world=max(1, -(-images // wanted)))
+    world = max(1, -(-images // calibration_images(recipe)))
+    return dict(batch_size=at_once, workers=recipe.run.workers, rank=0, world=world)
 
 
 def _evaluation_batch(recipe: ClassificationRecipe | DetectionRecipe, accelerator: Accelerator) -> int:

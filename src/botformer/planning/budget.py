@@ -20,8 +20,6 @@ WHOLE_EPOCHS = 5
 """From so many epochs on their number is whole, so that the last evaluation does not follow another at once."""
 NIGHT_S = 8 * 3600.0
 """Without minutes: the first candidate that is fully trained by the morning."""
-CALIBRATION_IMAGES = 256
-"""Seen once, forward, before training from ImageNet weights: statistics of BatchNorm."""
 EVALUATION_EXTRA_S = 1.5
 """Of each evaluation beside the images: workers that start, a checkpoint, curves; 0.8 to 2 s on two cores."""
 REPORT_S = 10.0
@@ -95,7 +93,7 @@ def length(
     work: Work,
     left_s: float | None,
     *,
-    pretrained: bool,
+    calibration: int,
     fixed_steps: int = 0,
 ) -> Length:
     """The steps that fit into the time that is left, evaluations, saving and report included.
@@ -103,6 +101,7 @@ def length(
     Args:
         needed: training images, repetitions counted.
         left_s: None: as long as it takes.
+        calibration: images that are seen once before training, for statistics of BatchNorm.
         fixed_steps: by the user; 0: as many as fit, up to a full training.
     """
     per_epoch = max(1, work.train // batch_size)
@@ -110,7 +109,7 @@ def length(
     evaluation_s = measured * speed.evaluate_s + EVALUATION_EXTRA_S
     around_s = (
         speed.create_s
-        + (CALIBRATION_IMAGES * speed.evaluate_s if pretrained else 0.0)
+        + calibration * speed.evaluate_s
         + evaluation_s  # the last
         + work.test * speed.evaluate_s
         + (EVALUATION_EXTRA_S if work.test else 0.0)

@@ -67,7 +67,7 @@ class ImageFacts:
     """Fraction of the images that are at least twice as long as wide, or as wide as long."""
 
 
-def look(data: str, asked: Verb | Literal["auto"]) -> Found:
+def look(data: str, asked: Verb | Literal["auto"], max_bad_records: int = 20) -> Found:
     """Open `data` as what was asked for; "auto" takes key points before shapes, and shapes before boxes. `segment`
     where no object has a shape is read as `detect`, which the summary says.
 
@@ -76,7 +76,9 @@ def look(data: str, asked: Verb | Literal["auto"]) -> Found:
     """
     begin = time.monotonic()
     with _quiet():
-        return _annotated(data, asked, begin) if is_annotated(data) else _labelled(data, asked, begin)
+        if is_annotated(data):
+            return _annotated(data, asked, begin, max_bad_records)
+        return _labelled(data, asked, begin)
 
 
 def image_facts(dataset: ClassificationDataset) -> ImageFacts:
@@ -113,13 +115,13 @@ def _labelled(data: str, asked: str, begin: float) -> Found:
     return Found("classify", train, validation, test, summary, time.monotonic() - begin)
 
 
-def _annotated(data: str, asked: str, begin: float) -> Found:
+def _annotated(data: str, asked: str, begin: float, max_bad_records: int) -> Found:
     if asked == "classify":
-        verb = _annotated(data, "auto", begin).verb
+        verb = _annotated(data, "auto", begin, max_bad_records).verb
         raise InputError(
             f"{data} holds objects with boxes, not images in class folders: use botformer train {verb} --data {data}"
         )
-    train, validation = open_detection_datasets(data, asked in ("auto", "keypoints"))
+    train, validation = open_detection_datasets(data, asked in ("auto", "keypoints"), max_bad_records)
     points = bool(train.keypoint_names) and has_keypoints(train)
     shapes = has_shapes(train)
     verb: Verb = "keypoints" if points and asked in ("auto", "keypoints") else "segment" if shapes else "detect"
@@ -128,10 +130,10 @@ def _annotated(data: str, asked: str, begin: float) -> Found:
     if asked == "detect":
         verb = "detect"
     if asked == "auto" and verb != "keypoints":
-        train, validation = open_detection_datasets(data)
+        train, validation = open_detection_datasets(data, max_bad_records=max_bad_records)
     test = 0
     if has_annotated_test_split(data):
-        test_set = open_detection_dataset(data, "test", verb == "keypoints")
+        test_set = open_detection_dataset(data, "test", verb == "keypoints", max_bad_records)
         test = len(test_set) if test_set.objects else 0
     what = {"keypoints": "objects with key points", "segment": "objects with shapes", "detect": "boxes"}[verb]
     summary = (

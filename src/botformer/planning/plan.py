@@ -10,6 +10,7 @@ import torch
 
 from botformer.backbone.flops import count
 from botformer.backbone.variants import find_row
+from botformer.create.train_recipe import calibration_images
 from botformer.data.classification.dataset import ClassificationDataset
 from botformer.planning.budget import NIGHT_S, WARMUP, Length, Speed, Work, length
 from botformer.planning.candidate import Candidate
@@ -84,7 +85,7 @@ def make_plan_for(
     """
     candidates = _candidates(found, fixed, find_weights)
     work = Work(len(found.train), len(found.validation), found.test)
-    timing_s = _TIMING_S if minutes is None else max(_LEAST_TIMING_S, TIMING_FRACTION * 60 * minutes)
+    timing_s = timing_seconds(minutes)
     first = clock()
     timer = StepTimer(found.train, found.validation, set(fixed))
     trials_s: list[float] = []
@@ -107,7 +108,7 @@ def make_plan_for(
             replace(speed, create_s=speed.create_s + found.open_s),
             work,
             left,
-            pretrained=recipe.model.weights == "imagenet",
+            calibration=calibration_images(recipe) if recipe.model.weights == "imagenet" else 0,
             fixed_steps=_fixed_steps(fixed, work.train // recipe.run.batch_size),
         )
 
@@ -136,6 +137,11 @@ def make_plan_for(
         for place, candidate in enumerate(candidates)
     ]
     return TrainingPlan(recipe, rows, lasts.seconds, lasts.is_enough, _notes(recipe, work, fixed))
+
+
+def timing_seconds(minutes: float | None) -> float:
+    """How long candidates are timed, at most, except for the first, which always is."""
+    return _TIMING_S if minutes is None else max(_LEAST_TIMING_S, TIMING_FRACTION * 60 * minutes)
 
 
 def _candidates(found: Found, fixed: Mapping[str, Any], find_weights: Callable[[str], Any]) -> list[Candidate]:

@@ -41,10 +41,15 @@ def saved_recipe(out: Path, verb: Verb, minutes: float | None) -> Classification
     """The recipe of the planned run in `out`; None where there is none.
 
     Raises:
-        InputError: the run there has another verb or other minutes, or its plan cannot be read.
+        InputError: the run there was not planned, has another verb or other minutes, or its plan cannot be read.
     """
-    if not (out / PLAN).is_file() or not (out / "recipe.json").is_file():
-        return None
+    if not (out / "recipe.json").is_file():
+        return None  # nothing there, or a plan whose training never began
+    if not (out / PLAN).is_file():
+        raise InputError(
+            f"{out} holds a run that was not planned ({PLAN} is missing); continue it by the name of its recipe, "
+            "botformer train RECIPE, or choose another --out"
+        )
     try:
         saved: dict[str, Any] = json.loads((out / PLAN).read_text(encoding="utf-8"))
         before = {"verb": saved["verb"], "minutes": saved["minutes"]}

@@ -87,7 +87,7 @@ class StepTimer:
         accelerator = open_accelerator(run)
         trial: Any = replace(recipe, run=run)
         parts = parts_of(trial, self._train, self._validation, accelerator)
-        state = TrainState(parts.task, trial, accelerator)
+        state = TrainState(parts.task, trial, accelerator, parts.loaded)
         create_s = self._clock() - begin
 
         batches = parts.train.starting_at(0)
@@ -162,7 +162,7 @@ def time_with_loader(timed: Timed, train: AnyDataset, validation: AnyDataset, se
     try:
         accelerator = open_accelerator(timed.recipe.run)
         parts = parts_of(timed.recipe, train, validation, accelerator)
-        state = TrainState(parts.task, timed.recipe, accelerator)
+        state = TrainState(parts.task, timed.recipe, accelerator, parts.loaded)
         batches = parts.train.starting_at(0)
         state.step(next(batches), 0.0)
         images, begin = 0, time.perf_counter()

@@ -103,6 +103,26 @@ def test_evaluation_gives_every_image_once_in_order_and_may_be_repeated(dataset:
         assert joined(parts)["files"] == [dataset.name(index) for index in range(23)]
 
 
+def test_an_evaluation_of_fewer_images_is_evenly_spread_over_all(dataset: ClassificationDataset) -> None:
+    few = evaluation_batches(dataset, PLAIN, 5, workers=0, at_most=6)
+    assert joined(few)["files"] == [dataset.name(index) for index in (0, 3, 7, 11, 15, 19)]
+    assert len(joined(evaluation_batches(dataset, PLAIN, 5, workers=0, at_most=99))["files"]) == 23
+    halves = [evaluation_batches(dataset, PLAIN, 5, 0, rank, 2, at_most=6) for rank in range(2)]
+    assert sorted(joined([joined(half) for half in halves])["files"]) == sorted(joined(few)["files"])
+
+
+def test_rare_classes_are_drawn_more_often_by_the_power_that_is_asked_for(tmp_path: Path) -> None:
+    folder = write_folder(tmp_path / "set", {"common": 64, "rare": 4}, size=(8, 8))
+    unequal = open_classification_dataset(str(folder))
+    for balance, expected in ((0.0, 4 / 68), (0.5, 4 * 4**-0.5 / (64 * 64**-0.5 + 4 * 4**-0.5)), (1.0, 0.5)):
+        images = Images(size=8, augmentation="none", balance=balance)
+        epochs = take(training_batches(unequal, images, 68, seed=0, workers=0).starting_at(0), 20)
+        drawn = [float((batch["labels"] == 1).float().mean()) for batch in epochs]
+        assert np.mean(drawn) == pytest.approx(expected, abs=0.01)
+        again = next(training_batches(unequal, images, 68, seed=0, workers=0).starting_at(7))
+        assert again["files"] == epochs[7]["files"]
+
+
 # What the pixels do not depend on
 
 

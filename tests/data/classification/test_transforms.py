@@ -65,6 +65,43 @@ def test_an_image_of_any_shape_becomes_the_square(size: tuple[int, int], augment
     assert bool((evaluation_transform(images)(white) == 255).all())
 
 
+@pytest.mark.parametrize("size", [(256, 64), (64, 256), (64, 64), (400, 3)])
+def test_a_letterboxed_image_is_whole_between_grey_margins(size: tuple[int, int]) -> None:
+    image = photograph(*size)
+    got = evaluation_transform(Images(size=64, fit="letterbox"))(image)
+    width, height = (max(1, round(side * 64 / max(size))) for side in size)
+    left, top = (64 - width) // 2, (64 - height) // 2
+    expected = as_tensor(image.resize((width, height), Image.Resampling.BICUBIC))
+    inside = got[:, top : top + height, left : left + width]
+    assert (inside.int() - expected.int()).abs().max() <= 1
+    margin = got.clone()
+    margin[:, top : top + height, left : left + width] = torch.tensor([124, 116, 104])[:, None, None]
+    assert bool((margin == torch.tensor([124, 116, 104], dtype=torch.uint8)[:, None, None]).all())
+
+
+@pytest.mark.parametrize("augmentation", ["standard", "crop", "none"])
+def test_a_letterboxed_image_keeps_about_its_shape_in_training(augmentation: str) -> None:
+    white = Image.new("RGB", (200, 50), "white")
+    images = Images(size=64, fit="letterbox", augmentation=augmentation, least_area=0.3)  # type: ignore[arg-type]
+    for seed in range(20):
+        seed_host(seed)
+        pixels = training_transform(images)(white)
+        shown = (pixels == 255).all(0)
+        height, width = int(shown.any(1).sum()), int(shown.any(0).sum())
+        assert pixels.shape == (3, 64, 64)
+        assert 0.7 * 4 <= width / height <= 1.5 * 4
+
+
+def test_the_smallest_crop_is_what_the_recipe_says() -> None:
+    seed_host(0)
+    for least in (0.08, 0.35, 1.0):
+        areas = []
+        for _ in range(300):
+            left, top, right, bottom = random_box(300, 300, least)
+            areas.append((right - left) * (bottom - top) / 300**2)
+        assert least * 0.98 <= min(areas) <= least + 0.1
+
+
 def test_random_boxes_lie_inside_and_obey_area_and_ratio() -> None:
     width, height = 400, 300
     seed_host(0)

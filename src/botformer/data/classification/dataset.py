@@ -348,7 +348,7 @@ def _dataset(listing: Listing) -> ClassificationDataset:
     if len(class_names) == 1:
         raise InputError(
             f"all {len(labelled.rows)} images of {listing.where} are of one class, {class_names[0]!r}; a classifier "
-            f"needs at least two; {LAYOUTS}"
+            f"needs at least two: put images of something else into a second folder, such as 'other'; {LAYOUTS}"
         )
     index = {name: number for number, name in enumerate(class_names)}
     dataset = ClassificationDataset(
