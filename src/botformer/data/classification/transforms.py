@@ -56,20 +56,21 @@ class _Training:
     images: Images
     distort: Callable[[Image.Image], Image.Image] | None
 
-    def __call__(self, source: Image.Image | EncodedImage) -> Tensor:
+    def __call__(self, image: Image.Image | EncodedImage) -> Tensor:
         size = self.images.size
         if self.images.augmentation == "standard":
-            image = _resized(source, random_box(source.width, source.height), size, cut=True)
+            pixels = _resized(image, random_box(image.width, image.height), size, cut=True)
         else:
-            image = _resized(source, centre_box(source.width, source.height, size, 1.0), size)
+            pixels = _resized(image, centre_box(image.width, image.height, size, 1.0), size)
         if self.images.augmentation == "crop":
-            left, top = (random.randint(-_PADDING_PX, _PADDING_PX) for _ in range(2))
-            image = image.crop((left, top, left + size, top + size))  # black outside the image
+            x, y = (_PADDING_PX + random.randint(-_PADDING_PX, _PADDING_PX) for _ in range(2))
+            margins = (_PADDING_PX, _PADDING_PX)
+            pixels = np.pad(pixels, (margins, margins, (0, 0)))[y : y + size, x : x + size]  # black outside the image
         if self.images.hflip and self.images.augmentation != "none" and random.random() < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            pixels = pixels[:, ::-1]
         if self.distort is not None:
-            image = self.distort(image)
-        return _to_tensor(image)
+            pixels = np.asarray(self.distort(Image.fromarray(pixels)))
+        return _to_tensor(pixels)
 
 
 @dataclass(frozen=True)
@@ -112,11 +113,12 @@ def centre_box(width: int, height: int, size: int, crop: float) -> Box:
     return left * x_scale, top * y_scale, (left + size) * x_scale, (top + size) * y_scale
 
 
-def _resized(image: Image.Image | EncodedImage, box: Box, size: int, cut: bool = False) -> Image.Image:
-    """Bicubic, antialiased; a box of exactly `size` x `size` whole pixels is copied unchanged."""
-    return Image.fromarray(resample(image, box, (size, size), Image.Resampling.BICUBIC, cut))
+def _resized(image: Image.Image | EncodedImage, box: Box, size: int, cut: bool = False) -> np.ndarray:
+    """uint8 (size, size, 3). Bicubic, antialiased; a box of exactly that many whole pixels is copied unchanged."""
+    return resample(image, box, (size, size), Image.Resampling.BICUBIC, cut)
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
-    """RGB -> uint8 (3, height, width), a view of (height, width, 3), which is channels last."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+def _to_tensor(pixels: np.ndarray) -> Tensor:
+    """uint8 (height, width, 3) -> uint8 (3, height, width), a view that is channels last; copied where it is no array
+    of its own."""
+    return torch.from_numpy(np.require(pixels, requirements="CW")).permute(2, 0, 1)
