@@ -121,4 +121,4 @@ def _resized(image: Image.Image | EncodedImage, box: Box, size: int, cut: bool =
 def _to_tensor(pixels: np.ndarray) -> Tensor:
     """uint8 (height, width, 3) -> uint8 (3, height, width), a view that is channels last; copied where it is no array
     of its own."""
-    return torch.from_numpy(np.require(pixels, requirements="CW")).permute(2, 0, 1)
+    return torch.from_numpy(np.require(pixels, requirements=["C_CONTIGUOUS", "WRITEABLE"])).permute(2, 0, 1)
