@@ -176,10 +176,10 @@ class _Canvas:
         return seen.sizes_px * self.test_size / self.tile if self.tile else seen.sizes * self.test_size
 
 
-def _canvas(network: _Network, stride: int, seen: ObjectStatistics) -> _Canvas:
+def _canvas(network: _Network, stride: int, seen: ObjectStatistics, tiles: bool) -> _Canvas:
     """Whole images where small objects are legible on the canvas and large ones fill a good part of it; else parts of
     images, enlarged where that is needed, in training, and the whole image in evaluation; else, where that is more than
-    the network can be shown, parts and tiles."""
+    the network can be shown, parts and tiles, if those can be had."""
     small, large = np.quantile(seen.sizes, (_Rules.small, _Rules.large)).tolist()
     legible = network.cells * stride
     needed = min(legible / small, _Rules.enlarged * seen.longest_px)
@@ -189,7 +189,7 @@ def _canvas(network: _Network, stride: int, seen: ObjectStatistics) -> _Canvas:
     # In tiles the scale is that of the file, not of the image: all tiles have the same side in its pixels.
     small_px, large_px = np.quantile(seen.sizes_px, (_Rules.small, _Rules.large)).tolist()
     scale = min(legible / small_px, _Rules.enlarged, _Rules.fits * network.canvas / large_px)
-    if min(whole, scale * seen.longest_px) <= network.test_canvas:
+    if min(whole, scale * seen.longest_px) <= network.test_canvas or not tiles:
         whole = min(whole, network.test_canvas)
         return _Canvas(_part(large * whole, whole, most), whole, 0, whole)
     whole = scale * seen.longest_px
@@ -213,7 +213,7 @@ def _part(large: float, whole: float, most: int) -> int:
 def _candidate(network: _Network, dataset: DetectionDataset, detector: Kind, seen: ObjectStatistics) -> Candidate:
     strides = _strides(network.model)
     attends = network.model.startswith("bot")
-    canvas = _canvas(network, strides[0], seen)
+    canvas = _canvas(network, strides[0], seen, tiles=detector != "keypoint_rcnn")
     sizes = canvas.sizes(seen)
     zoom = canvas.whole / canvas.size
     shown = float(np.median(seen.per_image)) * min(1.0, 1 / zoom**2)  # objects on a training canvas
