@@ -1,8 +1,10 @@
 """The classification task of the training loop: batch -> losses, batch -> logits, logits -> metrics."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any
 
+import torch
 import torch.nn.functional as F
 from torch import Tensor, nn
 
@@ -18,6 +20,7 @@ class ClassificationTask(nn.Module):
         model: (B, 3, H, W) normalised -> (B, K) logits.
         model_config: what checkpoints store about the model; `model_config["class_names"]` are the K names.
         no_decay: names of the model's parameters without weight decay.
+        flip: predict on mirror images too: the class probabilities are the mean of both.
         label_smoothing, mixup, cutmix: as in the recipe; mixup and cutmix are the alphas, 0 is off.
     """
 
@@ -30,12 +33,13 @@ class ClassificationTask(nn.Module):
         model_config: dict[str, Any],
         no_decay: set[str],
         *,
+        flip: bool = False,
         label_smoothing: float = 0.0,
         mixup: float = 0.0,
         cutmix: float = 0.0,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.flip = model, flip
         self.num_classes = len(model_config["class_names"])
         self.label_smoothing = label_smoothing
         self._model_config, self._no_decay = model_config, no_decay
@@ -59,8 +63,13 @@ class ClassificationTask(nn.Module):
         return {"loss_class": F.cross_entropy(self.model(images).float(), soft_labels)}
 
     def predict(self, batch: Mapping[str, Any]) -> Tensor:
-        """Logits (B, K)."""
-        return self.model(self._normalized(batch["images"]))
+        """Logits (B, K); with `flip`, the logarithms of the mean probabilities."""
+        images = self._normalized(batch["images"])
+        logits = self.model(images)
+        if not self.flip:
+            return logits
+        both = torch.stack([logits, self.model(images.flip(-1))]).to(torch.float32)
+        return both.log_softmax(-1).logsumexp(0) - math.log(2)
 
     def _normalized(self, images: Tensor) -> Tensor:
         """By the statistics of the model, where it has any of its own."""

@@ -33,6 +33,11 @@ class Arguments:
     max_bad_records: int | None = None
     """Detectors: stop when more annotations than this make no sense; by default as in training, where it is
     images.max_bad_records."""
+    tta: Literal["none", "flip"] = "none"
+    """Test-time augmentation. flip: predict on each image and on its mirror image, and average; takes twice as long."""
+    tile: int | None = None
+    """Detectors: cut larger images into overlapping tiles of so many pixels a side; 0: none. By default as the network
+    was trained for (images.tile)."""
     batch_size: int | None = None
     """Images per batch in each process; by default 64 for classifiers, 4 for detectors."""
     workers: int = -1
@@ -68,6 +73,8 @@ def evaluate(given: Arguments) -> None:
             given.max_bad_records,
             given.batch_size,
             given.workers,
+            given.tile,
+            given.tta == "flip",
             on_progress=bar.show,
         )
         metrics = evaluate_checkpoint(options, given.device)

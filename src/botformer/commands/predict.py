@@ -37,8 +37,11 @@ class Arguments:
     threshold: float | None = None
     """Detectors: score threshold of what is drawn and counted, 0.5 by default. predictions.json has all detections."""
     tile: int | None = None
-    """Detectors: cut larger images into overlapping tiles of so many pixels a side. Each tile is resized to the
-    network's input size as a whole image is, so this decides how large objects look."""
+    """Detectors: cut larger images into overlapping tiles of so many pixels a side; 0: none. Each tile is resized to
+    the network's input size as a whole image is, so this decides how large objects look. By default as the network
+    was trained for (images.tile)."""
+    tta: Literal["none", "flip"] | None = None
+    """Detectors: test-time augmentation. flip: detect on each image and on its mirror image, and average."""
     attention: bool = False
     """Detectors: also draw where the attention layers look from the centre of one detection."""
     detection: int | None = None
@@ -51,7 +54,7 @@ class Arguments:
 
 
 _OF_CLASSIFIERS = ("query",)
-_OF_DETECTORS = ("threshold", "tile", "attention", "detection", "annotations")
+_OF_DETECTORS = ("threshold", "tile", "tta", "attention", "detection", "annotations")
 _LISTED = 5
 """Classes that are named on the screen."""
 
@@ -81,7 +84,8 @@ def predict(given: Arguments) -> None:
     console.print(f"network: {_description(given.checkpoint, model_config)}")
     model.to(open_accelerator(Run(device=given.device, precision="float32")).device)
     chosen: Any = {name: getattr(given, name) for name in _OF_DETECTORS if getattr(given, name) is not None}
-    options = detector.PredictOptions(**chosen)
+    flip = chosen.pop("tta", "none") == "flip"
+    options = detector.PredictOptions(**chosen, flip=flip)
     with progress_bar("predicting") as bar:
         if isinstance(model, Detector):
             summaries, unreadable = detector.predict_files(model, model_config, files, out, options, bar.show)
@@ -122,7 +126,7 @@ def _check(given: Arguments) -> None:
         raise InputError(f"--detection counts from the best, which is 0; got {given.detection}")
     if given.detection is not None and not given.attention:
         raise InputError("--detection says whose attention is drawn; give --attention too, or leave it out")
-    if given.attention and given.tile is not None:
+    if given.attention and given.tile:
         raise InputError("--attention is drawn over the whole image; leave --tile or --attention out")
 
 

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from botformer.detection.backbone_adapter import accepts_padding_mask, adapt_backbone, unwrapped
+from botformer.detection.flip_augmentation import Flip, mirror_boxes, mirrored
 from botformer.detection.float_types import at_least_float32, weights_dtype
 from botformer.detection.fpn import FeaturePyramid
 from botformer.detection.masks import paste_window
@@ -173,10 +174,12 @@ class Detector(nn.Module):
         return losses
 
     @torch.no_grad()
-    def padded_detections(self, images: PaddedImages, sizes: Sequence[tuple[int, int]]) -> list[dict[str, Any]]:
+    def padded_detections(
+        self, images: PaddedImages, sizes: Sequence[tuple[int, int]], flip: Flip | None = None
+    ) -> list[dict[str, Any]]:
         """As `forward`, of images that lie on their canvas: one dict per image, masks as run lengths, in pixels of an
-        image of that size (height, width), such as the file's."""
-        results = self._detect(images)
+        image of that size (height, width), such as the file's. With `flip`, averaged with their mirror images."""
+        results = self._detect(images, flip)
         return [
             _as_dict(_scaled(result, seen, size), size, "rle")
             for result, seen, size in zip(results, images.sizes, sizes, strict=True)
@@ -202,21 +205,33 @@ class Detector(nn.Module):
                 results[index] = _scaled(result, seen, (inputs[index].shape[1], inputs[index].shape[2]))
         return [results[index] for index in range(len(fitting))]
 
-    def _detect(self, images: PaddedImages) -> list[_Result]:
+    def _detect(self, images: PaddedImages, flip: Flip | None = None) -> list[_Result]:
         if self.training:
             raise InputError("detecting in training mode would use this batch's statistics; call .eval() first")
-        pyramid = self._pyramid(images)
-        proposals = self.rpn.propose(self.rpn(pyramid), images.sizes, self.settings.rpn_pre_nms_top_n_test)
-        detections = self.box_head.detect(pyramid, proposals, images.sizes)
+        pyramid, in_mirror = self._pyramid(images), None
+        proposals = self._proposals(pyramid, images)
+        if flip is not None:
+            in_mirror = self._pyramid(mirrored(images))
+            proposals = [
+                torch.cat([here, there])
+                for here, there in zip(proposals, _mirror(self._proposals(in_mirror, images), images), strict=True)
+            ]
+        detections = self.box_head.detect(pyramid, proposals, images.sizes, in_mirror)
         boxes, labels = [d.boxes_xyxy for d in detections], [d.labels for d in detections]
-        nothing = [None] * len(detections)
-        masks = self.mask_head.predict(pyramid, boxes, labels) if self.mask_head is not None else nothing
-        keypoints = (
-            list(zip(*self.keypoint_head.predict(pyramid, boxes), strict=True))
-            if self.keypoint_head is not None
-            else nothing
-        )
+        there = _mirror(boxes, images)
+        masks = keypoints = [None] * len(detections)
+        if self.mask_head is not None:
+            masks = self.mask_head.predict(pyramid, boxes, labels)
+            if in_mirror is not None:
+                others = self.mask_head.predict(in_mirror, there, labels)
+                masks = [(mask + other.flip(-1)) / 2 for mask, other in zip(masks, others, strict=True)]
+        if self.keypoint_head is not None:
+            seen_there = None if flip is None or in_mirror is None else (in_mirror, there, flip.keypoints)
+            keypoints = list(zip(*self.keypoint_head.predict(pyramid, boxes, seen_there), strict=True))
         return [_Result(*parts) for parts in zip(detections, masks, keypoints, strict=True)]
+
+    def _proposals(self, pyramid: dict[str, Tensor], images: PaddedImages) -> list[Tensor]:
+        return self.rpn.propose(self.rpn(pyramid), images.sizes, self.settings.rpn_pre_nms_top_n_test)
 
     def normalized(self, images: PaddedImages) -> tuple[Tensor, Tensor | None]:
         """Pixels (B, C, h, w) as the backbone takes them, and the mask (B, h, w) of their padding, if there is any."""
@@ -302,6 +317,10 @@ def build_detector(
     train = height_and_width("image_size", image_size)
     test = train if test_size is None or as_whole(test_size) == 0 else height_and_width("test_size", test_size)
     return Detector(known, backbone, classes, train, test, settings or Settings(), mean, std)
+
+
+def _mirror(boxes_xyxy: list[Tensor], images: PaddedImages) -> list[Tensor]:
+    return [mirror_boxes(boxes, width) for boxes, (_, width) in zip(boxes_xyxy, images.sizes, strict=True)]
 
 
 def _scaled(result: _Result, seen: tuple[int, int], size: tuple[int, int]) -> _Result:

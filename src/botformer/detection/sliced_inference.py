@@ -7,7 +7,7 @@ import math
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 import torch
@@ -15,24 +15,14 @@ from torch import Tensor
 
 from botformer import rle
 from botformer.errors import InputError
+from botformer.recipes.schema import SMALLEST_TILE_PX
+from botformer.tile_grid import Tile, tile_grid
 
-SMALLEST_TILE_PX = 64
-_OVERLAP = 4
-"""Neighbouring tiles overlap by a quarter of their side, or more."""
 _MARGIN = 64
 """A box that ends within a 64th of the side from a border counts as cut by it: detectors are not exact."""
 _SAME = 0.5
 """From this overlap on two detections are one object: the fraction of the smaller one that the other covers, or of a
 cut object in the region that two tiles share."""
-
-
-class Tile(NamedTuple):
-    """A part of an image in its pixels, right and bottom excluded; the order is Pillow's."""
-
-    left: int
-    top: int
-    right: int
-    bottom: int
 
 
 @dataclass(frozen=True)
@@ -53,12 +43,7 @@ class Tiling:
     @cached_property
     def tiles(self) -> list[Tile]:
         """Row by row."""
-        height, width = self.size
-        return [
-            Tile(left, top, min(left + self.tile_px, width), min(top + self.tile_px, height))
-            for top in _starts(height, self.tile_px)
-            for left in _starts(width, self.tile_px)
-        ]
+        return tile_grid(self.size, self.tile_px)
 
     def merge(self, found: Sequence[Mapping[str, Tensor | Any]]) -> dict[str, Any]:
         """The detections of each tile, in its pixels -> the detections of the image, in its pixels, best first.
@@ -191,14 +176,6 @@ def box_pixels(box_xyxy: np.ndarray, size: Sequence[int]) -> tuple[range, range]
     height, width = size
     rows = range(max(math.floor(y1), 0), max(min(math.ceil(y2), height), 0))
     return rows, range(max(math.floor(x1), 0), max(min(math.ceil(x2), width), 0))
-
-
-def _starts(length: int, tile_px: int) -> list[int]:
-    """Where tiles start along a side: as few as overlap enough, evenly spread, the last one ending at the end."""
-    if length <= tile_px:
-        return [0]
-    steps = -(-(length - tile_px) // (tile_px - tile_px // _OVERLAP))
-    return [number * (length - tile_px) // steps for number in range(steps + 1)]
 
 
 def _overlap(one_xyxy: np.ndarray, other_xyxy: np.ndarray) -> np.ndarray:

@@ -7,8 +7,10 @@ import torch
 from torch import Tensor, nn
 
 from botformer.detection.evaluation.coco_eval import CocoEvaluator, Kind
+from botformer.detection.flip_augmentation import Flip
 from botformer.detection.padding import PaddedImages
 from botformer.detection.rcnn import Detector
+from botformer.detection.sliced_inference import Tiling
 from botformer.detection.targets import Targets
 
 _KINDS: dict[str, tuple[Kind, ...]] = {
@@ -19,26 +21,35 @@ _KINDS: dict[str, tuple[Kind, ...]] = {
 """What is measured of a detector; the last is the one that the best checkpoint is chosen by."""
 
 
+_TILES_AT_ONCE = 4
+
+
 class DetectionTask(nn.Module):
     """A detector with its losses and metrics.
 
     A batch holds `images` (B, 3, S, S) uint8, each image in the top left corner of its canvas, and `targets`, a dict
     per image with `size` (height, width) of the image on the canvas, `boxes` and `labels`, in training for masks
     `mask_crops` and `has_mask`, for key points `keypoints`, in evaluation `original_size`, `image_id` and
-    `ground_truth`.
+    `ground_truth`. In evaluation an image may come in tiles, each on a canvas of its own; `detect` says how.
 
     Args:
         model: boxes alone, or with masks or key points.
         model_config: what a checkpoint says of the model; `keypoint_names` and `keypoint_sigmas` of key points.
         categories: (id, name) as the data set has them; label 1 is the first.
         no_decay: names of the model's parameters that weight decay leaves alone.
+        flip: predict on mirror images too.
     """
 
     def __init__(
-        self, model: Detector, model_config: dict[str, Any], categories: Sequence[tuple[int, str]], no_decay: set[str]
+        self,
+        model: Detector,
+        model_config: dict[str, Any],
+        categories: Sequence[tuple[int, str]],
+        no_decay: set[str],
+        flip: Flip | None = None,
     ) -> None:
         super().__init__()
-        self.model = model
+        self.model, self.flip = model, flip
         self.categories = list(categories)
         self.kinds = _KINDS[model.kind]
         self.headline = f"{self.kinds[-1]}_AP"
@@ -51,7 +62,7 @@ class DetectionTask(nn.Module):
 
     def predict(self, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
         """As `detect`."""
-        return detect(self.model, batch)
+        return detect(self.model, batch, self.flip)
 
     def evaluator(self) -> CocoEvaluator:
         return CocoEvaluator(
@@ -69,10 +80,42 @@ class DetectionTask(nn.Module):
         return self._model_config
 
 
-def detect(model: Detector, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
-    """Detections of `model` on an evaluation batch: in pixels of the files, masks as run lengths."""
-    sizes = [(int(height), int(width)) for height, width in (t["original_size"] for t in batch["targets"])]
-    return model.padded_detections(padded_images(batch), sizes)
+def detect(model: Detector, batch: Mapping[str, Any], flip: Flip | None = None) -> list[dict[str, Any]]:
+    """Detections of `model` on an evaluation batch: in pixels of the files, masks as run lengths.
+
+    The target of an image that comes in tiles has `tile_px`, their side in pixels of the file, and `tile_sizes`, the
+    (height, width) of each on its canvas, in place of `size`. The canvases of a batch follow each other in the order of
+    the targets.
+    """
+    if not any("tile_px" in target for target in batch["targets"]):
+        return model.padded_detections(padded_images(batch), _file_sizes(batch["targets"]), flip)
+    found, first = [], 0
+    for target in batch["targets"]:
+        count = len(target.get("tile_sizes", (None,)))
+        found.append(_detect_one(model, batch["images"][first : first + count], target, flip))
+        first += count
+    return found
+
+
+def _detect_one(model: Detector, canvases: Tensor, target: Mapping[str, Any], flip: Flip | None) -> dict[str, Any]:
+    """Detections on one image, of which `canvases` (tiles, 3, S, S) uint8 are the whole or its tiles."""
+    if "tile_px" not in target:
+        return detect(model, {"images": canvases, "targets": [target]}, flip)[0]
+    (size,) = _file_sizes([target])
+    tiling = Tiling(size, int(target["tile_px"]))
+    parts = [
+        {"size": seen, "original_size": (tile.bottom - tile.top, tile.right - tile.left)}
+        for seen, tile in zip(target["tile_sizes"], tiling.tiles, strict=True)
+    ]
+    found = []
+    for first in range(0, len(parts), _TILES_AT_ONCE):
+        last = first + _TILES_AT_ONCE
+        found += detect(model, {"images": canvases[first:last], "targets": parts[first:last]}, flip)
+    return tiling.merge(found)
+
+
+def _file_sizes(targets: Sequence[Mapping[str, Any]]) -> list[tuple[int, int]]:
+    return [(int(height), int(width)) for height, width in (target["original_size"] for target in targets)]
 
 
 def padded_images(batch: Mapping[str, Any]) -> PaddedImages:

@@ -10,6 +10,7 @@ from botformer.backbone.resnet import Classifier
 from botformer.classification.metrics import Accuracy, Confusion
 from botformer.classification.task import ClassificationTask
 from botformer.create import Loaded
+from botformer.create.tile_and_flip import may_flip
 from botformer.data.classification.batches import evaluation_batches
 from botformer.data.classification.dataset import open_classification_dataset
 from botformer.evaluate.measure import measure
@@ -39,7 +40,8 @@ def evaluate_classifier(options: EvaluateOptions, loaded: Loaded, accelerator: A
     batch_size = _BATCH_SIZE if options.batch_size is None else options.batch_size
     part = dict(rank=accelerator.process_index, world=accelerator.num_processes)
     batches = evaluation_batches(dataset, Images(**model_config["images"]), batch_size, options.workers, **part)
-    task = ClassificationTask(model, model_config, set()).to(accelerator.device)
+    flip = options.flip and may_flip(model_config)
+    task = ClassificationTask(model, model_config, set(), flip=flip).to(accelerator.device)
     accuracy, skipped = measure(task, batches, accelerator, options.on_progress)
     if not accelerator.is_main_process:
         return None

@@ -10,6 +10,7 @@ from typing import Any
 
 from botformer.atomic_write import write_json, write_text
 from botformer.create import Loaded
+from botformer.create.tile_and_flip import flip_of, with_tile
 from botformer.data.detection.batches import detection_evaluation_batches
 from botformer.data.detection.dataset import DetectionDataset, ImageId
 from botformer.data.detection.layouts import open_detection_dataset
@@ -22,7 +23,7 @@ from botformer.evaluate.best_and_worst import draw_best_and_worst
 from botformer.evaluate.measure import measure
 from botformer.evaluate.options import EvaluateOptions
 from botformer.plots.precision_recall import draw_precision_recall
-from botformer.recipes.schema import DetectionImages
+from botformer.recipes.schema import NO_TILED_KEYPOINTS, DetectionImages
 from botformer.training.distributed import Accelerator
 
 _BATCH_SIZE = 4
@@ -40,7 +41,10 @@ def evaluate_detector(options: EvaluateOptions, loaded: Loaded, accelerator: Acc
     assert isinstance(model, Detector)
     known = [(number, name) for number, name in model_config["categories"]]
     with_keypoints = model.kind == "keypoint_rcnn"
-    images = DetectionImages(**model_config["images"])
+    if options.tile and with_keypoints:
+        raise InputError(f"{NO_TILED_KEYPOINTS}; leave --tile out")
+    images = with_tile(DetectionImages(**model_config["images"]), options.tile)
+    flip = flip_of(model_config) if options.flip else None
     tolerated = images.max_bad_records if options.max_bad_records is None else options.max_bad_records
     dataset = open_detection_dataset(options.data, options.split, with_keypoints, tolerated)
     dataset = match_categories(dataset, known, str(options.checkpoint))
@@ -51,14 +55,14 @@ def evaluate_detector(options: EvaluateOptions, loaded: Loaded, accelerator: Acc
     batch_size = _BATCH_SIZE if options.batch_size is None else options.batch_size
     part = dict(rank=accelerator.process_index, world=accelerator.num_processes)
     batches = detection_evaluation_batches(dataset, images, batch_size, options.workers, **part)
-    task: Any = DetectionTask(model, model_config, categories, set()).to(accelerator.device)
+    task: Any = DetectionTask(model, model_config, categories, set(), flip).to(accelerator.device)
     evaluator, skipped = measure(task, batches, accelerator, options.on_progress)
     if not accelerator.is_main_process:
         return None
     assert isinstance(evaluator, CocoEvaluator)
     metrics: dict[str, Any] = (
         options.header("detection")
-        | {"max_detections": evaluator.max_detections, "threshold_chosen_on": _CHOSEN_HERE}
+        | {"tile": images.tile, "max_detections": evaluator.max_detections, "threshold_chosen_on": _CHOSEN_HERE}
         | _measured(evaluator)
         | _of_groups(evaluator, options.by, groups)
         | {"not_measured": _not_measured(dataset, evaluator, skipped)}

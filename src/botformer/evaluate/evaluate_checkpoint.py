@@ -48,5 +48,7 @@ def _check_data(task: str, options: EvaluateOptions) -> None:
         )
     if task == "classification" and options.by is not None:
         raise InputError("--by is for detectors: images in class folders have no image records; leave it out")
+    if task == "classification" and options.tile is not None:
+        raise InputError("--tile is for detectors; leave it out")
     if task == "classification" and options.max_bad_records is not None:
         raise InputError("--max-bad-records is for detectors: images in class folders have no records; leave it out")

@@ -25,6 +25,11 @@ class EvaluateOptions:
     """Images per batch in each process; None: 64 for a classifier, 4 for a detector."""
     workers: int = -1
     """Processes that read images; -1: one per core, at most 8; 0: none."""
+    tile: int | None = None
+    """Detectors: side in px of the tiles into which larger images are cut; 0: none; None: what the network was trained
+    for."""
+    flip: bool = False
+    """Test-time augmentation: predict on mirror images too, and average."""
     on_progress: Callable[[float], object] = lambda fraction: None
     """Called with the fraction of the images that are done."""
 
@@ -36,4 +41,5 @@ class EvaluateOptions:
             "weights": str(weights_file(self.checkpoint)),
             "data": self.data,
             "split": self.split,
+            "tta": "flip" if self.flip else "none",
         }

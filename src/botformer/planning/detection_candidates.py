@@ -44,7 +44,7 @@ class _Network:
     model: str
     on_gpu: bool
     pretrained: bool
-    """Only with ImageNet weights; without: only where there are none to be had, or as the last resort."""
+    """Starts from ImageNet weights. The others are for where none can be had."""
     canvas: int
     """Largest side of what a training step shows of an image."""
     test_canvas: int
@@ -55,7 +55,7 @@ class _Network:
     """Pixels of a batch of canvases, about; 8 images at most on a CPU."""
     learning_rate: float
     images_seen: int
-    """Training images, repetitions counted, from which on it is worth its time..."""
+    """Training images, repetitions counted, from which on it is worth its time (the last row: always)..."""
     passes: int
     """... or so many passes over them, whichever is more; at most `_Rules.most_images` of these."""
     settings: Settings
@@ -70,16 +70,16 @@ _NETWORKS = (
     _Network("resnet50_half",  True,  True,  1024, 1536, 5.0, 16 * _MEGAPIXEL, 1e-3,  6_000,  8, _FULL),
     _Network("resnet50_half",  True,  True,   640, 1024, 4.0,  8 * _MEGAPIXEL, 1e-3,  2_000,  4, _FULL),
     _Network("botnet_mini",    True,  False,  512,  768, 5.0,  8 * _MEGAPIXEL, 2e-3,  4_000,  8, _SLIM),
-    _Network("botnet_nano",    True,  False,  256,  640, 5.0,  2 * _MEGAPIXEL, 2e-3,      1,  0, _SLIM),
+    _Network("botnet_nano",    True,  False,  256,  640, 5.0,  2 * _MEGAPIXEL, 2e-3,  1_000,  2, _SLIM),
     _Network("botnet50",       False, True,  1024, 1024, 5.0,  2 * _MEGAPIXEL, 5e-4, 50_000, 16, _FULL),
     _Network("botnet50_half",  False, True,   640, 1024, 4.0,  2 * _MEGAPIXEL, 1e-3, 16_000, 12, _SLIM),
-    _Network("resnet50_half",  False, True,   640, 1024, 4.0,  1 * _MEGAPIXEL, 1e-3,  6_000,  8, _SLIM),
-    _Network("resnet50_half",  False, True,   512, 1024, 4.0,  1 * _MEGAPIXEL, 1e-3,  2_000,  6, _SLIM),
-    _Network("resnet50_half",  False, True,   384, 1024, 4.0,  1 * _MEGAPIXEL, 1e-3,  1_000,  4, _SLIM),
+    _Network("resnet50_half",  False, True,   640, 1024, 4.0,  1 * _MEGAPIXEL, 1e-3,  8_000,  8, _SLIM),
+    _Network("resnet50_half",  False, True,   512, 1024, 4.0,  1 * _MEGAPIXEL, 1e-3,  4_000,  6, _SLIM),
+    _Network("resnet50_half",  False, True,   384, 1024, 4.0,  1 * _MEGAPIXEL, 1e-3,  1_500,  4, _SLIM),
     _Network("resnet50_half",  False, True,   256,  640, 3.0,  1 * _MEGAPIXEL, 1e-3,    400,  2, _SLIM),
     _Network("botnet_mini",    False, False,  320,  512, 5.0,  1 * _MEGAPIXEL, 2e-3,  8_000, 12, _SLIM),
     _Network("botnet_mini",    False, False,  224,  512, 5.0,  1 * _MEGAPIXEL, 2e-3,  3_000,  6, _SLIM),
-    _Network("botnet_nano",    False, False,  192,  448, 4.0,  1 * _MEGAPIXEL, 2e-3,      1,  0, _SLIM),
+    _Network("botnet_nano",    False, False,  128,  320, 4.0,  1 * _MEGAPIXEL, 2e-3,    800,  2, _SLIM),
 )
 # fmt: on
 
@@ -146,14 +146,10 @@ def detection_candidates(
     seen = object_statistics(dataset)
     networks = [network for network in _NETWORKS if network.on_gpu == has_gpu]
     loadable = {network.model: network.pretrained and pretrained(network.model) for network in networks}
-    usable = [network for network in networks if loadable[network.model] or not network.pretrained]
-    if any(loadable.values()):  # random weights are for where the time is too short for anything else
-        usable = [network for network in usable if network.pretrained] + usable[-1:]
-    candidates: list[Candidate] = []
-    for network in usable:
-        candidate = _candidate(network, dataset, detector, seen)
-        if not any(candidate.recipe == other.recipe for other in candidates):
-            candidates.append(candidate)
+    usable = [network for network in networks if network.pretrained == any(loadable.values())]
+    usable = [network for network in usable if loadable[network.model] or not network.pretrained]
+    *candidates, last = [_candidate(network, dataset, detector, seen) for network in usable]
+    candidates.append(replace(last, images=1))
     _say(dataset, seen, candidates[0])
     return candidates
 
@@ -176,10 +172,10 @@ class _Canvas:
         return seen.sizes_px * self.test_size / self.tile if self.tile else seen.sizes * self.test_size
 
 
-def _canvas(network: _Network, stride: int, seen: ObjectStatistics) -> _Canvas:
+def _canvas(network: _Network, stride: int, seen: ObjectStatistics, tiles: bool) -> _Canvas:
     """Whole images where small objects are legible on the canvas and large ones fill a good part of it; else parts of
     images, enlarged where that is needed, in training, and the whole image in evaluation; else, where that is more than
-    the network can be shown, parts and tiles."""
+    the network can be shown, parts and tiles, if those can be had."""
     small, large = np.quantile(seen.sizes, (_Rules.small, _Rules.large)).tolist()
     legible = network.cells * stride
     needed = min(legible / small, _Rules.enlarged * seen.longest_px)
@@ -189,7 +185,7 @@ def _canvas(network: _Network, stride: int, seen: ObjectStatistics) -> _Canvas:
     # In tiles the scale is that of the file, not of the image: all tiles have the same side in its pixels.
     small_px, large_px = np.quantile(seen.sizes_px, (_Rules.small, _Rules.large)).tolist()
     scale = min(legible / small_px, _Rules.enlarged, _Rules.fits * network.canvas / large_px)
-    if min(whole, scale * seen.longest_px) <= network.test_canvas:
+    if min(whole, scale * seen.longest_px) <= network.test_canvas or not tiles:
         whole = min(whole, network.test_canvas)
         return _Canvas(_part(large * whole, whole, most), whole, 0, whole)
     whole = scale * seen.longest_px
@@ -213,7 +209,7 @@ def _part(large: float, whole: float, most: int) -> int:
 def _candidate(network: _Network, dataset: DetectionDataset, detector: Kind, seen: ObjectStatistics) -> Candidate:
     strides = _strides(network.model)
     attends = network.model.startswith("bot")
-    canvas = _canvas(network, strides[0], seen)
+    canvas = _canvas(network, strides[0], seen, tiles=detector != "keypoint_rcnn")
     sizes = canvas.sizes(seen)
     zoom = canvas.whole / canvas.size
     shown = float(np.median(seen.per_image)) * min(1.0, 1 / zoom**2)  # objects on a training canvas

@@ -1,5 +1,6 @@
 """What a detector predicts on images: objects, and where its attention looks from one of them."""
 
+import logging
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass
@@ -14,12 +15,14 @@ from torch.nn import functional as F
 
 from botformer.backbone.attention_maps import attention_maps
 from botformer.backbone.mhsa import MHSA2d
+from botformer.create.tile_and_flip import flip_of, with_tile
 from botformer.data.detection.keypoints import KeypointLayout
 from botformer.data.detection.object_sizes import say_small_objects
 from botformer.data.detection.transforms import fitting_transform
 from botformer.data.image_io import BadImage, decode
 from botformer.detection import Detector
 from botformer.detection.evaluation.coco_eval import coco_results
+from botformer.detection.flip_augmentation import Flip
 from botformer.detection.rle_masks import RLEMasks
 from botformer.detection.sliced_inference import Tiling
 from botformer.detection.task import detect, padded_images
@@ -27,7 +30,9 @@ from botformer.errors import InputError
 from botformer.plots import draw_detections as plots
 from botformer.predict.coco_ids import IdAndSize, image_ids
 from botformer.predict.files import IMAGES, PREDICTIONS, Predictions, drawing_files
-from botformer.recipes.schema import DetectionImages
+from botformer.recipes.schema import NO_TILED_KEYPOINTS, DetectionImages
+
+log = logging.getLogger("botformer.predict")
 
 _LARGEST_DRAWN_PX = 3200
 """An image with a longer side is drawn smaller by a whole factor."""
@@ -57,7 +62,10 @@ class PredictOptions:
     threshold: float = 0.5
     """Least score of the detections that are drawn and counted."""
     tile: int | None = None
-    """Side in px of the tiles into which larger images are cut; None: the whole image at once."""
+    """Side in px of the tiles into which larger images are cut; 0: the whole image at once; None: what the network was
+    trained for (`images.tile`)."""
+    flip: bool = False
+    """Detect on the mirror image too, and average."""
     attention: bool = False
     """Whether to draw where the attention layers look from one detection."""
     detection: int = 0
@@ -82,24 +90,27 @@ def detect_image(
     model: Detector,
     image: Image.Image,
     canvas: int,
-    tile: int | None = None,
+    tile: int = 0,
     on_progress: Callable[[float], object] = lambda fraction: None,
+    flip: Flip | None = None,
 ) -> DetectionResult:
     """All detections on one RGB image.
 
     Args:
         canvas: side in px of the square on which the network sees the image, as in an evaluation.
-        tile: side in px of the tiles into which a larger image is cut; each is then seen like an image of its own.
+        tile: side in px of the tiles into which a larger image is cut, each then seen like an image of its own; 0: the
+            whole image at once.
         on_progress: called with the fraction of the image that is done.
+        flip: detect on the mirror image too.
     """
     with torch.inference_mode():
-        if tile is None:
-            (found,) = detect(model, _batch(model, image, canvas))
+        if not tile:
+            (found,) = detect(model, _batch(model, image, canvas), flip)
             return cast(DetectionResult, found)
         tiling = Tiling((image.height, image.width), tile)
         parts = []
         for number, part in enumerate(tiling.tiles, 1):
-            parts += detect(model, _batch(model, image.crop(part), canvas))
+            parts += detect(model, _batch(model, image.crop(part), canvas), flip)
             on_progress(number / len(tiling.tiles))
         return cast(DetectionResult, tiling.merge(parts))
 
@@ -176,17 +187,20 @@ def predict_files(
     """
     if options.attention and not any(isinstance(module, MHSA2d) for module in model.modules()):
         raise InputError(f"{model_config['model']} has no attention layers to draw; leave --attention out")
-    if options.tile is not None and model.kind == "keypoint_rcnn":
-        raise InputError("key points of objects that lie in several tiles cannot be joined; leave --tile out")
+    if options.tile and model.kind == "keypoint_rcnn":
+        raise InputError(f"{NO_TILED_KEYPOINTS}; leave --tile out")
     written = [(out / name).resolve() for name in (PREDICTIONS, IMAGES)]
     if options.annotations and options.annotations.resolve() in written:
         raise InputError(f"{options.annotations} would be overwritten; name another --out")
-    images = DetectionImages(**model_config["images"])
+    images = with_tile(DetectionImages(**model_config["images"]), 0 if options.attention else options.tile)
+    if options.attention and model_config["images"].get("tile"):
+        log.info("attention is drawn over the whole image, which is not cut into tiles for it")
+    flip = flip_of(model_config) if options.flip else None
     categories = [(number, name) for number, name in model_config["categories"]]
     layout = KeypointLayout(tuple(model_config.get("keypoint_names", ())), _pairs(model_config.get("skeleton", ())))
     ids, categories, annotated = image_ids(files, categories, options.annotations)
-    if annotated is not None and options.tile is None:
-        say_small_objects(annotated, images.canvas)
+    if annotated is not None:
+        say_small_objects(annotated, images.canvas, images.tile)
     drawings, attention_drawings = (drawing_files(files, out, kind) for kind in ("prediction", "attention"))
     out.mkdir(parents=True, exist_ok=True)
     summaries: list[ImageSummary] = []
@@ -203,8 +217,9 @@ def predict_files(
             model,
             image,
             images.canvas,
-            options.tile,
+            images.tile,
             on_progress=lambda fraction, number=number: on_progress((number + fraction) / len(files)),
+            flip=flip,
         )
         predictions.records.extend(coco_results(found, known.id, categories))
         predictions.add_image(known.id, file, image, drawings[number])
@@ -217,7 +232,7 @@ def predict_files(
             layout.skeleton,
         )
         plots.draw_detections(shown, drawings[number])
-        note = _shrunk(image, images.canvas) if not shown.names and options.tile is None else ""
+        note = _shrunk(image, images.canvas) if not shown.names and not images.tile else ""
         if options.attention and options.detection >= len(scores):
             note = f"no detection {options.detection}, so no attention"
         elif options.attention:

@@ -60,6 +60,7 @@ class Images:
 
 SMALLEST_TILE_PX = 64
 """Of the tiles into which large images are cut."""
+NO_TILED_KEYPOINTS = "key points of objects that lie in several tiles cannot be joined"
 
 
 @dataclass(frozen=True)
@@ -226,3 +227,7 @@ class DetectionRecipe(Recipe):
     images: DetectionImages = field(default_factory=DetectionImages)
     settings: Settings = field(default_factory=Settings)
     """Pyramid, proposals and heads."""
+
+    def __post_init__(self) -> None:
+        if self.images.tile and self.detector == "keypoint_rcnn":
+            raise InputError(f"images.tile is {self.images.tile}; {NO_TILED_KEYPOINTS}: leave it 0")

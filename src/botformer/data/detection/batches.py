@@ -1,37 +1,44 @@
 """Images with objects -> batches for a detector; `data.loader` says what a batch depends on."""
 
 import json
+import random
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, BinaryIO, TypedDict
 
 import numpy as np
 import torch
+from PIL import Image
 from torch import Tensor
 
 from botformer.data.classification.batches import stack_channels_last
 from botformer.data.detection.coco_reader import coco_annotations
+from botformer.data.detection.copy_paste import paste_objects
 from botformer.data.detection.dataset import DetectionDataset, ImageRecord
 from botformer.data.detection.keypoints import flip_indices
 from botformer.data.detection.object_sizes import say_small_objects
 from botformer.data.detection.repeat_factors import repeat_factors
-from botformer.data.detection.transforms import fitting_transform, random_transform, transform_objects
+from botformer.data.detection.transforms import CanvasTransform, fitting_transform, random_transform, transform_objects
 from botformer.data.image_io import BadImage, EncodedImage, open_image
 from botformer.data.loader import EvaluationLoader, TrainingLoader, evaluation_loader, training_loader
 from botformer.errors import InputError
 from botformer.recipes.schema import DetectionImages
+from botformer.tile_grid import tile_grid
 
 
 class DetectionBatch(TypedDict):
     images: Tensor
-    """uint8 (images, 3, size, size), channels last in memory: each image in the top left corner, 0 beyond."""
+    """uint8 (images, 3, size, size), channels last in memory: each image in the top left corner, 0 beyond. Where
+    evaluation is in tiles: as many canvases for an image as it has tiles."""
     targets: list[dict[str, Any]]
     """One per image. Always: `boxes` (n, 4) float32 xyxy in pixels of the canvas, `labels` (n,) int64 from 1 (crowds
     are background), `image_id`, `size` (height, width) of the image on its canvas, `original_size` (height, width) of
     its file, `scale` (x, y): canvas pixels per pixel of the file.
     In training: `mask_crops` (n, S, S) uint8, 0 or 1, relative to the boxes, and `has_mask` (n,) bool; or, of a data
     set opened with its key points, `keypoints` (n, K, 3) float32 x, y, v in pixels of the canvas instead.
-    In evaluation: `ground_truth`, JSON text, the image's annotations in COCO's form in pixels of the file."""
+    In evaluation: `ground_truth`, JSON text, the image's annotations in COCO's form in pixels of the file. Of an image
+    in tiles also `tile_px`, their side in pixels of the file, and `tile_sizes`, (height, width) of each on its canvas;
+    `boxes`, `labels`, `size` and `scale` are then those of the first tile."""
     files: list[str]
     """Names in the dataset."""
 
@@ -67,14 +74,14 @@ def detection_evaluation_batches(
     at_most: int = 0,
 ) -> EvaluationLoader[DetectionBatch]:
     """This process's part (every `world`-th image), in batches of `batch_size`, the last one smaller. `at_most`: of all
-    images only so many, evenly spread; 0: all."""
-    say_small_objects(dataset, images.canvas)
+    images only so many, evenly spread; 0: all. In tiles (`images.tile`) a batch is one image."""
+    say_small_objects(dataset, images.canvas, images.tile)
     samples = _DetectionSamples(dataset, images, training=False)
-    return evaluation_loader(samples, batch_size, workers, rank, world, at_most)
+    return evaluation_loader(samples, 1 if images.tile else batch_size, workers, rank, world, at_most)
 
 
-_Sample = tuple[Tensor, dict[str, Any]]
-"""The canvas, uint8 (3, size, size), and its target with arrays for tensors."""
+_Sample = tuple[list[Tensor], dict[str, Any]]
+"""The canvases, uint8 (3, size, size), one or those of the tiles, and the target with arrays for tensors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -110,22 +117,53 @@ class _DetectionSamples:
         with (self.dataset.folder / record.file).open("rb") as file:
             image = self._open(file, record)
             if self.training:
-                objects = [found.box_xyxy for found in record.annotations if not found.crowd]
-                transform = random_transform(image.size, self.images, objects)
-                # Masks, which take far longer, are of no use to a key point detector.
-                mask_crop = self.images.mask_crop if self.flipped is None else None
-                target = transform_objects(record, transform, mask_crop, self.flipped)
+                transform, canvas, target = self._augmented(record, image)
+                canvases = [canvas]
             else:
-                transform = fitting_transform(image.size, self.images.canvas)
+                parts = self._parts(image)
+                transforms = [fitting_transform(part.size, self.images.canvas) for part in parts]
+                transform = transforms[0]
+                canvases = [each.draw(part) for each, part in zip(transforms, parts, strict=True)]
                 target = transform_objects(record, transform, None)
                 target["ground_truth"] = json.dumps(coco_annotations(record, self.dataset.categories))
-            target |= {
-                "image_id": record.id,
-                "size": transform.extent,
-                "original_size": (record.height, record.width),
-                "scale": transform.scale,
-            }
-            return transform.draw(image), target
+                if len(parts) > 1:
+                    target |= {"tile_px": self.images.tile, "tile_sizes": [each.extent for each in transforms]}
+        if self.training and self.flipped is None and random.random() < self.images.copy_paste:
+            target = self._with_pasted(canvases[0], target, transform.extent)
+        target |= {
+            "image_id": record.id,
+            "size": transform.extent,
+            "original_size": (record.height, record.width),
+            "scale": transform.scale,
+        }
+        return canvases, target
+
+    def _augmented(self, record: ImageRecord, image: EncodedImage) -> tuple[CanvasTransform, Tensor, dict[str, Any]]:
+        objects = [found.box_xyxy for found in record.annotations if not found.crowd]
+        transform = random_transform(image.size, self.images, objects)
+        # Masks, which take far longer, are of no use to a key point detector.
+        mask_crop = self.images.mask_crop if self.flipped is None else None
+        return transform, transform.draw(image), transform_objects(record, transform, mask_crop, self.flipped)
+
+    def _with_pasted(self, canvas: Tensor, target: dict[str, Any], extent: tuple[int, int]) -> dict[str, Any]:
+        """The target of the canvas with objects of any other image on it; as it is where that one has no shapes."""
+        record = self.dataset.image(random.randrange(len(self.dataset)))
+        if all(found.crowd or found.segmentation is None for found in record.annotations):
+            return target
+        try:
+            with (self.dataset.folder / record.file).open("rb") as file:
+                _, source, source_target = self._augmented(record, self._open(file, record))
+        except (BadImage, OSError):  # counted when it is this image's turn
+            return target
+        return paste_objects(canvas, target, extent, source, source_target)
+
+    def _parts(self, image: EncodedImage) -> list[EncodedImage] | list[Image.Image]:
+        """The image, or its tiles."""
+        tiles = tile_grid((image.height, image.width), self.images.tile) if self.images.tile else []
+        if len(tiles) < 2:
+            return [image]
+        decoded, _ = image.decode()
+        return [decoded.crop(tile) for tile in tiles]
 
     def _open(self, file: BinaryIO, record: ImageRecord) -> EncodedImage:
         image = open_image(file, record.file, self.images.max_megapixels)
@@ -140,7 +178,7 @@ class _DetectionSamples:
     def pack(self, samples: Sequence[_Sample], indices: Sequence[int]) -> dict[str, Any]:
         # Targets travel as arrays. Each tensor would hold a file open until it is used, and there are dozens per batch.
         return {
-            "images": stack_channels_last([image for image, _ in samples]),
+            "images": stack_channels_last([canvas for canvases, _ in samples for canvas in canvases]),
             "targets": [target for _, target in samples],
             "files": [self.dataset.name(index) for index in indices],
         }

@@ -19,10 +19,12 @@ _EXEMPT = 0.01
 _MULTIPLE_OF_PX, _SMALLEST_TILE_PX = 32, 64
 
 
-def say_small_objects(dataset: DetectionDataset, canvas: float) -> None:
-    """Log how many objects are narrower or lower than 1 and 4 px on a canvas that the whole image just fits, and the
-    size of a canvas or of tiles that would do. Nothing where all have 4 px."""
+def say_small_objects(dataset: DetectionDataset, canvas: float, tile: int = 0) -> None:
+    """Log how many objects are narrower or lower than 1 and 4 px on a canvas that the whole image just fits, or a tile
+    of so many pixels of the file, and the size of a canvas or of tiles that would do. Nothing where all have 4 px."""
     sides, longest = dataset.object_sizes.astype(np.float64).T
+    if tile:
+        longest = np.minimum(longest, tile)
     seen = sides / longest * canvas
     lost, small = (int((seen < limit).sum()) for limit in (SMALLEST_PX, _LEGIBLE_PX))
     if not small:

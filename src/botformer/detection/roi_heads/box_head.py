@@ -10,6 +10,7 @@ from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
 
 from botformer.batch_norm import make_norm
 from botformer.detection.box_coder import BoxCoder
+from botformer.detection.flip_augmentation import mirror_boxes, mirror_deltas
 from botformer.detection.float_types import at_least_float32
 from botformer.detection.roi_heads.roi_align import MultiScaleRoIAlign
 from botformer.detection.roi_heads.sampling import SampledProposals
@@ -79,15 +80,28 @@ class BoxHead(nn.Module):
         }
 
     def detect(
-        self, pyramid: dict[str, Tensor], proposals: list[Tensor], sizes: list[tuple[int, int]]
+        self,
+        pyramid: dict[str, Tensor],
+        proposals: list[Tensor],
+        sizes: list[tuple[int, int]],
+        in_mirror: dict[str, Tensor] | None = None,
     ) -> list[Detections]:
-        """Proposals (n, 4) of images of (height, width) -> what is found in each."""
+        """Proposals (n, 4) of images of (height, width) -> what is found in each.
+
+        `in_mirror`: the pyramid of the mirror images, with which the predictions are averaged.
+        """
         logits, deltas = self(pyramid, proposals)
+        scores = logits.softmax(1)
+        if in_mirror is not None:
+            there = [mirror_boxes(boxes, width) for boxes, (_, width) in zip(proposals, sizes, strict=True)]
+            other_logits, other_deltas = self(in_mirror, there)
+            scores = (scores + other_logits.softmax(1)) / 2
+            deltas = (deltas + mirror_deltas(other_deltas)) / 2
         counts = [len(boxes) for boxes in proposals]
         return [
-            self._select(logit.softmax(1), delta, boxes, size)
-            for logit, delta, boxes, size in zip(
-                logits.split(counts), deltas.split(counts), proposals, sizes, strict=True
+            self._select(score, delta, boxes, size)
+            for score, delta, boxes, size in zip(
+                scores.split(counts), deltas.split(counts), proposals, sizes, strict=True
             )
         ]
 

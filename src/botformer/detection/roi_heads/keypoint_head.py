@@ -1,5 +1,7 @@
 """The key point head: a heat map for every key point within a box. The layers are torchvision's (public) ones."""
 
+from collections.abc import Sequence
+
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -52,12 +54,25 @@ class KeypointHead(nn.Module):
         weight = usable.flatten().float()
         return {"loss_keypoint": (each * weight).sum() / weight.sum().clamp(min=1)}
 
-    def predict(self, pyramid: dict[str, Tensor], boxes_xyxy: list[Tensor]) -> tuple[list[Tensor], list[Tensor]]:
-        """Boxes (n, 4) per image -> per image (n, keypoints, 3) x, y, 1 and the logits there (n, keypoints)."""
+    def predict(
+        self,
+        pyramid: dict[str, Tensor],
+        boxes_xyxy: list[Tensor],
+        in_mirror: tuple[dict[str, Tensor], list[Tensor], Sequence[int]] | None = None,
+    ) -> tuple[list[Tensor], list[Tensor]]:
+        """Boxes (n, 4) per image -> per image (n, keypoints, 3) x, y, 1 and the logits there (n, keypoints).
+
+        `in_mirror`: the pyramid of the mirror images, the boxes there, and the key point that stands there for each:
+        the heat maps of both are averaged.
+        """
         counts = [len(boxes) for boxes in boxes_xyxy]
         if not any(counts):
             count = self.settings.keypoints
             return [b.new_zeros(0, count, 3) for b in boxes_xyxy], [b.new_zeros(0, count) for b in boxes_xyxy]
-        points, scores = heatmaps_to_keypoints(self(pyramid, boxes_xyxy), torch.cat(boxes_xyxy))
+        logits = self(pyramid, boxes_xyxy)
+        if in_mirror is not None:
+            other, there, exchanged = in_mirror
+            logits = (logits + self(other, there)[:, list(exchanged)].flip(-1)) / 2
+        points, scores = heatmaps_to_keypoints(logits, torch.cat(boxes_xyxy))
         points = torch.cat([points, torch.ones_like(points[..., :1])], -1)
         return list(points.split(counts)), list(scores.split(counts))
