@@ -74,7 +74,7 @@ def _classification_parts(recipe: ClassificationRecipe, data: str, accelerator: 
 
 def _detection_parts(recipe: DetectionRecipe, data: str, accelerator: Accelerator) -> Parts:
     train, validation = open_detection_datasets(data, recipe.detector == "keypoint_rcnn", recipe.images.max_bad_records)
-    _check_objects(recipe, train, validation)
+    check_objects(recipe, train, validation)
     task = create_detection_task(recipe, train.categories, train.keypoint_names, train.skeleton)
     run, shard = recipe.run, _shard(recipe, accelerator)
     return Parts(
@@ -94,8 +94,8 @@ def _evaluation_batch(recipe: ClassificationRecipe | DetectionRecipe, accelerato
     return max(1, recipe.run.batch_size // (accelerator.num_processes * recipe.run.accumulation))
 
 
-def _check_objects(recipe: DetectionRecipe, train: DetectionDataset, validation: DetectionDataset) -> None:
-    """What cannot be learnt or measured is said before the hours that it would take."""
+def check_objects(recipe: DetectionRecipe, train: DetectionDataset, validation: DetectionDataset) -> None:
+    """What cannot be learnt or measured is said before the hours that it would take. Raises InputError."""
     if not validation.objects:
         raise InputError(f"{validation.where} has no objects to measure by: {validation.why_no_objects}")
     for dataset in (train, validation):

@@ -11,7 +11,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -90,6 +90,41 @@ def decode(file: BinaryIO | Path, name: str, max_megapixels: float = 100.0) -> I
         return _decode(file, name, max_megapixels)
 
 
+class ImageHeader(NamedTuple):
+    """What a file says of its image before any pixel is decoded."""
+
+    format: str
+    """One of `FORMATS`."""
+    mode: str
+    """Pillow's: L, RGB, CMYK, I;16, ..."""
+    deep: bool
+    """More than 8 bits per channel."""
+    width: int
+    """Of the upright image, as `decode` gives it."""
+    height: int
+    orientation: int
+    """As in EXIF: 1 lies upright, any other is turned or mirrored in `decode`."""
+
+
+def read_header(file: BinaryIO, name: str, max_megapixels: float = 100.0) -> ImageHeader:
+    """The header alone. Raises `BadImage` as `decode`, for what the header shows."""
+    with _failures_named(name):
+        return _header(_open_small_enough(file, name, max_megapixels))
+
+
+def decode_small(
+    file: BinaryIO, name: str, side: int, max_megapixels: float = 100.0
+) -> tuple[ImageHeader, Image.Image]:
+    """The header, and the image as `decode` gives it but possibly smaller by 2, 4 or 8: both of its sides keep at least
+    `side` pixels, if they have them. JPEG files alone become smaller; it saves most of their time. Every byte is read
+    all the same, so what is damaged raises `BadImage` here, too."""
+    with _failures_named(name):
+        image = _open_small_enough(file, name, max_megapixels)
+        header = _header(image)
+        image.draft(None, (side, side))  # pyright: ignore[reportArgumentType] - None keeps the mode
+        return header, _upright_rgb(image, name)
+
+
 def image_ending(start: bytes) -> str:
     """The usual ending of a file that starts like this; "" for what is not an image that can be read."""
     return next((f".{name.lower()}" for name, (starts_like, _) in _PLUGINS.items() if starts_like(start[:16])), "")
@@ -134,12 +169,28 @@ def _open(stream: BinaryIO) -> ImageFile:
 
 
 def _decode(stream: BinaryIO, name: str, max_megapixels: float) -> Image.Image:
+    return _upright_rgb(_open_small_enough(stream, name, max_megapixels), name)
+
+
+def _open_small_enough(stream: BinaryIO, name: str, max_megapixels: float) -> ImageFile:
     image = _open(stream)
     if image.width * image.height > max_megapixels * 1e6:
         raise BadImage(
             name,
             f"{image.width}x{image.height} pixels are more than {max_megapixels:g} megapixels (max_megapixels)",
         )
+    return image
+
+
+def _header(image: ImageFile) -> ImageHeader:
+    deep = image.mode.startswith(("I", "F")) or ";16" in str(image.tile)
+    orientation, (width, height) = _orientation(image), image.size
+    if orientation >= 5:
+        width, height = height, width
+    return ImageHeader(image.format or "", image.mode, deep, width, height, orientation)
+
+
+def _upright_rgb(image: ImageFile, name: str) -> Image.Image:
     image.load()
     upright = _UPRIGHT.get(_orientation(image))
     rgb = _to_rgb(image, name)
