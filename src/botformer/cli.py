@@ -11,6 +11,7 @@ from botformer.errors import InputError
 # Name -> what it does; the command is `botformer.commands.NAME.main(arguments)`.
 COMMANDS = {
     "demo": "train small BoTNets on nuclei and handwritten digits and write a report; minutes on a CPU",
+    "data": "look at images and labels before training: copies, leaks, damage, classes, sizes; a page with pictures",
     "train": "train a recipe on your images",
     "evaluate": "measure a trained network on annotated images: accuracy, or COCO's average precision",
     "predict": "classify images, or detect objects with boxes and masks; draw them and the attention",

@@ -2,6 +2,7 @@
 
 from collections import defaultdict
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -45,7 +46,7 @@ def _close_pairs(perceptual: np.ndarray, gradient: np.ndarray) -> np.ndarray:
     bands = PERCEPTUAL_BITS + 1
     edges = [64 * band // bands for band in range(bands + 1)]
     found = [np.empty((0, 2), dtype=np.int64)]
-    for low, high in zip(edges[:-1], edges[1:], strict=True):
+    for low, high in pairwise(edges):
         band = (perceptual >> np.uint64(low)) & np.uint64((1 << (high - low)) - 1)
         order = np.argsort(band, kind="stable")
         starts = np.arange(len(order))  # those whose bucket reaches `step` further

@@ -103,10 +103,10 @@ def _copies(images: Sequence[_Image]) -> Iterator[Finding]:
         return
     exact = [[images[place] for place in group] for group in exact_groups(hashes)]
     near = [[images[place] for place in group] for group in near_groups(hashes)]
-    for groups, how, kind in ((exact, "byte for byte", "the same file"), (near, "nearly", "near copies")):
+    for groups, how, kind in ((exact, "byte for byte", "equal files"), (near, "nearly", "near copies")):
         yield from _leaks(groups, how)
         yield from _conflicts(groups, kind)
-    for groups, kind in ((exact, "the same file"), (near, "near copies")):
+    for groups, kind in ((exact, "repeat another there byte for byte"), (near, "nearly repeat another there")):
         yield from _within(groups, kind)
 
 
@@ -165,7 +165,7 @@ def _within(groups: Sequence[Sequence[_Image]], kind: str) -> Iterator[Finding]:
         spare = sum(len(group) - 1 for group in found)
         yield Finding(
             "note",
-            f"{_count(spare, 'image')} in {split} {_are(spare)} {kind} of another there",
+            f"{_count(spare, 'image')} in {split} {_verb(spare, kind)}",
             split,
             spare,
             "Harmless in training where it is a few, which then count twice; in validation they make the score less "
@@ -235,7 +235,7 @@ def _odd(images: Sequence[_Image]) -> Iterator[Finding]:
     if 0 < len(grey) < sum(image.fact.header is not None for image in images):
         yield _of_images(
             "note", f"{_count(len(grey), 'image')} {_are(len(grey))} grey among coloured ones", grey,
-            "Fine if grey and colour occur in all classes alike; if one class is grey, the network learns that instead.",
+            "Fine if both occur in all classes alike; if one class alone is grey, the network learns that instead.",
         )  # fmt: skip
 
 
@@ -263,6 +263,11 @@ def _more(count: int) -> list[str]:
 
 def _count(count: int, what: str) -> str:
     return f"{count:,} {what}{'' if count == 1 else 's'}"
+
+
+def _verb(count: int, words: str) -> str:
+    """ "repeat another", "repeats another" where it is one."""
+    return words if count > 1 else words.replace("repeat", "repeats", 1)
 
 
 def _are(count: int) -> str:

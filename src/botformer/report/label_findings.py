@@ -85,8 +85,13 @@ def _of_classes(data: OpenedData) -> Iterator[Finding]:
             f"({there.max() / there.min():.0f} times fewer)",
             "train",
             len(there),
-            "Look at the accuracy of each class, not at the total alone: guessing the large class would already be "
-            f"right in {there.max() / there.sum():.0%}. More images of the rare ones help most.",
+            "Look at the numbers of each class, not at the total alone"
+            + (
+                ""
+                if data.is_detection
+                else f": guessing {most} would already be right in {there.max() / there.sum():.0%}"
+            )
+            + ". More images of the rare ones help most.",
         )
 
 
@@ -112,8 +117,8 @@ def _of_objects(split: Split, dataset: DetectionDataset, canvas: float) -> Itera
     yield from _without_objects(split, dataset)
     yield from _many(split, dataset)
     said = small_objects(dataset, canvas)
-    if said is not None:
-        yield Finding("warning" if said.many else "note", said.text, split.name, said.count, said.fix)
+    if said is not None and said.many:
+        yield Finding("warning", said.text, split.name, said.count, said.fix)
 
 
 def _problems(split: Split, dataset: DetectionDataset) -> Iterator[Finding]:
