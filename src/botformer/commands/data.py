@@ -15,7 +15,7 @@ from botformer.text import printable
 
 if TYPE_CHECKING:
     from botformer.report.finding import Finding
-    from botformer.report.look_at_data import DataLook
+    from botformer.report.inspection import Inspection
 
 _LISTED = 3
 """Examples of a finding on the screen; the page has more."""
@@ -45,9 +45,9 @@ def look(given: Arguments) -> bool:
     """Print what is found and write the page. Returns whether a network could be trained on the data."""
     # Heavy, and --help should not wait for it.
     from botformer.report.data_page import write_data_page
-    from botformer.report.look_at_data import look_at_data
+    from botformer.report.inspection import inspect_data
 
-    found = look_at_data(given.data, given.checkpoint, given.fast, _bar)
+    found = inspect_data(given.data, given.checkpoint, given.fast, _bar)
     out = given.out or Path("runs/data") / f"{Path(given.data).expanduser().resolve().name or 'data'}.html"
     _print(found)
     write_data_page(found, out)
@@ -61,7 +61,7 @@ def _bar(title: str) -> Iterator[ProgressBar]:
         yield bar
 
 
-def _print(found: "DataLook") -> None:
+def _print(found: "Inspection") -> None:
     from botformer.report.data_page import in_short, looked_at
     from botformer.report.data_tables import class_bars
 

@@ -3,6 +3,7 @@
 import hashlib
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
+from functools import partial
 from io import BytesIO
 from types import ModuleType
 from typing import BinaryIO, NamedTuple
@@ -61,9 +62,8 @@ def read_image_facts(
     imagehash = None if headers_only else _imagehash()
     facts = []
     with ThreadPoolExecutor(cores()) as threads:
-        for fact in threads.map(
-            lambda index: _facts(open_image, index, names[index], imagehash, max_megapixels), range(len(names))
-        ):
+        read = partial(_facts, open_image, imagehash=imagehash, max_megapixels=max_megapixels)
+        for fact in threads.map(read, range(len(names)), names):
             facts.append(fact)
             on_image()
     return facts

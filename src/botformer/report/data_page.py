@@ -12,14 +12,14 @@ from botformer.report.data_tables import (
     split_table,
 )
 from botformer.report.finding import Finding
+from botformer.report.inspection import Inspection
 from botformer.report.label_findings import class_samples
-from botformer.report.look_at_data import DataLook
 from botformer.report.thumbnails import cards
 
 _SAMPLES = 24
 
 
-def write_data_page(look: DataLook, out: Path) -> None:
+def write_data_page(look: Inspection, out: Path) -> None:
     """Write the self-contained page OUT."""
     sections = [Section("In short", _in_short(look)), Section("What was found", _found(look))]
     if look.data.splits:
@@ -27,7 +27,7 @@ def write_data_page(look: DataLook, out: Path) -> None:
     write_report(out, f"Data: {look.data.data}", sections)
 
 
-def in_short(look: DataLook) -> str:
+def in_short(look: Inspection) -> str:
     """One sentence."""
     data = look.data
     if not data.splits:
@@ -39,7 +39,7 @@ def in_short(look: DataLook) -> str:
     )
 
 
-def looked_at(look: DataLook) -> str:
+def looked_at(look: Inspection) -> str:
     """What was not looked at, if anything."""
     return (
         "Headers alone were read (--fast): damage inside files, copies and blank images were not looked for."
@@ -48,20 +48,20 @@ def looked_at(look: DataLook) -> str:
     )
 
 
-def _in_short(look: DataLook) -> list[Block]:
+def _in_short(look: Inspection) -> list[Block]:
     content: list[Block] = [in_short(look)]
     if look.data.splits:
         content.append(split_table(look.data, look.facts))
     return [*content, *filter(None, [looked_at(look)])]
 
 
-def _found(look: DataLook) -> list[Block]:
+def _found(look: Inspection) -> list[Block]:
     if not look.findings:
         return ["Nothing wrong, nothing odd."]
     return [block for finding in look.findings for block in finding_blocks(look, finding)]
 
 
-def finding_blocks(look: DataLook, finding: Finding) -> list[Block]:
+def finding_blocks(look: Inspection, finding: Finding) -> list[Block]:
     """The finding in words, and its pictures."""
     blocks: list[Block] = [
         Notice(finding.severity, f"{finding.what} ({finding.where})", finding.fix, finding.command, finding.listed)
@@ -77,7 +77,7 @@ def finding_blocks(look: DataLook, finding: Finding) -> list[Block]:
     return blocks
 
 
-def _samples(look: DataLook) -> list[Block]:
+def _samples(look: Inspection) -> list[Block]:
     words = (
         "Training images as they are annotated. If boxes are off, the annotations are."
         if look.data.is_detection
@@ -86,7 +86,7 @@ def _samples(look: DataLook) -> list[Block]:
     return [words, Gallery(cards(look.data.splits, class_samples(look.data, _SAMPLES)), shown=_SAMPLES)]
 
 
-def _numbers(look: DataLook) -> list[Section]:
+def _numbers(look: Inspection) -> list[Section]:
     data = look.data
     what = "Objects" if data.is_detection else "Images"
     sections = [

@@ -5,7 +5,8 @@ Of images that it was trained on a network may have learnt the wrong labels, so 
 
 from collections import defaultdict
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
 
@@ -28,7 +29,8 @@ EXAMPLES = 24
 _LISTED = 40
 
 
-class Wrong(NamedTuple):
+@dataclass(frozen=True)
+class Wrong:
     """An image that a classifier takes for another class than its own."""
 
     index: int
@@ -52,7 +54,7 @@ def wrong_images(split: Split, predictions: Sequence[ImagePrediction]) -> list[W
         index, (best, probability) = places.get(record["file_name"]), record["top5"][0]
         label = record.get("label")
         if index is not None and label is not None and best != label:
-            of_label = dict(map(tuple, record["top5"])).get(label, 0.0)
+            of_label = next((p for name, p in record["top5"] if name == label), 0.0)
             wrong.append(Wrong(index, record["file_name"], label, best, probability, of_label))
     return sorted(wrong, key=lambda each: (each.of_label - each.probability, each.name))
 
@@ -80,7 +82,8 @@ def classifier_disagreements(split: Split, predictions: Sequence[ImagePrediction
     ]
 
 
-class _Case(NamedTuple):
+@dataclass(frozen=True)
+class _Case:
     rank: float
     """The higher, the worse."""
     index: int

@@ -2,7 +2,7 @@
 
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Literal, NamedTuple
+from typing import Literal
 
 Severity = Literal["error", "warning", "note"]
 """error: training would fail. warning: it would work, and results would be worse or flattered. note: good to know."""
@@ -10,7 +10,8 @@ Severity = Literal["error", "warning", "note"]
 _ORDER: tuple[Severity, ...] = ("error", "warning", "note")
 
 
-class ImageRef(NamedTuple):
+@dataclass(frozen=True)
+class ImageRef:
     """An image of the data."""
 
     split: str

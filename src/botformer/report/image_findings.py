@@ -1,7 +1,7 @@
 """What is wrong or odd with the image files of a data set: damaged, copied, blank, turned, deep, large."""
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import NamedTuple
+from dataclasses import dataclass
 
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.image_facts import ImageFacts
@@ -23,7 +23,8 @@ Facts = Mapping[str, Sequence[ImageFacts]]
 """Split -> the facts of its images, in their order."""
 
 
-class _Image(NamedTuple):
+@dataclass(frozen=True)
+class _Image:
     split: Split
     index: int
     fact: ImageFacts

@@ -2,7 +2,7 @@
 
 import logging
 import math
-from typing import NamedTuple
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -20,7 +20,8 @@ _EXEMPT = 0.01
 _MULTIPLE_OF_PX, _SMALLEST_TILE_PX = 32, 64
 
 
-class SmallObjects(NamedTuple):
+@dataclass(frozen=True)
+class SmallObjects:
     """Objects that are too small on a canvas."""
 
     text: str

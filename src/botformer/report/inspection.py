@@ -33,7 +33,7 @@ Bar = Callable[[str], AbstractContextManager[Progress]]
 
 
 @dataclass(frozen=True)
-class DataLook:
+class Inspection:
     """What was found."""
 
     data: OpenedData
@@ -49,7 +49,7 @@ class DataLook:
         return all(finding.severity != "error" for finding in self.findings)
 
 
-def look_at_data(data: str, checkpoint: Path | None, fast: bool, bar: Bar) -> DataLook:
+def inspect_data(data: str, checkpoint: Path | None, fast: bool, bar: Bar) -> Inspection:
     """Open the data as training would, read every image, and say what is wrong or odd.
 
     With a `checkpoint`, a trained network is asked about every image, too, and what it contradicts is said. `fast`
@@ -67,7 +67,7 @@ def look_at_data(data: str, checkpoint: Path | None, fast: bool, bar: Bar) -> Da
         findings += [*image_findings(opened.splits, facts), *label_findings(opened, canvas)]
     if checkpoint is not None:
         findings = [*_contradictions(opened, findings, checkpoint, fast, bar), *findings]
-    return DataLook(opened, facts, worst_first(findings), canvas, fast)
+    return Inspection(opened, facts, worst_first(findings), canvas, fast)
 
 
 def _facts(split: Split, headers_only: bool, bar: Bar) -> Any:
