@@ -20,7 +20,7 @@ class ImageBlock:
 
 @dataclass(frozen=True)
 class Table:
-    """Rows of cells of text; columns of numbers are right-aligned."""
+    """Rows of cells of text; columns of numbers are right-aligned. A header of empty cells is left out."""
 
     header: Sequence[str]
     rows: Sequence[Sequence[str]]
@@ -182,11 +182,9 @@ def _table(table: Table) -> str:
         "a row and the header have different numbers of cells"
     )
     numeric = [all(_is_number(row[column]) for row in table.rows) for column in range(len(table.header))]
-    lines = [_row("th", table.header, numeric), *(_row("td", row, numeric) for row in table.rows)]
-    head, rows = lines[0], "\n".join(lines[1:])
-    return (
-        f'<div class="wide" tabindex="0"><table>\n<thead>\n{head}\n</thead>\n<tbody>\n{rows}\n</tbody>\n</table></div>'
-    )
+    head = f"<thead>\n{_row('th', table.header, numeric)}\n</thead>\n" if any(table.header) else ""
+    rows = "\n".join(_row("td", row, numeric) for row in table.rows)
+    return f'<div class="wide" tabindex="0"><table>\n{head}<tbody>\n{rows}\n</tbody>\n</table></div>'
 
 
 def _row(tag: str, cells: Sequence[str], numeric: Sequence[bool]) -> str:

@@ -4,6 +4,7 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from botformer.create.train_recipe import check_objects
@@ -12,6 +13,7 @@ from botformer.data.classification.dataset import (
     open_classification_dataset,
     open_classification_datasets,
 )
+from botformer.data.classification.hub import HUB_PREFIX
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.layouts import (
     format_of,
@@ -81,7 +83,12 @@ def open_data(data: str) -> OpenedData:
 
     What stops training is a finding, an error, and no exception. Where it can be opened all the same (too many bad
     records, nothing to measure by), the splits are there.
+
+    Raises:
+        InputError: there is no such folder or file.
     """
+    if not data.startswith(HUB_PREFIX) and not Path(data).expanduser().exists():
+        raise InputError(f"{data} does not exist; expected a folder of images, as for botformer train --data")
     return _open_detection(data) if is_annotated(data) else _open_classification(data)
 
 
@@ -151,7 +158,7 @@ def _own_test(open_test: Callable[[], _DatasetT], train: _DatasetT, validation: 
 
 
 def _classes_lie_in(data: str) -> str:
-    return "a data set of the hub" if data.startswith("hfds/") else "images in class folders"
+    return "a data set of the hub" if data.startswith(HUB_PREFIX) else "images in class folders"
 
 
 def _refused(error: InputError) -> Finding:

@@ -7,6 +7,7 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from botformer import stored_names
 from botformer.create.from_checkpoint import weights_file
 from botformer.errors import InputError
 from botformer.training.run_log import Record, read_metrics
@@ -28,7 +29,7 @@ class RunFolder:
                 f"{self.out} holds no run (recipe.json is missing or no recipe); expected the --out folder of "
                 "botformer train"
             )
-        return found
+        return stored_names.recipe(found)
 
     @cached_property
     def plan(self) -> dict[str, Any]:

@@ -54,9 +54,9 @@ def write_run_report(out: Path, data: str = "", on_progress: Callable[[float], o
     run = RunFolder(out)
     assert run.recipe
     data = data or str(run.plan.get("data") or (run.evaluation() or {}).get("data") or "")
-    opened = open_data(data) if data else None
-    notes = _what_is_missing(run, opened)
-    if run.has_checkpoint and opened is not None and opened.splits and not _evaluated(run, data):
+    opened, why = _opened(data)
+    notes = _what_is_missing(run, data, why)
+    if run.has_checkpoint and opened is not None and not _evaluated(run, data):
         try:
             evaluate_checkpoint(EvaluateOptions(out, data, "validation", out / EVALUATION, on_progress=on_progress))
         except InputError as error:
@@ -72,7 +72,19 @@ def _evaluated(run: RunFolder, data: str) -> bool:
     return found is not None and (found.get("data"), found.get("split")) == (data, "validation")
 
 
-def _what_is_missing(run: RunFolder, opened: OpenedData | None) -> list[Notice]:
+def _opened(data: str) -> tuple[OpenedData | None, str]:
+    """The data where they are there, and else why they are not."""
+    try:
+        opened = open_data(data) if data else None
+    except InputError as error:
+        return None, str(error)
+    if opened is None or opened.splits:
+        return opened, ""
+    return None, opened.findings[0].what
+
+
+def _what_is_missing(run: RunFolder, data: str, why: str) -> list[Notice]:
+    """`why`: the data could not be opened."""
     notes = []
     if not run.finished:
         notes.append(
@@ -84,7 +96,7 @@ def _what_is_missing(run: RunFolder, opened: OpenedData | None) -> list[Notice]:
         )
     if not run.has_checkpoint:
         notes.append(Notice("warning", "There is no checkpoint, so there are no results."))
-    if opened is None:
+    if not data:
         notes.append(
             Notice(
                 "note",
@@ -92,9 +104,8 @@ def _what_is_missing(run: RunFolder, opened: OpenedData | None) -> list[Notice]:
                 command=f"botformer report {shlex.quote(str(run.out))} --data DIR",
             )
         )
-    elif not opened.splits:
-        why = opened.findings[0].what
-        notes.append(Notice("note", f"The data in {opened.data} are not shown: {why}"))
+    elif why:
+        notes.append(Notice("note", f"The data are not shown: {why}"))
     return notes
 
 
@@ -109,7 +120,7 @@ class _Sections:
 
     def __init__(self, run: RunFolder, opened: OpenedData | None, data: str, folder: Path) -> None:
         self.run, self.data, self.folder = run, data, folder
-        self.opened = opened if opened is not None and opened.splits else None
+        self.opened = opened
         self.metrics = run.evaluation()
         self.predictions = run.predictions() if self.metrics else []
         self.attention = self._attend()
