@@ -11,9 +11,11 @@ from botformer.errors import InputError
 # Name -> what it does; the command is `botformer.commands.NAME.main(arguments)`.
 COMMANDS = {
     "demo": "train small BoTNets on nuclei and handwritten digits and write a report; minutes on a CPU",
+    "data": "look at images and labels before training: copies, leaks, damage, classes, sizes; a page with pictures",
     "train": "train a recipe on your images",
     "evaluate": "measure a trained network on annotated images: accuracy, or COCO's average precision",
     "predict": "classify images, or detect objects with boxes and masks; draw them and the attention",
+    "report": "make the page of a training run anew: results, pictures, curves, commands",
     "benchmark": "measure speed and memory side by side with other implementations",
     "models": "list the networks with their parameters and multiply-adds, computed and from the paper",
 }

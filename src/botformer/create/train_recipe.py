@@ -107,7 +107,7 @@ def parts_of(
     if isinstance(recipe, DetectionRecipe):
         assert isinstance(train, DetectionDataset)
         assert isinstance(validation, DetectionDataset)
-        _check_objects(recipe, train, validation)
+        check_objects(recipe, train, validation)
         task = detection_task(recipe, train.categories, train.keypoint_names, train.skeleton, normalization)
         in_calibration = _calibration_shard(recipe, len(train), recipe.images.canvas)
         return Parts(
@@ -153,8 +153,8 @@ def _evaluation_batch(recipe: ClassificationRecipe | DetectionRecipe, accelerato
     return max(1, recipe.run.batch_size // (accelerator.num_processes * recipe.run.accumulation))
 
 
-def _check_objects(recipe: DetectionRecipe, train: DetectionDataset, validation: DetectionDataset) -> None:
-    """What cannot be learnt or measured is said before the hours that it would take."""
+def check_objects(recipe: DetectionRecipe, train: DetectionDataset, validation: DetectionDataset) -> None:
+    """What cannot be learnt or measured is said before the hours that it would take. Raises InputError."""
     if not validation.objects:
         raise InputError(f"{validation.where} has no objects to measure by: {validation.why_no_objects}")
     for dataset in (train, validation):

@@ -12,7 +12,7 @@ import struct
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import BinaryIO
+from typing import BinaryIO, NamedTuple
 
 import numpy as np
 from PIL import ExifTags, Image, UnidentifiedImageError
@@ -83,6 +83,10 @@ class EncodedImage:
         """(width, height), upright."""
 
     @property
+    def header(self) -> "ImageHeader":
+        return _header(self._image)
+
+    @property
     def width(self) -> int:
         return self.size[0]
 
@@ -123,12 +127,7 @@ def open_image(stream: BinaryIO, name: str, max_megapixels: float = 100.0) -> En
         stream.seek(0)
         start = stream.read(3)
         image = _open(io.BytesIO(start + stream.read()) if _PLUGINS["JPEG"][0](start) else stream)
-        if image.width * image.height > max_megapixels * 1e6:
-            raise BadImage(
-                name,
-                f"{image.width}x{image.height} pixels are more than {max_megapixels:g} megapixels (max_megapixels)",
-            )
-        return EncodedImage(image, name)
+        return EncodedImage(_small_enough(image, name, max_megapixels), name)
 
 
 def decode(file: BinaryIO | Path, name: str, max_megapixels: float = 100.0) -> Image.Image:
@@ -146,6 +145,38 @@ def decode(file: BinaryIO | Path, name: str, max_megapixels: float = 100.0) -> I
         with _failures_named(name), file.open("rb") as stream:
             return open_image(stream, name, max_megapixels).decode()[0]
     return open_image(file, name, max_megapixels).decode()[0]
+
+
+class ImageHeader(NamedTuple):
+    """What a file says of its image before any pixel is decoded."""
+
+    format: str
+    """One of `FORMATS`."""
+    mode: str
+    """Pillow's: L, RGB, CMYK, I;16, ..."""
+    deep: bool
+    """More than 8 bits per channel."""
+    width: int
+    """Of the upright image, as `decode` gives it."""
+    height: int
+    orientation: int
+    """As in EXIF: 1 lies upright, any other is turned or mirrored in `decode`."""
+
+
+def read_header(file: BinaryIO, name: str, max_megapixels: float = 100.0) -> ImageHeader:
+    """The header alone. Raises `BadImage` as `decode`, for what the header shows."""
+    with _failures_named(name):
+        return _header(_small_enough(_open(file), name, max_megapixels))
+
+
+def decode_small(
+    file: BinaryIO, name: str, side: int, max_megapixels: float = 100.0
+) -> tuple[ImageHeader, Image.Image]:
+    """The header, and the image as `decode` gives it but possibly smaller by 2, 4 or 8: both of its sides keep at least
+    `side` pixels, if they have them. JPEG files alone become smaller; it saves most of their time. Every byte is read
+    all the same, so what is damaged raises `BadImage` here, too."""
+    image = open_image(file, name, max_megapixels)
+    return image.header, image.decode(shrink=min(image.size) / side)[0]
 
 
 def image_ending(start: bytes) -> str:
@@ -188,6 +219,23 @@ def _open(stream: BinaryIO) -> ImageFile:
             except (SyntaxError, IndexError, TypeError, struct.error):  # what `Image.open` takes for another format
                 break
     raise UnidentifiedImageError
+
+
+def _small_enough(image: ImageFile, name: str, max_megapixels: float) -> ImageFile:
+    if image.width * image.height > max_megapixels * 1e6:
+        raise BadImage(
+            name,
+            f"{image.width}x{image.height} pixels are more than {max_megapixels:g} megapixels (max_megapixels)",
+        )
+    return image
+
+
+def _header(image: ImageFile) -> ImageHeader:
+    deep = image.mode.startswith(("I", "F")) or ";16" in str(image.tile)
+    orientation, (width, height) = _orientation(image), image.size
+    if orientation >= 5:
+        width, height = height, width
+    return ImageHeader(image.format or "", image.mode, deep, width, height, orientation)
 
 
 def _orientation(image: ImageFile) -> int:

@@ -142,6 +142,16 @@ def has_annotated_test_split(data: str) -> bool:
         return False
 
 
+def format_of(data: str) -> str:
+    """What wrote the annotations: COCO, YOLO, Pascal VOC, LabelMe or VIA. Raises InputError where there are none."""
+    root = _existing(data)
+    found = _find(root, "train", False) or _whole(root, False)
+    if found is None:
+        raise _nothing_found(root, "train")
+    opens = found.func if isinstance(found, partial) else found
+    return _FORMATS[opens]
+
+
 def has_shapes(dataset: DetectionDataset) -> bool:
     """Whether any object has a shape, not only a box."""
     images = map(dataset.image, range(len(dataset)))
@@ -456,6 +466,11 @@ def _has_labels(images: Path, labels: Path) -> bool:
         return labels.is_dir()
     stems = {file.stem for file in labels.glob("*.txt")}
     return any(is_image(file.name) and file.stem in stems for file in images.iterdir())
+
+
+_FORMATS: dict[Callable[..., DetectionDataset], str] = {
+    _open_coco: "COCO", open_yolo: "YOLO", open_voc: "Pascal VOC", open_labelme: "LabelMe", open_via: "VIA",
+}  # fmt: skip
 
 
 # What is said where nothing is found

@@ -2,6 +2,7 @@
 
 import logging
 import math
+from dataclasses import dataclass
 
 import numpy as np
 
@@ -19,23 +20,45 @@ _EXEMPT = 0.01
 _MULTIPLE_OF_PX, _SMALLEST_TILE_PX = 32, 64
 
 
+@dataclass(frozen=True)
+class SmallObjects:
+    """Objects that are too small on a canvas."""
+
+    text: str
+    """How many are, in words."""
+    fix: str
+    """The size of a canvas or of tiles that would do."""
+    count: int
+    many: bool
+    """Whether some cannot be learnt at all, or more than the smallest hundredth are hard to see."""
+
+
 def say_small_objects(dataset: DetectionDataset, canvas: float, tile: int = 0) -> None:
-    """Log how many objects are narrower or lower than 1 and 4 px on a canvas that the whole image just fits, or a tile
-    of so many pixels of the file, and the size of a canvas or of tiles that would do. Nothing where all have 4 px."""
+    """Log what `small_objects` finds."""
+    found = small_objects(dataset, canvas, tile)
+    if found is not None:
+        level = logging.WARNING if found.many else logging.INFO
+        log.log(level, "%s: %s. %s", dataset.where, found.text, found.fix)
+
+
+def small_objects(dataset: DetectionDataset, canvas: float, tile: int = 0) -> SmallObjects | None:
+    """How many objects are narrower or lower than 1 and 4 px on a canvas that the whole image, or a tile of so many
+    pixels of the file, just fits. None where all have 4 px."""
+
     sides, longest = dataset.object_sizes.astype(np.float64).T
     if tile:
         longest = np.minimum(longest, tile)
     seen = sides / longest * canvas
     lost, small = (int((seen < limit).sum()) for limit in (SMALLEST_PX, _LEGIBLE_PX))
     if not small:
-        return
-    log.log(
-        logging.WARNING if lost or small >= _EXEMPT * len(seen) else logging.INFO,
-        "%s: on the canvas of %g px %d of %d objects (%.1f %%) are narrower or lower than 1 px, too little to learn or "
-        "to find; %d (%.1f %%) are under 4 px. %s",
-        dataset.where, canvas, lost, len(seen), 100 * lost / len(seen), small, 100 * small / len(seen),
+        return None
+    return SmallObjects(
+        f"on the canvas of {canvas:g} px {lost} of {len(seen)} objects ({100 * lost / len(seen):.1f} %) are narrower "
+        f"or lower than 1 px, too little to learn or to find; {small} ({100 * small / len(seen):.1f} %) are under 4 px",
         _what_would_do(sides, longest, canvas),
-    )  # fmt: skip
+        small,
+        bool(lost) or small >= _EXEMPT * len(seen),
+    )
 
 
 def _what_would_do(sides: np.ndarray, longest: np.ndarray, canvas: float) -> str:

@@ -1,0 +1,93 @@
+"""Look at images and labels before training on them: botformer data DIR [--checkpoint RUN]."""
+
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import tyro
+
+from botformer.commands.screen import ProgressBar, new_table, print_table, progress_bar
+from botformer.terminal import screen
+from botformer.text import printable
+
+if TYPE_CHECKING:
+    from botformer.report.finding import Finding
+    from botformer.report.inspection import Inspection
+
+_LISTED = 3
+"""Examples of a finding on the screen; the page has more."""
+_CLASSES = 20
+"""Rows of the table on the screen."""
+
+
+@dataclass(frozen=True)
+class Arguments:
+    data: Annotated[str, tyro.conf.Positional]
+    """As for `botformer train`: class folders, tars, COCO, YOLO, Pascal VOC, LabelMe or VIA; hfds/OWNER/NAME."""
+    out: Path | None = None
+    """The page; runs/data/NAME.html by default."""
+    checkpoint: Path | None = None
+    """A trained network: also show where it is sure and the labels say something else."""
+    fast: bool = False
+    """Read the headers of the images alone: no copies, no damage inside. With --checkpoint: not the training images."""
+
+
+def main(arguments: list[str]) -> None:
+    given = tyro.cli(Arguments, args=arguments, prog="botformer data", description=__doc__)
+    if not look(given):
+        sys.exit(1)
+
+
+def look(given: Arguments) -> bool:
+    """Print what is found and write the page. Returns whether a network could be trained on the data."""
+    # Heavy, and --help should not wait for it.
+    from botformer.report.data_page import write_data_page
+    from botformer.report.inspection import inspect_data
+
+    found = inspect_data(given.data, given.checkpoint, given.fast, _bar)
+    out = given.out or Path("runs/data") / f"{Path(given.data).expanduser().resolve().name or 'data'}.html"
+    _print(found)
+    write_data_page(found, out)
+    screen().print(f"with pictures: {out}")
+    return found.trainable
+
+
+@contextmanager
+def _bar(title: str) -> Iterator[ProgressBar]:
+    with progress_bar(title) as bar:
+        yield bar
+
+
+def _print(found: "Inspection") -> None:
+    from botformer.report.data_page import in_short, looked_at
+    from botformer.report.data_tables import class_bars
+
+    console = screen()
+    console.print(in_short(found))
+    if looked_at(found):
+        console.print(looked_at(found))
+    if found.data.splits:
+        bars = class_bars(found.data)
+        table = new_table("objects" if found.data.is_detection else "images", *bars.series)
+        for name, values in bars.rows[:_CLASSES]:
+            table.add_row(printable(name), *(f"{value:,.0f}" for value in values))
+        if len(bars.rows) > _CLASSES:
+            table.add_row(f"and {len(bars.rows) - _CLASSES} more classes")
+        print_table(console, table)
+    for finding in found.findings:
+        console.print(_words(finding))
+    if not found.findings:
+        console.print("nothing wrong, nothing odd")
+
+
+def _words(finding: "Finding") -> str:
+    lines = [f"{finding.severity.upper()}: {finding.what} ({finding.where})"]
+    if finding.severity != "note":
+        lines += [f"    {line.strip()}" for line in finding.listed[:_LISTED]]
+        if len(finding.listed) > _LISTED:
+            lines.append("    ...")
+    lines += [f"  {fix}" for fix in (finding.fix, finding.command) if fix]
+    return "\n".join(lines)

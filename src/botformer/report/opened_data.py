@@ -1,0 +1,205 @@
+"""A data set as training opens it: its splits, and what its readers said about it."""
+
+import logging
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+from typing import BinaryIO, TypeVar
+
+from botformer.create.train_recipe import check_objects
+from botformer.data.classification.dataset import (
+    ClassificationDataset,
+    open_classification_dataset,
+    open_classification_datasets,
+)
+from botformer.data.classification.hub import HUB_PREFIX
+from botformer.data.detection.dataset import DetectionDataset
+from botformer.data.detection.layouts import (
+    format_of,
+    has_shapes,
+    is_annotated,
+    open_detection_dataset,
+    open_detection_datasets,
+)
+from botformer.errors import InputError
+from botformer.recipes.schema import DetectionImages, DetectionRecipe
+from botformer.report.finding import Finding
+
+Dataset = ClassificationDataset | DetectionDataset
+_DatasetT = TypeVar("_DatasetT", ClassificationDataset, DetectionDataset)
+
+_ALL_BAD_RECORDS = 10**9
+"""To look at data that training would refuse for having too many."""
+
+
+@dataclass(frozen=True)
+class Split:
+    """Images to train on, to validate on or to test on."""
+
+    name: str
+    dataset: Dataset
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def image_name(self, index: int) -> str:
+        return self.dataset.name(index)
+
+    def open(self, index: int) -> BinaryIO:
+        """The image's file. Raises OSError."""
+        if isinstance(self.dataset, ClassificationDataset):
+            return self.dataset.read(index)[0]
+        return (self.dataset.folder / self.dataset.name(index)).open("rb")
+
+    def label(self, index: int) -> str:
+        """The class of an image; "" where objects have classes, not images."""
+        if isinstance(self.dataset, ClassificationDataset):
+            return self.dataset.class_names[int(self.dataset.labels[index])]
+        return ""
+
+
+@dataclass(frozen=True)
+class OpenedData:
+    data: str
+    layout: str
+    """In words: class folders, COCO annotations with boxes, ..."""
+    class_names: tuple[str, ...]
+    splits: tuple[Split, ...]
+    """train, validation, and test where there is one of its own. None where the data cannot be opened at all."""
+    findings: tuple[Finding, ...]
+    """Why training would refuse it, and what the readers warned of."""
+
+    @property
+    def is_detection(self) -> bool:
+        return any(isinstance(split.dataset, DetectionDataset) for split in self.splits)
+
+    def split(self, name: str) -> Split:
+        return next(split for split in self.splits if split.name == name)
+
+
+def open_data(data: str) -> OpenedData:
+    """What training would read from `data`, which may be anything that `botformer train` takes.
+
+    What stops training is a finding, an error, and no exception. Where it can be opened all the same (too many bad
+    records, nothing to measure by), the splits are there.
+
+    Raises:
+        InputError: there is no such folder or file.
+    """
+    if not data.startswith(HUB_PREFIX) and not Path(data).expanduser().exists():
+        raise InputError(f"{data} does not exist; expected a folder of images, as for botformer train --data")
+    return _open_detection(data) if is_annotated(data) else _open_classification(data)
+
+
+def _open_classification(data: str) -> OpenedData:
+    said: list[str] = []
+    try:
+        with _listening(said):
+            train, validation = open_classification_datasets(data)
+            test = _own_test(lambda: open_classification_dataset(data, "test"), train, validation)
+            if test is not None:
+                test = test.relabelled(train.class_names, train.where)
+    except InputError as error:
+        return OpenedData(data, "images in class folders", (), (), (_refused(error), *_warnings(said)))
+    findings = _warnings(said)
+    if not len(validation):
+        findings.insert(0, _nothing_to_validate_on(len(train)))
+    return OpenedData(data, _classes_lie_in(data), train.class_names, _splits(train, validation, test), tuple(findings))
+
+
+def _open_detection(data: str) -> OpenedData:
+    said: list[str] = []
+    refused: list[Finding] = []
+    layout = "annotated images"
+    try:
+        with _listening(said):
+            layout = f"annotated images ({format_of(data)})"
+            try:
+                train, validation = open_detection_datasets(data)
+            except InputError as error:
+                said.clear()
+                train, validation = open_detection_datasets(data, max_bad_records=_ALL_BAD_RECORDS)
+                refused.append(_refused(error))
+            test = _own_test(
+                lambda: open_detection_dataset(data, "test", max_bad_records=_ALL_BAD_RECORDS), train, validation
+            )
+    except InputError as error:
+        return OpenedData(data, layout, (), (), (_refused(error), *_warnings(said)))
+    shapes = has_shapes(train)
+    try:
+        check_objects(
+            DetectionRecipe(detector="mask_rcnn" if shapes else "faster_rcnn", images=DetectionImages()),
+            train,
+            validation,
+        )
+    except InputError as error:
+        refused.append(_refused(error))
+    layout += ": boxes and shapes" if shapes else ": boxes alone"
+    names = tuple(category.name for category in train.categories)
+    problems = {str(problem) for dataset in (train, validation) for problem in dataset.problems}
+    findings = (*refused, *_warnings(text for text in said if not any(problem in text for problem in problems)))
+    return OpenedData(data, layout, names, _splits(train, validation, test), findings)
+
+
+def _splits(train: Dataset, validation: Dataset, test: Dataset | None) -> tuple[Split, ...]:
+    own = () if test is None else (Split("test", test),)
+    return (Split("train", train), Split("validation", validation), *own)
+
+
+def _own_test(open_test: Callable[[], _DatasetT], train: _DatasetT, validation: _DatasetT) -> _DatasetT | None:
+    """None where there is no test split, or where it is what training validates on."""
+    said: list[str] = []
+    with suppress(InputError), _listening(said):
+        test = open_test()
+        if test.where not in (train.where, validation.where):
+            return test
+    return None
+
+
+def _classes_lie_in(data: str) -> str:
+    return "a data set of the hub" if data.startswith(HUB_PREFIX) else "images in class folders"
+
+
+def _refused(error: InputError) -> Finding:
+    first, *more = str(error).splitlines()
+    return Finding("error", f"training would stop: {first}", "all", 1, listed=more)
+
+
+def _nothing_to_validate_on(images: int) -> Finding:
+    return Finding(
+        "error",
+        f"there is no image to validate on: no class has two of the {images} images, so none can be held out",
+        "validation",
+        1,
+        "Add images, two per class at the very least; twenty per class make a result that means something.",
+    )
+
+
+def _warnings(said: "Iterator[str] | list[str]") -> list[Finding]:
+    """What the readers warned of, as they said it."""
+    findings = []
+    for text in dict.fromkeys(said):
+        first, *more = text.splitlines()
+        findings.append(Finding("warning", first, "all", 1, listed=more))
+    return findings
+
+
+@contextmanager
+def _listening(said: list[str]) -> Iterator[None]:
+    """Warnings of the readers go to the list instead of the terminal, where they would stand twice."""
+
+    class Listener(logging.Handler):
+        def emit(self, record: logging.LogRecord) -> None:
+            if record.levelno >= logging.WARNING:
+                said.append(record.getMessage())
+
+    log, listener = logging.getLogger("botformer.data"), Listener()
+    propagate = log.propagate
+    log.addHandler(listener)
+    log.propagate = False
+    try:
+        yield
+    finally:
+        log.removeHandler(listener)
+        log.propagate = propagate

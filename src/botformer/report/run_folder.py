@@ -1,0 +1,115 @@
+"""What the folder of a run holds, whatever is there of it: recipe, plan, journal, checkpoint, evaluations."""
+
+import json
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+from botformer import stored_names
+from botformer.create.from_checkpoint import weights_file
+from botformer.errors import InputError
+from botformer.training.run_log import Record, read_metrics
+
+EVALUATION = "evaluation"
+"""Folder in a run of what `botformer evaluate` writes."""
+
+
+@dataclass(frozen=True)
+class RunFolder:
+    out: Path
+
+    @cached_property
+    def recipe(self) -> dict[str, Any]:
+        """Of recipe.json. Raises InputError where there is none: this is no run."""
+        found = _json(self.out / "recipe.json")
+        if not isinstance(found, dict) or "schedule" not in found:
+            raise InputError(
+                f"{self.out} holds no run (recipe.json is missing or no recipe); expected the --out folder of "
+                "botformer train"
+            )
+        return stored_names.recipe(found)
+
+    @cached_property
+    def plan(self) -> dict[str, Any]:
+        """Of plan.json; empty where the run was not planned."""
+        found = _json(self.out / "plan.json")
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def versions(self) -> dict[str, str]:
+        found = _json(self.out / "versions.json")
+        return found if isinstance(found, dict) else {}
+
+    @cached_property
+    def journal(self) -> list[Record]:
+        """Empty where there is none yet."""
+        try:
+            return read_metrics(self.out / "metrics.jsonl")
+        except InputError:
+            return []
+
+    @property
+    def is_detection(self) -> bool:
+        return "detector" in self.recipe
+
+    @property
+    def has_checkpoint(self) -> bool:
+        try:
+            return Path(weights_file(self.out)).is_file()
+        except InputError:
+            return False
+
+    @property
+    def epochs_done(self) -> float:
+        return max((record["epoch"] for record in self.journal), default=0.0)
+
+    @property
+    def epochs_planned(self) -> float:
+        return float(self.recipe["schedule"]["epochs"])
+
+    @property
+    def finished(self) -> bool:
+        return self.epochs_done > self.epochs_planned - 0.01
+
+    @property
+    def images_per_s(self) -> float | None:
+        """In training: the median over the steps, the first of which takes longer."""
+        speeds = [record["images_per_s"] for record in self._steps if record.get("images_per_s")]
+        return median(speeds) if speeds else None
+
+    @property
+    def training_s(self) -> float | None:
+        """The steps together, without evaluations and checkpoints."""
+        if not self.images_per_s or not self._steps:
+            return None
+        return self._steps[-1]["step"] * self.recipe["run"]["batch_size"] / self.images_per_s
+
+    @property
+    def memory_mb(self) -> float | None:
+        known = [record["memory_mb"] for record in self._steps if record.get("memory_mb")]
+        return max(known) if known else None
+
+    @property
+    def _steps(self) -> list[Record]:
+        return [record for record in self.journal if record["kind"] == "train"]
+
+    def evaluation(self, folder: str = EVALUATION) -> dict[str, Any] | None:
+        """What metrics.json of an evaluation of the run's best weights holds; None where it is of others, or none."""
+        found = _json(self.out / folder / "metrics.json")
+        if not isinstance(found, dict) or not self.has_checkpoint:
+            return None
+        return found if found.get("weights") == str(weights_file(self.out)) else None
+
+    def predictions(self, folder: str = EVALUATION) -> list[Any]:
+        found = _json(self.out / folder / "predictions.json")
+        return found if isinstance(found, list) else []
+
+
+def _json(file: Path) -> Any:
+    """None where it cannot be read."""
+    try:
+        return json.loads(file.read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return None
