@@ -1,7 +1,7 @@
 """Classifiers to choose from, best first, by written rules from what the images are.
 
 THE TABLES are the place to tune. `epochs` is how many passes a row needs to be worth its time: the planner takes the
-first row that gets so many within the minutes.
+first row that gets so many within the minutes. docs/decisions/0060 says how the figures were found.
 """
 
 import math
@@ -18,6 +18,8 @@ class _Row:
     model: str
     px: int
     epochs: float
+    least_images: int
+    """Training images below which a row further down is better: attention starts from random weights."""
     why: str
 
 
@@ -33,26 +35,24 @@ class _Start:
     """Smaller images are enlarged to this."""
 
 
-# Starting values, from one trial on 3,068 photographs (five epochs of 128 px); to be swept.
 # fmt: off
 _PRETRAINED = _Start("imagenet", learning_rate=1e-3, loaded_rate=0.2, least_area=0.35, least_px=96)
 _RANDOM = _Start("",             learning_rate=2e-3, loaded_rate=1.0, least_area=0.35, least_px=32)
 _PRETRAINED_ROWS = (
-    #    model                px  epochs
-    _Row("botnet_s1_50",      224, 12.0, "full width, attention at stride 1"),
-    _Row("botnet_s1_50_half", 224, 16.0, "half width, attention at stride 1"),
-    _Row("botnet_s1_50_half", 160,  8.0, "half width, attention at stride 1"),
-    _Row("botnet_s1_50_half", 128,  4.0, "half width, attention at stride 1"),
-    _Row("botnet50_half",     128,  3.0, "half width, attention at stride 2"),
-    _Row("resnet50_half",     128,  1.5, "half width, nothing new but the head"),
-    _Row("resnet50_half",      96,  0.5, "the fastest that starts from real weights"),
+    #    model            px  epochs  images
+    _Row("botnet_s1_50",  224, 12.0,  1_000, "full width, attention at stride 1"),
+    _Row("botnet50_half", 224, 12.0,  1_000, "half width, attention"),
+    _Row("botnet50_half", 160,  8.0,  1_000, "half width, attention"),
+    _Row("resnet50_half", 160,  5.0,      0, "half width, nothing new but the head"),
+    _Row("resnet50_half", 128,  1.5,      0, "half width, nothing new but the head"),
+    _Row("resnet50_half",  96,  0.5,      0, "the fastest that starts from real weights"),
 )
 _RANDOM_ROWS = (
-    _Row("botnet_s1_50",      224, 120.0, "full width, from random weights"),
-    _Row("botnet_mini",       128,  40.0, "small, from random weights"),
-    _Row("botnet_mini",        96,  20.0, "small, from random weights"),
-    _Row("botnet_mini",        64,   8.0, "small, from random weights"),
-    _Row("botnet_nano",        48,   0.5, "the fastest, from random weights"),
+    _Row("botnet_s1_50",  224, 120.0,     0, "full width, from random weights"),
+    _Row("botnet_mini",   128,  40.0,     0, "small, from random weights"),
+    _Row("botnet_mini",    96,  20.0,     0, "small, from random weights"),
+    _Row("botnet_mini",    64,   8.0,     0, "small, from random weights"),
+    _Row("botnet_nano",    48,   0.5,     0, "the fastest, from random weights"),
 )
 # fmt: on
 
@@ -81,7 +81,8 @@ def classification_candidates(
         model: the row that the user wants; "": any.
         size: the side in pixels that the user wants; 0: any.
     """
-    rows = [(row, _PRETRAINED) for row in _PRETRAINED_ROWS if pretrained(model or row.model)]
+    enough = [row for row in _PRETRAINED_ROWS if facts.images >= row.least_images]
+    rows = [(row, _PRETRAINED) for row in enough if pretrained(model or row.model)]
     rows = rows or [(row, _RANDOM) for row in _RANDOM_ROWS]
     candidates: dict[tuple[str, int], Candidate] = {}
     for row, start in rows:

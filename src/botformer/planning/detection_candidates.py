@@ -61,25 +61,25 @@ class _Network:
     settings: Settings
 
 
-# Best first. The figures are starting values for whoever measures: nothing else depends on them.
+# Best first. docs/decisions/0060 says how the figures were found; nothing else depends on them.
 # fmt: off
 _MEGAPIXEL = 1024 * 1024
 _NETWORKS = (
-    #        model             GPU    pretr. canvas test  cells  batch            rate  images passes heads
-    _Network("botnet50",       True,  True,  1024, 1536, 5.0, 16 * _MEGAPIXEL, 5e-4, 20_000, 16, _FULL),
-    _Network("resnet50_half",  True,  True,  1024, 1536, 5.0, 16 * _MEGAPIXEL, 1e-3,  6_000,  8, _FULL),
-    _Network("resnet50_half",  True,  True,   640, 1024, 4.0,  8 * _MEGAPIXEL, 1e-3,  2_000,  4, _FULL),
-    _Network("botnet_mini",    True,  False,  512,  768, 5.0,  8 * _MEGAPIXEL, 2e-3,  4_000,  8, _SLIM),
-    _Network("botnet_nano",    True,  False,  256,  640, 5.0,  2 * _MEGAPIXEL, 2e-3,  1_000,  2, _SLIM),
-    _Network("botnet50",       False, True,  1024, 1024, 5.0,  2 * _MEGAPIXEL, 5e-4, 50_000, 16, _FULL),
-    _Network("botnet50_half",  False, True,   640, 1024, 4.0,  2 * _MEGAPIXEL, 1e-3, 16_000, 12, _SLIM),
-    _Network("resnet50_half",  False, True,   640, 1024, 4.0,  1 * _MEGAPIXEL, 1e-3,  8_000,  8, _SLIM),
-    _Network("resnet50_half",  False, True,   512, 1024, 4.0,  1 * _MEGAPIXEL, 1e-3,  4_000,  6, _SLIM),
-    _Network("resnet50_half",  False, True,   384, 1024, 4.0,  1 * _MEGAPIXEL, 1e-3,  1_500,  4, _SLIM),
-    _Network("resnet50_half",  False, True,   256,  640, 3.0,  1 * _MEGAPIXEL, 1e-3,    400,  2, _SLIM),
-    _Network("botnet_mini",    False, False,  320,  512, 5.0,  1 * _MEGAPIXEL, 2e-3,  8_000, 12, _SLIM),
-    _Network("botnet_mini",    False, False,  224,  512, 5.0,  1 * _MEGAPIXEL, 2e-3,  3_000,  6, _SLIM),
-    _Network("botnet_nano",    False, False,  128,  320, 4.0,  1 * _MEGAPIXEL, 2e-3,    800,  2, _SLIM),
+    #        model             GPU    pretr. canvas test  cells  batch              rate  images passes heads
+    _Network("botnet50",       True,  True,  1024, 1536, 5.0, 16 * _MEGAPIXEL,   5e-4, 20_000, 16, _FULL),
+    _Network("resnet50_half",  True,  True,  1024, 1536, 5.0, 16 * _MEGAPIXEL, 1.5e-3,  6_000,  8, _FULL),
+    _Network("resnet50_half",  True,  True,   640, 1024, 4.0,  8 * _MEGAPIXEL, 1.5e-3,  2_000,  4, _FULL),
+    _Network("botnet_mini",    True,  False,  512,  768, 5.0,  8 * _MEGAPIXEL,   2e-3,  4_000,  8, _SLIM),
+    _Network("botnet_nano",    True,  False,  256,  640, 5.0,  2 * _MEGAPIXEL,   2e-3,  1_000,  2, _SLIM),
+    _Network("botnet50",       False, True,  1024, 1024, 5.0,  2 * _MEGAPIXEL,   5e-4, 50_000, 16, _FULL),
+    _Network("botnet50_half",  False, True,   640, 1024, 4.0,  2 * _MEGAPIXEL, 1.5e-3, 10_000, 12, _SLIM),
+    _Network("resnet50_half",  False, True,   640, 1024, 4.0,  1 * _MEGAPIXEL, 1.5e-3,  6_000,  8, _SLIM),
+    _Network("resnet50_half",  False, True,   512, 1024, 4.0,  1 * _MEGAPIXEL, 1.5e-3,  4_000,  6, _SLIM),
+    _Network("resnet50_half",  False, True,   384, 1024, 4.0,  1 * _MEGAPIXEL, 1.5e-3,  1_500,  4, _SLIM),
+    _Network("resnet50_half",  False, True,   256,  640, 3.0,  1 * _MEGAPIXEL, 1.5e-3,    400,  2, _SLIM),
+    _Network("botnet_mini",    False, False,  320,  512, 5.0,  1 * _MEGAPIXEL,   2e-3,  8_000, 12, _SLIM),
+    _Network("botnet_mini",    False, False,  224,  512, 5.0,  1 * _MEGAPIXEL,   2e-3,  3_000,  6, _SLIM),
+    _Network("botnet_nano",    False, False,  128,  320, 4.0,  1 * _MEGAPIXEL,   2e-3,    800,  2, _SLIM),
 )
 # fmt: on
 

@@ -44,7 +44,6 @@ def say_small_objects(dataset: DetectionDataset, canvas: float, tile: int = 0) -
 def small_objects(dataset: DetectionDataset, canvas: float, tile: int = 0) -> SmallObjects | None:
     """How many objects are narrower or lower than 1 and 4 px on a canvas that the whole image, or a tile of so many
     pixels of the file, just fits. None where all have 4 px."""
-
     sides, longest = dataset.object_sizes.astype(np.float64).T
     if tile:
         longest = np.minimum(longest, tile)
