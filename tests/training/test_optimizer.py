@@ -89,3 +89,29 @@ def test_restored_state_continues_to_the_bit_in_the_layout_of_the_parameters(nam
 def test_state_of_another_model_is_refused(tensors: dict[str, Tensor]) -> None:
     with pytest.raises(InputError):
         load_optimizer_tensors(make_optimizer(Small(), set(), Optimizer()), tensors)
+
+
+def test_loaded_parameters_have_groups_of_their_own_with_a_part_of_the_rate() -> None:
+    model = Small()
+    settings = Optimizer(learning_rate=0.4, weight_decay=0.5, loaded_rate=0.25)
+    optimizer = make_optimizer(model, {"table"}, settings, ["kernel", "bias", "frozen", "elsewhere"])
+    set_learning_rate(optimizer, 0.2)
+    groups = [([id(p) for p in g["params"]], g["weight_decay"], g["lr"]) for g in optimizer.param_groups]
+    assert groups == [
+        ([id(model.table)], 0.0, 0.2),
+        ([id(model.kernel)], 0.5, 0.05),
+        ([id(model.bias)], 0.0, 0.05),
+    ]
+
+
+@pytest.mark.parametrize(("rate", "loaded"), [(1.0, ["kernel", "bias"]), (0.1, [])])
+def test_without_a_rate_or_without_weights_the_optimiser_is_what_it_was(rate: float, loaded: list[str]) -> None:
+    model = Small()
+    optimizer = make_optimizer(model, {"table"}, Optimizer(learning_rate=0.4, loaded_rate=rate), loaded)
+    set_learning_rate(optimizer, 0.3)
+    assert [(g["params"], g["lr"]) for g in optimizer.param_groups] == [
+        ([model.kernel], 0.3),
+        ([model.table, model.bias], 0.3),
+    ]
+    step(optimizer, 1.0)
+    assert list(optimizer_tensors(optimizer)) == ["0.momentum_buffer", "1.momentum_buffer", "2.momentum_buffer"]

@@ -13,6 +13,7 @@ from accelerate import PartialState
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from botformer.training.checkpoint import checkpoint_folder, read_state, step_of
+from botformer.training.distributed import open_accelerator
 from botformer.training.loop import fit
 from botformer.training.run_log import read_metrics
 from tests.training.test_loop import STOPWATCH, assert_same_end
@@ -77,6 +78,7 @@ def share_of_a_run(out: Path) -> None:
     state = PartialState(cpu=True)
     rank, processes = state.process_index, state.num_processes
     assert processes == 2
+    assert open_accelerator(ONE_AND_TWO.run).of_main_process({"rank": rank}) == {"rank": 0}
     task = toy_task(seed=rank)  # only the first process's weights may count
     fit(task, ToyBatches(rank=rank, processes=processes), toy_evaluation(rank, processes), ONE_AND_TWO, out)
 

@@ -5,13 +5,13 @@ running mean m and variance v do, with weight = a sqrt(v + eps) and bias = a m +
 and v stand in their place, so that there only the true ones give the same function: those of the layer's input.
 """
 
-from collections.abc import Collection, Iterable
+from collections.abc import Iterable
 from functools import partial
 from typing import Any
 
 import torch
 import torch.nn.functional as F
-from torch import Tensor
+from torch import Tensor, nn
 
 from botformer.backbone.fold_batchnorm import scale_and_shift
 from botformer.backbone.resnet import Stages
@@ -37,36 +37,27 @@ class _Statistics:
 
 
 @torch.no_grad()
-def calibrate_batch_norm(
-    stages: Stages, batches: Iterable[tuple[Tensor, Tensor | None]], loaded: Collection[str]
-) -> int:
-    """Measure the statistics of every BatchNorm of `stages` on images, in evaluation mode; returns how many images.
+def calibrate_batch_norm(stages: Stages, batches: Iterable[tuple[Tensor, Tensor | None]]) -> int:
+    """Give every BatchNorm of `stages` the statistics of its input, in place; returns how many images they are of.
 
-    A BatchNorm whose weights were loaded computes the same function as before in evaluation mode, and nearly so in
-    training mode. One that is new, since the layer before it is, keeps its scale and shift and takes the statistics.
+    In evaluation mode the function stays what it is, and in training mode it is nearly the same.
 
     Args:
         batches: normalised images (B, C, h, w), and the mask (B, h, w) of the pixels that pad them, or None. Padding is
             left out of the statistics.
-        loaded: names of what was loaded into `stages`.
     """
     norms: dict[str, Any] = {name: m for name, m in stages.named_modules() if scale_and_shift(m) is not None}
     statistics = {name: _Statistics(len(norm.running_mean)) for name, norm in norms.items()}
     inside: Tensor | None = None  # (B, 1, h, w), 1 where the images that are running are not padding
 
-    def measure(name: str, norm: Any, inputs: tuple[Tensor, ...], output: Tensor) -> Tensor | None:
+    def measure(name: str, norm: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         values = inputs[0].permute(0, 2, 3, 1).flatten(0, 2)  # (B h w, C)
         if inside is not None:
             values = values[F.interpolate(inside, inputs[0].shape[2:]).flatten() > 0]
         variance, mean = torch.var_mean(values.float(), 0, correction=0)
         statistics[name].add(len(values), mean, variance)
-        if f"{name}.running_mean" in loaded:
-            return None
-        # What comes after a new layer sees what it gives once it is normalised.
-        scale = norm.weight * (variance + norm.eps).rsqrt()
-        return inputs[0] * scale[:, None, None] + (norm.bias - mean * scale)[:, None, None]
 
-    handles = [norm.register_forward_hook(partial(measure, name)) for name, norm in norms.items()]
+    handles = [norm.register_forward_pre_hook(partial(measure, name)) for name, norm in norms.items()]
     training, images_seen = stages.training, 0
     stages.eval()
     try:
@@ -80,16 +71,15 @@ def calibrate_batch_norm(
         stages.train(training)
     for name, norm in norms.items():
         if statistics[name].count:
-            _take(norm, statistics[name], f"{name}.running_mean" in loaded)
+            _take(norm, statistics[name])
     return images_seen
 
 
-def _take(norm: Any, measured: _Statistics, keep_function: bool) -> None:
-    if keep_function:
-        found = scale_and_shift(norm)
-        assert found is not None
-        scale, shift = (each.cpu().double() for each in found)
-        norm.weight.copy_(scale * (measured.variance + norm.eps).sqrt())
-        norm.bias.copy_(scale * measured.mean + shift)
+def _take(norm: Any, measured: _Statistics) -> None:
+    found = scale_and_shift(norm)
+    assert found is not None
+    scale, shift = (each.cpu().double() for each in found)
+    norm.weight.copy_(scale * (measured.variance + norm.eps).sqrt())
+    norm.bias.copy_(scale * measured.mean + shift)
     norm.running_mean.copy_(measured.mean)
     norm.running_var.copy_(measured.variance)

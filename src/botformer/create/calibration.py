@@ -21,10 +21,9 @@ def calibrate(task: Task, batches: Iterable[Batch], loaded: LoadedWeights, devic
     """Calibrate the BatchNorms of the backbone of `task`, in place, on its evaluation's view of `batches`."""
     assert isinstance(task, nn.Module)
     started, model = time.perf_counter(), task.model.to(device)
-    stages, inside = (model.backbone, "backbone.") if isinstance(model, Detector) else (model, "")
+    stages = model.backbone if isinstance(model, Detector) else model
     assert isinstance(stages, Stages)
-    names = {name.removeprefix(f"model.{inside}") for name in loaded.names}
-    images = calibrate_batch_norm(stages, _prepared(model, batches, device), names)
+    images = calibrate_batch_norm(stages, _prepared(model, batches, device))
     log.info(
         "BatchNorm calibrated on %d training images in %.1f s: %s has no variances",
         images,

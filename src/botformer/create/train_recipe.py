@@ -144,7 +144,7 @@ def calibration_images(recipe: ClassificationRecipe | DetectionRecipe) -> int:
 def _calibration_shard(recipe: ClassificationRecipe | DetectionRecipe, images: int, size: int) -> dict[str, int]:
     """Every n-th image, and how many at a time: the same in every process, and whatever the number of workers is."""
     at_once = max(1, CALIBRATION_AT_ONCE // size**2)
-    world = max(1, images // calibration_images(recipe))
+    world = max(1, -(-images // calibration_images(recipe)))
     return dict(batch_size=at_once, workers=recipe.run.workers, rank=0, world=world)
 
 
