@@ -61,21 +61,21 @@ class _Training:
     images: Images
     distort: Callable[[Image.Image], Image.Image] | None
 
-    def __call__(self, source: Image.Image | EncodedImage) -> Tensor:
+    def __call__(self, image: Image.Image | EncodedImage) -> Tensor:
         size = self.images.size
-        image = (
-            _random_part(source, self.images)
-            if self.images.augmentation == "standard"
-            else _whole(source, self.images, evaluation_crop=1.0)
-        )
+        if self.images.augmentation == "standard":
+            pixels = _random_part(image, self.images)
+        else:
+            pixels = _whole(image, self.images, evaluation_crop=1.0)
         if self.images.augmentation == "crop":
-            left, top = (random.randint(-_PADDING_PX, _PADDING_PX) for _ in range(2))
-            image = image.crop((left, top, left + size, top + size))  # black outside the image
+            x, y = (_PADDING_PX + random.randint(-_PADDING_PX, _PADDING_PX) for _ in range(2))
+            margins = (_PADDING_PX, _PADDING_PX)
+            pixels = np.pad(pixels, (margins, margins, (0, 0)))[y : y + size, x : x + size]  # black outside the image
         if self.images.hflip and self.images.augmentation != "none" and random.random() < 0.5:
-            image = image.transpose(Image.Transpose.FLIP_LEFT_RIGHT)
+            pixels = pixels[:, ::-1]
         if self.distort is not None:
-            image = self.distort(image)
-        return _to_tensor(image)
+            pixels = np.asarray(self.distort(Image.fromarray(pixels)))
+        return _to_tensor(pixels)
 
 
 @dataclass(frozen=True)
@@ -86,7 +86,7 @@ class _Evaluation:
         return _to_tensor(_whole(image, self.images, self.images.evaluation_crop))
 
 
-def _whole(image: Image.Image | EncodedImage, images: Images, evaluation_crop: float) -> Image.Image:
+def _whole(image: Image.Image | EncodedImage, images: Images, evaluation_crop: float) -> np.ndarray:
     """Letterboxed, or its middle."""
     if images.fit == "letterbox":
         return _letterboxed(image, (0.0, 0.0, image.width, image.height), images.size)
@@ -94,7 +94,7 @@ def _whole(image: Image.Image | EncodedImage, images: Images, evaluation_crop: f
     return _resized(image, box, (images.size, images.size))
 
 
-def _random_part(image: Image.Image | EncodedImage, images: Images) -> Image.Image:
+def _random_part(image: Image.Image | EncodedImage, images: Images) -> np.ndarray:
     """A letterboxed part has about the aspect ratio of its image, so that it shows no other margins than the whole."""
     if images.fit == "letterbox":
         box = random_box(image.width, image.height, images.least_area, image.width / image.height)
@@ -135,21 +135,24 @@ def centre_box(width: int, height: int, size: int, crop: float) -> Box:
     return left * x_scale, top * y_scale, (left + size) * x_scale, (top + size) * y_scale
 
 
-def _resized(image: Image.Image | EncodedImage, box: Box, size: tuple[int, int], cut: bool = False) -> Image.Image:
-    """Bicubic, antialiased, to (width, height); a box of exactly that many whole pixels is copied unchanged."""
-    return Image.fromarray(resample(image, box, size, Image.Resampling.BICUBIC, cut))
+def _resized(image: Image.Image | EncodedImage, box: Box, size: tuple[int, int], cut: bool = False) -> np.ndarray:
+    """uint8 (height, width, 3) of `size` (width, height). Bicubic, antialiased; a box of exactly that many whole pixels
+    is copied unchanged."""
+    return resample(image, box, size, Image.Resampling.BICUBIC, cut)
 
 
-def _letterboxed(image: Image.Image | EncodedImage, box: Box, size: int, cut: bool = False) -> Image.Image:
-    """The box in the middle of a grey square, its longer side resized to `size`."""
+def _letterboxed(image: Image.Image | EncodedImage, box: Box, size: int, cut: bool = False) -> np.ndarray:
+    """uint8 (size, size, 3): the box in the middle of a grey square, its longer side resized to `size`."""
     width, height = box[2] - box[0], box[3] - box[1]
     scale = size / max(width, height)
-    fitted = max(1, round(width * scale)), max(1, round(height * scale))
-    square = Image.new("RGB", (size, size), _MARGIN)
-    square.paste(_resized(image, box, fitted, cut), ((size - fitted[0]) // 2, (size - fitted[1]) // 2))
+    width, height = max(1, round(width * scale)), max(1, round(height * scale))
+    left, top = (size - width) // 2, (size - height) // 2
+    square = np.full((size, size, 3), _MARGIN, dtype=np.uint8)
+    square[top : top + height, left : left + width] = _resized(image, box, (width, height), cut)
     return square
 
 
-def _to_tensor(image: Image.Image) -> Tensor:
-    """RGB -> uint8 (3, height, width), a view of (height, width, 3), which is channels last."""
-    return torch.from_numpy(np.array(image)).permute(2, 0, 1)
+def _to_tensor(pixels: np.ndarray) -> Tensor:
+    """uint8 (height, width, 3) -> uint8 (3, height, width), a view that is channels last; copied where it is no array
+    of its own."""
+    return torch.from_numpy(np.require(pixels, requirements=["C_CONTIGUOUS", "WRITEABLE"])).permute(2, 0, 1)
