@@ -95,7 +95,6 @@ class StepTimer:
         batch = next(batches)
         read_s = (self._clock() - begin) / batch_length(batch)
         del batches
-        evaluate_s = self._evaluation(parts, accelerator)
 
         def step() -> None:
             losses = state.step(batch, 0.0)
@@ -109,6 +108,9 @@ class StepTimer:
             threads, step_s = 0, self._median(step, seconds) / images
             workers = max(1, min(8, cores() - 1, math.ceil(read_s / step_s)))
             image_s = max(step_s, read_s / workers)
+        if threads:
+            torch.set_num_threads(threads)
+        evaluate_s = self._evaluation(parts, accelerator)
         chosen = {"threads": threads, "workers": workers, "precision": accelerator.precision}
         free = {name: value for name, value in chosen.items() if f"run.{name}" not in self._fixed}
         fitted: Any = replace(recipe, run=replace(recipe.run, **free))
@@ -120,15 +122,24 @@ class StepTimer:
     ) -> tuple[int, int, float, float]:
         """Threads, workers, seconds per image of the network, and of both together."""
         count = cores()
-        torch.set_num_threads(count)
+        on_all = self._gain is not None and self._gain > 1
+        torch.set_num_threads(count if on_all else 1)
         step()  # compiles, and touches the memory
-        all_s = self._median(step, seconds) / images
+        step_s = self._median(step, seconds) / images
         if self._gain is None:
-            torch.set_num_threads(1)
-            self._gain = self._median(step, seconds) / images / all_s if count > 1 else 1.0
-        one_s = self._gain * all_s
+            self._gain = self._gain_of_all(step, step_s * images, seconds) if count > 1 else 1.0
+        one_s, all_s = (self._gain * step_s, step_s) if on_all else (step_s, step_s / self._gain)
         threads, workers, image_s = split_cores(one_s, all_s, read_s, count)
         return threads, workers, all_s if threads == count else one_s, image_s
+
+    def _gain_of_all(self, step: Callable[[], None], one_s: float, seconds: float) -> float:
+        """How much faster a step is on all cores than the `one_s` on one of them."""
+        torch.set_num_threads(cores())
+        begin = self._clock()
+        step()
+        first_s = self._clock() - begin
+        # Threads that wait for each other on a busy machine may take many times as long: once is enough to see that.
+        return one_s / (first_s if first_s > 1.5 * one_s else self._median(step, seconds))
 
     def _evaluation(self, parts: Parts, accelerator: Accelerator) -> float:
         """Seconds of the network alone, per image."""
