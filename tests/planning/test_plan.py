@@ -84,7 +84,7 @@ def test_a_tenth_of_a_minute_is_answered_too(machine):
 def test_without_minutes_the_best_that_ends_by_the_morning(machine):
     made = machine(None)
     assert made.rows[0].chosen
-    assert made.recipe.schedule.steps * 32 == pytest.approx(3 * 16 * 3_000, rel=0.01)
+    assert made.recipe.schedule.steps * 32 == pytest.approx(3 * 12 * 3_000, rel=0.01)
 
 
 def test_what_is_fixed_is_kept_and_planned_around(machine):

@@ -28,7 +28,6 @@ from botformer.recipes.schema import (
     Model,
     Optimizer,
     Run,
-    Schedule,
 )
 
 log = logging.getLogger("botformer.planning")
@@ -55,7 +54,7 @@ class _Network:
     """Pixels of a batch of canvases, about; 8 images at most on a CPU."""
     learning_rate: float
     images_seen: int
-    """Training images, repetitions counted, from which on it is worth its time (the last row: always)..."""
+    """Training images, repetitions counted, from which on it is worth its time..."""
     passes: int
     """... or so many passes over them, whichever is more; at most `_Rules.most_images` of these."""
     settings: Settings
@@ -108,8 +107,6 @@ class _Rules:
     """Images per batch under which BatchNorm of a pretrained convolutional backbone stays as it was calibrated."""
     weight_decay = 0.05
     clip_norm = 5.0
-    warmup = 0.05
-    """Of all epochs."""
     most_passes_over = 1_500
     """Images beyond which a data set need not be seen any more often than one of this size."""
     pasted, pasted_up_to = 0.5, 20
@@ -127,7 +124,7 @@ _STEP = 32
 def detection_candidates(
     dataset: DetectionDataset, detector: Kind, has_gpu: bool, pretrained: Callable[[str], bool]
 ) -> list[Candidate]:
-    """Recipes for a training set, best first; the last is worth any time.
+    """Recipes for a training set, best first; the last needs least.
 
     Args:
         dataset: the training images, opened with key points for a `keypoint_rcnn`.
@@ -148,10 +145,15 @@ def detection_candidates(
     loadable = {network.model: network.pretrained and pretrained(network.model) for network in networks}
     usable = [network for network in networks if network.pretrained == any(loadable.values())]
     usable = [network for network in usable if loadable[network.model] or not network.pretrained]
-    *candidates, last = [_candidate(network, dataset, detector, seen) for network in usable]
-    candidates.append(replace(last, images=1))
-    _say(dataset, seen, candidates[0])
-    return candidates
+    candidates: dict[DetectionRecipe, Candidate] = {}
+    for network in usable:
+        candidate = _candidate(network, dataset, detector, seen)
+        # Of rows that have become the same the last needs least; its place is that of the last.
+        candidates.pop(candidate.recipe, None)
+        candidates[candidate.recipe] = candidate
+    best_first = list(candidates.values())
+    _say(dataset, seen, best_first[0])
+    return best_first
 
 
 @dataclass(frozen=True)
@@ -218,7 +220,6 @@ def _candidate(network: _Network, dataset: DetectionDataset, detector: Kind, see
     batch = max(1, min(2 ** int(math.log2(network.batch_pixels / canvas.size**2)), 16 if network.on_gpu else 8))
     batch = min(batch, count)
     images_seen = max(network.images_seen, network.passes * min(count, _Rules.most_passes_over))
-    epochs = max(1, math.ceil(images_seen / count))
     frozen = network.pretrained and not attends and batch < _Rules.frozen_below
     turned = seen.shows_no_up and detector != "keypoint_rcnn"
     recipe = DetectionRecipe(
@@ -252,7 +253,6 @@ def _candidate(network: _Network, dataset: DetectionDataset, detector: Kind, see
             clip_norm=_Rules.clip_norm,
             loaded_rate=_Rules.loaded_rate if network.pretrained else 1.0,
         ),
-        schedule=Schedule(epochs=epochs, warmup_epochs=round(_Rules.warmup * epochs, 3)),
         run=Run(batch_size=batch),
     )
     return Candidate(recipe, _why(network, recipe), images_seen)

@@ -27,6 +27,8 @@ AnyDataset = ClassificationDataset | DetectionDataset
 
 _FEW_IMAGES = 8
 """Of a batch on a CPU, where a large one is not faster per image."""
+_FALSE_POSITIVES = 2.0
+"""Detections of a trained detector per object, about: scores as low as 0.05 are kept."""
 _STARTING_S = 4.0
 """Workers until their first batch, beside what is timed."""
 
@@ -85,7 +87,7 @@ class StepTimer:
         at_once = min(recipe.run.batch_size, _FEW_IMAGES) if on_cpu else recipe.run.batch_size
         run = replace(recipe.run, batch_size=at_once, workers=0, threads=0, accumulation=1)
         accelerator = open_accelerator(run)
-        trial: Any = replace(recipe, run=run)
+        trial: Any = replace(_with_as_many_detections(recipe, self._validation), run=run)
         parts = parts_of(trial, self._train, self._validation, accelerator)
         state = TrainState(parts.task, trial, accelerator, parts.loaded)
         create_s = self._clock() - begin
@@ -164,6 +166,15 @@ class StepTimer:
             step()
             taken.append(self._clock() - begin)
         return sorted(taken)[(len(taken) - 1) // 2]
+
+
+def _with_as_many_detections(recipe: AnyRecipe, dataset: AnyDataset) -> AnyRecipe:
+    """An untrained detector is sure of nothing and finds as many objects as it may: no more than there are."""
+    if not isinstance(recipe, DetectionRecipe) or not isinstance(dataset, DetectionDataset):
+        return recipe
+    per_image = math.ceil(_FALSE_POSITIVES * dataset.objects / max(1, len(dataset)))
+    settings = recipe.settings
+    return replace(recipe, settings=replace(settings, max_detections=max(1, min(per_image, settings.max_detections))))
 
 
 def time_with_loader(timed: Timed, train: AnyDataset, validation: AnyDataset, seconds: float) -> Timed:

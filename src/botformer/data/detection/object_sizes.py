@@ -52,8 +52,9 @@ def small_objects(dataset: DetectionDataset, canvas: float, tile: int = 0) -> Sm
     if not small:
         return None
     return SmallObjects(
-        f"on the canvas of {canvas:g} px {lost} of {len(seen)} objects ({100 * lost / len(seen):.1f} %) are narrower "
-        f"or lower than 1 px, too little to learn or to find; {small} ({100 * small / len(seen):.1f} %) are under 4 px",
+        f"on the canvas of {round(canvas)} px {lost} of {len(seen)} objects ({100 * lost / len(seen):.1f} %) are "
+        f"narrower or lower than 1 px, too little to learn or to find; {small} ({100 * small / len(seen):.1f} %) are "
+        "under 4 px",
         _what_would_do(sides, longest, canvas),
         small,
         bool(lost) or small >= _EXEMPT * len(seen),
