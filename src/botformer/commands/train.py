@@ -43,7 +43,7 @@ def main(arguments: list[str]) -> None:
         train_planned(arguments[0], arguments[1:])
         return
     if arguments[0] not in EXPERIMENTS:
-        raise unknown("verb or recipe", arguments[0], [*VERBS, *EXPERIMENTS])
+        raise unknown("recipe", arguments[0], [*VERBS, *EXPERIMENTS])
     given = parse(find_experiment(arguments[0]), arguments[1:])
     from botformer.create.train_recipe import train_recipe  # heavy, and --help should not wait for it
 
