@@ -7,8 +7,8 @@ from pathlib import Path
 
 ROOT = Path(__file__).parents[2] / "src" / "botformer"
 
-# Files of one name that hold the same thing for two tasks, or a folder's own entry.
-SAME_MEANING = {"__init__", "task", "dataset", "transforms", "batches", "classifier", "detector"}
+# Files of one name that hold the same thing for two tasks, what belongs to one data set, or a folder's own entry.
+SAME_MEANING = {"__init__", "task", "dataset", "transforms", "batches", "classifier", "detector", "imagenet"}
 ALIKE = {("fpn", "rpn")}  # the field's own abbreviations
 
 
