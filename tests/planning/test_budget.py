@@ -24,7 +24,7 @@ def spent(found, speed, work, batch, calibration):
             seconds += measured * speed.evaluate_s + budget.EVALUATION_EXTRA_S
     if work.test:
         seconds += work.test * speed.evaluate_s + budget.EVALUATION_EXTRA_S
-    return seconds + budget.REPORT_S + measured * speed.evaluate_s
+    return seconds + budget.REPORT_S + work.validation * speed.evaluate_s
 
 
 @pytest.mark.parametrize("minutes", [1, 3, 15, 60, 600])
@@ -60,7 +60,7 @@ def test_it_is_enough_when_the_candidate_gets_its_images():
     left = (11.52 + 100 * 0.32 * 1.1) / 0.96 + 0.01
     assert planned(3_200, 32, speed, work, left).steps == 100
     assert planned(3_200, 32, speed, work, left).is_enough
-    assert not planned(3_200 * 2, 32, speed, work, left).is_enough
+    assert not planned(3_201, 32, speed, work, left).is_enough
 
 
 def test_no_time_at_all_gives_the_fewest_steps():

@@ -12,6 +12,7 @@ from rich.table import Table
 
 from botformer.commands.screen import print_table
 from botformer.commands.train_planned import VERBS, train_planned
+from botformer.errors import unknown
 from botformer.recipes import EXPERIMENTS, Experiment, find_experiment
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 from botformer.terminal import screen
@@ -41,6 +42,8 @@ def main(arguments: list[str]) -> None:
     if arguments[0] in VERBS:
         train_planned(arguments[0], arguments[1:])
         return
+    if arguments[0] not in EXPERIMENTS:
+        raise unknown("recipe", arguments[0], [*VERBS, *EXPERIMENTS])
     given = parse(find_experiment(arguments[0]), arguments[1:])
     from botformer.create.train_recipe import train_recipe  # heavy, and --help should not wait for it
 

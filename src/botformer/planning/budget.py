@@ -114,28 +114,28 @@ def length(
         + work.test * speed.evaluate_s
         + (EVALUATION_EXTRA_S if work.test else 0.0)
         + REPORT_S
-        + measured * speed.evaluate_s
+        + work.validation * speed.evaluate_s
     )
     step_s = batch_size * speed.train_s
-    steps = fixed_steps
+    steps, enough = fixed_steps, True
     if not fixed_steps:
         steps = math.ceil(FULL * needed / batch_size)
         if left_s is not None:
             available_s = left_s * (1 - MARGIN) - around_s
             steps = min(steps, int(available_s / (step_s * (1 + EVALUATION_FRACTION))))
         steps = max(steps, LEAST_STEPS)
+        enough = steps * batch_size >= needed
         if steps >= WHOLE_EPOCHS * per_epoch:
             steps -= steps % per_epoch
     every = _evaluate_every(steps, per_epoch, steps * step_s, evaluation_s)
     between = (steps - 1) // (every * per_epoch)
     seconds = around_s + steps * step_s + between * evaluation_s
-    in_time = left_s is None or seconds <= left_s
     return Length(
         steps,
         every,
         0 if measured == work.validation else measured,
         seconds,
-        in_time and (fixed_steps > 0 or steps + per_epoch > needed / batch_size),
+        enough and (left_s is None or seconds <= left_s),
     )
 
 

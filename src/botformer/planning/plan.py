@@ -216,7 +216,7 @@ def _row(candidate: Candidate, timed: Timed | None, lasts: Length | None, behind
     elif behind > 0:
         remark = ""
     else:
-        remark = "too slow" if timed else "too slow by its arithmetic"
+        remark = "too slow"  # as timed, or by its arithmetic
     return PlanRow(
         model=recipe.model.name,
         weights=recipe.model.weights,
