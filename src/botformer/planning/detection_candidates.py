@@ -301,12 +301,11 @@ def _why(network: _Network, recipe: DetectionRecipe) -> str:
 def _say(dataset: DetectionDataset, seen: ObjectStatistics, best: Candidate) -> None:
     """What the data decided that somebody may want to decide otherwise."""
     assert isinstance(best.recipe, DetectionRecipe)
-    images, settings = best.recipe.images, best.recipe.settings
-    said = [f"anchors of {', '.join(f'{size:g}' for size in settings.anchor_sizes)} px"]
+    images, said = best.recipe.images, []
     if images.tile:
         said.append(
-            f"small objects need the scale of the file: evaluation and prediction cut larger images into tiles of "
-            f"{images.tile} px (images.tile; --tile 0 switches it off)"
+            "small objects need the scale of the file: evaluation and prediction cut larger images into tiles "
+            "(images.tile; --tile 0 switches it off)"
         )
     if images.rot90:
         said.append("objects show no up and no down: images are turned by quarters too (images.rot90)")
@@ -319,7 +318,8 @@ def _say(dataset: DetectionDataset, seen: ObjectStatistics, best: Candidate) -> 
         )
     if images.copy_paste:
         said.append(f"objects are pasted into other images (images.copy_paste {images.copy_paste:g})")
-    log.info("%s: %s", dataset.where, "; ".join(said))
+    if said:
+        log.info("%s: %s", dataset.where, "; ".join(said))
 
 
 def _multiple(pixels: float) -> int:

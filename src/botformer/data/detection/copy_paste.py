@@ -54,7 +54,7 @@ def paste_objects(
         known = target["has_mask"][index]
         part = _visible(box, crop if known else np.ones_like(crop), covered)
         if part is not None:  # of an object without a mask nobody knows what is visible: its box stays
-            kept.append((*(part if known else (box, crop)), index))
+            kept.append((*part, index) if known else (box, crop, index))
     size = target["mask_crops"].shape[1:]
     return {
         "boxes": np.array([box for box, *_ in kept + pasted], dtype=np.float32).reshape(-1, 4),
@@ -84,7 +84,8 @@ def _visible(box_xyxy: np.ndarray, crop: np.ndarray, hidden: np.ndarray) -> tupl
     # Each cell of the new crop is what lies at its middle.
     side = len(crop)
     x, y = ((low + (np.arange(side) + 0.5) / side * (high - low)) for low, high in zip(box[:2], box[2:], strict=True))
-    cells = crop[np.ix_(_cells(y, *box_xyxy[1::2], side), _cells(x, *box_xyxy[::2], side))]
+    x1, y1, x2, y2 = box_xyxy.tolist()
+    cells = crop[np.ix_(_cells(y, y1, y2, side), _cells(x, x1, x2, side))]
     shown = ~hidden[np.ix_(y.astype(np.int64), x.astype(np.int64))]
     return (box, cells * shown) if (cells * shown).any() else None
 
