@@ -27,6 +27,7 @@ from botformer.plots.html_report import (
 from botformer.plots.training_curves import draw_curves
 from botformer.report.data_tables import class_bars
 from botformer.report.disagreements import detector_disagreements
+from botformer.report.inspection import evaluation_workers
 from botformer.report.label_findings import class_samples
 from botformer.report.opened_data import OpenedData, open_data
 from botformer.report.run_folder import EVALUATION, RunFolder
@@ -58,7 +59,10 @@ def write_run_report(out: Path, data: str = "", on_progress: Callable[[float], o
     notes = _what_is_missing(run, data, why)
     if run.has_checkpoint and opened is not None and not _evaluated(run, data):
         try:
-            evaluate_checkpoint(EvaluateOptions(out, data, "validation", out / EVALUATION, on_progress=on_progress))
+            workers = evaluation_workers(opened.split("validation"))
+            evaluate_checkpoint(
+                EvaluateOptions(out, data, "validation", out / EVALUATION, workers=workers, on_progress=on_progress)
+            )
         except InputError as error:
             notes.append(Notice("warning", f"The run could not be evaluated: {error}"))
     with TemporaryDirectory() as folder:
