@@ -1,4 +1,5 @@
 import base64
+import io
 import re
 from html.parser import HTMLParser
 from pathlib import Path
@@ -6,7 +7,17 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from botformer.plots.html_report import ImageBlock, Preformatted, Section, Table, write_report
+from botformer.plots.html_report import (
+    Bars,
+    Card,
+    Gallery,
+    ImageBlock,
+    Notice,
+    Preformatted,
+    Section,
+    Table,
+    write_report,
+)
 
 NASTY = """<script>alert("1 & 2")</script> {curly} 'quoted' äöü"""
 VOID = {"meta", "img", "br"}
@@ -58,6 +69,39 @@ def test_all_text_is_escaped_and_read_back_unchanged(tmp_path, png):
         assert found.texts[tag] == [NASTY], tag
     assert found.all("img")[0]["alt"] == NASTY
     assert not found.all("script")
+
+
+def test_words_of_notices_charts_and_cards_are_escaped_too(tmp_path):
+    content = [
+        Notice("warning", NASTY, NASTY, NASTY, [NASTY]),
+        Bars([NASTY, "b"], [(NASTY, [3, 0.5])]),
+        Gallery([Card([], NASTY)]),
+    ]
+    found = page(tmp_path, Section("one", content))
+    for tag in ("p", "pre", "div", "figcaption"):
+        assert any(NASTY in text for text in found.texts[tag]), tag
+    assert not found.all("script")
+
+
+def test_bars_are_as_long_as_their_values(tmp_path):
+    found = page(tmp_path, Section("one", [Bars(["images"], [("cat", [400]), ("dog", [100]), ("cow", [0])])]))
+    widths = [div["style"] for div in found.all("div") if (div.get("class") or "").startswith("bar ")]
+    assert widths == ["width:75.00%", "width:18.75%", "width:0.00%"]
+
+
+def test_a_jpeg_is_said_to_be_one_and_cards_beyond_the_first_are_folded(tmp_path):
+    content = io.BytesIO()
+    Image.new("RGB", (4, 4), "red").save(content, "JPEG")
+    found = page(tmp_path, Section("one", [Gallery([Card([content.getvalue()], f"{n}") for n in range(5)], shown=2)]))
+    assert all(str(image["src"]).startswith("data:image/jpeg;base64,") for image in found.all("img"))
+    assert len(found.all("img")) == 5
+    assert found.texts["summary"] == ["3 more"]
+
+
+def test_a_table_without_headings_has_no_empty_row_for_them(tmp_path):
+    found = page(tmp_path, Section("one", [Table(("", ""), [("seed", "0")])]))
+    assert found.all("th") == []
+    assert found.texts["td"] == ["seed", "0"]
 
 
 def test_images_are_embedded_byte_for_byte(tmp_path, png):

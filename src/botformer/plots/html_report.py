@@ -244,7 +244,7 @@ img { display: block; width: 100%; min-width: 34rem; height: auto; background: #
 .card.several { grid-column: span 2; }
 .card.good { border-top-color: var(--good); }
 .card.bad { border-top-color: var(--bad); }
-.card div { display: flex; gap: .3rem; }
+.card div { display: flex; gap: .3rem; align-items: flex-start; }
 .card img { min-width: 0; flex: 1 1 0; object-fit: contain; max-height: 14rem; background: none; border-radius: 2px; }
 .card figcaption { font-size: .8rem; line-height: 1.35; overflow-wrap: anywhere; }
 @media (max-width: 26rem) { .gallery { grid-template-columns: 1fr 1fr; } }

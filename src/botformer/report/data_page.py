@@ -4,6 +4,7 @@ from pathlib import Path
 
 from botformer.plots.html_report import Block, Gallery, Notice, Section, write_report
 from botformer.report.data_tables import (
+    bars_left_out,
     canvas_table,
     class_bars,
     format_table,
@@ -90,7 +91,7 @@ def _numbers(look: Inspection) -> list[Section]:
     data = look.data
     what = "Objects" if data.is_detection else "Images"
     sections = [
-        Section(f"{what} of each class", [class_bars(data)]),
+        Section(f"{what} of each class", [*filter(None, [bars_left_out(data)]), class_bars(data)]),
         Section("Sizes and formats", [size_table(data, look.facts), format_table(data, look.facts)]),
     ]
     if data.is_detection:

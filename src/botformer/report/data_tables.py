@@ -1,7 +1,6 @@
 """The numbers of a data set as tables and bars, for the terminal and for a page."""
 
 from collections import Counter
-from collections.abc import Sequence
 
 import numpy as np
 
@@ -13,7 +12,8 @@ from botformer.report.opened_data import OpenedData
 
 _CANVASES = (320, 512, 640, 800, 1024, 1333)
 _SEEN_PX = (4, 16, 32)
-_MOST_CLASSES = 100
+MOST_CLASSES = 100
+"""In a chart."""
 
 
 def split_table(data: OpenedData, facts: Facts) -> Table:
@@ -36,12 +36,18 @@ def class_bars(data: OpenedData) -> Bars:
     """Images, or objects, of each class in each split; of very many classes the most and the least frequent."""
     counts = [label_counts(split, len(data.class_names)) for split in data.splits]
     order = np.argsort(-counts[0], kind="stable").tolist()
-    if len(order) > _MOST_CLASSES:
-        order = [*order[: _MOST_CLASSES // 2], *order[-_MOST_CLASSES // 2 :]]
+    if len(order) > MOST_CLASSES:
+        order = [*order[: MOST_CLASSES // 2], *order[-MOST_CLASSES // 2 :]]
     return Bars(
         [split.name for split in data.splits],
         [(data.class_names[place], [int(of_split[place]) for of_split in counts]) for place in order],
     )
+
+
+def bars_left_out(data: OpenedData) -> str:
+    """Which classes `class_bars` shows, where it does not show all."""
+    count, half = len(data.class_names), MOST_CLASSES // 2
+    return f"The {half} most and the {half} least frequent of {count:,} classes." if count > MOST_CLASSES else ""
 
 
 def size_table(data: OpenedData, facts: Facts) -> Table:
@@ -96,11 +102,3 @@ def objects_table(data: OpenedData) -> Table:
 
 def _object_sizes(dataset: object) -> np.ndarray:
     return dataset.object_sizes if isinstance(dataset, DetectionDataset) else np.empty((0, 2), dtype=np.float32)
-
-
-def share_text(counts: Sequence[int]) -> str:
-    """How uneven some counts are, in a few words."""
-    there = [count for count in counts if count]
-    if len(there) < 2:
-        return ""
-    return f"{min(there):,} to {max(there):,} per class"

@@ -13,7 +13,7 @@ from botformer.report.opened_data import Split
 from botformer.text import printable
 
 EXAMPLES = 12
-_LISTED = 20
+LISTED = 20
 _LARGE_MEGAPIXELS = 12.0
 _SMALL_PX = 32
 _LONG = 3.0
@@ -91,7 +91,7 @@ def _unreadable(splits: Sequence[Split], images: Sequence[_Image]) -> Iterator[F
             len(bad),
             "Copy them anew from where they came, or remove them."
             + (f" --images.max-bad-files {len(bad)} tolerates them." if stops and len(bad) < len(split) else ""),
-            listed=[f"{image.name}: {image.fact.problem}" for image in bad[:_LISTED]] + _more(len(bad)),
+            listed=[f"{image.name}: {image.fact.problem}" for image in bad[:LISTED]] + listed_more(len(bad)),
         )
 
 
@@ -126,7 +126,7 @@ def _leaks(groups: Sequence[Sequence[_Image]], how: str) -> Iterator[Finding]:
                 f"{measured} and train",
                 len(leaks),
                 "Remove one of each pair, or split anew so that all pictures of one thing are on one side.",
-                listed=[f"{image.words} = {other.words}" for image, other in leaks[:_LISTED]] + _more(len(leaks)),
+                listed=[f"{image.words} = {other.words}" for image, other in leaks[:LISTED]] + listed_more(len(leaks)),
                 examples=[
                     Example([image.ref, other.ref], f"{image.words} = {other.words}")
                     for image, other in leaks[:EXAMPLES]
@@ -145,8 +145,8 @@ def _conflicts(groups: Sequence[Sequence[_Image]], kind: str) -> Iterator[Findin
             "classes",
             len(pairs),
             "Keep each in one class: whatever the network says, half of them count as wrong.",
-            listed=[f"{one.words} ({one.label}) = {other.words} ({other.label})" for one, other in pairs[:_LISTED]]
-            + _more(len(pairs)),
+            listed=[f"{one.words} ({one.label}) = {other.words} ({other.label})" for one, other in pairs[:LISTED]]
+            + listed_more(len(pairs)),
             examples=[
                 Example([one.ref, other.ref], f"{one.words} · {one.label}  |  {other.words} · {other.label}")
                 for one, other in pairs[:EXAMPLES]
@@ -171,7 +171,8 @@ def _within(groups: Sequence[Sequence[_Image]], kind: str) -> Iterator[Finding]:
             spare,
             "Harmless in training where it is a few, which then count twice; in validation they make the score less "
             "sure than the number of images says. Keep those of one group together when you split.",
-            listed=[" = ".join(image.name for image in group[:4]) for group in found[:_LISTED]] + _more(len(found)),
+            listed=[" = ".join(image.name for image in group[:4]) for group in found[:LISTED]]
+            + listed_more(len(found)),
             examples=[
                 Example([image.ref for image in group[:3]], " = ".join(image.name for image in group[:3]))
                 for group in found[:EXAMPLES]
@@ -248,7 +249,7 @@ def _of_images(severity: str, what: str, images: Sequence[_Image], fix: str) -> 
         " and ".join(splits),
         len(images),
         fix,
-        listed=[f"{image.words}{_size(image)}" for image in images[:_LISTED]] + _more(len(images)),
+        listed=[f"{image.words}{_size(image)}" for image in images[:LISTED]] + listed_more(len(images)),
         examples=[Example([image.ref], f"{image.words}{_size(image)}") for image in images[: EXAMPLES // 2]],
     )
 
@@ -258,8 +259,9 @@ def _size(image: _Image) -> str:
     return f", {header.width}x{header.height} {header.mode}" if header else ""
 
 
-def _more(count: int) -> list[str]:
-    return [f"and {count - _LISTED:,} more"] if count > _LISTED else []
+def listed_more(count: int) -> list[str]:
+    """The last line of a list of which the first `LISTED` stand there."""
+    return [f"and {count - LISTED:,} more"] if count > LISTED else []
 
 
 def _count(count: int, what: str) -> str:

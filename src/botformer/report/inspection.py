@@ -19,6 +19,8 @@ from botformer.report.image_findings import Facts, image_findings
 from botformer.report.label_findings import label_findings
 from botformer.report.opened_data import OpenedData, Split, open_data
 
+_FEW_IMAGES = 200
+
 
 class Progress(Protocol):
     """Of one task."""
@@ -91,16 +93,23 @@ def _contradictions(
     found = []
     for split in opened.splits:
         if len(split) and not (fast and split.name == "train"):
-            predictions = _predictions(checkpoint, opened.data, split.name, bar)
+            predictions = _predictions(checkpoint, opened.data, split, bar)
             disagree = detector_disagreements if opened.is_detection else classifier_disagreements
             found += disagree(split, predictions)
     return found
 
 
-def _predictions(checkpoint: Path, data: str, split: str, bar: Bar) -> list[Any]:
+def _predictions(checkpoint: Path, data: str, split: Split, bar: Bar) -> list[Any]:
     """What predictions.json of an evaluation holds. Made anew each time: labels that were mended have changed."""
-    with TemporaryDirectory() as folder, bar(f"asking the network about {split}") as progress:
-        out = Path(folder)
-        metrics = evaluate_checkpoint(EvaluateOptions(checkpoint, data, split, out, on_progress=progress.show))
+    with TemporaryDirectory() as folder, bar(f"asking the network about {split.name}") as progress:
+        out, workers = Path(folder), evaluation_workers(split)
+        metrics = evaluate_checkpoint(
+            EvaluateOptions(checkpoint, data, split.name, out, workers=workers, on_progress=progress.show)
+        )
         assert metrics is not None, "one process"
         return json.loads((out / "predictions.json").read_text(encoding="utf-8"))
+
+
+def evaluation_workers(split: Split) -> int:
+    """Processes that read images, as `EvaluateOptions` counts them: starting some takes longer than few images do."""
+    return 0 if len(split) <= _FEW_IMAGES else -1

@@ -27,11 +27,12 @@ from botformer.plots.html_report import (
 from botformer.plots.training_curves import draw_curves
 from botformer.report.data_tables import class_bars
 from botformer.report.disagreements import detector_disagreements
+from botformer.report.inspection import evaluation_workers
 from botformer.report.label_findings import class_samples
 from botformer.report.opened_data import OpenedData, open_data
 from botformer.report.run_folder import EVALUATION, RunFolder
 from botformer.report.run_pictures import Attention, attend, surest
-from botformer.report.thumbnails import as_jpeg, cards
+from botformer.report.thumbnails import cards, compact
 from botformer.report.training_command import training_command
 
 _SAMPLES = 12
@@ -58,7 +59,10 @@ def write_run_report(out: Path, data: str = "", on_progress: Callable[[float], o
     notes = _what_is_missing(run, data, why)
     if run.has_checkpoint and opened is not None and not _evaluated(run, data):
         try:
-            evaluate_checkpoint(EvaluateOptions(out, data, "validation", out / EVALUATION, on_progress=on_progress))
+            workers = evaluation_workers(opened.split("validation"))
+            evaluate_checkpoint(
+                EvaluateOptions(out, data, "validation", out / EVALUATION, workers=workers, on_progress=on_progress)
+            )
         except InputError as error:
             notes.append(Notice("warning", f"The run could not be evaluated: {error}"))
     with TemporaryDirectory() as folder:
@@ -177,7 +181,7 @@ class _Sections:
         if not self.metrics:
             return []
         per_class = sorted(self.metrics["per_class"].items(), key=lambda item: item[1])
-        content: list[Block] = ["Accuracy of each class in %, the lowest first."]
+        content: list[Block] = [f"Accuracy of each class in %, the lowest first{_of_all(len(per_class))}."]
         content.append(Bars(["accuracy"], [(name, [round(100 * value, 1)]) for name, value in per_class[:_CLASSES]]))
         confused = self.metrics["most_confused"][:_CONFUSED]
         if confused:
@@ -210,7 +214,7 @@ class _Sections:
             "AP is COCO's: the mean over overlaps from 0.5 to 0.95; AP50 counts an overlap of one half as found.",
         ]
         if len(per_class) > 1:
-            content.append(f"{kinds[-1]} AP of each class in %, the lowest first.")
+            content.append(f"{kinds[-1]} AP of each class in %, the lowest first{_of_all(len(per_class))}.")
             content.append(Bars(["AP"], [(row["name"], [round(100 * row["AP"], 1)]) for row in per_class[:_CLASSES]]))
         return [*content, *self._drawing("precision_recall.png", "Precision and recall on the validation images.")]
 
@@ -243,7 +247,7 @@ class _Sections:
             if self.run.is_detection
             else "Validation images beside the attention of the last layer from their centre, heads averaged."
         )
-        return [ImageBlock(as_jpeg(self.attention.drawing, self.folder / "attention.jpg"), words)]
+        return [ImageBlock(compact(self.attention.drawing, self.folder), words)]
 
     def _curves(self) -> list[Block]:
         if not self.run.journal:
@@ -263,7 +267,7 @@ class _Sections:
         return [
             f"{self.data}: {self.opened.layout}; {counts}.",
             Gallery(cards(self.opened.splits, class_samples(self.opened, _SAMPLES))),
-            f"The {objects} of each class:",
+            f"The {objects} of each class, the most frequent first{_of_all(len(self.opened.class_names))}:",
             Bars(bars.series, bars.rows[:_CLASSES]),
         ]
 
@@ -333,10 +337,15 @@ class _Sections:
         file = self.run.out / EVALUATION / name
         if not file.is_file():
             return []
-        return [ImageBlock(as_jpeg(file, (self.folder / name).with_suffix(".jpg")), caption)]
+        return [ImageBlock(compact(file, self.folder), caption)]
 
 
 _PURPOSE = {"train": "train on", "validation": "validate on", "test": "test on"}
+
+
+def _of_all(classes: int) -> str:
+    """What a chart leaves out."""
+    return f" ({_CLASSES} of {classes:,})" if classes > _CLASSES else ""
 
 
 def _headline(metrics: dict[str, Any]) -> list[tuple[str, str]]:

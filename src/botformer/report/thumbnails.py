@@ -15,6 +15,9 @@ from botformer.report.opened_data import Split
 
 SIDE_PX = 240
 _QUALITY = 82
+_SMALL_BYTES = 250_000
+_WIDEST_PX = 1620
+"""Of a drawing: 900 px of the page, on a screen of nearly twice as many."""
 _ANNOTATED, _DETECTED = (79, 184, 255), (255, 120, 40)
 """Bright on dark and on light, and told apart by readers who see no green."""
 _AROUND = 1.5
@@ -71,11 +74,15 @@ def jpeg(image: Image.Image) -> bytes:
     return content.getvalue()
 
 
-def as_jpeg(drawing: Path, out: Path, longest_px: int = 1620) -> Path:
-    """A drawing as a JPEG file, which with photographs in it is a tenth of the PNG file."""
+def compact(drawing: Path, folder: Path) -> Path:
+    """The drawing, or, where it is large because of the photographs in it, a JPEG file of a tenth of the size, in the
+    folder."""
+    if drawing.stat().st_size <= _SMALL_BYTES:
+        return drawing
     with Image.open(drawing) as image:
         smaller = image.convert("RGB")
-    smaller.thumbnail((longest_px, 10 * longest_px))
+    smaller.thumbnail((_WIDEST_PX, 10 * _WIDEST_PX))
+    out = folder / f"{drawing.stem}.jpg"
     out.write_bytes(jpeg(smaller))
     return out
 
