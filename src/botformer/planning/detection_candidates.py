@@ -23,6 +23,7 @@ from botformer.planning.object_statistics import ObjectStatistics, object_statis
 from botformer.recipes.detector_settings import LEVELS, SMALL, Kind, Settings
 from botformer.recipes.schema import (
     SMALLEST_TILE_PX,
+    ClassificationRecipe,
     DetectionImages,
     DetectionRecipe,
     Model,
@@ -145,7 +146,7 @@ def detection_candidates(
     loadable = {network.model: network.pretrained and pretrained(network.model) for network in networks}
     usable = [network for network in networks if network.pretrained == any(loadable.values())]
     usable = [network for network in usable if loadable[network.model] or not network.pretrained]
-    candidates: dict[DetectionRecipe, Candidate] = {}
+    candidates: dict[ClassificationRecipe | DetectionRecipe, Candidate] = {}
     for network in usable:
         candidate = _candidate(network, dataset, detector, seen)
         # Of rows that have become the same the last needs least; its place is that of the last.
