@@ -31,7 +31,7 @@ def paste_objects(
         canvas, source: uint8 (3, size, size).
         extent: (height, width) of the image on `canvas`.
     """
-    masked = np.flatnonzero(source_target["has_mask"])
+    masked: list[int] = np.flatnonzero(source_target["has_mask"]).tolist()
     chosen = [index for index in masked if random.random() < 0.5] or [random.choice(masked)] if len(masked) else []
     beside = np.ones(canvas.shape[1:], dtype=bool)
     beside[: extent[0], : extent[1]] = False
