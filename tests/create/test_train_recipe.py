@@ -160,7 +160,6 @@ def test_the_command_trains_a_half_wide_network_that_knows_something(colours, tm
     assert model.mean == MEAN
     variance = model.layer1[0].bn1.running_var + model.layer1[0].bn1.eps
     assert not torch.allclose(variance, torch.ones(32), atol=0.01)
-    main(["predict", str(tmp_path / "run"), str(colours / "validation/red"), "--out", str(tmp_path / "predictions")])
 
 
 @needs_package
