@@ -84,7 +84,7 @@ def _print(found: "Inspection") -> None:
 
 
 def _words(finding: "Finding") -> str:
-    lines = [f"{finding.severity.upper()}: {finding.what} ({finding.where})"]
+    lines = [f"{finding.severity.upper()}: {finding.sentence}"]
     if finding.severity != "note":
         lines += [f"    {line.strip()}" for line in finding.listed[:_LISTED]]
         if len(finding.listed) > _LISTED:

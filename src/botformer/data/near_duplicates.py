@@ -17,6 +17,13 @@ _PAIRS_AT_ONCE = 1_000_000
 """That are kept in memory: a film has millions."""
 
 
+def are_close(one: Hashes, other: Hashes) -> bool:
+    """Whether these two are near copies, and not only linked by others of their group."""
+    return (one.perceptual ^ other.perceptual).bit_count() <= PERCEPTUAL_BITS and (
+        one.gradient ^ other.gradient
+    ).bit_count() <= GRADIENT_BITS
+
+
 def exact_groups(hashes: Sequence[Hashes | None]) -> list[list[int]]:
     """Places of the images whose files are equal byte by byte, two or more each; None is no image."""
     places: dict[bytes, list[int]] = defaultdict(list)

@@ -64,9 +64,7 @@ def _found(look: Inspection) -> list[Block]:
 
 def finding_blocks(look: Inspection, finding: Finding) -> list[Block]:
     """The finding in words, and its pictures."""
-    blocks: list[Block] = [
-        Notice(finding.severity, f"{finding.what} ({finding.where})", finding.fix, finding.command, finding.listed)
-    ]
+    blocks: list[Block] = [Notice(finding.severity, finding.sentence, finding.fix, finding.command, finding.listed)]
     if finding.examples:
         # An object is shown with what is around it.
         alone = all(

@@ -35,7 +35,7 @@ class Finding:
     what: str
     """A sentence with the number in it."""
     where: str
-    """The split, the splits or the classes."""
+    """The split, the splits, the classes, or all."""
     count: int
     """Images, objects or classes concerned; at least 1."""
     fix: str = ""
@@ -45,6 +45,11 @@ class Finding:
     listed: Sequence[str] = ()
     """Names and reasons, for what has no image to show."""
     examples: Sequence[Example] = ()
+
+    @property
+    def sentence(self) -> str:
+        """What was found, and where unless that is everywhere."""
+        return self.what if self.where == "all" else f"{self.what} ({self.where})"
 
 
 def worst_first(findings: Iterable[Finding]) -> list[Finding]:

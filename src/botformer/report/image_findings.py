@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import combinations, islice
 
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.image_facts import ImageFacts
 from botformer.data.image_io import ImageHeader
-from botformer.data.near_duplicates import exact_groups, near_groups
+from botformer.data.near_duplicates import are_close, exact_groups, near_groups
 from botformer.recipes.schema import Images
 from botformer.report.finding import Example, Finding, ImageRef
 from botformer.report.opened_data import Split
@@ -14,6 +15,8 @@ from botformer.text import printable
 
 EXAMPLES = 12
 LISTED = 20
+_COMPARED = 200
+"""Members of a group of copies that are compared one by one."""
 _LARGE_MEGAPIXELS = 12.0
 _SMALL_PX = 32
 _LONG = 3.0
@@ -116,8 +119,11 @@ def _leaks(groups: Sequence[Sequence[_Image]], how: str) -> Iterator[Finding]:
     for measured in ("validation", "test"):
         leaks = []
         for group in groups:
-            train = [image for image in group if image.split.name == "train"]
-            leaks += [(image, train[0]) for image in group if image.split.name == measured and train]
+            train = [image for image in group if image.split.name == "train"][:_COMPARED]
+            for image in group:
+                copy = next((other for other in train if _are_copies(image, other)), None)
+                if image.split.name == measured and copy is not None:
+                    leaks.append((image, copy))
         if leaks:
             yield Finding(
                 "warning",
@@ -136,8 +142,11 @@ def _leaks(groups: Sequence[Sequence[_Image]], how: str) -> Iterator[Finding]:
 
 def _conflicts(groups: Sequence[Sequence[_Image]], kind: str) -> Iterator[Finding]:
     """One picture with two labels: at least one of them is wrong."""
-    found = [group for group in groups if len({image.label for image in group}) > 1]
-    pairs = [(group[0], next(image for image in group if image.label != group[0].label)) for group in found]
+    pairs = []
+    for group in groups:
+        members = group[:_COMPARED] if len({image.label for image in group}) > 1 else []
+        differing = ((one, other) for one, other in combinations(members, 2) if one.label != other.label)
+        pairs += islice((pair for pair in differing if _are_copies(*pair)), 1)
     if pairs:
         yield Finding(
             "warning",
@@ -178,6 +187,13 @@ def _within(groups: Sequence[Sequence[_Image]], kind: str) -> Iterator[Finding]:
                 for group in found[:EXAMPLES]
             ],
         )
+
+
+def _are_copies(one: _Image, other: _Image) -> bool:
+    """Members of a large group may be linked by others alone."""
+    assert one.fact.hashes is not None
+    assert other.fact.hashes is not None
+    return one.fact.hashes.content == other.fact.hashes.content or are_close(one.fact.hashes, other.fact.hashes)
 
 
 # Oddities
