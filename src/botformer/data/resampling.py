@@ -49,7 +49,7 @@ def resample(
     left, top, right, bottom = max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)
     x, y = _window(left, right, width, size[0], cut), _window(top, bottom, height, size[1], cut)
     if x is None or y is None:
-        return np.asarray(_as_image(decoded).resize(size, resampling, (left, top, right, bottom)))
+        return np.array(_as_image(decoded).resize(size, resampling, (left, top, right, bottom)))
     if isinstance(decoded, Image.Image):
         part = np.array(decoded.crop((x.first, y.first, x.last, y.last)))
     else:
@@ -57,11 +57,16 @@ def resample(
     return _resized(part, (x.length, y.length), resampling)[y.cut(size[1]), x.cut(size[0])]
 
 
+def flip(pixels: np.ndarray) -> np.ndarray:
+    """Left to right, uint8 (height, width, 3). PyTorch is ten times faster than NumPy with three bytes per pixel."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).flip(1).numpy()
+
+
 def _resized(pixels: np.ndarray, size: tuple[int, int], resampling: Image.Resampling) -> np.ndarray:
     if pixels.shape[1::-1] == size:
         return pixels
     if not _is_vectorized():
-        return np.asarray(_as_image(pixels).resize(size, resampling))
+        return np.array(_as_image(pixels).resize(size, resampling))
     batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)  # channels last, which is the fast way
     resized = interpolate(batch, size[::-1], mode=_MODES[resampling], antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
