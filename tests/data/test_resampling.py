@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from PIL import Image, ImageOps
 
-from botformer.data import resampling
-from botformer.data.image_io import BadImage, open_image
+from botformer.data import image_io, resampling
+from botformer.data.image_io import BadImage, decode, open_image
 from botformer.data.resampling import Box, resample
 
 BILINEAR, BICUBIC = Image.Resampling.BILINEAR, Image.Resampling.BICUBIC
@@ -101,8 +101,8 @@ def test_a_reduced_image_shows_the_same_part(width_height, ratio: float, factor:
     assert encoded.size == image.size
     box = (301, 203, 301 + round(100 * ratio), 203 + round(80 * ratio))
     used = []
-    decode = encoded.decode
-    encoded.decode = lambda shrink: used.append(decode(shrink)) or used[-1]
+    unobserved = encoded.decode
+    encoded.decode = lambda shrink: used.append(unobserved(shrink)) or used[-1]
     got = resample(encoded, box, (100, 80), filter_, cut)
     assert used[0][1] == factor
     off = difference(got, image.crop(box).resize((100, 80), filter_))[2:-2, 2:-2]
@@ -133,7 +133,7 @@ def test_a_turned_image_is_reduced_only_where_nothing_shifts(orientation: int, w
     image, factor = encoded.decode(shrink=8.0)
     assert factor == (8 if reduced or orientation == 1 else 1)
     size = tuple(-(-side // factor) for side in upright.size)
-    assert image.size == size
+    assert np.asarray(image).shape == (*size[::-1], 3)
     if reduced:
         assert np.abs(difference(np.asarray(image), upright.resize(size, Image.Resampling.BOX))).mean() < 1
 
@@ -142,9 +142,9 @@ def test_a_turned_image_is_reduced_only_where_nothing_shifts(orientation: int, w
 @pytest.mark.parametrize("progressive", [True, False])
 def test_every_kind_of_jpeg_is_reduced(mode: str, progressive: bool):
     stored = smooth(640, 480).convert(mode)
-    full = open_image(jpeg(stored, progressive=progressive), "image").decode()[0]
+    full = decode(jpeg(stored, progressive=progressive), "image")
     image, factor = open_image(jpeg(stored, progressive=progressive), "image").decode(shrink=5.0)
-    assert (factor, image.size, image.mode) == (4, (160, 120), "RGB")
+    assert (factor, np.asarray(image).shape) == (4, (120, 160, 3))
     assert np.abs(difference(np.asarray(image), full.resize((160, 120), Image.Resampling.BOX))).mean() < 1
 
 
@@ -153,13 +153,13 @@ def test_other_formats_come_as_they_are(format: str):
     stream = io.BytesIO()
     smooth(160, 120).save(stream, format)
     image, factor = open_image(stream, "image").decode(shrink=100.0)
-    assert (factor, image.size) == (1, (160, 120))
+    assert (factor, np.asarray(image).shape) == (1, (120, 160, 3))
 
 
 def test_a_small_jpeg_never_vanishes():
     for width, height in ((1, 1), (3, 100), (9, 9)):
         image, factor = open_image(jpeg(noise(width, height)), "image").decode(shrink=1000.0)
-        assert image.size == (-(-width // factor), -(-height // factor))
+        assert np.asarray(image).shape == (-(-height // factor), -(-width // factor), 3)
         assert factor <= min(width, height)
 
 
@@ -168,3 +168,25 @@ def test_a_file_that_is_cut_short_is_refused_however_small_it_is_decoded():
     for shrink in (1.0, 2.0, 8.0):
         with pytest.raises(BadImage, match=r"image\.jpg"):
             open_image(io.BytesIO(whole[: len(whole) // 2]), "image.jpg").decode(shrink)
+
+
+@pytest.mark.parametrize("options", [{}, {"subsampling": 0}, {"progressive": True}, {"optimize": True}])
+def test_torchvision_decodes_the_same_bytes_as_pillow(options: dict):
+    """So a checkpoint does not depend on which of the two is there."""
+    if image_io._torchvision_decoder() is None:
+        pytest.skip("this torchvision decodes no JPEG")
+    for image in (noise(203, 101), smooth(320, 200)):
+        stream = io.BytesIO()
+        image.save(stream, "JPEG", **options)
+        got, factor = open_image(stream, "image").decode()
+        assert isinstance(got, np.ndarray)
+        assert factor == 1
+        np.testing.assert_array_equal(got, np.asarray(Image.open(stream)))
+
+
+def test_without_torchvisions_decoder_pillow_decodes(monkeypatch):
+    monkeypatch.setattr(image_io, "_torchvision_decoder", lambda: None)
+    image = smooth(320, 200)
+    got, factor = open_image(jpeg(image), "image").decode()
+    assert isinstance(got, Image.Image)
+    assert (factor, got.size) == (1, (320, 200))

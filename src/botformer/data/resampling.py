@@ -38,25 +38,42 @@ def resample(
     whole pixels is cut out before, as torchvision's RandomResizedCrop does.
     """
     left, top, right, bottom = box
+    decoded: Image.Image | np.ndarray
     if isinstance(image, EncodedImage):
-        image, factor = image.decode(shrink=min((right - left) / size[0], (bottom - top) / size[1]))
-        left, top, right, bottom = (side / factor for side in (left, top, right, bottom))
+        decoded, factor = image.decode(shrink=min((right - left) / size[0], (bottom - top) / size[1]))
+        left, top, right, bottom = (side / factor for side in box)
+    else:
+        decoded = image
+    width, height = decoded.size if isinstance(decoded, Image.Image) else decoded.shape[1::-1]
     # Rounding errors may exceed the edge by the last digit, which Pillow refuses.
-    left, top, right, bottom = max(left, 0.0), max(top, 0.0), min(right, image.width), min(bottom, image.height)
-    x = _window(left, right, image.width, size[0], cut)
-    y = _window(top, bottom, image.height, size[1], cut)
+    left, top, right, bottom = max(left, 0.0), max(top, 0.0), min(right, width), min(bottom, height)
+    x, y = _window(left, right, width, size[0], cut), _window(top, bottom, height, size[1], cut)
     if x is None or y is None:
-        return np.asarray(image.resize(size, resampling, (left, top, right, bottom)))
-    part = image.crop((x.first, y.first, x.last, y.last))
+        return np.array(_as_image(decoded).resize(size, resampling, (left, top, right, bottom)))
+    if isinstance(decoded, Image.Image):
+        part = np.array(decoded.crop((x.first, y.first, x.last, y.last)))
+    else:
+        part = decoded[y.first : y.last, x.first : x.last]
     return _resized(part, (x.length, y.length), resampling)[y.cut(size[1]), x.cut(size[0])]
 
 
-def _resized(image: Image.Image, size: tuple[int, int], resampling: Image.Resampling) -> np.ndarray:
-    if not _is_vectorized() or image.size == size:
-        return np.array(image.resize(size, resampling))
-    batch = torch.from_numpy(np.array(image))[None].permute(0, 3, 1, 2)  # channels last, which is the fast way
+def flip(pixels: np.ndarray) -> np.ndarray:
+    """Left to right, uint8 (height, width, 3). PyTorch is ten times faster than NumPy with three bytes per pixel."""
+    return torch.from_numpy(np.ascontiguousarray(pixels)).flip(1).numpy()
+
+
+def _resized(pixels: np.ndarray, size: tuple[int, int], resampling: Image.Resampling) -> np.ndarray:
+    if pixels.shape[1::-1] == size:
+        return pixels
+    if not _is_vectorized():
+        return np.array(_as_image(pixels).resize(size, resampling))
+    batch = torch.from_numpy(pixels)[None].permute(0, 3, 1, 2)  # channels last, which is the fast way
     resized = interpolate(batch, size[::-1], mode=_MODES[resampling], antialias=True)
     return resized[0].permute(1, 2, 0).numpy()
+
+
+def _as_image(pixels: Image.Image | np.ndarray) -> Image.Image:
+    return pixels if isinstance(pixels, Image.Image) else Image.fromarray(pixels)
 
 
 class _Window(NamedTuple):

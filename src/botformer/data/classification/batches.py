@@ -10,7 +10,7 @@ from torch import Tensor
 
 from botformer.data.classification.dataset import ClassificationDataset
 from botformer.data.classification.transforms import Transform, evaluation_transform, training_transform
-from botformer.data.image_io import open_image
+from botformer.data.image_io import open_image, preloaded_for
 from botformer.data.loader import EvaluationLoader, TrainingLoader, evaluation_loader, training_loader
 from botformer.recipes.schema import Images
 
@@ -74,7 +74,7 @@ class _LabelledImages:
         timm = (
             ["timm.data.auto_augment"] if self.images.rand_augment_layers else []
         )  # takes four seconds: only if needed
-        return [__name__, *timm]
+        return [__name__, *timm, *preloaded_for(self.dataset.name(0))]
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -14,7 +14,7 @@ from PIL import Image
 from torch import Tensor
 
 from botformer.data.image_io import EncodedImage
-from botformer.data.resampling import Box, resample
+from botformer.data.resampling import Box, flip, resample
 from botformer.errors import InputError
 from botformer.image_normalization import IMAGENET_MEAN
 from botformer.recipes.schema import Images
@@ -72,7 +72,7 @@ class _Training:
             margins = (_PADDING_PX, _PADDING_PX)
             pixels = np.pad(pixels, (margins, margins, (0, 0)))[y : y + size, x : x + size]  # black outside the image
         if self.images.hflip and self.images.augmentation != "none" and random.random() < 0.5:
-            pixels = pixels[:, ::-1]
+            pixels = flip(pixels)
         if self.distort is not None:
             pixels = np.asarray(self.distort(Image.fromarray(pixels)))
         return _to_tensor(pixels)

@@ -19,7 +19,7 @@ from botformer.data.detection.keypoints import flip_indices
 from botformer.data.detection.object_sizes import say_small_objects
 from botformer.data.detection.repeat_factors import repeat_factors
 from botformer.data.detection.transforms import CanvasTransform, fitting_transform, random_transform, transform_objects
-from botformer.data.image_io import BadImage, EncodedImage, open_image
+from botformer.data.image_io import BadImage, EncodedImage, open_image, preloaded_for
 from botformer.data.loader import EvaluationLoader, TrainingLoader, evaluation_loader, training_loader
 from botformer.errors import InputError
 from botformer.recipes.schema import DetectionImages
@@ -104,7 +104,7 @@ class _DetectionSamples:
 
     @property
     def preload(self) -> list[str]:
-        return [__name__]
+        return [__name__, *preloaded_for(self.dataset.name(0))]
 
     def __len__(self) -> int:
         return len(self.dataset)

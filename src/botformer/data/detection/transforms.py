@@ -24,7 +24,7 @@ from botformer.data.detection.dataset import Annotation, ImageRecord
 from botformer.data.detection.keypoints import PIXEL_MIDDLE
 from botformer.data.detection.mask_targets import Box, crop_mask
 from botformer.data.image_io import EncodedImage
-from botformer.data.resampling import resample
+from botformer.data.resampling import flip, resample
 from botformer.recipes.schema import DetectionImages
 
 SMALLEST_PX = 1.0
@@ -69,7 +69,7 @@ class CanvasTransform:
         part = resample(image, (left, top, right, bottom), shown, Image.Resampling.BILINEAR)
         part = np.rot90(part, self.rot90)
         canvas = np.zeros((self.size, self.size, 3), dtype=np.uint8)
-        canvas[:height, :width] = part[:, ::-1] if self.hflip else part
+        canvas[:height, :width] = flip(part) if self.hflip else part
         return torch.from_numpy(canvas).permute(2, 0, 1)
 
     def boxes(self, boxes_xyxy: np.ndarray) -> np.ndarray:
