@@ -107,9 +107,11 @@ class EncodedImage:
         """
         factor = self._factor(shrink)
         pixels = self._by_torchvision() if factor == 1 else None
-        return (self.by_pillow(factor) if pixels is None else pixels), factor
+        return (self.by_pillow(shrink) if pixels is None else pixels), factor
 
-    def by_pillow(self, factor: int = 1) -> Image.Image:
+    def by_pillow(self, shrink: float = 1.0) -> Image.Image:
+        """The same as an image, instead of `decode`."""
+        factor = self._factor(shrink)
         with _failures_named(self._name):
             if factor > 1:
                 self._image.draft(None, (self._image.width // factor, self._image.height // factor))
@@ -215,7 +217,7 @@ def decode_small(
     `side` pixels, if they have them. JPEG files alone become smaller; it saves most of their time. Every byte is read
     all the same, so what is damaged raises `BadImage` here, too."""
     image = open_image(file, name, max_megapixels)
-    return image.header, image.decode(shrink=min(image.size) / side)[0]
+    return image.header, image.by_pillow(shrink=min(image.size) / side)
 
 
 def image_ending(start: bytes) -> str:

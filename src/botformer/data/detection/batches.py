@@ -162,7 +162,7 @@ class _DetectionSamples:
         tiles = tile_grid((image.height, image.width), self.images.tile) if self.images.tile else []
         if len(tiles) < 2:
             return [image]
-        decoded, _ = image.decode()
+        decoded = image.by_pillow()
         return [decoded.crop(tile) for tile in tiles]
 
     def _open(self, file: BinaryIO, record: ImageRecord) -> EncodedImage:
