@@ -198,15 +198,18 @@ def _finish(out: Path, data: str, found: "Found", began: float) -> None:
     console.print(
         f"Done in {_duration(time.monotonic() - began)}. Everything is in {out}" + (f": {report}" * bool(report))
     )
-    console.print(f"Next: botformer predict {out} IMAGES")
+    console.print(f"Next: botformer predict IMAGES --checkpoint {shlex.quote(str(out))}")
 
 
 def _report(out: Path, data: str) -> str:
+    """Where the page is; empty where none could be made, which costs nobody the network."""
+    from botformer.report.run_report import write_run_report
+
     try:
-        from botformer.report.run_report import write_run_report  # pyright: ignore[reportMissingImports]
-    except ImportError:
+        return str(write_run_report(out, data))
+    except InputError as error:
+        log.warning("no report: %s", error)
         return ""
-    return str(write_run_report(out, data))
 
 
 def _data_of(arguments: list[str]) -> str:

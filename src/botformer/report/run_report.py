@@ -317,9 +317,9 @@ class _Sections:
         if not self.run.finished:
             last = ("Go on where it stopped:", str(self.run.plan.get("command") or self._training_command()))
         else:
-            longer = self.run.recipe | {
-                "schedule": self.run.recipe["schedule"] | {"epochs": _LONGER * self.run.recipe["schedule"]["epochs"]}
-            }
+            schedule = self.run.recipe["schedule"]
+            lengths = {name: _LONGER * schedule[name] for name in ("epochs", "steps") if name in schedule}
+            longer = self.run.recipe | {"schedule": schedule | lengths}
             last = (
                 "Train three times as long, which helps as long as the last curve still rises:",
                 training_command(longer, self.data or "DIR", f"{self.run.out}-longer"),
