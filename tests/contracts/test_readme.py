@@ -14,6 +14,7 @@ import botformer
 from botformer import cli
 from botformer.backbone.flops import count
 from botformer.backbone.variants import PUBLISHED, ROWS
+from botformer.commands import train_planned
 from botformer.create import train_recipe
 
 ROOT = Path(__file__).parents[2]
@@ -171,7 +172,10 @@ def test_every_command_line_is_one_that_the_program_takes(page, monkeypatch):
         words = [PLACEHOLDERS.get(word, word) for word in shlex.split(re.sub(r"[\[\]]|\.\.\.", "", command))]
         verb, *arguments = words[1:]
         assert verb in cli.COMMANDS
-        if verb == "train":
+        if verb == "train" and arguments[0] in train_planned.VERBS:
+            planned = arguments[0] if arguments[0] != "auto" else "classify"  # as the images would say
+            assert train_planned.parse(planned, arguments[1:]).minutes
+        elif verb == "train":
             assert cli.main([verb, *arguments]) == 0
         else:
             with monkeypatch.context() as patched:
@@ -179,8 +183,8 @@ def test_every_command_line_is_one_that_the_program_takes(page, monkeypatch):
                 with pytest.raises(NotRunError):
                     cli.main([verb, *arguments])
     if page.name == "README.md":
-        assert {recipe.run.batch_size for recipe in trained} == {8, 64, 1024}
-        assert {getattr(recipe, "detector", None) for recipe in trained} == {None, "mask_rcnn", "keypoint_rcnn"}
+        assert {recipe.model.weights for recipe in trained} == {"", "imagenet", "nuclei"}
+        assert {getattr(recipe, "detector", None) for recipe in trained} == {"mask_rcnn", "keypoint_rcnn"}
 
 
 def test_commands_within_the_text_have_verbs_that_exist():

@@ -194,7 +194,7 @@ def test_annotated_images_are_described(tmp_path, capsys):
     assert "(COCO): boxes alone: 6 train, 3 validation images, 3 classes" in printed
     assert "naïve 人" in printed
     page = Page(tmp_path / "page.html")
-    assert "1024 px (planned)" in page.text
+    assert "1024 px (judged by)" in page.text
 
 
 def test_planted_mistakes_of_annotations_are_found(tmp_path):

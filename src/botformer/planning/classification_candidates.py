@@ -1,7 +1,7 @@
 """Classifiers to choose from, best first, by written rules from what the images are.
 
 THE TABLES are the place to tune. `epochs` is how many passes a row needs to be worth its time: the planner takes the
-first row that gets so many within the minutes. docs/decisions/0060 says how the figures were found.
+first row that gets so many within the minutes. docs/decisions/0058 says how the figures were found.
 """
 
 import math

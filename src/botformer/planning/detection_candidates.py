@@ -61,7 +61,7 @@ class _Network:
     settings: Settings
 
 
-# Best first. docs/decisions/0060 says how the figures were found; nothing else depends on them.
+# Best first. docs/decisions/0058 says how the figures were found; nothing else depends on them.
 # fmt: off
 _MEGAPIXEL = 1024 * 1024
 _NETWORKS = (
