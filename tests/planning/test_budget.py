@@ -10,7 +10,7 @@ FAST = Speed(train_s=0.01, evaluate_s=0.004, create_s=5.0)
 
 
 def planned(needed=3_000, batch=32, speed=FAST, work=WORK, left=600.0, calibration=0, fixed_steps=0):
-    return length(needed, batch, speed, work, left, calibration=calibration, fixed_steps=fixed_steps)
+    return length(needed, 3 * needed, batch, speed, work, left, calibration=calibration, fixed_steps=fixed_steps)
 
 
 def spent(found, speed, work, batch, calibration):
@@ -20,11 +20,11 @@ def spent(found, speed, work, batch, calibration):
     seconds += calibration * speed.evaluate_s
     for step in range(1, found.steps + 1):
         seconds += batch * speed.train_s
-        if step == found.steps or step % (per_epoch * found.evaluate_every) == 0:
+        if step == found.steps or step % max(1, round(per_epoch * found.evaluate_every)) == 0:
             seconds += measured * speed.evaluate_s + budget.EVALUATION_EXTRA_S
-    if work.test:
+    if found.tests:
         seconds += work.test * speed.evaluate_s + budget.EVALUATION_EXTRA_S
-    return seconds + budget.REPORT_S + work.validation * speed.evaluate_s
+    return seconds + budget.REPORT_S + measured * speed.evaluate_s
 
 
 @pytest.mark.parametrize("minutes", [1, 3, 15, 60, 600])
@@ -42,7 +42,7 @@ def test_a_plan_says_how_long_it_takes_and_that_is_in_time(minutes, images, imag
 def test_evaluations_between_take_a_tenth_of_the_training_at_most(minutes):
     speed, work = Speed(0.01, 0.01), Work(1_000, 1_000)
     found = planned(10**9, 32, speed, work, 60.0 * minutes)
-    between = (found.steps - 1) // (found.evaluate_every * (1_000 // 32))
+    between = (found.steps - 1) // max(1, round(found.evaluate_every * (1_000 // 32)))
     one = (found.evaluation_images or 1_000) * 0.01 + budget.EVALUATION_EXTRA_S
     assert between * one <= 0.1 * found.steps * 32 * 0.01 + 1e-9
     assert between <= budget.MOST_EVALUATIONS
@@ -79,7 +79,19 @@ def test_large_data_and_a_small_budget_give_a_part_of_an_epoch_and_of_the_valida
     found = planned(10**6, 32, FAST, Work(1_000_000, 50_000), 600.0)
     assert 0 < found.steps * 32 < 100_000
     assert 200 <= found.evaluation_images <= 0.1 * 600 / FAST.evaluate_s
-    assert found.evaluate_every == 1
+    assert found.evaluate_every * (1_000_000 // 32) < found.steps  # the best is kept, and a kill costs a part
+
+
+@pytest.mark.parametrize(
+    ("minutes", "evaluate_s", "validation", "test"),
+    [(45, 0.5, 5_000, 0), (20, 0.25, 2_000, 3_000), (3, 0.6, 500, 0), (3, 0.05, 50_000, 0), (1, 0.01, 1, 100_000)],
+)
+def test_slow_evaluations_of_much_data_leave_most_of_the_time_to_training(minutes, evaluate_s, validation, test):
+    speed = Speed(train_s=0.05, evaluate_s=evaluate_s, create_s=5.0)
+    found = planned(10**9, 8, speed, Work(2_000, validation, test), 60.0 * minutes)
+    assert found.seconds <= 60 * minutes
+    assert found.steps * 8 * 0.05 >= 0.4 * 60 * minutes
+    assert 1 <= (found.evaluation_images or validation) <= validation
 
 
 def test_fixed_steps_are_kept_and_enough_if_they_end_in_time():
@@ -98,3 +110,5 @@ def test_cores_are_divided_by_what_was_measured():
     assert (threads, readers) == (1, 7)
     assert seconds == pytest.approx(0.030 / 7)
     assert split_cores(0.020, 0.020, 0.005, cores=1) == (1, 0, pytest.approx(0.025))
+    # A container that may use few of the cores that it sees: on all of them a step is slower.
+    assert split_cores(0.05, 0.2, 0.004, cores=64) == (1, 1, 0.05)

@@ -37,9 +37,9 @@ def machine(monkeypatch):
 
     def time(self, recipe, seconds):
         now[0] += 2.0
-        image_s = plan._cost(plan.Candidate(recipe, "", 0)) / 50e9
+        image_s = plan._cost(plan.Candidate(recipe, "", 0, 0)) / 50e9
         run = replace(recipe.run, precision="float32", threads=2, workers=1)
-        return Timed(replace(recipe, run=run), Speed(image_s, image_s / 3, 4.0), image_s, 0.001)
+        return Timed(replace(recipe, run=run), Speed(image_s, image_s / 3, 4.0), image_s, 0.001, image_s / 3)
 
     monkeypatch.setattr(StepTimer, "time", time)
     monkeypatch.setattr(plan, "time_with_loader", lambda timed, train, validation, seconds: timed)

@@ -4,7 +4,7 @@ import logging
 import os
 import shlex
 import time
-from dataclasses import asdict, dataclass, make_dataclass
+from dataclasses import asdict, dataclass, make_dataclass, replace
 from datetime import datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -63,7 +63,7 @@ def train_planned(verb: str, arguments: list[str]) -> None:
 
     from botformer.create.train_recipe import train_recipe
     from botformer.planning.look_at_data import look
-    from botformer.planning.saved_plan import saved_recipe
+    from botformer.planning.saved_plan import saved_recipe, tests_at_the_end
     from botformer.recipes.from_json import with_fields
 
     say = screen(stderr=True, quiet=int(os.environ.get("RANK", "0")) > 0)
@@ -79,6 +79,8 @@ def train_planned(verb: str, arguments: list[str]) -> None:
     else:
         recipe = _planned(found, given, fixed, out, began, verb, arguments, say)
     train_recipe(recipe, given.data, out, given.resume)
+    if not tests_at_the_end(out):
+        found = replace(found, test=0)
     if int(os.environ.get("RANK", "0")) == 0:
         _finish(out, given.data, found, began)
 

@@ -2,6 +2,7 @@
 
 import logging
 from collections.abc import Iterable
+from dataclasses import replace
 from pathlib import Path
 from typing import NamedTuple
 
@@ -110,12 +111,13 @@ def parts_of(
         check_objects(recipe, train, validation)
         task = detection_task(recipe, train.categories, train.keypoint_names, train.skeleton, normalization)
         in_calibration = _calibration_shard(recipe, len(train), recipe.images.canvas)
+        untiled = replace(recipe.images, tile=0)  # as many canvases as images
         return Parts(
             task,
             detection_training_batches(train, recipe.images, run.batch_size, run.seed, **shard),
             detection_evaluation_batches(validation, recipe.images, **in_evaluation),
             load_first_weights(task, first, recipe.model.name) if first else RANDOM,
-            detection_evaluation_batches(train, recipe.images, **in_calibration) if calibrated else None,
+            detection_evaluation_batches(train, untiled, **in_calibration) if calibrated else None,
         )
     assert isinstance(train, ClassificationDataset)
     assert isinstance(validation, ClassificationDataset)

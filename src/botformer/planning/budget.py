@@ -9,13 +9,12 @@ MOST_EVALUATIONS = 20
 """More points make no better curve, and the best checkpoint no better."""
 MARGIN = 0.04
 """Of the time left stays unused: speeds of two minutes are not those of an hour."""
-FULL = 3
-"""A candidate is fully trained after so many times the images that it needs to be worth its time. More only learns the
-training images by heart: a longer budget is left over."""
 LEAST_STEPS = 10
 """However little time there is."""
 WARMUP = 0.05
 """Of the steps: the learning rate rises."""
+FEW_IMAGES = 200
+"""Of which an accuracy of 90 % has a standard deviation of 2 points: evaluations see no fewer where there is time."""
 WHOLE_EPOCHS = 5
 """From so many epochs on their number is whole, so that the last evaluation does not follow another at once."""
 NIGHT_S = 8 * 3600.0
@@ -52,7 +51,7 @@ class Length:
     """How long a candidate is trained."""
 
     steps: int
-    evaluate_every: int
+    evaluate_every: float
     """Epochs."""
     evaluation_images: int
     """0: all."""
@@ -60,6 +59,8 @@ class Length:
     """From here to the end, everything counted."""
     is_enough: bool
     """It gets the images that it needs, within the time."""
+    tests: bool
+    """There is time for the test split."""
 
 
 def split_cores(one_thread_s: float, all_threads_s: float, read_s: float, cores: int) -> tuple[int, int, float]:
@@ -76,6 +77,8 @@ def split_cores(one_thread_s: float, all_threads_s: float, read_s: float, cores:
     most = min(8, cores - 1)
     readers = min(most, math.ceil(read_s / all_threads_s))
     choices = [(all_threads_s + read_s / cores, cores, readers)]
+    # Where cores are promised that there are not, a step on all of them is slower than on one.
+    choices += [(max(one_thread_s, read_s / readers), 1, readers) for readers in range(1, most + 1)]
     # Amdahl: a part of the step that does not become faster, and one that is divided among the threads.
     divided = max(0.0, one_thread_s - all_threads_s) / (1 - 1 / cores)
     for readers in range(1, most + 1):
@@ -88,6 +91,7 @@ def split_cores(one_thread_s: float, all_threads_s: float, read_s: float, cores:
 
 def length(
     needed: int,
+    most: int,
     batch_size: int,
     speed: Speed,
     work: Work,
@@ -99,7 +103,7 @@ def length(
     """The steps that fit into the time that is left, evaluations, saving and report included.
 
     Args:
-        needed: training images, repetitions counted.
+        needed, most: training images, repetitions counted: from which on it is worth its time, and no more.
         left_s: None: as long as it takes.
         calibration: images that are seen once before training, for statistics of BatchNorm.
         fixed_steps: by the user; 0: as many as fit, up to a full training.
@@ -107,19 +111,20 @@ def length(
     per_epoch = max(1, work.train // batch_size)
     measured = _evaluation_images(work, speed, left_s)
     evaluation_s = measured * speed.evaluate_s + EVALUATION_EXTRA_S
+    test_s = work.test * speed.evaluate_s + EVALUATION_EXTRA_S
+    tests = work.test > 0 and (left_s is None or test_s <= EVALUATION_FRACTION * left_s)
     around_s = (
         speed.create_s
         + calibration * speed.evaluate_s
         + evaluation_s  # the last
-        + work.test * speed.evaluate_s
-        + (EVALUATION_EXTRA_S if work.test else 0.0)
+        + (test_s if tests else 0.0)
         + REPORT_S
-        + work.validation * speed.evaluate_s
+        + measured * speed.evaluate_s
     )
     step_s = batch_size * speed.train_s
     steps, enough = fixed_steps, True
     if not fixed_steps:
-        steps = math.ceil(FULL * needed / batch_size)
+        steps = math.ceil(most / batch_size)
         if left_s is not None:
             available_s = left_s * (1 - MARGIN) - around_s
             steps = min(steps, int(available_s / (step_s * (1 + EVALUATION_FRACTION))))
@@ -128,7 +133,7 @@ def length(
         if steps >= WHOLE_EPOCHS * per_epoch:
             steps -= steps % per_epoch
     every = _evaluate_every(steps, per_epoch, steps * step_s, evaluation_s)
-    between = (steps - 1) // (every * per_epoch)
+    between = (steps - 1) // max(1, round(every * per_epoch))
     seconds = around_s + steps * step_s + between * evaluation_s
     return Length(
         steps,
@@ -136,19 +141,22 @@ def length(
         0 if measured == work.validation else measured,
         seconds,
         enough and (left_s is None or seconds <= left_s),
+        tests,
     )
 
 
 def _evaluation_images(work: Work, speed: Speed, left_s: float | None) -> int:
-    """All, unless one pass over them takes more than a tenth of the time; then at least 200, of which an accuracy of
-    90 % has a standard deviation of 2 points."""
+    """All, unless one pass over them takes more than a tenth of the time; then what that tenth is enough for, or a few,
+    as long as those take no more than a fifth."""
     if left_s is None or work.validation * speed.evaluate_s <= EVALUATION_FRACTION * left_s:
         return work.validation
-    return min(work.validation, max(200, int(EVALUATION_FRACTION * left_s / speed.evaluate_s)))
+    in_a_tenth = int(EVALUATION_FRACTION * max(left_s, 0.0) / speed.evaluate_s)
+    return min(work.validation, max(1, in_a_tenth, min(FEW_IMAGES, 2 * in_a_tenth)))
 
 
-def _evaluate_every(steps: int, per_epoch: int, train_s: float, evaluation_s: float) -> int:
-    """Epochs between evaluations, so that those before the last take at most their fraction of the training time."""
-    epochs = math.ceil(steps / per_epoch)
+def _evaluate_every(steps: int, per_epoch: int, train_s: float, evaluation_s: float) -> float:
+    """Epochs between evaluations, so that those before the last take at most their fraction of the training time. Whole
+    ones, unless the training is shorter than that, or an epoch longer."""
     affordable = min(MOST_EVALUATIONS, int(EVALUATION_FRACTION * train_s / evaluation_s))
-    return max(1, math.ceil(epochs / (affordable + 1)))
+    every = steps / per_epoch / (affordable + 1)
+    return math.ceil(every - 1e-9) if every > 1 or steps >= WHOLE_EPOCHS * per_epoch else round(every, 4)

@@ -1,6 +1,6 @@
 """A recipe that may suit the data, before it is known how fast this machine trains it."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 
@@ -16,3 +16,12 @@ class Candidate:
     """What it is and why it stands where it stands, for the table."""
     images: int
     """Training images, repetitions counted, that it needs to be worth its time."""
+    most: int
+    """Training images, repetitions counted, from which on more only learn them by heart."""
+
+
+def merged(candidate: Candidate, same: Candidate | None) -> Candidate:
+    """Of two that have become the same recipe: worth its time as soon as either is, and as long."""
+    if same is None:
+        return candidate
+    return replace(candidate, images=min(candidate.images, same.images), most=max(candidate.most, same.most))

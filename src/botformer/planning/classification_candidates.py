@@ -8,7 +8,7 @@ import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from botformer.planning.candidate import Candidate
+from botformer.planning.candidate import Candidate, merged
 from botformer.planning.look_at_data import ImageFacts
 from botformer.recipes.schema import ClassificationRecipe, Images, Model, Optimizer, Run, Schedule
 
@@ -61,6 +61,8 @@ _BATCH = 32
 _EPOCH_OF = (400, 5_000)
 """Epochs of a row are counted as if there were at least and at most so many images: below, a pass is a few steps;
 above, one teaches more than a pass over few images does."""
+_FULL = 3
+"""A row is fully trained after so many times what it needs."""
 _PARTS_OF_TINY_SET = 4
 """A small set gives at least so many batches per epoch, as long as they have `_LEAST_BATCH` images for BatchNorm."""
 _LEAST_BATCH = 8
@@ -87,11 +89,10 @@ def classification_candidates(
     candidates: dict[tuple[str, int], Candidate] = {}
     for row, start in rows:
         name, px = model or row.model, size or _side(row.px, start.least_px, facts.shorter_px)
-        # Of rows that have become the same the last needs least; its place is that of the last.
-        candidates.pop((name, px), None)
-        candidates[name, px] = Candidate(
-            _recipe(name, px, start, facts), row.why if not model else "as asked for", _images(row.epochs, facts)
-        )
+        why, images = row.why if not model else "as asked for", _images(row.epochs, facts)
+        candidate = Candidate(_recipe(name, px, start, facts), why, images, _FULL * images)
+        # Of rows that have become the same the place is that of the last.
+        candidates[name, px] = merged(candidate, candidates.pop((name, px), None))
     return list(candidates.values())
 
 

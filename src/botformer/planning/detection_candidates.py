@@ -13,12 +13,13 @@ from functools import cache
 import numpy as np
 import torch
 
+from botformer.backbone.variants import find_row
 from botformer.create.networks import create_backbone
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.layouts import has_shapes
 from botformer.errors import InputError
 from botformer.planning.anchor_sizes import anchor_ratios, anchor_sizes, levels_in_use
-from botformer.planning.candidate import Candidate
+from botformer.planning.candidate import Candidate, merged
 from botformer.planning.object_statistics import ObjectStatistics, object_statistics
 from botformer.recipes.detector_settings import LEVELS, SMALL, Kind, Settings
 from botformer.recipes.schema import (
@@ -108,6 +109,8 @@ class _Rules:
     """Images per batch under which BatchNorm of a pretrained convolutional backbone stays as it was calibrated."""
     weight_decay = 0.05
     clip_norm = 5.0
+    full = 3
+    """A row is fully trained after so many times what it needs."""
     most_passes_over = 1_500
     """Images beyond which a data set need not be seen any more often than one of this size."""
     pasted, pasted_up_to = 0.5, 20
@@ -123,7 +126,12 @@ _STEP = 32
 
 
 def detection_candidates(
-    dataset: DetectionDataset, detector: Kind, has_gpu: bool, pretrained: Callable[[str], bool]
+    dataset: DetectionDataset,
+    detector: Kind,
+    has_gpu: bool,
+    pretrained: Callable[[str], bool],
+    model: str = "",
+    size: int = 0,
 ) -> list[Candidate]:
     """Recipes for a training set, best first; the last needs least.
 
@@ -132,6 +140,8 @@ def detection_candidates(
         detector: a `mask_rcnn` becomes a `faster_rcnn` where no object has a shape, and the log says so.
         has_gpu: whether training runs on a GPU.
         pretrained: whether ImageNet weights for a row can be had.
+        model: the row that the user wants; "": any.
+        size: side in pixels of the canvas that the user wants, which then shows whole images; 0: any.
 
     Raises:
         InputError: there are no objects.
@@ -143,15 +153,17 @@ def detection_candidates(
         detector = "faster_rcnn"
     seen = object_statistics(dataset)
     networks = [network for network in _NETWORKS if network.on_gpu == has_gpu]
+    if model:
+        loads = pretrained(model)
+        networks = [replace(network, model=model) for network in networks if network.pretrained == loads]
     loadable = {network.model: network.pretrained and pretrained(network.model) for network in networks}
     usable = [network for network in networks if network.pretrained == any(loadable.values())]
     usable = [network for network in usable if loadable[network.model] or not network.pretrained]
     candidates: dict[ClassificationRecipe | DetectionRecipe, Candidate] = {}
     for network in usable:
-        candidate = _candidate(network, dataset, detector, seen)
-        # Of rows that have become the same the last needs least; its place is that of the last.
-        candidates.pop(candidate.recipe, None)
-        candidates[candidate.recipe] = candidate
+        candidate = _candidate(network, dataset, detector, seen, size)
+        # Of rows that have become the same the place is that of the last.
+        candidates[candidate.recipe] = merged(candidate, candidates.pop(candidate.recipe, None))
     best_first = list(candidates.values())
     _say(dataset, seen, best_first[0])
     return best_first
@@ -209,10 +221,14 @@ def _part(large: float, whole: float, most: int) -> int:
     return min(part, most) if part <= whole / 2 else min(most, _multiple(whole))
 
 
-def _candidate(network: _Network, dataset: DetectionDataset, detector: Kind, seen: ObjectStatistics) -> Candidate:
+def _candidate(
+    network: _Network, dataset: DetectionDataset, detector: Kind, seen: ObjectStatistics, size: int
+) -> Candidate:
     strides = _strides(network.model)
-    attends = network.model.startswith("bot")
+    attends = find_row(network.model).c5 == "attention"
     canvas = _canvas(network, strides[0], seen, tiles=detector != "keypoint_rcnn")
+    if size:
+        canvas = _Canvas(size, size, 0, size)
     sizes = canvas.sizes(seen)
     zoom = canvas.whole / canvas.size
     shown = float(np.median(seen.per_image)) * min(1.0, 1 / zoom**2)  # objects on a training canvas
@@ -256,7 +272,7 @@ def _candidate(network: _Network, dataset: DetectionDataset, detector: Kind, see
         ),
         run=Run(batch_size=batch),
     )
-    return Candidate(recipe, _why(network, recipe), images_seen)
+    return Candidate(recipe, _why(network, recipe), images_seen, _Rules.full * images_seen)
 
 
 def _settings(network: _Network, sizes: np.ndarray, seen: ObjectStatistics, shown: float, turned: bool) -> Settings:

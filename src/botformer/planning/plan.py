@@ -1,5 +1,6 @@
 """A folder of images and the minutes there are -> a recipe that ends in time."""
 
+import logging
 import time
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, replace
@@ -12,6 +13,7 @@ from botformer.backbone.flops import count
 from botformer.backbone.variants import find_row
 from botformer.create.train_recipe import calibration_images
 from botformer.data.classification.dataset import ClassificationDataset
+from botformer.errors import InputError
 from botformer.planning.budget import NIGHT_S, WARMUP, Length, Speed, Work, length
 from botformer.planning.candidate import Candidate
 from botformer.planning.classification_candidates import classification_candidates
@@ -20,13 +22,19 @@ from botformer.planning.search import search
 from botformer.planning.step_times import StepTimer, Timed, time_with_loader
 from botformer.recipes.from_json import with_fields
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
-from botformer.weights.imagenet import find_imagenet_weights
+from botformer.weights.imagenet import IMAGENET, find_imagenet_weights
+
+log = logging.getLogger("botformer.planning")
 
 TIMING_FRACTION = 0.08
 """Of the minutes, spent on timing."""
-_TIMING_S = 60.0
-"""Spent on timing where there is no budget."""
+_TIMING_S, _MOST_TIMING_S = 60.0, 120.0
+"""Spent on timing where there is no budget, and at most."""
 _LEAST_TIMING_S = 4.0
+_TRIAL_IMAGES = 48
+"""That a trial computes, about."""
+_LEAST_TRIALS = 2
+"""Candidates that are timed however little time there is, if making their networks is most of it."""
 _NOT_VERIFIED = 1.15
 """How much slower than a few steps alone a run may be that was not timed with its loader."""
 
@@ -64,6 +72,8 @@ class TrainingPlan:
     """From here to the end."""
     is_enough: bool
     """The chosen candidate gets what it needs within the time."""
+    tests: bool
+    """The test split is evaluated at the end."""
     notes: list[str]
     """What was decided from the data, and how to decide otherwise."""
 
@@ -83,32 +93,61 @@ def make_plan_for(
         fixed: fields of the recipe that the user has set, by their names on the command line.
         find_weights: where ImageNet weights for a row of that name would come from; None: nowhere.
     """
-    candidates = _candidates(found, fixed, find_weights)
+    unreadable: set[str] = set()
+    while True:
+        try:
+            candidates = _candidates(found, fixed, lambda name: None if name in unreadable else find_weights(name))
+            return _plan_of(candidates, found, minutes, fixed, began, clock)
+        except _UnreadableWeightsError as error:
+            log.warning("weights that were found cannot be read: %s", error)
+            unreadable.add(error.model)
+
+
+class _UnreadableWeightsError(Exception):
+    def __init__(self, model: str, reason: InputError) -> None:
+        super().__init__(str(reason))
+        self.model = model
+
+
+def _plan_of(
+    candidates: list[Candidate],
+    found: Found,
+    minutes: float | None,
+    fixed: Mapping[str, Any],
+    began: float,
+    clock: Callable[[], float],
+) -> TrainingPlan:
     work = Work(len(found.train), len(found.validation), found.test)
     timing_s = timing_seconds(minutes)
     first = clock()
     timer = StepTimer(found.train, found.validation, set(fixed))
-    trials_s: list[float] = []
+    trials: list[Timed] = []
 
     def left_s() -> float | None:
         return None if minutes is None else began + 60 * minutes - clock()
 
     def measure(place: int) -> Timed:
-        begin = clock()
-        timed = timer.time(candidates[place].recipe, timing_s / 20)
-        trials_s.append(clock() - begin)
-        return timed
+        recipe = candidates[place].recipe
+        try:
+            trials.append(timer.time(recipe, timing_s / 20))
+        except InputError as error:
+            if recipe.model.weights != IMAGENET or fixed.get("model.weights"):
+                raise
+            raise _UnreadableWeightsError(recipe.model.name, error) from error
+        return trials[-1]
 
     def planned(place: int, timed: Timed, cost: float, left: float | None) -> Length:
         recipe = timed.recipe if cost == 1 else candidates[place].recipe
         speed = _slower(timed, cost)
         return length(
             candidates[place].images,
+            # What fits into the minutes is used, as long as any row gains by it.
+            candidates[place].most if left is None else max(candidate.most for candidate in candidates),
             recipe.run.batch_size,
             replace(speed, create_s=speed.create_s + found.open_s),
             work,
             left,
-            calibration=calibration_images(recipe) if recipe.model.weights == "imagenet" else 0,
+            calibration=calibration_images(recipe) if recipe.model.weights == IMAGENET else 0,
             fixed_steps=_fixed_steps(fixed, work.train // recipe.run.batch_size),
         )
 
@@ -120,8 +159,11 @@ def make_plan_for(
         [_cost(candidate) for candidate in candidates],
         measure,
         fits,
-        # A trial costs its steps, and making the network.
-        lambda cost: clock() - first + trials_s[0] * max(1.0, 0.5 + 0.5 * cost) <= timing_s,
+        # A trial costs making the network, and its steps.
+        lambda cost: (
+            clock() - first + trials[0].speed.create_s + cost * _TRIAL_IMAGES * trials[0].step_s
+            <= max(timing_s, _LEAST_TRIALS * trials[0].speed.create_s)
+        ),
     )
     timed = measured[chosen]
     if clock() - first + 3 * timed.recipe.run.batch_size * timed.speed.train_s <= timing_s:
@@ -136,12 +178,14 @@ def make_plan_for(
         _row(candidate, measured.get(place), lengths.get(place), place - chosen, work)
         for place, candidate in enumerate(candidates)
     ]
-    return TrainingPlan(recipe, rows, lasts.seconds, lasts.is_enough, _notes(recipe, work, fixed))
+    return TrainingPlan(
+        recipe, rows, lasts.seconds, lasts.is_enough, lasts.tests, _notes(recipe, work, fixed, lasts.tests)
+    )
 
 
 def timing_seconds(minutes: float | None) -> float:
     """How long candidates are timed, at most, except for the first, which always is."""
-    return _TIMING_S if minutes is None else max(_LEAST_TIMING_S, TIMING_FRACTION * 60 * minutes)
+    return _TIMING_S if minutes is None else min(max(_LEAST_TIMING_S, TIMING_FRACTION * 60 * minutes), _MOST_TIMING_S)
 
 
 def _candidates(found: Found, fixed: Mapping[str, Any], find_weights: Callable[[str], Any]) -> list[Candidate]:
@@ -150,7 +194,7 @@ def _candidates(found: Found, fixed: Mapping[str, Any], find_weights: Callable[[
     sources: dict[str, bool] = {}
 
     def pretrained(name: str) -> bool:
-        if from_file is not None:
+        if from_file not in (None, IMAGENET):
             return from_file != ""
         if name not in sources:
             sources[name] = find_weights(name) is not None
@@ -164,11 +208,18 @@ def _candidates(found: Found, fixed: Mapping[str, Any], find_weights: Callable[[
         from botformer.planning.detection_candidates import detection_candidates
 
         has_gpu = torch.accelerator.is_available() and fixed.get("run.device") != "cpu"
-        candidates = detection_candidates(found.train, DETECTORS[found.verb], has_gpu, pretrained)
+        candidates = detection_candidates(
+            found.train,
+            DETECTORS[found.verb],
+            has_gpu,
+            pretrained,
+            fixed.get("model.name", ""),
+            fixed.get("images.size", 0),
+        )
     changed: dict[Any, Candidate] = {}
     for candidate in candidates:
         recipe = with_fields(candidate.recipe, fixed)
-        if "model.weights" not in fixed and recipe.model.weights == "imagenet" and not pretrained(recipe.model.name):
+        if "model.weights" not in fixed and recipe.model.weights == IMAGENET and not pretrained(recipe.model.name):
             recipe = with_fields(recipe, {"model.weights": ""})
         if "run.batch_size" not in fixed and recipe.run.batch_size > len(found.train):
             recipe = with_fields(recipe, {"run.batch_size": len(found.train)})
@@ -183,9 +234,11 @@ def _fixed_steps(fixed: Mapping[str, Any], per_epoch: int) -> int:
 def _slower(timed: Timed, factor: float) -> Speed:
     """Of a network with so many times the arithmetic; reading stays as fast as it is."""
     read_s = timed.read_s / max(timed.recipe.run.workers, 1)
-    speed = timed.speed
+    around_s = max(0.0, timed.speed.train_s - max(timed.step_s, read_s))  # reading on the cores of the network
     return replace(
-        speed, train_s=max(speed.train_s * factor, read_s), evaluate_s=max(speed.evaluate_s * factor, read_s)
+        timed.speed,
+        train_s=max(timed.step_s * factor, read_s) + around_s,
+        evaluate_s=max(timed.evaluate_s * factor, read_s),
     )
 
 
@@ -244,7 +297,9 @@ def _measured(timed: Timed) -> dict[str, float]:
     }
 
 
-def _notes(recipe: ClassificationRecipe | DetectionRecipe, work: Work, fixed: Mapping[str, Any]) -> list[str]:
+def _notes(
+    recipe: ClassificationRecipe | DetectionRecipe, work: Work, fixed: Mapping[str, Any], tests: bool
+) -> list[str]:
     notes: list[str] = []
     images = recipe.images
     if images.hflip and "images.hflip" not in fixed:
@@ -262,6 +317,8 @@ def _notes(recipe: ClassificationRecipe | DetectionRecipe, work: Work, fixed: Ma
                 f"some classes have far fewer images than others and are drawn more often (--images.balance "
                 f"{recipe.images.balance:g}; 0 is off)"
             )
+    if work.test and not tests:
+        notes.append("there is no time for the test split: botformer evaluate RUN --data DIR --split test")
     if recipe.run.evaluation_images:
         notes.append(
             f"each evaluation during training sees {recipe.run.evaluation_images:,} of the {work.validation:,} "

@@ -32,9 +32,15 @@ def write_plan(
             "expected_end": expected_end,
             "candidates": [asdict(row) for row in plan.rows],
             "notes": plan.notes,
+            "tests": plan.tests,
             "recipe": asdict(plan.recipe),
         },
     )
+
+
+def tests_at_the_end(out: Path) -> bool:
+    """Whether the plan in `out` has time for the test split."""
+    return bool(json.loads((out / PLAN).read_text(encoding="utf-8")).get("tests", True))
 
 
 def saved_recipe(out: Path, verb: Verb, minutes: float | None) -> ClassificationRecipe | DetectionRecipe | None:

@@ -15,7 +15,8 @@ def search(
     """The first candidate that fits, the last if none does; and what was measured of some of them.
 
     The last is measured first, for it is the fastest. Others are then judged by the nearest one that was measured, in
-    proportion to their arithmetic, and the first that seems to fit is measured itself, until that one is known.
+    proportion to their arithmetic, and the first that seems to fit, and that there is time to measure, is measured
+    itself, until that one is known.
 
     Args:
         costs: multiply-adds per image of the candidates, best candidate first.
@@ -26,10 +27,12 @@ def search(
     last = len(costs) - 1
     measured = {last: measure(last)}
     while True:
-        place = next((place for place in range(last) if _seems_to_fit(place, costs, measured, fits)), last)
-        if place in measured or not may_measure(costs[place] / costs[last]):
-            known = [place for place in sorted(measured) if fits(place, measured[place], 1.0)]
-            return known[0] if known else last, measured
+        known = next((place for place in sorted(measured) if fits(place, measured[place], 1.0)), last)
+        better = [place for place in range(known) if place not in measured]
+        better = [place for place in better if _seems_to_fit(place, costs, measured, fits)]
+        place = next((place for place in better if may_measure(costs[place] / costs[last])), None)
+        if place is None:
+            return known, measured
         measured[place] = measure(place)
 
 

@@ -44,6 +44,8 @@ class Timed:
     """Of the network, per image."""
     read_s: float
     """Of one process that reads, per image."""
+    evaluate_s: float
+    """Of the network in evaluation, per image."""
 
 
 class StepTimer:
@@ -85,7 +87,8 @@ class StepTimer:
         begin = self._clock()
         on_cpu = open_accelerator(replace(recipe.run, threads=0)).device.type == "cpu"
         at_once = min(recipe.run.batch_size, _FEW_IMAGES) if on_cpu else recipe.run.batch_size
-        run = replace(recipe.run, batch_size=at_once, workers=0, threads=0, accumulation=1)
+        accumulation = 1 if on_cpu else recipe.run.accumulation
+        run = replace(recipe.run, batch_size=at_once, workers=0, threads=0, accumulation=accumulation)
         accelerator = open_accelerator(run)
         trial: Any = replace(_with_as_many_detections(recipe, self._validation), run=run)
         parts = parts_of(trial, self._train, self._validation, accelerator)
@@ -117,7 +120,7 @@ class StepTimer:
         free = {name: value for name, value in chosen.items() if f"run.{name}" not in self._fixed}
         fitted: Any = replace(recipe, run=replace(recipe.run, **free))
         speed = Speed(image_s, max(evaluate_s, read_s / max(workers, 1)), create_s + _STARTING_S)
-        return Timed(fitted, speed, step_s, read_s)
+        return Timed(fitted, speed, step_s, read_s, evaluate_s)
 
     def _on_cores(
         self, step: Callable[[], None], images: int, read_s: float, seconds: float
@@ -155,7 +158,7 @@ class StepTimer:
                 _wait(accelerator)
 
             predict()  # compiles, and touches the memory
-            return self._median(predict, 0.0) / batch_length(batch)
+            return self._median(predict, 0.0) / len(batch["files"])  # an image in tiles is one of several canvases
 
     def _median(self, step: Callable[[], None], seconds: float) -> float:
         """Of the steps of so many seconds, at least two."""

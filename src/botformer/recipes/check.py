@@ -112,9 +112,9 @@ RANGES: dict[str, tuple[float, float]] = {
     "run.seed": ANY,
     "run.workers": (-1, math.inf),
     "run.threads": ANY,
-    "run.evaluate_every": COUNT,
+    "run.evaluate_every": POSITIVE,
     "run.evaluation_images": ANY,
-    "run.checkpoint_every": COUNT,
+    "run.checkpoint_every": POSITIVE,
     "run.keep": COUNT,
     "run.max_steps": ANY,
 }

@@ -181,12 +181,12 @@ class Run:
     """Threads of the network on a CPU; 0: PyTorch's choice, one per core. Small networks are fastest with 1."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
     """auto: a GPU if there is one."""
-    evaluate_every: int = 1
-    """Epochs between evaluations."""
+    evaluate_every: float = 1
+    """Epochs between evaluations; less than 1 is a part of an epoch."""
     evaluation_images: int = 0
     """Validation images of each evaluation, evenly spread over the split; 0: all."""
-    checkpoint_every: int = 1
-    """Epochs between checkpoints."""
+    checkpoint_every: float = 1
+    """Epochs between checkpoints, likewise."""
     keep: int = 2
     """Latest checkpoints to keep, besides the best."""
     max_steps: int = 0

@@ -43,7 +43,7 @@ def fastest_precision(device: torch.device, processes: int = 1) -> Precision:
 def _remembered(device_type: str) -> Precision:
     device = torch.device(device_type)
     key = f"{_name(device)}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    file = Path(os.environ.get("XDG_CACHE_HOME") or Path.home() / ".cache") / "botformer" / "precision.json"
+    file = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "botformer" / "precision.json"
     known = _read(file)
     if known.get(key) in _PRECISIONS:
         return known[key]

@@ -42,8 +42,8 @@ class Plan:
     """Length of the schedule."""
     last: int
     """Where the run stops, at or before `steps`."""
-    evaluate_every: int
-    checkpoint_every: int
+    evaluate_every: float
+    checkpoint_every: float
 
     def epoch(self, step: int) -> float:
         return round(step / self.steps_per_epoch, 4)
@@ -54,8 +54,8 @@ class Plan:
     def saves(self, step: int) -> bool:
         return step == self.last or self._ends_epoch(step, self.checkpoint_every)
 
-    def _ends_epoch(self, step: int, every: int) -> bool:
-        return step > 0 and step % (every * self.steps_per_epoch) == 0
+    def _ends_epoch(self, step: int, every: float) -> bool:
+        return step > 0 and step % max(1, round(every * self.steps_per_epoch)) == 0
 
 
 def make_plan(recipe: Recipe, steps_per_epoch: int) -> Plan:
