@@ -15,6 +15,7 @@ from torchvision.models.detection.roi_heads import heatmaps_to_keypoints
 import botformer
 from botformer import stored_names
 from botformer.create.train_recipe import train_recipe
+from botformer.data import resampling
 from botformer.data.detection.coco_writer import CocoWriter
 from botformer.data.detection.dataset import Category
 from botformer.data.synthetic.nuclei_crops import read_nuclei
@@ -143,7 +144,8 @@ def detector_recipe():
     ("name", "recipe", "folder"),
     [("classifier_run", classifier_recipe, "classes"), ("detector_run", detector_recipe, "scenes")],
 )
-def test_a_run_is_continued_where_it_was_stopped(name, recipe, folder, data, tmp_path):
+def test_a_run_is_continued_where_it_was_stopped(name, recipe, folder, data, tmp_path, monkeypatch):
+    monkeypatch.setattr(resampling, "_is_vectorized", lambda: False)  # Pillow's pixels, as those of the old runs
     run = tmp_path / name
     shutil.copytree(FILES / name, run)
     train_recipe(recipe(), str(data / folder), run, "auto")

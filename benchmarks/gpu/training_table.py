@@ -76,6 +76,7 @@ class Row:
 
 _CIFAR10 = {
     "run.batch_size": 512,
+    "run.precision": "bf16",
     "optimizer.reference_batch": 256,  # what the recipe's learning rate is for
     "run.evaluate_every": 5,
     "run.checkpoint_every": 5,

@@ -239,3 +239,16 @@ def test_a_planned_recipe_trains_and_detects(name, tmp_path):
         task.eval()
         batch = next(iter(detection_evaluation_batches(source, recipe.images, 1, workers=0)))
         assert len(task.predict(batch)) == 1
+
+
+def test_a_network_and_a_canvas_that_are_asked_for_are_planned_around():
+    source = dataset(SETS["one object per image"])
+    for row in detection_candidates(source, "mask_rcnn", False, lambda name: name != "botnet_mini", "botnet_mini", 320):
+        recipe = row.recipe
+        assert (recipe.model.name, recipe.model.weights, recipe.model.normalization) == ("botnet_mini", "", "batch")
+        assert (recipe.images.size, recipe.images.canvas, recipe.images.tile) == (320, 320, 0)
+        assert recipe.images.scale_jitter == (0.75, 1.5)
+        sizes = np.array([w * h for _, _, objects in SETS["one object per image"] for _, _, _, w, h in objects]) ** 0.5
+        on_canvas = sizes / 500 * 320
+        assert recipe.settings.anchor_sizes[0] >= 2 * 2  # of stride 2, which this network has
+        assert recipe.settings.anchor_sizes[-1] <= 1.3 * on_canvas.max()
