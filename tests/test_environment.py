@@ -2,9 +2,10 @@ import os
 import subprocess
 import sys
 
+import pytest
 import torch
 
-from botformer import __version__
+from botformer import __version__, environment
 from botformer.environment import cores, hardware, versions
 
 
@@ -31,3 +32,15 @@ def test_hardware_is_what_the_machine_has():
     assert found["cores"] == cores() >= 1
     assert found["processor"]
     assert (found["gpu"] is not None) == torch.cuda.is_available()
+
+
+@pytest.mark.parametrize(
+    ("content", "whole"), [("max 100000", None), ("150000 100000", 2), ("50000 100000", 1), ("odd", None), (None, None)]
+)
+def test_a_container_has_its_share_of_the_cores(content, whole, tmp_path, monkeypatch):
+    file = tmp_path / "cpu.max"
+    if content is not None:
+        file.write_text(content + "\n")
+    monkeypatch.setattr(environment, "_CGROUP", file)
+    monkeypatch.setattr("os.sched_getaffinity", lambda _: set(range(64)), raising=False)
+    assert cores() == (whole or 64)

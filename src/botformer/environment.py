@@ -1,6 +1,7 @@
 """The machine and the installed packages: versions, cores, hardware, and what becomes of freed memory."""
 
 import ctypes
+import math
 import os
 import platform
 import sys
@@ -57,9 +58,22 @@ def hardware() -> dict[str, Any]:
     return found
 
 
+_CGROUP = Path("/sys/fs/cgroup/cpu.max")
+
+
 def cores() -> int:
-    """Cores that this process may use."""
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    """Cores that this process may use; in a container no more than its share of CPU time comes to."""
+    seen = len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1
+    return max(1, min(seen, _share_of_cpu_time(_CGROUP)))
+
+
+def _share_of_cpu_time(file: Path) -> int:
+    """Rounded up to whole cores; as good as no limit where the file sets none, or is not there."""
+    try:
+        limit, period = file.read_text(encoding="ascii").split()
+        return math.ceil(int(limit) / int(period))
+    except (OSError, ValueError):  # "max" is not a number
+        return sys.maxsize
 
 
 def keep_freed_memory() -> None:
