@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from botformer.create.from_checkpoint import load_for_rgb
 from botformer.data.image_facts import read_image_facts
+from botformer.errors import InputError
 from botformer.evaluate.evaluate_checkpoint import evaluate_checkpoint
 from botformer.evaluate.options import EvaluateOptions
 from botformer.recipes.schema import DetectionImages
@@ -93,7 +94,13 @@ def _contradictions(
     found = []
     for split in opened.splits:
         if len(split) and not (fast and split.name == "train"):
-            predictions = _predictions(checkpoint, opened.data, split, bar)
+            try:
+                predictions = _predictions(checkpoint, opened.data, split, bar)
+            except InputError as error:
+                if split.name != "test":  # it alone is not needed to train
+                    raise
+                found.append(Finding("warning", f"{checkpoint} cannot be measured on it: {error}", "test", 1))
+                continue
             disagree = detector_disagreements if opened.is_detection else classifier_disagreements
             found += disagree(split, predictions)
     return found
