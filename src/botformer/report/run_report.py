@@ -94,7 +94,7 @@ def _what_is_missing(run: RunFolder, data: str, why: str) -> list[Notice]:
         notes.append(
             Notice(
                 "warning",
-                f"The run has not ended: {run.epochs_done:.2f} of {run.epochs_planned:g} epochs are done.",
+                f"The run has not ended: {run.epochs_done:.2f} of {run.epochs_planned:.4g} epochs are done.",
                 "The same command continues it.",
             )
         )
@@ -277,7 +277,7 @@ class _Sections:
             ("network", recipe["model"]["name"]),
             ("starts from", recipe["model"]["weights"] or "random weights"),
             ("pixels", str(recipe["images"]["size"])),
-            ("epochs", f"{self.run.epochs_planned:g}"),
+            ("epochs", f"{self.run.epochs_planned:.4g}"),
             ("batch", str(recipe["run"]["batch_size"])),
             ("optimiser", f"{recipe['optimizer']['name']}, learning rate {recipe['optimizer']['learning_rate']:g}"),
             ("precision", recipe["run"]["precision"]),
