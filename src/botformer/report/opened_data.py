@@ -106,10 +106,8 @@ def _open_classification(data: str) -> OpenedData:
             )
     except InputError as error:
         return OpenedData(data, "images in class folders", (), (), (_refused(error), *_warnings(said)))
-    findings = [*unusable, *_warnings(said)]
-    if not len(validation):
-        findings.insert(0, _nothing_to_validate_on(len(train)))
-    return OpenedData(data, _classes_lie_in(data), train.class_names, _splits(train, validation, test), tuple(findings))
+    findings = (*unusable, *_warnings(said))
+    return OpenedData(data, _classes_lie_in(data), train.class_names, _splits(train, validation, test), findings)
 
 
 def _open_detection(data: str) -> OpenedData:
@@ -177,16 +175,6 @@ def _classes_lie_in(data: str) -> str:
 def _refused(error: InputError) -> Finding:
     first, *more = str(error).splitlines()
     return Finding("error", f"training would stop: {first}", "all", 1, listed=more)
-
-
-def _nothing_to_validate_on(images: int) -> Finding:
-    return Finding(
-        "error",
-        f"there is no image to validate on: no class has two of the {images} images, so none can be held out",
-        "validation",
-        1,
-        "Add images, two per class at the very least; twenty per class make a result that means something.",
-    )
 
 
 def _warnings(said: "Iterator[str] | list[str]") -> list[Finding]:
