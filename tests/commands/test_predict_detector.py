@@ -27,6 +27,9 @@ from botformer.recipes.schema import ClassificationRecipe, Images, Model
 from botformer.rle import decode
 from botformer.weights import SHIPPED
 
+from tests.data.detection.coco_files import annotation, content, write
+from tests.data.detection.coco_files import image as image_record
+
 from .detection_scenes import KNOWN, ODD, SIZES, rewrite, save_detector
 
 
@@ -74,6 +77,19 @@ def test_predictions_scored_by_pycocotools_are_what_evaluate_says(network, data,
         ours = judged_by_pycocotools(annotations, said(tmp_path / "predicted"), iou_type)
         assert ours == pytest.approx([metrics[kind][name] for name in NUMBERS], abs=1e-12)
         assert 0.01 < metrics[kind]["AP"] < 0.99
+
+
+def test_a_photograph_four_times_as_large_as_the_canvas_is_predicted_as_it_is_evaluated(network, tmp_path):
+    """JPEG is decoded smaller then, which changes the pixels."""
+    pytest.importorskip("faster_coco_eval")
+    record = image_record(1, "1.jpg", 400, 380)
+    write(tmp_path, content([record], [annotation(1, 1, [10, 10, 90, 90], area=8100)]), "instances_val.json", "val")
+    annotations = annotations_of(tmp_path)
+    assert predict(network, tmp_path / "predicted", tmp_path / "val", "--annotations", annotations) == 0
+    evaluated = ["evaluate", str(network), "--data", str(tmp_path), "--out", str(tmp_path / "evaluated")]
+    assert cli.main([*evaluated, "--workers=0"]) == 0
+    assert len(said(tmp_path / "predicted")) > 5
+    assert said(tmp_path / "predicted") == said(tmp_path / "evaluated")
 
 
 def test_files_without_annotations_are_numbered_and_described(network, data, tmp_path):

@@ -10,9 +10,12 @@ from PIL import Image
 from safetensors.torch import load_file
 
 from botformer import cli
+from botformer.commands import train_planned
 from botformer.commands.train_planned import given_fields, parse
 from botformer.data.synthetic.nuclei_crops import write_nuclei
+from botformer.errors import InputError
 from botformer.planning import plan
+from botformer.planning.look_at_data import Found
 from botformer.training.checkpoint import checkpoint_folder
 
 RANDOM = ["--model.weights", ""]
@@ -173,3 +176,15 @@ def test_a_tiny_unbalanced_set_of_long_images_with_a_test_split(tmp_path, capsys
     said = " ".join(capsys.readouterr().err.split())
     assert "--images.fit letterbox" in said
     assert "--images.balance 0.5" in said
+
+
+def test_a_test_split_that_cannot_be_measured_costs_neither_the_network_nor_the_report(monkeypatch, tmp_path, capsys):
+    def refuse(given):
+        raise InputError("cow is no class of the checkpoint")
+
+    monkeypatch.setattr("botformer.commands.evaluate.evaluate", refuse)
+    monkeypatch.setattr("botformer.report.run_report.write_run_report", lambda out, data: out / "report.html")
+    found = Found("classify", None, None, 4, "", 0.0)
+    train_planned._finish(tmp_path, "data", found, time.monotonic())
+    printed = capsys.readouterr()
+    assert "report.html" in printed.out

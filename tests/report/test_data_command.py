@@ -118,6 +118,23 @@ def test_what_training_refuses_exits_with_1_and_says_why(tmp_path, capsys, count
     assert words in Page(tmp_path / "page.html").text
 
 
+@pytest.mark.parametrize("test", [{"test/cat": 2, "test/cow": 2}, {"test/cat": 2, "test/dog": 0}])
+def test_a_test_split_that_cannot_be_used_is_a_warning(tmp_path, capsys, test):
+    data = write_folders(tmp_path / "data", FOLDERS | test)
+    assert run(data, tmp_path) == 0
+    printed = " ".join(capsys.readouterr().out.split())
+    assert "Training works." in printed
+    assert "WARNING: the test split cannot be used: " in printed
+
+
+def test_unreadable_test_images_do_not_stop_a_training_that_never_opens_them(tmp_path, capsys):
+    data = write_folders(tmp_path / "data", FOLDERS | {"test/cat": 2, "test/dog": 2})
+    for file in (data / "test").rglob("*.png"):
+        file.write_bytes(b"")
+    assert run(data, tmp_path) == 0
+    assert "WARNING: 4 images of 4 cannot be read; an evaluation leaves them out (test)" in capsys.readouterr().out
+
+
 def test_a_mistyped_folder_is_bad_input(tmp_path, capsys):
     assert run(tmp_path / "absent", tmp_path) == 2
     assert "does not exist" in capsys.readouterr().err

@@ -1,13 +1,17 @@
 """Labels that a network contradicts."""
 
 import json
+from io import BytesIO
 
 import pytest
+from PIL import Image
 
 from botformer.data.classification.dataset import open_classification_datasets
 from botformer.data.detection.layouts import open_detection_datasets
 from botformer.report.disagreements import classifier_disagreements, detector_disagreements, wrong_images
+from botformer.report.finding import ImageRef
 from botformer.report.opened_data import Split
+from botformer.report.thumbnails import thumbnail
 from tests.data.detection.coco_files import annotation, content, image, write
 
 from .pages import write_folders
@@ -87,6 +91,18 @@ def test_planted_mistakes_of_boxes_are_told_apart(scenes):
     assert other.examples[0].images[0].annotated_xyxy == ((20, 2, 30, 12),)
     assert missed.listed == ["2.png: cell, 20x20 px, not found", "1.png: cell, 6x6 px, not found"]
     assert [extra.count, other.count, missed.count] == [2, 1, 2]
+
+
+def test_nothing_is_said_of_images_that_could_not_be_read(scenes):
+    (missed,) = detector_disagreements(scenes, [], {"1.png": "damaged"})
+    assert missed.listed == ["2.png: cell, 20x20 px, not found"]
+
+
+def test_a_picture_around_a_box_beside_the_file_shows_its_edge(scenes):
+    ref = ImageRef("validation", 0, annotated_xyxy=((1700, 1650, 1800, 1800),))  # the file has 40x30 pixels
+    jpeg = thumbnail(scenes, ref, around=True)
+    with Image.open(BytesIO(jpeg)) as shown:
+        assert max(shown.size) > 0
 
 
 def test_a_perfect_detector_contradicts_nothing(scenes):

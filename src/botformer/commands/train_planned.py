@@ -194,7 +194,10 @@ def _finish(out: Path, data: str, found: "Found", began: float) -> None:
         from botformer.commands.evaluate import Arguments, evaluate
 
         say.print("the best checkpoint on the test split:")
-        evaluate(Arguments(out, data, split="test", out=out / "test"))
+        try:
+            evaluate(Arguments(out, data, split="test", out=out / "test"))
+        except InputError as error:
+            log.warning("the test split was not measured: %s", error)
     report = _report(out, data)
     console = screen()
     console.print(

@@ -14,10 +14,10 @@ from botformer.backbone.attention_maps import attention_maps
 from botformer.backbone.resnet import Classifier
 from botformer.classification.metrics import ImagePrediction, named_top5, top5
 from botformer.data.classification.transforms import evaluation_transform
-from botformer.data.image_io import BadImage, decode
+from botformer.data.image_io import BadImage, EncodedImage
 from botformer.image_normalization import normalize_bytes
 from botformer.plots.top5 import Prediction, draw_prediction
-from botformer.predict.files import Predictions, drawing_files
+from botformer.predict.files import Predictions, drawing_files, read_image
 from botformer.recipes.schema import Images
 
 CENTRE = (0.5, 0.5)
@@ -33,8 +33,8 @@ class Classification:
     """At most five classes and their probabilities, the best first."""
 
 
-def classify(model: Classifier, model_config: Mapping[str, Any], image: Image.Image) -> Classification:
-    """The best classes of one RGB image, prepared as in an evaluation."""
+def classify(model: Classifier, model_config: Mapping[str, Any], image: Image.Image | EncodedImage) -> Classification:
+    """The best classes of one RGB image, decoded or not, prepared as in an evaluation."""
     pixels = evaluation_transform(Images(**model_config["images"]))(image)
     with torch.inference_mode():
         (classes,), (probabilities,) = top5(model(_batch(model, pixels)).float())
@@ -94,11 +94,11 @@ def predict_files(
     for number, (file, drawing) in enumerate(zip(files, drawing_files(files, out, "prediction"), strict=True)):
         on_progress(number / len(files))
         try:
-            image = decode(file, file.name, max_megapixels)
+            image, encoded = read_image(file, max_megapixels)
         except BadImage as error:
             predictions.unreadable[file] = error.reason
             continue
-        classification = classify(model, model_config, image)
+        classification = classify(model, model_config, encoded)
         draw_prediction(**vars(to_draw(model, classification, query)), out=drawing)
         records.append({"file_name": file.as_posix(), "top5": classification.top5})
         predictions.add_image(number + 1, file, image, drawing)

@@ -19,7 +19,7 @@ from botformer.create.tile_and_flip import flip_of, with_tile
 from botformer.data.detection.keypoints import KeypointLayout
 from botformer.data.detection.object_sizes import say_small_objects
 from botformer.data.detection.transforms import fitting_transform
-from botformer.data.image_io import BadImage, decode
+from botformer.data.image_io import BadImage, EncodedImage
 from botformer.detection import Detector
 from botformer.detection.evaluation.coco_eval import coco_results
 from botformer.detection.flip_augmentation import Flip
@@ -29,7 +29,7 @@ from botformer.detection.task import detect, padded_images
 from botformer.errors import InputError
 from botformer.plots import draw_detections as plots
 from botformer.predict.coco_ids import IdAndSize, image_ids
-from botformer.predict.files import IMAGES, PREDICTIONS, Predictions, drawing_files
+from botformer.predict.files import IMAGES, PREDICTIONS, Predictions, drawing_files, read_image
 from botformer.recipes.schema import NO_TILED_KEYPOINTS, DetectionImages
 
 log = logging.getLogger("botformer.predict")
@@ -88,13 +88,13 @@ class ImageSummary:
 
 def detect_image(
     model: Detector,
-    image: Image.Image,
+    image: Image.Image | EncodedImage,
     canvas: int,
     tile: int = 0,
     on_progress: Callable[[float], object] = lambda fraction: None,
     flip: Flip | None = None,
 ) -> DetectionResult:
-    """All detections on one RGB image.
+    """All detections on one RGB image, decoded or not.
 
     Args:
         canvas: side in px of the square on which the network sees the image, as in an evaluation.
@@ -104,13 +104,14 @@ def detect_image(
         flip: detect on the mirror image too.
     """
     with torch.inference_mode():
-        if not tile:
+        tiling = Tiling((image.height, image.width), tile) if tile else None
+        if tiling is None or len(tiling.tiles) == 1:
             (found,) = detect(model, _batch(model, image, canvas), flip)
             return cast(DetectionResult, found)
-        tiling = Tiling((image.height, image.width), tile)
+        whole = image.by_pillow() if isinstance(image, EncodedImage) else image
         parts = []
         for number, part in enumerate(tiling.tiles, 1):
-            parts += detect(model, _batch(model, image.crop(part), canvas), flip)
+            parts += detect(model, _batch(model, whole.crop(part), canvas), flip)
             on_progress(number / len(tiling.tiles))
         return cast(DetectionResult, tiling.merge(parts))
 
@@ -208,14 +209,14 @@ def predict_files(
     for number, (file, known) in enumerate(zip(files, ids, strict=True)):
         on_progress(number / len(files))
         try:
-            image = decode(file, file.name, images.max_megapixels)
+            image, encoded = read_image(file, images.max_megapixels)
             _check_size(file, image, known)
         except BadImage as error:
             predictions.unreadable[file] = error.reason
             continue
         found = detect_image(
             model,
-            image,
+            encoded,
             images.canvas,
             images.tile,
             on_progress=lambda fraction, number=number: on_progress((number + fraction) / len(files)),
@@ -268,7 +269,7 @@ def _check_size(file: Path, image: Image.Image, known: IdAndSize) -> None:
         )
 
 
-def _batch(model: Detector, image: Image.Image, canvas: int) -> dict[str, Any]:
+def _batch(model: Detector, image: Image.Image | EncodedImage, canvas: int) -> dict[str, Any]:
     """One image as an evaluation batch brings it."""
     transform = fitting_transform(image.size, canvas)
     pixels = transform.draw(image)[None].to(next(model.parameters()).device)

@@ -25,7 +25,7 @@ from botformer.data.image_files import (
     report_left_out,
     report_links,
 )
-from botformer.data.image_io import FORMATS, image_ending
+from botformer.data.image_io import FORMATS, EncodedImage, decode, image_ending, open_image
 from botformer.errors import InputError
 from botformer.text import counted
 
@@ -33,6 +33,18 @@ PREDICTIONS, IMAGES = "predictions.json", "images.json"
 _LONGEST_NAME = 255
 """Bytes of a file's name on nearly every file system."""
 _LISTED = 8
+
+
+def read_image(file: Path, max_megapixels: float) -> tuple[Image.Image, Image.Image | EncodedImage]:
+    """The whole image, to be drawn, and what the network gets: as in an evaluation JPEG is decoded no larger than needed.
+
+    Raises `BadImage` as `decode`.
+    """
+    image = decode(file, file.name, max_megapixels)
+    with file.open("rb") as stream:
+        encoded = open_image(stream, file.name, max_megapixels)
+    # Files of other formats are not decoded twice: their pixels are the same. The bytes of JPEG are read by now.
+    return image, encoded if encoded.header.format == "JPEG" else image
 
 
 @dataclass

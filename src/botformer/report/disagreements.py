@@ -4,7 +4,7 @@ Of images that it was trained on a network may have learnt the wrong labels, so 
 """
 
 from collections import defaultdict
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -93,9 +93,11 @@ class _Case:
     detected: tuple[float, ...] | None
 
 
-def detector_disagreements(split: Split, results: Sequence[Mapping[str, Any]]) -> list[Finding]:
+def detector_disagreements(
+    split: Split, results: Sequence[Mapping[str, Any]], skipped: Collection[str] = ()
+) -> list[Finding]:
     """Of detections as COCO's results: objects found that nobody annotated, annotations that nothing covers, and
-    objects of which the network is sure that they are of another class."""
+    objects of which the network is sure that they are of another class. `skipped`: files that it could not read."""
     assert isinstance(split.dataset, DetectionDataset)
     of_image = defaultdict(list)
     for result in results:
@@ -105,6 +107,8 @@ def detector_disagreements(split: Split, results: Sequence[Mapping[str, Any]]) -
     kinds: dict[str, list[_Case]] = {"extra": [], "missed": [], "other": []}
     for index in range(len(split)):
         record = split.dataset.image(index)
+        if record.file in skipped:
+            continue
         for kind, case in _cases(index, record, of_image[record.id], labels, names):
             kinds[kind].append(case)
     return [

@@ -1,7 +1,7 @@
 """Everything that is to be known of a data set before a network is trained on it, and after."""
 
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -10,6 +10,7 @@ from typing import Any, Protocol
 
 from botformer.create.from_checkpoint import load_for_rgb
 from botformer.data.image_facts import read_image_facts
+from botformer.errors import InputError
 from botformer.evaluate.evaluate_checkpoint import evaluate_checkpoint
 from botformer.evaluate.options import EvaluateOptions
 from botformer.recipes.schema import DetectionImages
@@ -93,21 +94,30 @@ def _contradictions(
     found = []
     for split in opened.splits:
         if len(split) and not (fast and split.name == "train"):
-            predictions = _predictions(checkpoint, opened.data, split, bar)
-            disagree = detector_disagreements if opened.is_detection else classifier_disagreements
-            found += disagree(split, predictions)
+            try:
+                predictions, skipped = _predictions(checkpoint, opened.data, split, bar)
+            except InputError as error:
+                if split.name != "test":  # it alone is not needed to train
+                    raise
+                found.append(Finding("warning", f"{checkpoint} cannot be measured on it: {error}", "test", 1))
+                continue
+            if opened.is_detection:
+                found += detector_disagreements(split, predictions, skipped)
+            else:
+                found += classifier_disagreements(split, predictions)
     return found
 
 
-def _predictions(checkpoint: Path, data: str, split: Split, bar: Bar) -> list[Any]:
-    """What predictions.json of an evaluation holds. Made anew each time: labels that were mended have changed."""
+def _predictions(checkpoint: Path, data: str, split: Split, bar: Bar) -> tuple[list[Any], Collection[str]]:
+    """What predictions.json of an evaluation holds, and the files that were left out. Made anew each time: labels that
+    were mended have changed."""
     with TemporaryDirectory() as folder, bar(f"asking the network about {split.name}") as progress:
         out, workers = Path(folder), evaluation_workers(split)
         metrics = evaluate_checkpoint(
             EvaluateOptions(checkpoint, data, split.name, out, workers=workers, on_progress=progress.show)
         )
         assert metrics is not None, "one process"
-        return json.loads((out / "predictions.json").read_text(encoding="utf-8"))
+        return json.loads((out / "predictions.json").read_text(encoding="utf-8")), metrics["skipped"]["images"]
 
 
 def evaluation_workers(split: Split) -> int:

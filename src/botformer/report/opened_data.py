@@ -2,7 +2,7 @@
 
 import logging
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import BinaryIO, TypeVar
@@ -10,6 +10,7 @@ from typing import BinaryIO, TypeVar
 from botformer.create.train_recipe import check_objects
 from botformer.data.classification.dataset import (
     ClassificationDataset,
+    has_test_split,
     open_classification_dataset,
     open_classification_datasets,
 )
@@ -17,11 +18,13 @@ from botformer.data.classification.hub import HUB_PREFIX
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.layouts import (
     format_of,
+    has_annotated_test_split,
     has_shapes,
     is_annotated,
     open_detection_dataset,
     open_detection_datasets,
 )
+from botformer.data.detection.match_categories import match_categories
 from botformer.errors import InputError
 from botformer.recipes.schema import DetectionImages, DetectionRecipe
 from botformer.report.finding import Finding
@@ -97,15 +100,14 @@ def _open_classification(data: str) -> OpenedData:
     try:
         with _listening(said):
             train, validation = open_classification_datasets(data)
-            test = _own_test(lambda: open_classification_dataset(data, "test"), train, validation)
-            if test is not None:
-                test = test.relabelled(train.class_names, train.where)
+            test, unusable = _own_test(
+                has_test_split(data),
+                lambda: open_classification_dataset(data, "test").relabelled(train.class_names, train.where),
+            )
     except InputError as error:
         return OpenedData(data, "images in class folders", (), (), (_refused(error), *_warnings(said)))
-    findings = _warnings(said)
-    if not len(validation):
-        findings.insert(0, _nothing_to_validate_on(len(train)))
-    return OpenedData(data, _classes_lie_in(data), train.class_names, _splits(train, validation, test), tuple(findings))
+    findings = (*unusable, *_warnings(said))
+    return OpenedData(data, _classes_lie_in(data), train.class_names, _splits(train, validation, test), findings)
 
 
 def _open_detection(data: str) -> OpenedData:
@@ -121,8 +123,12 @@ def _open_detection(data: str) -> OpenedData:
                 said.clear()
                 train, validation = open_detection_datasets(data, max_bad_records=_ALL_BAD_RECORDS)
                 refused.append(_refused(error))
-            test = _own_test(
-                lambda: open_detection_dataset(data, "test", max_bad_records=_ALL_BAD_RECORDS), train, validation
+            known = [(category.id, category.name) for category in train.categories]
+            test, unusable = _own_test(
+                has_annotated_test_split(data),
+                lambda: match_categories(
+                    open_detection_dataset(data, "test", max_bad_records=_ALL_BAD_RECORDS), known, train.where
+                ),
             )
     except InputError as error:
         return OpenedData(data, layout, (), (), (_refused(error), *_warnings(said)))
@@ -138,7 +144,11 @@ def _open_detection(data: str) -> OpenedData:
     layout += ": boxes and shapes" if shapes else ": boxes alone"
     names = tuple(category.name for category in train.categories)
     problems = {str(problem) for dataset in (train, validation) for problem in dataset.problems}
-    findings = (*refused, *_warnings(text for text in said if not any(problem in text for problem in problems)))
+    findings = (
+        *refused,
+        *unusable,
+        *_warnings(text for text in said if not any(problem in text for problem in problems)),
+    )
     return OpenedData(data, layout, names, _splits(train, validation, test), findings)
 
 
@@ -147,14 +157,15 @@ def _splits(train: Dataset, validation: Dataset, test: Dataset | None) -> tuple[
     return (Split("train", train), Split("validation", validation), *own)
 
 
-def _own_test(open_test: Callable[[], _DatasetT], train: _DatasetT, validation: _DatasetT) -> _DatasetT | None:
-    """None where there is no test split, or where it is what training validates on."""
-    said: list[str] = []
-    with suppress(InputError), _listening(said):
-        test = open_test()
-        if test.where not in (train.where, validation.where):
-            return test
-    return None
+def _own_test(is_there: bool, open_test: Callable[[], _DatasetT]) -> tuple[_DatasetT | None, list[Finding]]:
+    """The test split, or why it cannot be used: training does without it."""
+    if not is_there:
+        return None, []
+    try:
+        return open_test(), []
+    except InputError as error:
+        first, *more = str(error).splitlines()
+        return None, [Finding("warning", f"the test split cannot be used: {first}", "test", 1, listed=more)]
 
 
 def _classes_lie_in(data: str) -> str:
@@ -164,16 +175,6 @@ def _classes_lie_in(data: str) -> str:
 def _refused(error: InputError) -> Finding:
     first, *more = str(error).splitlines()
     return Finding("error", f"training would stop: {first}", "all", 1, listed=more)
-
-
-def _nothing_to_validate_on(images: int) -> Finding:
-    return Finding(
-        "error",
-        f"there is no image to validate on: no class has two of the {images} images, so none can be held out",
-        "validation",
-        1,
-        "Add images, two per class at the very least; twenty per class make a result that means something.",
-    )
 
 
 def _warnings(said: "Iterator[str] | list[str]") -> list[Finding]:

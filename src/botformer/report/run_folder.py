@@ -67,11 +67,22 @@ class RunFolder:
 
     @property
     def epochs_planned(self) -> float:
+        """With a fraction where the schedule counts steps and the journal tells how many an epoch has."""
+        last = max(self.journal, key=lambda record: record["step"], default=None)
+        if self._steps_planned and last and last["step"]:
+            return self._steps_planned * last["epoch"] / last["step"]
         return float(self.recipe["schedule"]["epochs"])
 
     @property
     def finished(self) -> bool:
+        if self._steps_planned:
+            return max((record["step"] for record in self.journal), default=0) >= self._steps_planned
         return self.epochs_done > self.epochs_planned - 0.01
+
+    @property
+    def _steps_planned(self) -> int:
+        """0: the schedule counts epochs."""
+        return self.recipe["schedule"].get("steps", 0)
 
     @property
     def images_per_s(self) -> float | None:

@@ -57,7 +57,7 @@ def write_run_report(out: Path, data: str = "", on_progress: Callable[[float], o
     data = data or str(run.plan.get("data") or (run.evaluation() or {}).get("data") or "")
     opened, why = _opened(data)
     notes = _what_is_missing(run, data, why)
-    if run.has_checkpoint and opened is not None and not _evaluated(run, data):
+    if run.has_checkpoint and opened is not None and not _evaluated(run, opened):
         try:
             workers = evaluation_workers(opened.split("validation"))
             evaluate_checkpoint(
@@ -71,9 +71,19 @@ def write_run_report(out: Path, data: str = "", on_progress: Callable[[float], o
     return out / "report.html"
 
 
-def _evaluated(run: RunFolder, data: str) -> bool:
+def _evaluated(run: RunFolder, opened: OpenedData) -> bool:
+    """Whether the best weights were evaluated on these very images, as the run was validated."""
     found = run.evaluation()
-    return found is not None and (found.get("data"), found.get("split")) == (data, "validation")
+    if found is None:
+        return False
+    images = found["images"] + len(found["skipped"]["images"])
+    return (found["data"], found["split"], found["tta"], found.get("tile", 0), images) == (
+        opened.data,
+        "validation",
+        "none",
+        run.recipe["images"].get("tile", 0),
+        len(opened.split("validation")),
+    )
 
 
 def _opened(data: str) -> tuple[OpenedData | None, str]:
@@ -94,7 +104,7 @@ def _what_is_missing(run: RunFolder, data: str, why: str) -> list[Notice]:
         notes.append(
             Notice(
                 "warning",
-                f"The run has not ended: {run.epochs_done:.2f} of {run.epochs_planned:g} epochs are done.",
+                f"The run has not ended: {run.epochs_done:.2f} of {run.epochs_planned:.4g} epochs are done.",
                 "The same command continues it.",
             )
         )
@@ -155,12 +165,13 @@ class _Sections:
     def _in_short(self) -> list[Block]:
         run, rows = self.run, []
         if self.metrics:
-            rows += [(name, value, "validation images") for name, value in _headline(self.metrics)]
+            rows += [(name, value, self._measured_on()) for name, value in _headline(self.metrics)]
         test = run.evaluation("test")
         if test:
             rows += [(name, value, "test images") for name, value in _headline(test)]
         if self.metrics:
-            rows.append(("measured on", f"{self.metrics['images']:,}", "images that training did not see"))
+            unseen = "images" if self.metrics["split"] == "train" else "images that training did not see"
+            rows.append(("measured on", f"{self.metrics['images']:,}", unseen))
         if run.training_s:
             rows.append(("training took", _duration(run.training_s), f"{run.epochs_done:.4g} epochs"))
         if run.images_per_s:
@@ -176,6 +187,16 @@ class _Sections:
         if run.memory_mb:
             rows.append(("memory in training", f"{run.memory_mb:,.0f} MB", "at most"))
         return [Table(("", "", ""), rows)] if rows else ["Nothing was recorded yet."]
+
+    def _measured_on(self) -> str:
+        """Which images, and how if not as the run was validated: its evaluation may be one that somebody asked for."""
+        assert self.metrics
+        tile, own = self.metrics.get("tile", 0), self.run.recipe["images"].get("tile", 0)
+        return (
+            f"{self.metrics['split']} images"
+            + (" and their mirror images" if self.metrics["tta"] == "flip" else "")
+            + (f", --tile {tile}" if tile != own else "")
+        )
 
     def _classifier_results(self) -> list[Block]:
         if not self.metrics:
@@ -224,7 +245,7 @@ class _Sections:
         split = self.opened.split("validation")
         if self.run.is_detection:
             content = self._drawing("best_and_worst.png", "The best and the worst images: truth, and what was found.")
-            for finding in detector_disagreements(split, self.predictions):
+            for finding in detector_disagreements(split, self.predictions, self.metrics["skipped"]["images"]):
                 content.append(f"{finding.what}. {finding.fix}")
                 content.append(Gallery(cards([split], finding.examples, around=True), shown=8))
             return content
@@ -277,7 +298,7 @@ class _Sections:
             ("network", recipe["model"]["name"]),
             ("starts from", recipe["model"]["weights"] or "random weights"),
             ("pixels", str(recipe["images"]["size"])),
-            ("epochs", f"{self.run.epochs_planned:g}"),
+            ("epochs", f"{self.run.epochs_planned:.4g}"),
             ("batch", str(recipe["run"]["batch_size"])),
             ("optimiser", f"{recipe['optimizer']['name']}, learning rate {recipe['optimizer']['learning_rate']:g}"),
             ("precision", recipe["run"]["precision"]),

@@ -88,11 +88,11 @@ def compact(drawing: Path, folder: Path) -> Path:
 
 
 def _around(boxes: Sequence[Sequence[float]], size: tuple[int, int]) -> tuple[int, int, int, int]:
-    """A square around all boxes, as far as the image goes."""
+    """A square around all boxes, as far as the image goes; at its edge where they lie outside."""
     x1, y1, x2, y2 = (fold(box[place] for box in boxes) for place, fold in enumerate((min, min, max, max)))
     half = max(_AROUND * max(x2 - x1, y2 - y1), 32) / 2 + 4
     x, y = (x1 + x2) / 2, (y1 + y2) / 2
-    left, top = max(0, int(x - half)), max(0, int(y - half))
+    left, top = (int(np.clip(at - half, 0, side - 1)) for at, side in zip((x, y), size, strict=True))
     return left, top, max(left + 1, min(size[0], int(x + half))), max(top + 1, min(size[1], int(y + half)))
 
 

@@ -202,6 +202,14 @@ def test_a_tenth_of_every_class_is_held_out(tmp_path: Path, caplog: pytest.LogCa
     assert train.class_names == validation.class_names == ("cat", "dog", "emu", "fox")
 
 
+def test_one_image_per_class_leaves_none_to_validate_on(tmp_path: Path) -> None:
+    for name in ("cat", "cow", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "0.png")
+    with pytest.raises(InputError, match="no class has two of the 3 images.*add images, two per class"):
+        open_classification_datasets(str(tmp_path))
+
+
 def test_the_held_out_tenth_depends_on_the_names_alone(tmp_path: Path) -> None:
     write_folder(tmp_path / "a", {"cat": 30, "dog": 30}, size=(1, 1))
     first = [name for name, _, _ in contents(open_classification_datasets(str(tmp_path / "a"))[1])]

@@ -377,7 +377,10 @@ def _hub_dataset(data: str, split: str) -> tuple[ClassificationDataset, tuple[st
 
 
 def _tenth_held_out(whole: ClassificationDataset) -> tuple[ClassificationDataset, ClassificationDataset]:
-    """Hold out a tenth, at least one image, of every class with two or more: those whose names have the lowest hash."""
+    """Hold out a tenth, at least one image, of every class with two or more: those whose names have the lowest hash.
+
+    Raises InputError where no class has two.
+    """
     of_class: dict[int, list[int]] = defaultdict(list)
     for index, number in enumerate(whole.labels.tolist()):
         of_class[number].append(index)
@@ -386,6 +389,12 @@ def _tenth_held_out(whole: ClassificationDataset) -> tuple[ClassificationDataset
         if len(indices) > 1:
             by_hash = sorted(indices, key=lambda index: hashlib.sha256(os.fsencode(whole.name(index))).digest())
             held_out[by_hash[: max(1, round(len(indices) / 10))]] = True
+    if not held_out.any():
+        raise InputError(
+            f"{whole.where}: there is no image to validate on: no class has two of the {len(whole)} images, so none "
+            "can be held out; add images, two per class at the very least; twenty per class make a result that means "
+            "something"
+        )
     log.info(
         "%s has no split of its own to validate on: %d of %d images, a tenth of every class by a hash of the names, "
         "are held out",
