@@ -13,7 +13,7 @@ import tyro
 from rich import box
 from rich.table import Table
 
-from botformer.commands.screen import print_table
+from botformer.commands.screen import print_table, progress_bar
 from botformer.errors import InputError
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 from botformer.terminal import screen
@@ -82,7 +82,7 @@ def train_planned(verb: str, arguments: list[str]) -> None:
     if not tests_at_the_end(out):
         found = replace(found, test=0)
     if int(os.environ.get("RANK", "0")) == 0:
-        _finish(out, given.data, found, began)
+        _finish(out, given.data, found, recipe.run.evaluation_images, began)
 
 
 def parse(verb: str, arguments: list[str]) -> Any:
@@ -187,7 +187,7 @@ def _print_plan(plan: "TrainingPlan", minutes: float | None, end: datetime, say:
     say.print(f"expected to end at {_clock(end, now)}, in {_duration(plan.seconds)}")
 
 
-def _finish(out: Path, data: str, found: "Found", began: float) -> None:
+def _finish(out: Path, data: str, found: "Found", at_most: int, began: float) -> None:
     """The test split, the report, and what to do next."""
     say = screen(stderr=True)
     if found.test:
@@ -198,7 +198,7 @@ def _finish(out: Path, data: str, found: "Found", began: float) -> None:
             evaluate(Arguments(out, data, split="test", out=out / "test"))
         except InputError as error:
             log.warning("the test split was not measured: %s", error)
-    report = _report(out, data)
+    report = _report(out, data, at_most)
     console = screen()
     console.print(
         f"Done in {_duration(time.monotonic() - began)}. Everything is in {out}" + (f": {report}" * bool(report))
@@ -206,12 +206,14 @@ def _finish(out: Path, data: str, found: "Found", began: float) -> None:
     console.print(f"Next: botformer predict IMAGES --checkpoint {shlex.quote(str(out))}")
 
 
-def _report(out: Path, data: str) -> str:
-    """Where the page is; empty where none could be made, which costs nobody the network."""
+def _report(out: Path, data: str, at_most: int) -> str:
+    """Where the page is, with results of `at_most` validation images (0: all); empty where none could be made, which
+    costs nobody the network."""
     from botformer.report.run_report import write_run_report
 
     try:
-        return str(write_run_report(out, data))
+        with progress_bar("evaluating for the report") as bar:
+            return str(write_run_report(out, data, bar.show, at_most))
     except InputError as error:
         log.warning("no report: %s", error)
         return ""

@@ -39,7 +39,9 @@ def evaluate_classifier(options: EvaluateOptions, loaded: Loaded, accelerator: A
     dataset = open_classification_dataset(options.data, options.split).relabelled(names, str(options.checkpoint))
     batch_size = _BATCH_SIZE if options.batch_size is None else options.batch_size
     part = dict(rank=accelerator.process_index, world=accelerator.num_processes)
-    batches = evaluation_batches(dataset, Images(**model_config["images"]), batch_size, options.workers, **part)
+    batches = evaluation_batches(
+        dataset, Images(**model_config["images"]), batch_size, options.workers, at_most=options.at_most, **part
+    )
     flip = options.flip and may_flip(model_config)
     task = ClassificationTask(model, model_config, set(), flip=flip).to(accelerator.device)
     accuracy, skipped = measure(task, batches, accelerator, options.on_progress)

@@ -28,6 +28,8 @@ class EvaluateOptions:
     tile: int | None = None
     """Detectors: side in px of the tiles into which larger images are cut; 0: none; None: what the network was trained
     for."""
+    at_most: int = 0
+    """Images, evenly spread over all; 0: all of them."""
     flip: bool = False
     """Test-time augmentation: predict on mirror images too, and average."""
     on_progress: Callable[[float], object] = lambda fraction: None

@@ -1,6 +1,7 @@
 """The page of a run: what it reached on which data, what it gets right and wrong, and how to go on."""
 
 import shlex
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
@@ -42,12 +43,14 @@ _CONFUSED = 8
 _LONGER = 3
 
 
-def write_run_report(out: Path, data: str = "", on_progress: Callable[[float], object] = lambda fraction: None) -> Path:
+def write_run_report(
+    out: Path, data: str = "", on_progress: Callable[[float], object] = lambda fraction: None, at_most: int = 0
+) -> Path:
     """Write OUT/report.html of the run in `out`, and return it. For one process, the first.
 
     `data` is what it was trained on; empty: what its plan or its evaluation names. Where the best checkpoint has not
-    been evaluated yet, it is, into OUT/evaluation; `on_progress` gets the fraction of that. Whatever is not there
-    (data, checkpoint, evaluation, journal) is left out, and the page says so.
+    been evaluated yet, it is, into OUT/evaluation, on `at_most` images (0: all); `on_progress` gets the fraction of
+    that. Whatever is not there (data, checkpoint, evaluation, journal) is left out, and the page says so.
 
     Raises:
         InputError: `out` holds no run.
@@ -57,12 +60,13 @@ def write_run_report(out: Path, data: str = "", on_progress: Callable[[float], o
     data = data or str(run.plan.get("data") or (run.evaluation() or {}).get("data") or "")
     opened, why = _opened(data)
     notes = _what_is_missing(run, data, why)
-    if run.has_checkpoint and opened is not None and not _evaluated(run, opened):
+    if run.has_checkpoint and opened is not None and not _evaluated(run, opened, at_most):
         try:
             workers = evaluation_workers(opened.split("validation"))
-            evaluate_checkpoint(
-                EvaluateOptions(out, data, "validation", out / EVALUATION, workers=workers, on_progress=on_progress)
+            options = EvaluateOptions(
+                out, data, "validation", out / EVALUATION, workers=workers, at_most=at_most, on_progress=on_progress
             )
+            evaluate_checkpoint(options)
         except InputError as error:
             notes.append(Notice("warning", f"The run could not be evaluated: {error}"))
     with TemporaryDirectory() as folder:
@@ -71,7 +75,7 @@ def write_run_report(out: Path, data: str = "", on_progress: Callable[[float], o
     return out / "report.html"
 
 
-def _evaluated(run: RunFolder, opened: OpenedData) -> bool:
+def _evaluated(run: RunFolder, opened: OpenedData, at_most: int) -> bool:
     """Whether the best weights were evaluated on these very images, as the run was validated."""
     found = run.evaluation()
     if found is None:
@@ -82,7 +86,7 @@ def _evaluated(run: RunFolder, opened: OpenedData) -> bool:
         "validation",
         "none",
         run.recipe["images"].get("tile", 0),
-        len(opened.split("validation")),
+        min(len(opened.split("validation")), at_most or sys.maxsize),
     )
 
 
