@@ -8,6 +8,7 @@ import pytest
 import torch
 
 from botformer.data.classification.dataset import ClassificationDataset
+from botformer.errors import InputError
 from botformer.planning import plan, step_times
 from botformer.planning.budget import Speed
 from botformer.planning.look_at_data import Found, ImageFacts
@@ -148,3 +149,36 @@ def test_a_batch_that_does_not_fit_into_memory_is_halved(monkeypatch):
     assert tried == [32, 16, 8]
     with pytest.raises(torch.cuda.OutOfMemoryError):
         StepTimer(None, None, {"run.batch_size"}).time(recipe, 1.0)
+
+
+def test_the_best_is_timed_however_much_more_it_computes_than_the_last(machine):
+    for weights, best in ((lambda name: "weights", 0), (lambda name: None, 1)):  # 1: a night is too short for the first
+        made = machine(None, found=photos(images=1_000), weights=weights)
+        assert [row.chosen for row in made.rows].index(True) == best
+        assert made.rows[best].images_per_s is not None
+
+
+def test_a_long_budget_is_used_by_the_last_row_too(machine):
+    """Where others are too slow, more passes than the row needs itself."""
+    (row,) = machine(45, found=photos(images=800), fixed={"model.name": "resnet50_half", "images.size": 96}).rows
+    assert row.epochs is not None
+    assert row.epochs >= 10
+
+
+def test_weights_that_were_found_but_cannot_be_read_are_done_without(machine, monkeypatch, caplog):
+    real = StepTimer.time
+
+    def time(self, recipe, seconds):
+        if recipe.model.weights:
+            raise InputError("open_nsfw.onnx is not the file that this version knows")
+        return real(self, recipe, seconds)
+
+    monkeypatch.setattr(StepTimer, "time", time)
+    made = machine(15)
+    assert {row.weights for row in made.rows} == {""}
+    assert "not the file that this version knows" in caplog.text
+
+
+def test_imagenet_by_name_is_no_more_within_reach_than_by_default(machine):
+    made = machine(15, fixed={"model.weights": "imagenet"}, weights=lambda name: None)
+    assert {row.model for row in made.rows} == {row.model for row in machine(15, weights=lambda name: None).rows}
