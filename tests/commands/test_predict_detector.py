@@ -26,7 +26,6 @@ from botformer.predict.detector import attention_of, detect_image
 from botformer.recipes.schema import ClassificationRecipe, Images, Model
 from botformer.rle import decode
 from botformer.weights import SHIPPED
-
 from tests.data.detection.coco_files import annotation, content, write
 from tests.data.detection.coco_files import image as image_record
 
