@@ -4,7 +4,7 @@ import contextlib
 import io
 import json
 import logging
-from dataclasses import asdict
+from dataclasses import asdict, replace
 
 import numpy as np
 import pytest
@@ -100,8 +100,9 @@ def test_flips_are_measured_as_pycocotools_does_and_predicted_alike(network, dat
 
 def test_flips_are_left_out_where_training_had_none(network, data, tmp_path, caplog):
     unflipped = saved(network, tmp_path / "unflipped.safetensors", hflip=False)
-    _, results = evaluate(unflipped, data, tmp_path / "flip", "--tta=flip")
+    metrics, results = evaluate(unflipped, data, tmp_path / "flip", "--tta=flip")
     assert "--tta flip is left out" in caplog.text
+    assert metrics["tta"] == "none"
     assert results == evaluate(network, data, tmp_path / "none")[1]
 
 
@@ -140,4 +141,10 @@ def test_a_classifier_averages_the_probabilities_of_both(tmp_path):
         assert dict(record["top5"]) == pytest.approx({"a": wanted[0].item(), "b": wanted[1].item()}, abs=1e-5)
         right += int("ab"[int(wanted.argmax())] == record["label"])
     assert metrics["top1"] == pytest.approx(right / 12)
+    assert metrics["tta"] == "flip"
     assert plain != both
+    unchanged = task.model_config() | {"images": asdict(replace(recipe.images, augmentation="none"))}
+    botformer.save(task.model, unchanged, tmp_path / "unflipped.safetensors")
+    left_out, same = evaluate(tmp_path / "unflipped.safetensors", tmp_path / "data", tmp_path / "left", "--tta=flip")
+    assert left_out["tta"] == "none"
+    assert same == plain

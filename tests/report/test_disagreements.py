@@ -53,6 +53,13 @@ def test_a_network_that_agrees_finds_nothing(folders):
     assert classifier_disagreements(folders, [said("cat/0.png", "cat", ("cat", 1.0))]) == []
 
 
+METRICS = {
+    "skipped": {"images": {}},
+    "box": {"per_class": [{"id": 0, "name": "naïve 人"}, {"id": 7, "name": "cell"}, {"id": 3, "name": "bottle"}]},
+}
+"""Of a network that also knows bottles, which the data lack."""
+
+
 def detected(image_id, box, score, category=7):
     return {"image_id": image_id, "bbox": box, "score": score, "category_id": category}
 
@@ -83,7 +90,9 @@ def test_planted_mistakes_of_boxes_are_told_apart(scenes):
         detected(3, [1, 1, 4, 4], 0.5),  # not sure
         detected(2, [5, 5, 20, 20], 0.05),  # too unsure to cover the large object
     ]
-    found = {finding.what.split(" ", 1)[1][:20]: finding for finding in detector_disagreements(scenes, results)}
+    found = {
+        finding.what.split(" ", 1)[1][:20]: finding for finding in detector_disagreements(scenes, results, METRICS)
+    }
     extra, other, missed = found["objects detected wit"], found["objects whose class "], found["annotated objects th"]
     assert extra.listed == ["3.png: cell 0.98, not annotated", "3.png: cell 0.85, not annotated"]
     assert extra.examples[0].images[0].detected_xyxy == ((30, 20, 36, 26),)
@@ -94,8 +103,18 @@ def test_planted_mistakes_of_boxes_are_told_apart(scenes):
 
 
 def test_nothing_is_said_of_images_that_could_not_be_read(scenes):
-    (missed,) = detector_disagreements(scenes, [], {"1.png": "damaged"})
+    (missed,) = detector_disagreements(scenes, [], METRICS | {"skipped": {"images": {"1.png": "damaged"}}})
     assert missed.listed == ["2.png: cell, 20x20 px, not found"]
+
+
+def test_a_detection_of_a_class_that_the_data_lack_has_its_own_name(scenes):
+    results = [
+        detected(2, [5, 5, 20, 20], 0.9, category=3),
+        detected(3, [5, 5, 10, 10], 0.9, category=3),
+    ]
+    kinds = [finding.listed for finding in detector_disagreements(scenes, results, METRICS)]
+    assert ["3.png: bottle 0.90, not annotated"] in kinds
+    assert ["2.png: cell? bottle 0.90"] in kinds
 
 
 def test_a_picture_around_a_box_beside_the_file_shows_its_edge(scenes):
@@ -111,4 +130,4 @@ def test_a_perfect_detector_contradicts_nothing(scenes):
         for record in map(scenes.dataset.image, range(3))
         for each in record.annotations
     ]
-    assert detector_disagreements(scenes, json.loads(json.dumps(results))) == []
+    assert detector_disagreements(scenes, json.loads(json.dumps(results)), METRICS) == []

@@ -1,6 +1,8 @@
 """Measure a classifier: top-1 and top-5 accuracy, loss, accuracy per class, the confusion matrix."""
 
 import json
+import logging
+from collections.abc import Mapping
 from typing import Any
 
 import numpy as np
@@ -18,6 +20,8 @@ from botformer.evaluate.options import EvaluateOptions
 from botformer.plots.confusion_matrix import draw_confusion
 from botformer.recipes.schema import Images
 from botformer.training.distributed import Accelerator
+
+log = logging.getLogger("botformer.evaluate")
 
 _BATCH_SIZE = 64
 _MAX_TABLE_CLASSES = 100
@@ -42,7 +46,7 @@ def evaluate_classifier(options: EvaluateOptions, loaded: Loaded, accelerator: A
     batches = evaluation_batches(
         dataset, Images(**model_config["images"]), batch_size, options.workers, at_most=options.at_most, **part
     )
-    flip = options.flip and may_flip(model_config)
+    flip = options.flip and _was_flipped(model_config)
     task = ClassificationTask(model, model_config, set(), flip=flip).to(accelerator.device)
     accuracy, skipped = measure(task, batches, accelerator, options.on_progress)
     if not accelerator.is_main_process:
@@ -50,7 +54,7 @@ def evaluate_classifier(options: EvaluateOptions, loaded: Loaded, accelerator: A
     assert isinstance(accuracy, Accuracy)
     confusion = accuracy.confusion()
     metrics = (
-        options.header("classification")
+        options.header("classification", flip)
         | accuracy.compute()
         | {
             "per_class": _per_class(confusion, names),
@@ -68,6 +72,17 @@ def evaluate_classifier(options: EvaluateOptions, loaded: Loaded, accelerator: A
     truth, prediction, counts = (column.numpy() for column in confusion)
     draw_confusion(truth, prediction, counts, names, options.out / "confusion.png")
     return metrics
+
+
+def _was_flipped(model_config: Mapping[str, Any]) -> bool:
+    """In training; if not, the log says that --tta flip is left out."""
+    if model_config["images"].get("augmentation") == "none":
+        log.warning(
+            "--tta flip is left out: this network was trained without flips (images.augmentation is none) and has seen "
+            "no mirror images"
+        )
+        return False
+    return may_flip(model_config)
 
 
 def _per_class(confusion: Confusion, names: list[str]) -> dict[str, float]:

@@ -63,7 +63,7 @@ def evaluate_detector(options: EvaluateOptions, loaded: Loaded, accelerator: Acc
         return None
     assert isinstance(evaluator, CocoEvaluator)
     metrics: dict[str, Any] = (
-        options.header("detection")
+        options.header("detection", flip is not None)
         | {"tile": images.tile, "max_detections": evaluator.max_detections, "threshold_chosen_on": _CHOSEN_HERE}
         | _measured(evaluator)
         | _of_groups(evaluator, options.by, groups)

@@ -35,13 +35,13 @@ class EvaluateOptions:
     on_progress: Callable[[float], object] = lambda fraction: None
     """Called with the fraction of the images that are done."""
 
-    def header(self, task: str) -> dict[str, Any]:
-        """The first entries of metrics.json: what was evaluated, on what."""
+    def header(self, task: str, flipped: bool) -> dict[str, Any]:
+        """The first entries of metrics.json: what was evaluated, on what. `flipped`: in fact, and not left out."""
         return {
             "task": task,
             "checkpoint": str(self.checkpoint),
             "weights": str(weights_file(self.checkpoint)),
             "data": self.data,
             "split": self.split,
-            "tta": "flip" if self.flip else "none",
+            "tta": "flip" if flipped else "none",
         }

@@ -36,7 +36,7 @@ _LISTED = 8
 
 
 def read_image(file: Path, max_megapixels: float) -> tuple[Image.Image, Image.Image | EncodedImage]:
-    """The whole image, to be drawn, and what the network gets: as in an evaluation JPEG is decoded no larger than needed.
+    """The whole image, to be drawn, and what the network gets: JPEG decoded no larger than needed, as in an evaluation.
 
     Raises `BadImage` as `decode`.
     """

@@ -4,7 +4,7 @@ Of images that it was trained on a network may have learnt the wrong labels, so 
 """
 
 from collections import defaultdict
-from collections.abc import Collection, Iterator, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -94,22 +94,28 @@ class _Case:
 
 
 def detector_disagreements(
-    split: Split, results: Sequence[Mapping[str, Any]], skipped: Collection[str] = ()
+    split: Split, results: Sequence[Mapping[str, Any]], metrics: Mapping[str, Any]
 ) -> list[Finding]:
-    """Of detections as COCO's results: objects found that nobody annotated, annotations that nothing covers, and
-    objects of which the network is sure that they are of another class. `skipped`: files that it could not read."""
+    """Objects found that nobody annotated, annotations that nothing covers, and objects of which the network is sure
+    that they are of another class.
+
+    `results` and `metrics` are what predictions.json and metrics.json of an evaluation hold. Images that it left out
+    are left out.
+    """
     assert isinstance(split.dataset, DetectionDataset)
     of_image = defaultdict(list)
     for result in results:
         of_image[result["image_id"]].append(result)
-    labels = {category.id: label for label, category in enumerate(split.dataset.categories, 1)}
-    names = [category.name for category in split.dataset.categories]
+    ids = [category.id for category in split.dataset.categories]
+    # The network may know categories that the data lack.
+    names = {row["id"]: row["name"] for row in metrics["box"]["per_class"]}
+    names |= {category.id: category.name for category in split.dataset.categories}
     kinds: dict[str, list[_Case]] = {"extra": [], "missed": [], "other": []}
     for index in range(len(split)):
         record = split.dataset.image(index)
-        if record.file in skipped:
+        if record.file in metrics["skipped"]["images"]:
             continue
-        for kind, case in _cases(index, record, of_image[record.id], labels, names):
+        for kind, case in _cases(index, record, of_image[record.id], ids, names):
             kinds[kind].append(case)
     return [
         _finding(split, kinds[kind], what, fix)
@@ -139,13 +145,13 @@ def _cases(
     index: int,
     record: ImageRecord,
     results: Sequence[Mapping[str, Any]],
-    labels: Mapping[int, int],
-    names: Sequence[str],
+    ids: Sequence[int],
+    names: Mapping[int, str],
 ) -> Iterator[tuple[str, _Case]]:
     found = sorted(results, key=lambda result: -result["score"])
     boxes = np.array([_xyxy(result["bbox"]) for result in found]).reshape(-1, 4)
     scores = np.array([result["score"] for result in found])
-    found_labels = np.array([labels.get(result["category_id"], 0) for result in found], dtype=np.int64)
+    found_ids = np.array([result["category_id"] for result in found], dtype=np.int64)
     annotations = record.annotations
     annotated = np.array([each.box_xyxy for each in annotations], dtype=np.float64).reshape(-1, 4)
     crowd = np.array([each.crowd for each in annotations], dtype=bool)
@@ -153,33 +159,35 @@ def _cases(
     inside = _inside(boxes, annotated[crowd])
     for place in np.flatnonzero(scores >= _SURE):
         if iou[place].max(initial=0) < _COVERS and inside[place] < _COVERS:
-            name, box = names[found_labels[place] - 1], tuple(boxes[place].tolist())
+            name, box = names[int(found_ids[place])], tuple(boxes[place].tolist())
             score = float(scores[place])
             yield "extra", _Case(score, index, record.file, f"{name} {score:.2f}, not annotated", None, box)
     for place, annotation in enumerate(annotations):
         if annotation.crowd:
             continue
+        own_id = ids[annotation.label - 1]
+        name = names[own_id]
         covering = (iou[:, place] >= _COVERS) & (scores >= _SUSPECTED)
         if not covering.any():
-            yield "missed", _missed(index, record, annotation, names)
+            yield "missed", _missed(index, record, annotation, name)
             continue
         same = np.flatnonzero((iou[:, place] >= _SAME) & (scores >= _SUSPECTED))
         if not len(same):
             continue
         best = int(same[0])
-        as_labelled = scores[same][found_labels[same] == annotation.label].max(initial=0.0)
-        if found_labels[best] != annotation.label and scores[best] >= _SURE and as_labelled < 0.5 * scores[best]:
-            words = f"{names[annotation.label - 1]}? {names[found_labels[best] - 1]} {scores[best]:.2f}"
+        as_labelled = scores[same][found_ids[same] == own_id].max(initial=0.0)
+        if found_ids[best] != own_id and scores[best] >= _SURE and as_labelled < 0.5 * scores[best]:
+            words = f"{name}? {names[int(found_ids[best])]} {scores[best]:.2f}"
             yield (
                 "other",
                 _Case(float(scores[best] - as_labelled), index, record.file, words, annotation.box_xyxy, None),
             )
 
 
-def _missed(index: int, record: ImageRecord, annotation: Annotation, names: Sequence[str]) -> _Case:
+def _missed(index: int, record: ImageRecord, annotation: Annotation, name: str) -> _Case:
     x1, y1, x2, y2 = annotation.box_xyxy
     share = (x2 - x1) * (y2 - y1) / (record.width * record.height)
-    words = f"{names[annotation.label - 1]}, {x2 - x1:.0f}x{y2 - y1:.0f} px, not found"
+    words = f"{name}, {x2 - x1:.0f}x{y2 - y1:.0f} px, not found"
     return _Case(share, index, record.file, words, annotation.box_xyxy, None)
 
 

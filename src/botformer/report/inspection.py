@@ -1,7 +1,7 @@
 """Everything that is to be known of a data set before a network is trained on it, and after."""
 
 import json
-from collections.abc import Callable, Collection, Sequence
+from collections.abc import Callable, Sequence
 from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
@@ -95,29 +95,29 @@ def _contradictions(
     for split in opened.splits:
         if len(split) and not (fast and split.name == "train"):
             try:
-                predictions, skipped = _predictions(checkpoint, opened.data, split, bar)
+                predictions, metrics = _predictions(checkpoint, opened.data, split, bar)
             except InputError as error:
                 if split.name != "test":  # it alone is not needed to train
                     raise
                 found.append(Finding("warning", f"{checkpoint} cannot be measured on it: {error}", "test", 1))
                 continue
             if opened.is_detection:
-                found += detector_disagreements(split, predictions, skipped)
+                found += detector_disagreements(split, predictions, metrics)
             else:
                 found += classifier_disagreements(split, predictions)
     return found
 
 
-def _predictions(checkpoint: Path, data: str, split: Split, bar: Bar) -> tuple[list[Any], Collection[str]]:
-    """What predictions.json of an evaluation holds, and the files that were left out. Made anew each time: labels that
-    were mended have changed."""
+def _predictions(checkpoint: Path, data: str, split: Split, bar: Bar) -> tuple[list[Any], dict[str, Any]]:
+    """What predictions.json and metrics.json of an evaluation hold. Made anew each time: labels that were mended have
+    changed."""
     with TemporaryDirectory() as folder, bar(f"asking the network about {split.name}") as progress:
         out, workers = Path(folder), evaluation_workers(split)
         metrics = evaluate_checkpoint(
             EvaluateOptions(checkpoint, data, split.name, out, workers=workers, on_progress=progress.show)
         )
         assert metrics is not None, "one process"
-        return json.loads((out / "predictions.json").read_text(encoding="utf-8")), metrics["skipped"]["images"]
+        return json.loads((out / "predictions.json").read_text(encoding="utf-8")), metrics
 
 
 def evaluation_workers(split: Split) -> int:

@@ -249,7 +249,7 @@ class _Sections:
         split = self.opened.split("validation")
         if self.run.is_detection:
             content = self._drawing("best_and_worst.png", "The best and the worst images: truth, and what was found.")
-            for finding in detector_disagreements(split, self.predictions, self.metrics["skipped"]["images"]):
+            for finding in detector_disagreements(split, self.predictions, self.metrics):
                 content.append(f"{finding.what}. {finding.fix}")
                 content.append(Gallery(cards([split], finding.examples, around=True), shown=8))
             return content
