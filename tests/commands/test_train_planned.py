@@ -183,8 +183,8 @@ def test_a_test_split_that_cannot_be_measured_costs_neither_the_network_nor_the_
         raise InputError("cow is no class of the checkpoint")
 
     monkeypatch.setattr("botformer.commands.evaluate.evaluate", refuse)
-    monkeypatch.setattr("botformer.report.run_report.write_run_report", lambda out, data: out / "report.html")
+    monkeypatch.setattr("botformer.report.run_report.write_run_report", lambda out, *rest: out / "report.html")
     found = Found("classify", None, None, 4, "", 0.0)
-    train_planned._finish(tmp_path, "data", found, time.monotonic())
+    train_planned._finish(tmp_path, "data", found, 0, time.monotonic())
     printed = capsys.readouterr()
     assert "report.html" in printed.out

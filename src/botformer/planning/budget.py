@@ -112,7 +112,8 @@ def length(
     measured = _evaluation_images(work, speed, left_s)
     evaluation_s = measured * speed.evaluate_s + EVALUATION_EXTRA_S
     test_s = work.test * speed.evaluate_s + EVALUATION_EXTRA_S
-    tests = work.test > 0 and (left_s is None or test_s <= EVALUATION_FRACTION * left_s)
+    in_time = left_s is None or work.test * speed.evaluate_s <= EVALUATION_FRACTION * left_s
+    tests = work.test > 0 and in_time
     around_s = (
         speed.create_s
         + calibration * speed.evaluate_s
