@@ -1,6 +1,10 @@
+from dataclasses import replace
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.text import Text
 from PIL import Image
 
 from botformer.plots import style
@@ -81,7 +85,22 @@ def test_bars_have_the_length_of_the_probabilities(drawn, tmp_path):
 
 def test_only_a_wrong_prediction_is_marked_and_names_the_truth(drawn, tmp_path):
     draw_gallery([prediction("seven"), prediction("one"), prediction()], tmp_path / "unused.png")
-    assert headings(drawn[0]) == ["seven  80%", "seven  80%", "truth one", "seven  80%"]
+    assert headings(drawn[0]) == ["seven\n80%", "seven\n80%", "truth\none", "seven\n80%"]
+
+
+def test_headings_of_a_gallery_do_not_run_into_each_other(drawn, tmp_path):
+    pair = replace(prediction(), names=["cardboard"], probabilities=[0.98], truth="Trichophyton")
+    draw_gallery([pair] * 4, tmp_path / "unused.png")
+    renderer = drawn[0].canvas.get_renderer()
+    spans = sorted(
+        (box.x0, box.x1)
+        for axes in drawn[0].axes
+        for text in axes.get_children()
+        if isinstance(text, Text) and text.get_text()
+        for box in [text.get_window_extent(renderer)]
+    )
+    assert len(spans) == 8
+    assert all(right < left for (_, right), (left, _) in pairwise(spans))
 
 
 def test_a_gallery_of_any_size_keeps_the_report_width(tmp_path):

@@ -8,11 +8,16 @@ from dataclasses import replace
 import pytest
 from safetensors.torch import load_file, save_file
 
+import botformer
 from botformer import cli
 from botformer.commands import train as train_command
+from botformer.create.from_checkpoint import Loaded
 from botformer.data.synthetic.nuclei_crops import write_nuclei
+from botformer.predict import detector
 from botformer.recipes import find_experiment
 from botformer.report.inspection import inspect_data
+from botformer.report.opened_data import open_data
+from botformer.report.run_pictures import attend
 from botformer.report.run_report import write_run_report
 from botformer.report.training_command import training_command
 from botformer.training.resume import as_json
@@ -164,6 +169,22 @@ def test_a_detectors_page_shows_curves_pictures_and_attention(nuclei_run):
     ):
         assert words in page.text, words
     assert page.bytes < 10e6
+
+
+def test_a_network_of_tiles_is_shown_and_timed_with_its_tiles(nuclei_run, tmp_path, monkeypatch):
+    model, config = botformer.load(nuclei_run / "run")
+    seen = []
+    detect = detector.detect_image
+
+    def record(model, image, canvas, tile=0):
+        seen.append((canvas, tile))
+        return detect(model, image, canvas, tile)
+
+    monkeypatch.setattr(detector, "detect_image", record)
+    tiled = Loaded(model, config | {"images": config["images"] | {"tile": 64}})
+    attention = attend(tiled, open_data(str(nuclei_run / "data")).split("validation"), [], tmp_path)
+    assert attention.seconds_per_image
+    assert set(seen) == {(128, 64)}
 
 
 @pytest.mark.parametrize("name", ["digits", "nuclei_mini", "coco_botnet50_36", "cifar10_mini"])

@@ -73,20 +73,21 @@ def draw_gallery(predictions: Sequence[Prediction], out: Path) -> None:
     assert predictions, "a gallery needs a prediction"
     columns = min(len(predictions), _PAIRS_PER_ROW)
     rows = -(-len(predictions) // columns)
-    figure = style.new_figure(rows * 1.36, padding=0.05)
+    figure = style.new_figure(rows * 1.52, padding=0.05)
     grid = figure.subfigures(rows, _PAIRS_PER_ROW, squeeze=False, wspace=0.02).ravel()
     for cell, prediction in zip(grid, predictions, strict=False):
         left, right = cell.subplots(1, 2)
         colour = _WRONG if prediction.is_wrong else style.INK
         style.bare(left)
         style.bare(right)
-        style.head(left, f"{style.shorten(prediction.names[0], 9)}  {_percent(prediction.probabilities[0])}", colour)
+        # Two lines: on one, longer names would run into the neighbour's.
+        style.head(left, f"{style.shorten(prediction.names[0], 11)}\n{_percent(prediction.probabilities[0])}", colour)
         left.imshow(prediction.image)
         if prediction.attention:
             overlay(right, prediction.image, prediction.attention[-1][1])
             mark_query(right, prediction.query_yx, 5)
         if prediction.is_wrong:
-            style.head(right, f"truth {style.shorten(str(prediction.truth), 9)}", colour)
+            style.head(right, f"truth\n{style.shorten(str(prediction.truth), 11)}", colour)
     style.save(figure, out)
 
 

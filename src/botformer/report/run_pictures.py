@@ -120,7 +120,7 @@ def _classifier_attention(loaded: Loaded, split: Split, predictions: Sequence[An
 def _detector_attention(loaded: Loaded, split: Split, predictions: Sequence[Any], folder: Path) -> Attention:
     model, config = loaded
     assert not isinstance(model, Classifier)
-    canvas = DetectionImages(**config["images"]).canvas
+    images = DetectionImages(**config["images"])
     categories = [(number, name) for number, name in config["categories"]]
     assert isinstance(split.dataset, DetectionDataset)
     ids = {split.dataset.image(index).id: index for index in range(len(split))}
@@ -134,10 +134,10 @@ def _detector_attention(loaded: Loaded, split: Split, predictions: Sequence[Any]
         image = _read(split, index, config)
         if image is None:
             continue
-        found = detector.detect_image(model, image, canvas)
+        found = detector.detect_image(model, image, images.canvas, images.tile)
         seconds.append(time.perf_counter() - begin)
         if drawing is None and len(found["scores"]) and _attends(loaded):
-            maps = detector.attention_of(model, image, canvas, found["boxes"][0].tolist())
+            maps = detector.attention_of(model, image, images.canvas, found["boxes"][0].tolist())
             drawing = folder / "attention.png"
             draw_detection_attention(detector.to_draw(image, found, [0], categories), 0, maps, drawing)
     return Attention(drawing, _typical(seconds))

@@ -192,14 +192,19 @@ class _Sections:
             rows.append(("memory in training", f"{run.memory_mb:,.0f} MB", "at most"))
         return [Table(("", "", ""), rows)] if rows else ["Nothing was recorded yet."]
 
+    @property
+    def _tile(self) -> int:
+        """Side in px of the tiles of a detector; 0: none."""
+        return self.run.recipe["images"].get("tile", 0)
+
     def _measured_on(self) -> str:
         """Which images, and how if not as the run was validated: its evaluation may be one that somebody asked for."""
         assert self.metrics
-        tile, own = self.metrics.get("tile", 0), self.run.recipe["images"].get("tile", 0)
+        tile = self.metrics.get("tile", 0)
         return (
             f"{self.metrics['split']} images"
             + (" and their mirror images" if self.metrics["tta"] == "flip" else "")
-            + (f", --tile {tile}" if tile != own else "")
+            + (f", --tile {tile}" if tile != self._tile else "")
         )
 
     def _classifier_results(self) -> list[Block]:
@@ -268,7 +273,8 @@ class _Sections:
         if self.attention.drawing is None:
             return []
         words = (
-            "The attention of each layer from the centre of the surest detection."
+            "The attention of each layer from the centre of the surest detection"
+            + (", over the whole image: it is not cut into tiles for this." if self._tile else ".")
             if self.run.is_detection
             else "Validation images beside the attention of the last layer from their centre, heads averaged."
         )

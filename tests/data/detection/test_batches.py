@@ -17,12 +17,13 @@ from botformer.data.detection.batches import (
 )
 from botformer.data.detection.coco_reader import open_coco
 from botformer.data.detection.dataset import DetectionDataset
-from botformer.data.detection.transforms import DetectionImages
+from botformer.data.detection.transforms import DetectionImages, fitting_transform
 from botformer.errors import InputError
 from tests.data.detection.coco_files import annotation, compressed, content, disc, image, write
 
 IMAGES = DetectionImages(size=48, scale_jitter=(0.5, 2.0), mask_crop=16)
 PLAIN = DetectionImages(size=40, scale_jitter=(1.0, 1.0), hflip=False, mask_crop=16)
+MODULE = "botformer.data.detection.batches"
 COUNT = 9
 MASK = disc(30, 40, 20, 15, 8)
 
@@ -202,3 +203,30 @@ def test_a_thousand_objects_fit_a_batch(tmp_path: Path) -> None:
     share = target["mask_crops"].float().mean((1, 2))
     assert (share - np.pi / 4).abs().max() < 0.015
     assert target["has_mask"].all()
+
+
+def test_tiles_are_not_read_ahead_where_one_image_has_gigabytes_of_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tiled = DetectionImages(size=96, tile=64)
+    record = image(1, "1.png", 128, 64)  # tiles that start at 0, 32 and 64
+    dataset = open_coco(write(tmp_path, content([record], [annotation(1, 1, [5, 5, 20, 20])])), tmp_path / "train")
+    monkeypatch.setattr(f"{MODULE}.evaluation_loader", lambda samples, size, workers, *rest: (size, workers))
+    monkeypatch.setattr(f"{MODULE}._LARGEST_READ_AHEAD", 3 * 3 * 96 * 96)
+    assert detection_evaluation_batches(dataset, tiled, 4, workers=2) == (1, 2)
+    monkeypatch.setattr(f"{MODULE}._LARGEST_READ_AHEAD", 3 * 3 * 96 * 96 - 1)
+    assert detection_evaluation_batches(dataset, tiled, 4, workers=2) == (1, 0)
+    assert detection_evaluation_batches(dataset, DetectionImages(size=96), 4, workers=2) == (4, 2)
+
+
+def test_a_batch_holds_the_tiles_of_one_image_each_on_its_canvas(tmp_path: Path) -> None:
+    tiled = DetectionImages(size=96, tile=64)
+    record = image(1, "1.png", 128, 64)
+    dataset = open_coco(write(tmp_path, content([record], [annotation(1, 1, [5, 5, 20, 20])])), tmp_path / "train")
+    (batch,) = detection_evaluation_batches(dataset, tiled, 4, workers=0)
+    assert batch["images"].shape == (3, 3, 96, 96)
+    assert batch["images"].is_contiguous(memory_format=torch.channels_last)
+    with Image.open(tmp_path / "train" / "1.png") as whole:
+        for canvas, left in zip(batch["images"], (0, 32, 64), strict=True):
+            part = whole.crop((left, 0, left + 64, 64))
+            assert torch.equal(canvas, fitting_transform(part.size, 96).draw(part))

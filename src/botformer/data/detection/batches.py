@@ -11,7 +11,6 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from botformer.data.classification.batches import stack_channels_last
 from botformer.data.detection.coco_reader import coco_annotations
 from botformer.data.detection.copy_paste import paste_objects
 from botformer.data.detection.dataset import DetectionDataset, ImageRecord
@@ -24,6 +23,9 @@ from botformer.data.loader import EvaluationLoader, TrainingLoader, evaluation_l
 from botformer.errors import InputError
 from botformer.recipes.schema import DetectionImages
 from botformer.tile_grid import tile_grid
+
+_LARGEST_READ_AHEAD = 2**28
+"""Bytes of a batch that workers prepare while the network is busy with others: each of them keeps several."""
 
 
 class DetectionBatch(TypedDict):
@@ -74,14 +76,26 @@ def detection_evaluation_batches(
     at_most: int = 0,
 ) -> EvaluationLoader[DetectionBatch]:
     """This process's part (every `world`-th image), in batches of `batch_size`, the last one smaller. `at_most`: of all
-    images only so many, evenly spread; 0: all. In tiles (`images.tile`) a batch is one image."""
+    images only so many, evenly spread; 0: all. In tiles (`images.tile`) a batch is one image, which no worker
+    reads ahead where the tiles of the largest image take more than 256 MiB."""
     say_small_objects(dataset, images.canvas, images.tile)
     samples = _DetectionSamples(dataset, images, training=False)
-    return evaluation_loader(samples, 1 if images.tile else batch_size, workers, rank, world, at_most)
+    if images.tile:
+        batch_size = 1
+        if _largest_batch(dataset, images) > _LARGEST_READ_AHEAD:
+            workers = 0
+    return evaluation_loader(samples, batch_size, workers, rank, world, at_most)
 
 
-_Sample = tuple[list[Tensor], dict[str, Any]]
-"""The canvases, uint8 (3, size, size), one or those of the tiles, and the target with arrays for tensors."""
+def _largest_batch(dataset: DetectionDataset, images: DetectionImages) -> int:
+    """Bytes of the tiles of one image."""
+    sizes = {(record.height, record.width) for record in map(dataset.image, range(len(dataset)))}
+    tiles = max((len(tile_grid(size, images.tile)) for size in sizes), default=0)
+    return tiles * 3 * images.canvas**2
+
+
+_Sample = tuple[Tensor, dict[str, Any]]
+"""The canvases, uint8 (n, size, size, 3), one or those of the tiles, and the target with arrays for tensors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -118,18 +132,21 @@ class _DetectionSamples:
             image = self._open(file, record)
             if self.training:
                 transform, canvas, target = self._augmented(record, image)
-                canvases = [canvas]
+                canvases = canvas.permute(1, 2, 0)[None]
             else:
                 parts = self._parts(image)
                 transforms = [fitting_transform(part.size, self.images.canvas) for part in parts]
                 transform = transforms[0]
-                canvases = [each.draw(part) for each, part in zip(transforms, parts, strict=True)]
+                side = self.images.canvas
+                canvases = torch.empty((len(parts), side, side, 3), dtype=torch.uint8)
+                for place, (each, part) in enumerate(zip(transforms, parts, strict=True)):
+                    canvases[place] = each.draw(part).permute(1, 2, 0)
                 target = transform_objects(record, transform, None)
                 target["ground_truth"] = json.dumps(coco_annotations(record, self.dataset.categories))
                 if len(parts) > 1:
                     target |= {"tile_px": self.images.tile, "tile_sizes": [each.extent for each in transforms]}
         if self.training and self.flipped is None and random.random() < self.images.copy_paste:
-            target = self._with_pasted(canvases[0], target, transform.extent)
+            target = self._with_pasted(canvases[0].permute(2, 0, 1), target, transform.extent)
         target |= {
             "image_id": record.id,
             "size": transform.extent,
@@ -178,7 +195,10 @@ class _DetectionSamples:
     def pack(self, samples: Sequence[_Sample], indices: Sequence[int]) -> dict[str, Any]:
         # Targets travel as arrays. Each tensor would hold a file open until it is used, and there are dozens per batch.
         return {
-            "images": stack_channels_last([canvas for canvases, _ in samples for canvas in canvases]),
+            # The tiles of a large image take gigabytes: they are not copied.
+            "images": (samples[0][0] if len(samples) == 1 else torch.cat([each for each, _ in samples])).permute(
+                0, 3, 1, 2
+            ),
             "targets": [target for _, target in samples],
             "files": [self.dataset.name(index) for index in indices],
         }
