@@ -98,3 +98,15 @@ def test_facts_of_images_are_counted(tmp_path):
     assert (facts.classes, facts.images, facts.most, facts.fewest) == (3, 21, 13, 2)
     assert facts.shorter_px == 30
     assert facts.long == pytest.approx(8 / 20)
+
+
+def test_a_test_split_that_cannot_be_opened_is_left_out(tmp_path, caplog):
+    for split in ("train", "validation", "test"):
+        for name in ("a", "b"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(3):
+                Image.new("RGB", (32, 32), (number, 9, 9)).save(tmp_path / split / name / f"{number}.png")
+    for file in (tmp_path / "test").rglob("*.png"):
+        file.unlink()
+    found = look(str(tmp_path), "auto")
+    assert (found.verb, len(found.train), found.test) == ("classify", 6, 0)

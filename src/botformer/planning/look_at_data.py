@@ -2,7 +2,7 @@
 
 import logging
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Literal
@@ -27,6 +27,8 @@ from botformer.data.detection.layouts import (
 )
 from botformer.errors import InputError
 from botformer.recipes.detector_settings import Kind
+
+log = logging.getLogger("botformer.planning")
 
 Verb = Literal["classify", "segment", "detect", "keypoints"]
 DETECTORS: dict[Verb, Kind] = {"segment": "mask_rcnn", "detect": "faster_rcnn", "keypoints": "keypoint_rcnn"}
@@ -107,7 +109,7 @@ def _labelled(data: str, asked: str, begin: float) -> Found:
             f"{data} holds images in class folders ({len(train.class_names)} classes), without boxes or masks: use "
             f"botformer train classify --data {data}"
         )
-    test = len(open_classification_dataset(data, "test")) if has_test_split(data) else 0
+    test = _test_images(lambda: len(open_classification_dataset(data, "test")) if has_test_split(data) else 0)
     summary = (
         f"{len(train):,} images of {len(train.class_names)} classes to train on, {len(validation):,} to validate on"
         + (f", {test:,} to test on" if test else "")
@@ -131,10 +133,14 @@ def _annotated(data: str, asked: str, begin: float, max_bad_records: int) -> Fou
         verb = "detect"
     if asked == "auto" and verb != "keypoints":
         train, validation = open_detection_datasets(data, max_bad_records=max_bad_records)
-    test = 0
-    if has_annotated_test_split(data):
+
+    def annotated() -> int:
+        if not has_annotated_test_split(data):
+            return 0
         test_set = open_detection_dataset(data, "test", verb == "keypoints", max_bad_records)
-        test = len(test_set) if test_set.objects else 0
+        return len(test_set) if test_set.objects else 0
+
+    test = _test_images(annotated)
     what = {"keypoints": "objects with key points", "segment": "objects with shapes", "detect": "boxes"}[verb]
     summary = (
         f"{len(train):,} images with {train.objects:,} {what} of {len(train.categories)} "
@@ -144,6 +150,15 @@ def _annotated(data: str, asked: str, begin: float, max_bad_records: int) -> Fou
     if asked == "segment" and verb == "detect":
         summary += "; none of the objects has a shape, so boxes are learnt (faster_rcnn)"
     return Found(verb, train, validation, test, summary, time.monotonic() - begin)
+
+
+def _test_images(count: Callable[[], int]) -> int:
+    """0 where they cannot be read: nobody needs them to train."""
+    try:
+        return count()
+    except InputError as error:
+        log.warning("the test split is left out: %s", error)
+        return 0
 
 
 def _size(dataset: ClassificationDataset, index: int) -> tuple[int, int] | None:
