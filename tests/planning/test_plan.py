@@ -182,3 +182,17 @@ def test_weights_that_were_found_but_cannot_be_read_are_done_without(machine, mo
 def test_imagenet_by_name_is_no_more_within_reach_than_by_default(machine):
     made = machine(15, fixed={"model.weights": "imagenet"}, weights=lambda name: None)
     assert {row.model for row in made.rows} == {row.model for row in machine(15, weights=lambda name: None).rows}
+
+
+def test_the_length_follows_the_speed_that_was_measured_with_the_loader(machine, monkeypatch):
+    """Not that of the first few steps."""
+    before = machine(3)
+    monkeypatch.setattr(
+        plan,
+        "time_with_loader",
+        lambda timed, *rest: replace(timed, speed=replace(timed.speed, train_s=timed.speed.train_s / 2)),
+    )
+    after = machine(3)
+    chosen = [[row for row in made.rows if row.chosen][0] for made in (before, after)]
+    assert chosen[0].model == chosen[1].model
+    assert after.recipe.schedule.steps >= 1.6 * before.recipe.schedule.steps

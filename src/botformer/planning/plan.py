@@ -233,6 +233,8 @@ def _fixed_steps(fixed: Mapping[str, Any], per_epoch: int) -> int:
 
 def _slower(timed: Timed, factor: float) -> Speed:
     """Of a network with so many times the arithmetic; reading stays as fast as it is."""
+    if factor == 1:
+        return timed.speed  # which may have been measured with its loader
     read_s = timed.read_s / max(timed.recipe.run.workers, 1)
     around_s = max(0.0, timed.speed.train_s - max(timed.step_s, read_s))  # reading on the cores of the network
     return replace(

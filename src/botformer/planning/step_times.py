@@ -25,8 +25,8 @@ from botformer.training.train_step import TrainState, batch_length
 AnyRecipe = ClassificationRecipe | DetectionRecipe
 AnyDataset = ClassificationDataset | DetectionDataset
 
-_FEW_IMAGES = 8
-"""Of a batch on a CPU, where a large one is not faster per image."""
+_FEW_IMAGES, _FEW_PIXELS = 8, 8 * 224**2
+"""Of a batch on a CPU, where a larger one is not faster per image."""
 _FALSE_POSITIVES = 2.0
 """Detections of a trained detector per object, about: scores as low as 0.05 are kept."""
 _STARTING_S = 4.0
@@ -86,7 +86,8 @@ class StepTimer:
     def _timed(self, recipe: AnyRecipe, seconds: float) -> Timed:
         begin = self._clock()
         on_cpu = open_accelerator(replace(recipe.run, threads=0)).device.type == "cpu"
-        at_once = min(recipe.run.batch_size, _FEW_IMAGES) if on_cpu else recipe.run.batch_size
+        few = max(_FEW_IMAGES, _FEW_PIXELS // recipe.images.size**2)
+        at_once = min(recipe.run.batch_size, few) if on_cpu else recipe.run.batch_size
         accumulation = 1 if on_cpu else recipe.run.accumulation
         run = replace(recipe.run, batch_size=at_once, workers=0, threads=0, accumulation=accumulation)
         accelerator = open_accelerator(run)
