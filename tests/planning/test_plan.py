@@ -193,6 +193,6 @@ def test_the_length_follows_the_speed_that_was_measured_with_the_loader(machine,
         lambda timed, *rest: replace(timed, speed=replace(timed.speed, train_s=timed.speed.train_s / 2)),
     )
     after = machine(3)
-    chosen = [[row for row in made.rows if row.chosen][0] for made in (before, after)]
+    chosen = [next(row for row in made.rows if row.chosen) for made in (before, after)]
     assert chosen[0].model == chosen[1].model
     assert after.recipe.schedule.steps >= 1.6 * before.recipe.schedule.steps
