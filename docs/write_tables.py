@@ -149,6 +149,20 @@ RESULTS = (
         {"ResNet-50": {"implementation": "resnet50, CUDA graph"}},
     ),
     Result("nuclei, the network of the package: mask AP", "nuclei_shipped", "mask/AP", ".3f"),
+    Result(
+        "`train classify --minutes 15`, one core, 2,018 photographs of six classes: top-1",
+        "own_images_cpu",
+        "top1",
+        ".3f",
+        {"row": "photos, 15 minutes"},
+    ),
+    Result(
+        "`train segment --minutes 45`, one core, nuclei: mask AP",
+        "own_images_cpu",
+        "mask_AP",
+        ".3f",
+        {"row": "nuclei, 45 minutes"},
+    ),
     Result("`make demo`, digits on photographs: top-1", "demo", "digits top1", ".3f"),
 )
 
