@@ -74,7 +74,7 @@ def evaluate(given: Arguments) -> None:
             given.batch_size,
             given.workers,
             given.tile,
-            given.tta == "flip",
+            flip=given.tta == "flip",
             on_progress=bar.show,
         )
         metrics = evaluate_checkpoint(options, given.device)

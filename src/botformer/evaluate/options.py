@@ -28,10 +28,10 @@ class EvaluateOptions:
     tile: int | None = None
     """Detectors: side in px of the tiles into which larger images are cut; 0: none; None: what the network was trained
     for."""
-    at_most: int = 0
-    """Images, evenly spread over all; 0: all of them."""
     flip: bool = False
     """Test-time augmentation: predict on mirror images too, and average."""
+    at_most: int = 0
+    """Images, evenly spread over all; 0: all of them."""
     on_progress: Callable[[float], object] = lambda fraction: None
     """Called with the fraction of the images that are done."""
 
