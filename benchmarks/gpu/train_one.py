@@ -5,11 +5,8 @@ What takes seconds to import is imported in the functions: the process that star
 
 from __future__ import annotations
 
-import multiprocessing
 import os
-import signal
 import sys
-import threading
 import time
 import traceback
 from collections.abc import Iterator
@@ -18,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 
 from benchmarks.gpu.training_table import AnyRecipe
 from botformer.atomic_write import write_json
+from botformer.training.signals import stop_with_parent
 
 if TYPE_CHECKING:
     from botformer.training.task import Batch, TrainBatches
@@ -35,7 +33,7 @@ def train_one(recipe: AnyRecipe, data: str, run: Path, log: Path, measure_s: flo
     process that started this one is a SIGTERM too.
     """
     redirect(log)
-    threading.Thread(target=stop_with_parent, daemon=True).start()
+    stop_with_parent()
     try:
         from botformer.create.train_recipe import train_recipe
 
@@ -63,13 +61,6 @@ def redirect(log: Path) -> None:
         for stream in (sys.stdout, sys.stderr):
             stream.flush()
             os.dup2(file.fileno(), stream.fileno())
-
-
-def stop_with_parent() -> None:
-    parent = multiprocessing.parent_process()
-    assert parent is not None
-    parent.join()
-    os.kill(os.getpid(), signal.SIGTERM)
 
 
 def rates(recipe: AnyRecipe, data: str, seconds: float) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Lists and names in messages."""
+"""Lists, names and durations in messages."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -27,3 +27,10 @@ def printable(name: str) -> str:
     as lone surrogates, become \xf6, and so do control characters."""
     raw = name.encode("utf-8", "surrogateescape").decode("utf-8", "backslashreplace")
     return "".join(character if character.isprintable() else ascii(character)[1:-1] for character in raw)
+
+
+def duration(seconds: float) -> str:
+    """In the unit that needs two or three digits: "95 s", "12 min", "3.5 h"."""
+    if seconds < 100:
+        return f"{seconds:.0f} s"
+    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"

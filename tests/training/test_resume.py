@@ -4,9 +4,10 @@ from pathlib import Path
 import pytest
 
 from botformer.errors import InputError
+from botformer.recipes.from_json import flat
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 from botformer.training.checkpoint import Checkpoints, State, write_state
-from botformer.training.resume import MAY_DIFFER, as_json, find_start, flat
+from botformer.training.resume import MAY_DIFFER, as_json, find_start
 from tests.training.test_checkpoint import tensors
 from tests.training.toy import toy_recipe
 

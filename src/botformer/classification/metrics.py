@@ -92,19 +92,17 @@ class Accuracy:
         images = len(self._files)
         metrics = {
             "top1": sum(int((t == b[:, 0]).sum()) for t, b, _ in self._batches) / max(images, 1),
-            "balanced_accuracy": self._balanced_accuracy(),
+            "balanced_accuracy": float(self.of_classes().nanmean().nan_to_num()),  # 0 without images
         }
         if self.num_classes > 5:
             metrics["top5"] = self.in_top5 / max(images, 1)
         return metrics | {"loss": self.loss_sum / max(images, 1), "images": images}
 
-    def _balanced_accuracy(self) -> float:
-        """The mean over the classes that have images."""
+    def of_classes(self) -> Tensor:
+        """float64 (K,): the fraction of each class's images that is right; nan of a class without images."""
         truth, prediction, counts = self.confusion()
-        of_class = torch.zeros(self.num_classes, dtype=torch.int64).index_add(0, truth, counts)
-        right = torch.zeros(self.num_classes, dtype=torch.int64).index_add(0, truth, counts * (truth == prediction))
-        seen = of_class > 0
-        return float((right[seen] / of_class[seen]).mean()) if seen.any() else 0.0
+        images = torch.bincount(truth, counts.double(), self.num_classes)
+        return torch.bincount(truth, counts.double() * (truth == prediction), self.num_classes) / images
 
     def confusion(self) -> Confusion:
         """How many images of each class were taken for which."""

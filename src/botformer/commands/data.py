@@ -1,15 +1,13 @@
 """Look at images and labels before training on them: botformer data DIR [--checkpoint RUN]."""
 
 import sys
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
-from botformer.commands.screen import ProgressBar, new_table, print_table, progress_bar
+from botformer.commands.screen import new_table, print_table, progress_bar
 from botformer.terminal import screen
 from botformer.text import printable
 
@@ -47,18 +45,12 @@ def look(given: Arguments) -> bool:
     from botformer.report.data_page import write_data_page
     from botformer.report.inspection import inspect_data
 
-    found = inspect_data(given.data, given.checkpoint, given.fast, _bar)
+    found = inspect_data(given.data, given.checkpoint, given.fast, progress_bar)
     out = given.out or Path("runs/data") / f"{Path(given.data).expanduser().resolve().name or 'data'}.html"
     _print(found)
     write_data_page(found, out)
     screen().print(f"with pictures: {out}")
     return found.trainable
-
-
-@contextmanager
-def _bar(title: str) -> Iterator[ProgressBar]:
-    with progress_bar(title) as bar:
-        yield bar
 
 
 def _print(found: "Inspection") -> None:

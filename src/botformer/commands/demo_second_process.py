@@ -3,9 +3,7 @@
 import logging
 import multiprocessing
 import os
-import signal
 import sys
-import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from multiprocessing.connection import Connection
@@ -13,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 from botformer.errors import InputError
+from botformer.training.signals import stop_with_parent
 
 _LAST_LINES = 20
 """Of the log, shown where the process failed."""
@@ -54,7 +53,7 @@ def second_process(work: Callable[..., Iterator[Any]], *arguments: Any, log: Pat
 def _run(sender: Connection, log: Path, work: Callable[..., Iterator[Any]], arguments: tuple[Any, ...]) -> None:
     if hasattr(os, "setsid"):
         os.setsid()  # a terminal's Ctrl-C is for the first process, which then asks this one to stop
-    _stop_with_the_first()
+    stop_with_parent()
     with log.open("a", encoding="utf-8", buffering=1) as file:
         os.dup2(file.fileno(), 1)
         os.dup2(file.fileno(), 2)
@@ -64,15 +63,3 @@ def _run(sender: Connection, log: Path, work: Callable[..., Iterator[Any]], argu
                 sender.send(value)
         except InputError as error:
             sender.send(InputError(str(error)))
-
-
-def _stop_with_the_first() -> None:
-    """As if it had asked, where it was killed."""
-    first = multiprocessing.parent_process()
-    assert first is not None
-
-    def stop() -> None:
-        first.join()
-        os.kill(os.getpid(), signal.SIGTERM)
-
-    threading.Thread(target=stop, daemon=True).start()

@@ -15,8 +15,10 @@ from rich.table import Table
 
 from botformer.commands.screen import print_table, progress_bar
 from botformer.errors import InputError
+from botformer.recipes.from_json import flat, with_fields
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 from botformer.terminal import screen
+from botformer.text import duration
 
 if TYPE_CHECKING:
     from botformer.planning.look_at_data import Found
@@ -64,7 +66,6 @@ def train_planned(verb: str, arguments: list[str]) -> None:
     from botformer.create.train_recipe import train_recipe
     from botformer.planning.look_at_data import look
     from botformer.planning.saved_plan import saved_recipe, tests_at_the_end
-    from botformer.recipes.from_json import with_fields
 
     say = screen(stderr=True, quiet=int(os.environ.get("RANK", "0")) > 0)
     if found is None:
@@ -108,7 +109,7 @@ def parse(verb: str, arguments: list[str]) -> Any:
 
 def given_fields(arguments: list[str], recipe: ClassificationRecipe | DetectionRecipe) -> dict[str, Any]:
     """The fields that the command line names, such as "run.batch_size", with their values in `recipe`."""
-    values = _flat(asdict(recipe))
+    values = flat(asdict(recipe))
     named = [argument[2:].partition("=")[0].replace("-", "_") for argument in arguments if argument.startswith("--")]
     given: dict[str, Any] = {}
     for name in named:
@@ -141,9 +142,7 @@ def _planned(
     from botformer.training.resume import find_start
 
     find_start(out, given.recipe, "never")  # a folder that holds another run is refused before anything is timed
-    say.print(
-        f"timing networks on this machine with these images, for about {_duration(timing_seconds(given.minutes))}"
-    )
+    say.print(f"timing networks on this machine with these images, for about {duration(timing_seconds(given.minutes))}")
     plan = make_plan_for(found, given.minutes, fixed, began)
     end = datetime.now() + timedelta(seconds=plan.seconds)
     _print_plan(plan, given.minutes, end, say)
@@ -184,7 +183,7 @@ def _print_plan(plan: "TrainingPlan", minutes: float | None, end: datetime, say:
         )
     elif not plan.is_enough and minutes is not None:
         say.print("more minutes would give a clearly better network")
-    say.print(f"expected to end at {_clock(end, now)}, in {_duration(plan.seconds)}")
+    say.print(f"expected to end at {_clock(end, now)}, in {duration(plan.seconds)}")
 
 
 def _finish(out: Path, data: str, found: "Found", at_most: int, began: float) -> None:
@@ -201,7 +200,7 @@ def _finish(out: Path, data: str, found: "Found", at_most: int, began: float) ->
     report = _report(out, data, at_most)
     console = screen()
     console.print(
-        f"Done in {_duration(time.monotonic() - began)}. Everything is in {out}" + (f": {report}" * bool(report))
+        f"Done in {duration(time.monotonic() - began)}. Everything is in {out}" + (f": {report}" * bool(report))
     )
     console.print(f"Next: botformer predict IMAGES --checkpoint {shlex.quote(str(out))}")
 
@@ -233,18 +232,5 @@ def _name_of(data: str) -> str:
     return at.stem if at.is_file() else at.name
 
 
-def _flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    items: dict[str, Any] = {}
-    for name, value in content.items():
-        items |= _flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return items
-
-
 def _clock(moment: datetime, now: datetime) -> str:
     return f"{moment:%H:%M:%S}" if moment.date() == now.date() else f"{moment:%d %b %H:%M}"
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"

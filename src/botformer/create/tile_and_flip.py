@@ -34,7 +34,14 @@ def flip_of(model_config: Mapping[str, Any]) -> Flip | None:
 
 def may_flip(model_config: Mapping[str, Any]) -> bool:
     """Whether images were flipped in training; if not, the log says that --tta flip is left out."""
-    if not model_config["images"].get("hflip", True):
+    images = model_config["images"]
+    if images.get("augmentation") == "none":
+        log.warning(
+            "--tta flip is left out: this network was trained without flips (images.augmentation is none) and has seen "
+            "no mirror images"
+        )
+        return False
+    if not images.get("hflip", True):
         log.warning(
             "--tta flip is left out: this network was trained without flips (images.hflip is false), because a mirror "
             "image shows something else"

@@ -110,7 +110,7 @@ def parts_of(
         assert isinstance(validation, DetectionDataset)
         check_objects(recipe, train, validation)
         task = detection_task(recipe, train.categories, train.keypoint_names, train.skeleton, normalization)
-        in_calibration = _calibration_shard(recipe, len(train), recipe.images.canvas)
+        in_calibration = _calibration_shard(recipe, len(train))
         untiled = replace(recipe.images, tile=0)  # as many canvases as images
         return Parts(
             task,
@@ -122,7 +122,7 @@ def parts_of(
     assert isinstance(train, ClassificationDataset)
     assert isinstance(validation, ClassificationDataset)
     task = classification_task(recipe, train.class_names, normalization)
-    in_calibration = _calibration_shard(recipe, len(train), recipe.images.size)
+    in_calibration = _calibration_shard(recipe, len(train))
     return Parts(
         task,
         training_batches(train, recipe.images, run.batch_size, run.seed, **shard),
@@ -139,13 +139,16 @@ def _shard(recipe: ClassificationRecipe | DetectionRecipe, accelerator: Accelera
 
 def calibration_images(recipe: ClassificationRecipe | DetectionRecipe) -> int:
     """How many images calibrate the BatchNorms, where there are so many."""
-    size = recipe.images.canvas if isinstance(recipe, DetectionRecipe) else recipe.images.size
-    return min(max(CALIBRATION_PIXELS // size**2, CALIBRATION_LEAST), CALIBRATION_MOST)
+    return min(max(CALIBRATION_PIXELS // _evaluation_side(recipe) ** 2, CALIBRATION_LEAST), CALIBRATION_MOST)
 
 
-def _calibration_shard(recipe: ClassificationRecipe | DetectionRecipe, images: int, size: int) -> dict[str, int]:
+def _evaluation_side(recipe: ClassificationRecipe | DetectionRecipe) -> int:
+    return recipe.images.canvas if isinstance(recipe, DetectionRecipe) else recipe.images.size
+
+
+def _calibration_shard(recipe: ClassificationRecipe | DetectionRecipe, images: int) -> dict[str, int]:
     """Every n-th image, and how many at a time: the same in every process, and whatever the number of workers is."""
-    at_once = max(1, CALIBRATION_AT_ONCE // size**2)
+    at_once = max(1, CALIBRATION_AT_ONCE // _evaluation_side(recipe) ** 2)
     world = max(1, -(-images // calibration_images(recipe)))
     return dict(batch_size=at_once, workers=recipe.run.workers, rank=0, world=world)
 

@@ -75,6 +75,22 @@ class BadImage(InputError):  # noqa: N818 - named after the image, not the error
         return f"{self.name}: {self.reason}"
 
 
+class ImageHeader(NamedTuple):
+    """What a file says of its image before any pixel is decoded."""
+
+    format: str
+    """One of `FORMATS`."""
+    mode: str
+    """Pillow's: L, RGB, CMYK, I;16, ..."""
+    deep: bool
+    """More than 8 bits per channel."""
+    width: int
+    """Of the upright image, as `decode` gives it."""
+    height: int
+    orientation: int
+    """As in EXIF: 1 lies upright, any other is turned or mirrored in `decode`."""
+
+
 class EncodedImage:
     """The image in an open file, of which the header was read: decoded once it is known how large it must be."""
 
@@ -85,8 +101,10 @@ class EncodedImage:
         """(width, height), upright."""
 
     @property
-    def header(self) -> "ImageHeader":
-        return _header(self._image)
+    def header(self) -> ImageHeader:
+        image = self._image
+        deep = image.mode.startswith(("I", "F")) or ";16" in str(image.tile)
+        return ImageHeader(image.format or "", image.mode, deep, *self.size, self._orientation)
 
     @property
     def width(self) -> int:
@@ -188,26 +206,10 @@ def preloaded_for(name: str) -> list[str]:
     return ["torchvision.io"] if name.lower().endswith((".jpg", ".jpeg")) else []
 
 
-class ImageHeader(NamedTuple):
-    """What a file says of its image before any pixel is decoded."""
-
-    format: str
-    """One of `FORMATS`."""
-    mode: str
-    """Pillow's: L, RGB, CMYK, I;16, ..."""
-    deep: bool
-    """More than 8 bits per channel."""
-    width: int
-    """Of the upright image, as `decode` gives it."""
-    height: int
-    orientation: int
-    """As in EXIF: 1 lies upright, any other is turned or mirrored in `decode`."""
-
-
 def read_header(file: BinaryIO, name: str, max_megapixels: float = 100.0) -> ImageHeader:
     """The header alone. Raises `BadImage` as `decode`, for what the header shows."""
     with _failures_named(name):
-        return _header(_small_enough(_open(file), name, max_megapixels))
+        return EncodedImage(_small_enough(_open(file), name, max_megapixels), name).header
 
 
 def decode_small(
@@ -269,14 +271,6 @@ def _small_enough(image: ImageFile, name: str, max_megapixels: float) -> ImageFi
             f"{image.width}x{image.height} pixels are more than {max_megapixels:g} megapixels (max_megapixels)",
         )
     return image
-
-
-def _header(image: ImageFile) -> ImageHeader:
-    deep = image.mode.startswith(("I", "F")) or ";16" in str(image.tile)
-    orientation, (width, height) = _orientation(image), image.size
-    if orientation >= 5:
-        width, height = height, width
-    return ImageHeader(image.format or "", image.mode, deep, width, height, orientation)
 
 
 def _orientation(image: ImageFile) -> int:

@@ -99,10 +99,15 @@ def evaluation_loader(
     """
     if batch_size < 1:
         raise InputError(f"batch size {batch_size} is too small; at least 1 is expected")
-    count = min(at_most or len(images), len(images))
-    shard = [number * len(images) // count for number in range(rank, count, world)]
+    shard = evenly_spread(len(images), at_most or len(images))[rank::world]
     batches = [list(shard[start : start + batch_size]) for start in range(0, len(shard), batch_size)]
     return EvaluationLoader(images, batches, _worker_count(workers))
+
+
+def evenly_spread(count: int, at_most: int) -> list[int]:
+    """`at_most` of the places 0 to `count` - 1, or all of them."""
+    chosen = min(count, at_most)
+    return [number * count // chosen for number in range(chosen)]
 
 
 class TrainingLoader(Generic[BatchT_co]):

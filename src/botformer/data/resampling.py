@@ -1,7 +1,7 @@
 """A part of an image, resampled: of an image in memory, or of one that is decoded no larger than the part needs.
 
 Pillow's filters. PyTorch computes them on bytes several times faster where the processor has AVX2, always with the same
-result; it differs from Pillow's by at most one grey level.
+result; it differs from Pillow's by one grey level here and there, very rarely by two.
 """
 
 from functools import cache

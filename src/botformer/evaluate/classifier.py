@@ -1,8 +1,7 @@
 """Measure a classifier: top-1 and top-5 accuracy, loss, accuracy per class, the confusion matrix."""
 
 import json
-import logging
-from collections.abc import Mapping
+import math
 from typing import Any
 
 import numpy as np
@@ -20,8 +19,6 @@ from botformer.evaluate.options import EvaluateOptions
 from botformer.plots.confusion_matrix import draw_confusion
 from botformer.recipes.schema import Images
 from botformer.training.distributed import Accelerator
-
-log = logging.getLogger("botformer.evaluate")
 
 _BATCH_SIZE = 64
 _MAX_TABLE_CLASSES = 100
@@ -46,7 +43,7 @@ def evaluate_classifier(options: EvaluateOptions, loaded: Loaded, accelerator: A
     batches = evaluation_batches(
         dataset, Images(**model_config["images"]), batch_size, options.workers, at_most=options.at_most, **part
     )
-    flip = options.flip and _was_flipped(model_config)
+    flip = options.flip and may_flip(model_config)
     task = ClassificationTask(model, model_config, set(), flip=flip).to(accelerator.device)
     accuracy, skipped = measure(task, batches, accelerator, options.on_progress)
     if not accelerator.is_main_process:
@@ -57,7 +54,7 @@ def evaluate_classifier(options: EvaluateOptions, loaded: Loaded, accelerator: A
         options.header("classification", flip)
         | accuracy.compute()
         | {
-            "per_class": _per_class(confusion, names),
+            "per_class": _per_class(accuracy, names),
             "most_confused": _most_confused(confusion, names),
             "skipped": {"images": skipped},
         }
@@ -74,23 +71,10 @@ def evaluate_classifier(options: EvaluateOptions, loaded: Loaded, accelerator: A
     return metrics
 
 
-def _was_flipped(model_config: Mapping[str, Any]) -> bool:
-    """In training; if not, the log says that --tta flip is left out."""
-    if model_config["images"].get("augmentation") == "none":
-        log.warning(
-            "--tta flip is left out: this network was trained without flips (images.augmentation is none) and has seen "
-            "no mirror images"
-        )
-        return False
-    return may_flip(model_config)
-
-
-def _per_class(confusion: Confusion, names: list[str]) -> dict[str, float]:
+def _per_class(accuracy: Accuracy, names: list[str]) -> dict[str, float]:
     """The fraction that is right, of the classes that have images."""
-    truth, prediction, counts = (column.numpy() for column in confusion)
-    images = np.bincount(truth, counts, len(names))
-    right = np.bincount(truth, counts * (truth == prediction), len(names))
-    return {names[index]: round(float(right[index] / images[index]), 4) for index in np.flatnonzero(images)}
+    fractions = zip(names, accuracy.of_classes().tolist(), strict=True)
+    return {name: round(fraction, 4) for name, fraction in fractions if not math.isnan(fraction)}
 
 
 def _most_confused(confusion: Confusion, names: list[str]) -> list[dict[str, str | int]]:

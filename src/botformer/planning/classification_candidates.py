@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from botformer.planning.candidate import Candidate, merged
 from botformer.planning.look_at_data import ImageFacts
 from botformer.recipes.schema import ClassificationRecipe, Images, Model, Optimizer, Run, Schedule
+from botformer.weights.imagenet import IMAGENET
 
 
 @dataclass(frozen=True)
@@ -36,8 +37,8 @@ class _Start:
 
 
 # fmt: off
-_PRETRAINED = _Start("imagenet", learning_rate=1e-3, loaded_rate=0.2, least_area=0.35, least_px=96)
-_RANDOM = _Start("",             learning_rate=2e-3, loaded_rate=1.0, least_area=0.35, least_px=32)
+_PRETRAINED = _Start(IMAGENET, learning_rate=1e-3, loaded_rate=0.2, least_area=0.35, least_px=96)
+_RANDOM = _Start("",           learning_rate=2e-3, loaded_rate=1.0, least_area=0.35, least_px=32)
 _PRETRAINED_ROWS = (
     #    model            px  epochs  images
     _Row("botnet_s1_50",  224, 12.0,  1_000, "full width, attention at stride 1"),

@@ -1,6 +1,6 @@
 """Recipes for a detector that may suit a training set, by written rules: canvas, anchors, tiles, heads, augmentation.
 
-Everything that is a matter of measurement stands in two tables, `_NETWORKS` and `_RULES`; the rest follows from the
+Everything that is a matter of measurement stands in two tables, `_NETWORKS` and `_Rules`; the rest follows from the
 objects' boxes. Lengths are pixels of the canvas unless they say otherwise.
 """
 
@@ -31,6 +31,7 @@ from botformer.recipes.schema import (
     Optimizer,
     Run,
 )
+from botformer.weights.imagenet import IMAGENET
 
 log = logging.getLogger("botformer.planning")
 
@@ -58,7 +59,8 @@ class _Network:
     images_seen: int
     """Training images, repetitions counted, from which on it is worth its time..."""
     passes: int
-    """... or so many passes over them, whichever is more; at most `_Rules.most_images` of these."""
+    """... or so many passes over them, whichever is more; of a large set as if it had `_Rules.most_passes_over`
+    images."""
     settings: Settings
 
 
@@ -243,7 +245,7 @@ def _candidate(
         detector=detector,
         model=Model(
             network.model,
-            weights="imagenet" if network.pretrained else "",
+            weights=IMAGENET if network.pretrained else "",
             zero_gamma=network.pretrained,
             # A position counts cells, so that a whole image may be larger than the parts that training shows.
             tables="offset" if canvas.test_size != canvas.size else "interpolate",

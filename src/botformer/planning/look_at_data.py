@@ -25,6 +25,7 @@ from botformer.data.detection.layouts import (
     open_detection_dataset,
     open_detection_datasets,
 )
+from botformer.data.loader import evenly_spread
 from botformer.errors import InputError
 from botformer.recipes.detector_settings import Kind
 
@@ -86,7 +87,7 @@ def look(data: str, asked: Verb | Literal["auto"], max_bad_records: int = 20) ->
 def image_facts(dataset: ClassificationDataset) -> ImageFacts:
     counts = np.bincount(dataset.labels, minlength=len(dataset.class_names))
     counts = counts[counts > 0]
-    sizes = [size for index in _spread(len(dataset), _LOOKED_AT) if (size := _size(dataset, index))]
+    sizes = [size for index in evenly_spread(len(dataset), _LOOKED_AT) if (size := _size(dataset, index))]
     return ImageFacts(
         classes=len(dataset.class_names),
         images=len(dataset),
@@ -169,11 +170,6 @@ def _size(dataset: ClassificationDataset, index: int) -> tuple[int, int] | None:
             return image.size
     except (OSError, ValueError, SyntaxError, Image.DecompressionBombError):
         return None
-
-
-def _spread(count: int, at_most: int) -> list[int]:
-    chosen = min(count, at_most)
-    return [number * count // chosen for number in range(chosen)]
 
 
 @contextmanager

@@ -6,6 +6,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from botformer.data.detection.dataset import DetectionDataset
+from botformer.data.detection.repeat_factors import class_frequencies
 
 _MOST_IMAGES = 20_000
 """Of a larger data set every so-manieth image is looked at."""
@@ -55,15 +56,15 @@ def object_statistics(dataset: DetectionDataset) -> ObjectStatistics:
     sizes_px = np.sqrt(width * height)
     sizes = sizes_px / image_px[owner].max(1)
     per_image = np.array([len(each) for each in objects])
-    classes = [{found.label for found in each} for each in objects]
-    counts = np.bincount([label for present in classes for label in present])
+    classes = [{found.label - 1 for found in each} for each in objects]
+    frequencies = class_frequencies(classes, len(dataset.categories))
     return ObjectStatistics(
         longest_px=float(np.median(image_px.max(1))),
         sizes_px=sizes_px,
         sizes=sizes,
         ratios=height / width,
         per_image=per_image[per_image > 0],
-        class_frequencies=counts[counts > 0] / len(images),
+        class_frequencies=frequencies[frequencies > 0],
         shows_no_up=len(dataset.categories) == 1
         and _shows_no_up((boxes[:, 1] + boxes[:, 3]) / 2 / image_px[owner, 1], sizes, height / width),
         has_sides=next((category.name for category in dataset.categories if _SIDE_OR_SIGN.search(category.name)), ""),

@@ -17,6 +17,7 @@ from botformer.errors import InputError
 from botformer.planning.budget import NIGHT_S, WARMUP, Length, Speed, Work, length
 from botformer.planning.candidate import Candidate
 from botformer.planning.classification_candidates import classification_candidates
+from botformer.planning.detection_candidates import detection_candidates
 from botformer.planning.look_at_data import DETECTORS, Found, image_facts
 from botformer.planning.search import search
 from botformer.planning.step_times import StepTimer, Timed, time_with_loader
@@ -205,8 +206,6 @@ def _candidates(found: Found, fixed: Mapping[str, Any], find_weights: Callable[[
             image_facts(found.train), pretrained, fixed.get("model.name", ""), fixed.get("images.size", 0)
         )
     else:
-        from botformer.planning.detection_candidates import detection_candidates
-
         has_gpu = torch.accelerator.is_available() and fixed.get("run.device") != "cpu"
         candidates = detection_candidates(
             found.train,
@@ -219,10 +218,6 @@ def _candidates(found: Found, fixed: Mapping[str, Any], find_weights: Callable[[
     changed: dict[Any, Candidate] = {}
     for candidate in candidates:
         recipe = with_fields(candidate.recipe, fixed)
-        if "model.weights" not in fixed and recipe.model.weights == IMAGENET and not pretrained(recipe.model.name):
-            recipe = with_fields(recipe, {"model.weights": ""})
-        if "run.batch_size" not in fixed and recipe.run.batch_size > len(found.train):
-            recipe = with_fields(recipe, {"run.batch_size": len(found.train)})
         changed.setdefault(recipe, replace(candidate, recipe=recipe))
     return list(changed.values())
 

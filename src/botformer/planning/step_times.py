@@ -68,9 +68,7 @@ class StepTimer:
 
     def time(self, recipe: AnyRecipe, seconds: float) -> Timed:
         """Some `seconds` of steps. A batch that does not fit into a GPU is halved until it does."""
-        threads_before = torch.get_num_threads()
-        logging.disable(logging.WARNING)  # what is said of data and weights is said when training begins
-        try:
+        with _undisturbed():
             while True:
                 try:
                     return self._timed(recipe, seconds)
@@ -79,9 +77,6 @@ class StepTimer:
                         raise
                     torch.cuda.empty_cache()
                     recipe = replace(recipe, run=replace(recipe.run, batch_size=recipe.run.batch_size // 2))
-        finally:
-            logging.disable(logging.NOTSET)
-            torch.set_num_threads(threads_before)
 
     def _timed(self, recipe: AnyRecipe, seconds: float) -> Timed:
         begin = self._clock()
@@ -183,9 +178,7 @@ def _with_as_many_detections(recipe: AnyRecipe, dataset: AnyDataset) -> AnyRecip
 
 def time_with_loader(timed: Timed, train: AnyDataset, validation: AnyDataset, seconds: float) -> Timed:
     """The chosen candidate as it will run, with its workers: whatever is slower of reading and computing counts."""
-    threads_before = torch.get_num_threads()
-    logging.disable(logging.WARNING)
-    try:
+    with _undisturbed():
         accelerator = open_accelerator(timed.recipe.run)
         parts = parts_of(timed.recipe, train, validation, accelerator)
         state = TrainState(parts.task, timed.recipe, accelerator, parts.loaded)
@@ -201,9 +194,18 @@ def time_with_loader(timed: Timed, train: AnyDataset, validation: AnyDataset, se
         # The first batches were read while the first step compiled: they came faster than others will.
         image_s = max(image_s, timed.read_s / max(timed.recipe.run.workers, 1))
         return replace(timed, speed=replace(timed.speed, train_s=image_s))
+
+
+@contextmanager
+def _undisturbed() -> Iterator[None]:
+    """What is said of data and weights is said when training begins; threads are what they were afterwards."""
+    threads = torch.get_num_threads()
+    logging.disable(logging.WARNING)
+    try:
+        yield
     finally:
         logging.disable(logging.NOTSET)
-        torch.set_num_threads(threads_before)
+        torch.set_num_threads(threads)
 
 
 @contextmanager

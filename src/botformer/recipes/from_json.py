@@ -42,3 +42,11 @@ def with_fields(recipe: T, changes: Mapping[str, Any]) -> T:
             raise unknown("field of a recipe", name, known)
     own |= {group: with_fields(getattr(recipe, group), values) for group, values in groups.items()}
     return replace(recipe, **own)  # pyright: ignore[reportArgumentType]
+
+
+def flat(content: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """{"run": {"seed": 0}} as {"run.seed": 0}, which is what `with_fields` takes."""
+    items: dict[str, Any] = {}
+    for name, value in content.items():
+        items |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
+    return items

@@ -13,7 +13,7 @@ import numpy as np
 from botformer.classification.metrics import ImagePrediction
 from botformer.data.detection.dataset import Annotation, DetectionDataset, ImageRecord
 from botformer.report.finding import Example, Finding, ImageRef
-from botformer.report.image_findings import LISTED, listed_more
+from botformer.report.image_findings import listed
 from botformer.report.label_findings import overlaps
 from botformer.report.opened_data import Split
 from botformer.text import printable
@@ -73,7 +73,7 @@ def classifier_disagreements(split: Split, predictions: Sequence[ImagePrediction
             len(wrong),
             "Look at them, the surest first. Move those that are wrong to their class; those that are right are what "
             "the network has yet to learn.",
-            listed=[f"{printable(each.name)}: {each.words}" for each in wrong[:LISTED]] + listed_more(len(wrong)),
+            listed=listed([f"{printable(each.name)}: {each.words}" for each in wrong]),
             examples=[
                 Example([ImageRef(split.name, each.index)], f"{printable(each.name)}: {each.words}")
                 for each in wrong[:EXAMPLES]
@@ -207,7 +207,7 @@ def _finding(split: Split, cases: Sequence[_Case], what: str, fix: str) -> Findi
         split.name,
         len(cases),
         fix,
-        listed=[f"{printable(case.file)}: {case.words}" for case in worst[:LISTED]] + listed_more(len(worst)),
+        listed=listed([f"{printable(case.file)}: {case.words}" for case in worst]),
         examples=[
             Example(
                 [ImageRef(split.name, case.index, _boxes(case.annotated), _boxes(case.detected))],

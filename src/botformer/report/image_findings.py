@@ -100,7 +100,7 @@ def _unreadable(splits: Sequence[Split], images: Sequence[_Image]) -> Iterator[F
             len(bad),
             "Copy them anew from where they came, or remove them."
             + (f" --images.max-bad-files {len(bad)} tolerates them." if stops and len(bad) < len(split) else ""),
-            listed=[f"{image.name}: {image.fact.problem}" for image in bad[:LISTED]] + listed_more(len(bad)),
+            listed=listed([f"{image.name}: {image.fact.problem}" for image in bad]),
         )
 
 
@@ -138,7 +138,7 @@ def _leaks(groups: Sequence[Sequence[_Image]], how: str) -> Iterator[Finding]:
                 f"{measured} and train",
                 len(leaks),
                 "Remove one of each pair, or split anew so that all pictures of one thing are on one side.",
-                listed=[f"{image.words} = {other.words}" for image, other in leaks[:LISTED]] + listed_more(len(leaks)),
+                listed=listed([f"{image.words} = {other.words}" for image, other in leaks]),
                 examples=[
                     Example([image.ref, other.ref], f"{image.words} = {other.words}")
                     for image, other in leaks[:EXAMPLES]
@@ -160,8 +160,7 @@ def _conflicts(groups: Sequence[Sequence[_Image]], kind: str) -> Iterator[Findin
             "classes",
             len(pairs),
             "Keep each in one class: whatever the network says, half of them count as wrong.",
-            listed=[f"{one.words} ({one.label}) = {other.words} ({other.label})" for one, other in pairs[:LISTED]]
-            + listed_more(len(pairs)),
+            listed=listed([f"{one.words} ({one.label}) = {other.words} ({other.label})" for one, other in pairs]),
             examples=[
                 Example([one.ref, other.ref], f"{one.words} · {one.label}  |  {other.words} · {other.label}")
                 for one, other in pairs[:EXAMPLES]
@@ -186,8 +185,7 @@ def _within(groups: Sequence[Sequence[_Image]], kind: str) -> Iterator[Finding]:
             spare,
             "Harmless in training where it is a few, which then count twice; in validation they make the score less "
             "sure than the number of images says. Keep those of one group together when you split.",
-            listed=[" = ".join(image.name for image in group[:4]) for group in found[:LISTED]]
-            + listed_more(len(found)),
+            listed=listed([" = ".join(image.name for image in group[:4]) for group in found]),
             examples=[
                 Example([image.ref for image in group[:3]], " = ".join(image.name for image in group[:3]))
                 for group in found[:EXAMPLES]
@@ -271,7 +269,7 @@ def _of_images(severity: str, what: str, images: Sequence[_Image], fix: str) -> 
         " and ".join(splits),
         len(images),
         fix,
-        listed=[f"{image.words}{_size(image)}" for image in images[:LISTED]] + listed_more(len(images)),
+        listed=listed([f"{image.words}{_size(image)}" for image in images]),
         examples=[Example([image.ref], f"{image.words}{_size(image)}") for image in images[: EXAMPLES // 2]],
     )
 
@@ -281,9 +279,9 @@ def _size(image: _Image) -> str:
     return f", {header.width}x{header.height} {header.mode}" if header else ""
 
 
-def listed_more(count: int) -> list[str]:
-    """The last line of a list of which the first `LISTED` stand there."""
-    return [f"and {count - LISTED:,} more"] if count > LISTED else []
+def listed(lines: Sequence[str]) -> list[str]:
+    """The first of them, and how many more there are."""
+    return [*lines[:LISTED], f"and {len(lines) - LISTED:,} more"] if len(lines) > LISTED else list(lines)
 
 
 def _count(count: int, what: str) -> str:

@@ -11,7 +11,7 @@ from botformer.data.detection.dataset import NO_IMAGE, DetectionDataset, ImageRe
 from botformer.data.detection.object_sizes import small_objects
 from botformer.recipes.detector_settings import Settings
 from botformer.report.finding import Example, Finding, ImageRef
-from botformer.report.image_findings import EXAMPLES, LISTED, listed_more
+from botformer.report.image_findings import EXAMPLES, listed
 from botformer.report.opened_data import OpenedData, Split
 from botformer.text import and_more, printable
 
@@ -136,7 +136,7 @@ def _problems(split: Split, dataset: DetectionDataset) -> Iterator[Finding]:
             split.name,
             len(found),
             "Correct them where the images were annotated." if lost else "Nothing to do if the pictures look right.",
-            listed=[printable(str(problem)) for problem in found[:LISTED]] + listed_more(len(found)),
+            listed=listed([printable(str(problem)) for problem in found]),
         )
 
 
@@ -158,8 +158,7 @@ def _twice(split: Split, dataset: DetectionDataset) -> Iterator[Finding]:
             split.name,
             len(found),
             "Remove one of each pair: a detector can find an object only once, and the other counts as missed.",
-            listed=[f"{printable(record.file)}: {_box(box)}" for _, record, box in found[:LISTED]]
-            + listed_more(len(found)),
+            listed=listed([f"{printable(record.file)}: {_box(box)}" for _, record, box in found]),
             examples=[
                 Example([ImageRef(split.name, index, (box,))], f"{split.name}: {printable(record.file)}")
                 for index, record, box in found[:EXAMPLES]
@@ -178,7 +177,7 @@ def _without_objects(split: Split, dataset: DetectionDataset) -> Iterator[Findin
             len(empty),
             "Right if there is nothing on them: they teach what is not an object. If they were not annotated, remove "
             "them: what is on them would count as background.",
-            listed=[printable(record.file) for _, record in empty[:LISTED]] + listed_more(len(empty)),
+            listed=listed([printable(record.file) for _, record in empty]),
             examples=[
                 Example([ImageRef(split.name, index)], f"{split.name}: {printable(record.file)}")
                 for index, record in empty[:EXAMPLES]

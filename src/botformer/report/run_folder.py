@@ -10,6 +10,7 @@ from typing import Any
 from botformer import stored_names
 from botformer.create.from_checkpoint import weights_file
 from botformer.errors import InputError
+from botformer.planning.saved_plan import PLAN
 from botformer.training.run_log import Record, read_metrics
 
 EVALUATION = "evaluation"
@@ -34,7 +35,7 @@ class RunFolder:
     @cached_property
     def plan(self) -> dict[str, Any]:
         """Of plan.json; empty where the run was not planned."""
-        found = _json(self.out / "plan.json")
+        found = _json(self.out / PLAN)
         return found if isinstance(found, dict) else {}
 
     @cached_property

@@ -15,6 +15,7 @@ from botformer.classification.metrics import ImagePrediction
 from botformer.create.from_checkpoint import Loaded
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.image_io import BadImage, decode
+from botformer.data.loader import evenly_spread
 from botformer.plots.draw_detections import draw_detection_attention
 from botformer.plots.html_report import Card
 from botformer.plots.top5 import draw_gallery
@@ -99,8 +100,7 @@ def _classifier_attention(loaded: Loaded, split: Split, predictions: Sequence[An
     model, config = loaded
     assert isinstance(model, Classifier)
     wrong = [each.index for each in wrong_images(split, predictions)][:2]
-    spread = [len(split) * turn // _TIMED for turn in range(_TIMED)]
-    chosen = list(dict.fromkeys([*spread, *wrong]))[:_EACH]
+    chosen = list(dict.fromkeys([*evenly_spread(len(split), _TIMED), *wrong]))[:_EACH]
     drawn, seconds = [], []
     for index in chosen:
         begin = time.perf_counter()
@@ -126,10 +126,9 @@ def _detector_attention(loaded: Loaded, split: Split, predictions: Sequence[Any]
     ids = {split.dataset.image(index).id: index for index in range(len(split))}
     best = max(predictions, key=lambda result: result["score"], default=None)
     first = [] if best is None or best["image_id"] not in ids else [ids[best["image_id"]]]
-    spread = [len(split) * turn // _TIMED for turn in range(_TIMED)]
     seconds: list[float] = []
     drawing = None
-    for index in list(dict.fromkeys([*first, *spread]))[: _TIMED // 2]:
+    for index in list(dict.fromkeys([*first, *evenly_spread(len(split), _TIMED)]))[: _TIMED // 2]:
         begin = time.perf_counter()
         image = _read(split, index, config)
         if image is None:

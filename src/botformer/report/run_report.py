@@ -35,6 +35,7 @@ from botformer.report.run_folder import EVALUATION, RunFolder
 from botformer.report.run_pictures import Attention, attend, surest
 from botformer.report.thumbnails import cards, compact
 from botformer.report.training_command import training_command
+from botformer.text import duration
 
 _SAMPLES = 12
 _CLASSES = 30
@@ -177,7 +178,7 @@ class _Sections:
             unseen = "images" if self.metrics["split"] == "train" else "images that training did not see"
             rows.append(("measured on", f"{self.metrics['images']:,}", unseen))
         if run.training_s:
-            rows.append(("training took", _duration(run.training_s), f"{run.epochs_done:.4g} epochs"))
+            rows.append(("training took", duration(run.training_s), f"{run.epochs_done:.4g} epochs"))
         if run.images_per_s:
             rows.append(("speed in training", f"{run.images_per_s:,.1f}", "images per second"))
         if self.attention.seconds_per_image:
@@ -398,9 +399,3 @@ def _cells(row: dict[str, Any], names: list[str]) -> list[str]:
         return f"{value:.4g}" if isinstance(value, float) else str(value)
 
     return [text(row.get(name)) for name in names]
-
-
-def _duration(seconds: float) -> str:
-    if seconds < 100:
-        return f"{seconds:.0f} s"
-    return f"{seconds / 60:.0f} min" if seconds < 6000 else f"{seconds / 3600:.1f} h"

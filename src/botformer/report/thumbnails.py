@@ -23,8 +23,6 @@ _ANNOTATED, _DETECTED = (79, 184, 255), (255, 120, 40)
 _AROUND = 1.5
 """Of an object that is shown alone: what is to be seen around it, as a multiple of its longer side."""
 
-Box = tuple[float, float, float, float]
-
 
 def cards(splits: Sequence[Split], examples: Sequence[Example], around: bool = False) -> list[Card]:
     """One card per example. `around`: show the part around the boxes instead of the whole image. An image that cannot

@@ -4,8 +4,9 @@ import shlex
 from typing import Any
 
 from botformer.recipes import EXPERIMENTS
+from botformer.recipes.from_json import flat
 from botformer.recipes.schema import DetectionRecipe
-from botformer.training.resume import as_json, flat
+from botformer.training.resume import as_json
 
 
 def training_command(recipe: dict[str, Any], data: str, out: str) -> str:

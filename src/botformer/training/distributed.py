@@ -89,8 +89,11 @@ def open_accelerator(run: Run) -> Accelerator:
         raise InputError(
             f"run.precision bf16: {torch.cuda.get_device_name(device)} cannot compute in it; use run.precision float32"
         )
-    precision = fastest_precision(device, processes.num_processes) if run.precision == "auto" else run.precision
-    return Accelerator(device, precision, processes)
+    if run.precision != "auto":
+        return Accelerator(device, run.precision, processes)
+    accelerator = Accelerator(device, fastest_precision(device), processes)
+    accelerator.precision = accelerator.of_main_process(accelerator.precision)
+    return accelerator
 
 
 def memory_mb(device: torch.device) -> float:

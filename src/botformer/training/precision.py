@@ -10,7 +10,6 @@ from pathlib import Path
 from typing import Literal, get_args
 
 import torch
-from accelerate.utils import broadcast_object_list
 from torch import nn
 
 from botformer.atomic_write import write_json
@@ -27,16 +26,13 @@ _TURNS, _SECONDS = 3, 0.1
 """Of each precision, and how long one takes."""
 
 
-def fastest_precision(device: torch.device, processes: int = 1) -> Precision:
-    """What `run.precision` "auto" stands for; of several processes that of the first.
+def fastest_precision(device: torch.device) -> Precision:
+    """What `run.precision` "auto" stands for in this process.
 
-    Measured in half a second: forward and backward of a bottleneck block. The answer is kept in the user's cache folder
-    (XDG_CACHE_HOME), per device and version of torch; where that cannot be written, in this process alone.
+    Measured in less than a second: forward and backward of a bottleneck block. The answer is kept in the user's cache
+    folder (XDG_CACHE_HOME), per device and version of torch; where that cannot be written, in this process alone.
     """
-    answer: list[Precision] = [_remembered(device.type)]
-    if processes > 1:
-        broadcast_object_list(answer)
-    return answer[0]
+    return _remembered(device.type)
 
 
 @lru_cache

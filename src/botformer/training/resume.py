@@ -7,6 +7,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from botformer.errors import InputError
+from botformer.recipes.from_json import flat
 from botformer.recipes.schema import Recipe
 from botformer.text import printable
 from botformer.training.checkpoint import (
@@ -136,11 +137,3 @@ def _check_same_recipe(out: Path, saved: dict[str, Any], recipe: Recipe) -> None
 def as_json(recipe: Recipe) -> dict[str, Any]:
     """A recipe as it reads after a trip through JSON (tuples are lists)."""
     return json.loads(json.dumps(asdict(recipe)))
-
-
-def flat(content: dict[str, Any], prefix: str = "") -> dict[str, Any]:
-    """{"run": {"seed": 0}} as {"run.seed": 0}."""
-    items: dict[str, Any] = {}
-    for name, value in content.items():
-        items |= flat(value, f"{prefix}{name}.") if isinstance(value, dict) else {prefix + name: value}
-    return items

@@ -1,5 +1,6 @@
 """Ctrl-C and SIGTERM: ask the loop to stop after the step; a second time, stop at once."""
 
+import multiprocessing
 import os
 import signal
 import threading
@@ -49,3 +50,15 @@ def stop_request() -> Iterator[StopRequest]:
         yield request
     finally:
         restore()
+
+
+def stop_with_parent() -> None:
+    """From now on the end of the process that started this one, even a killed one's, is a SIGTERM here."""
+    parent = multiprocessing.parent_process()
+    assert parent is not None
+
+    def stop() -> None:
+        parent.join()
+        os.kill(os.getpid(), signal.SIGTERM)
+
+    threading.Thread(target=stop, daemon=True).start()

@@ -8,6 +8,7 @@ import numpy as np
 
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.transforms import SMALLEST_PX
+from botformer.recipes.schema import SMALLEST_TILE_PX
 
 log = logging.getLogger("botformer.data")
 
@@ -17,7 +18,7 @@ _LEGIBLE_PX = 4.0
 _EXEMPT = 0.01
 """The smallest objects, as a fraction of all, that a size or a tile that is proposed need not show."""
 
-_MULTIPLE_OF_PX, _SMALLEST_TILE_PX = 32, 64
+_MULTIPLE_OF_PX = 32
 
 
 @dataclass(frozen=True)
@@ -67,7 +68,7 @@ def _what_would_do(sides: np.ndarray, longest: np.ndarray, canvas: float) -> str
     tiles = (
         f"; or tiles of {tile} px, into which botformer predict cuts images with --tile {tile}, and which training "
         "images would have to be cut into"
-        if tile >= _SMALLEST_TILE_PX
+        if tile >= SMALLEST_TILE_PX
         else ""
     )
     return f"99 % of them would have 4 px with --images.size {size} in training{tiles}"
