@@ -229,7 +229,8 @@ class _Group:
             return torch.softmax(logits, -1, out=logits)
         logits.masked_fill_(self.padding, -torch.inf)
         weights = torch.softmax(logits, -1, out=logits)
-        return weights.masked_fill_(self.padding.all(-1, keepdim=True), 0)  # every key is padding: 0 / 0 above
+        only_padding = self.padding.all(-1, keepdim=True)
+        return weights.masked_fill_(only_padding, 0) if only_padding.any() else weights  # 0 / 0 above
 
 
 def _groups(
@@ -253,7 +254,7 @@ def _groups(
         for n in range(0, N, heads):
             where = slice(b, b + images), slice(n, n + heads)
             padding = None
-            if padding_mask is not None:
+            if padding_mask is not None and padding_mask[where[0]].any():  # a pass over the logits per mask
                 padding = padding_mask[where[0], None].expand(-1, q[where].shape[1], -1, -1).reshape(-1, 1, H * W)
             yield where, _Group(q[where], k[where], v[where], rel_height, rel_width, padding, pool)
 

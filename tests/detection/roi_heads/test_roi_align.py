@@ -1,8 +1,12 @@
+import itertools
+
+import pytest
 import torch
+import torchvision
 from torchvision.ops.poolers import LevelMapper
 
 from botformer.detection import Settings
-from botformer.detection.roi_heads.roi_align import MultiScaleRoIAlign
+from botformer.detection.roi_heads.roi_align import MultiScaleRoIAlign, roi_align
 
 STRIDES = [4, 8, 16, 32, 64]
 
@@ -46,3 +50,32 @@ def test_a_cell_of_a_region_reads_the_map_at_its_own_middle():
     expected_x[20:] += 5000
     torch.testing.assert_close(pooled[:, 0], expected_x[:, None].expand(-1, 7, -1), rtol=0, atol=2e-3)
     torch.testing.assert_close(pooled[:, 1], expected_y[:, :, None].expand(-1, -1, 7), rtol=0, atol=2e-3)
+
+
+@pytest.mark.parametrize(("height", "width"), [*itertools.product((1, 2, 3, 7, 20), (1, 2, 5, 16))])
+@pytest.mark.parametrize(("cells", "points"), [(1, 1), (3, 1), (7, 2), (14, 2), (5, 3)])
+def test_rows_of_the_map_are_torchvisions_operator(height, width, cells, points):
+    """Boxes inside, across and far outside of the map, without an extent, turned inside out; and the gradient."""
+    torch.manual_seed(height * width + cells)
+    stride = 4
+    corners = (torch.rand(60, 4, dtype=torch.float64) * 2 - 0.5) * stride * torch.tensor([width, height] * 2)
+    edges = torch.tensor([[0.0, 0, stride * width, stride * height], [3, 3, 3, 3], [-1e4, 0, 1e4, 1]])
+    boxes = torch.cat([corners, edges.double()])
+    rois = torch.cat([torch.arange(len(boxes))[:, None] % 2, boxes], 1)
+    feature_map = torch.randn(2, 3, height, width, dtype=torch.float64, requires_grad=True)
+    pooled = roi_align(feature_map, rois, cells, stride, points)
+    expected = torchvision.ops.roi_align(feature_map, rois, cells, 1 / stride, points, aligned=True)
+    torch.testing.assert_close(pooled, expected, rtol=1e-10, atol=1e-10)
+    weights = torch.randn_like(expected)
+    ours, theirs = (torch.autograd.grad(output, feature_map, weights)[0] for output in (pooled, expected))
+    torch.testing.assert_close(ours, theirs, rtol=1e-10, atol=1e-10)
+
+
+def test_no_boxes_and_boxes_that_are_not_numbers():
+    feature_map = torch.randn(1, 3, 8, 8, requires_grad=True)
+    none = roi_align(feature_map, torch.zeros(0, 5), 7, 4, 2)
+    none.sum().backward()
+    assert none.shape == (0, 3, 7, 7)
+    assert feature_map.grad is not None
+    assert not feature_map.grad.any()
+    assert not roi_align(feature_map, torch.tensor([[0.0, 1, float("nan"), 9, float("inf")]]), 7, 4, 2).any()
