@@ -36,4 +36,4 @@ def test_the_demo_outlines_nuclei_reads_digits_and_leaves_a_self_contained_repor
 
 
 def files(folder: Path) -> set[bytes]:
-    return {path.read_bytes() for path in folder.rglob("*.png")}
+    return {path.read_bytes() for path in folder.rglob("*.jpg")}

@@ -23,7 +23,7 @@ from botformer.evaluate.options import EvaluateOptions
 from botformer.recipes import find_recipe
 from botformer.terminal import screen
 
-SCENES_PER_IMAGE = 0.08
+SCENES_PER_IMAGE = 0.06
 
 
 class Clock:

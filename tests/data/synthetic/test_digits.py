@@ -61,7 +61,7 @@ def test_the_folder_is_an_ordinary_balanced_image_folder(tmp_path):
             assert len(images) == each
             for path in images:
                 with Image.open(path) as image:
-                    assert (image.format, image.mode, image.size) == ("PNG", "RGB", (32, 32))
+                    assert (image.format, image.mode, image.size) == ("JPEG", "RGB", (32, 32))
     assert sorted(path.name for path in tmp_path.iterdir()) == ["digits"]  # nothing unfinished stays behind
 
 

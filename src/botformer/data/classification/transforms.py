@@ -69,8 +69,9 @@ class _Training:
             pixels = _whole(image, self.images, evaluation_crop=1.0)
         if self.images.augmentation == "crop":
             x, y = (_PADDING_PX + random.randint(-_PADDING_PX, _PADDING_PX) for _ in range(2))
-            margins = (_PADDING_PX, _PADDING_PX)
-            pixels = np.pad(pixels, (margins, margins, (0, 0)))[y : y + size, x : x + size]  # black outside the image
+            padded = np.zeros((size + 2 * _PADDING_PX, size + 2 * _PADDING_PX, 3), np.uint8)  # black around the image
+            padded[_PADDING_PX:-_PADDING_PX, _PADDING_PX:-_PADDING_PX] = pixels
+            pixels = padded[y : y + size, x : x + size]
         if self.images.hflip and self.images.augmentation != "none" and random.random() < 0.5:
             pixels = flip(pixels)
         if self.distort is not None:

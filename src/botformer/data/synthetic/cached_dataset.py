@@ -9,7 +9,7 @@ from botformer.atomic_write import atomic_folder, write_json
 from botformer.errors import InputError
 
 Fill = Callable[[Path], Mapping[str, Any]]
-"""Writes SPLIT/**/*.png into an empty folder; returns what its record contains besides the parameters."""
+"""Writes SPLIT/**/*.png or *.jpg into an empty folder; returns what its record contains besides the parameters."""
 
 
 def cached_dataset(
@@ -45,6 +45,6 @@ def _check_finished(folder: Path, name: str, parameters: Mapping[str, Any], imag
     if found != parameters:
         raise InputError(f"{folder} holds {what} made with {found}, asked for were {dict(parameters)}; {advice}")
     for split, expected in images.items():
-        there = sum(1 for _ in (folder / split).rglob("*.png"))
+        there = sum(1 for file in (folder / split).rglob("*") if file.suffix in (".png", ".jpg"))
         if there != expected:
             raise InputError(f"{folder / split} holds {there} images, {expected} were written; {advice}")
