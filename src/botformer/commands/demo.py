@@ -18,7 +18,7 @@ FEWEST = 640
 class Arguments:
     out: Path = Path("runs/demo")
     """Folder for data, checkpoints, results.json and report.html. A run that is there is continued."""
-    images: int = 36_000
+    images: int = 40_000
     """Images of digits to train on. For a hundred of them there are six scenes of several digits, and for either a
     twentieth as many images with other digits and photographs to evaluate on."""
     epochs: int = 0

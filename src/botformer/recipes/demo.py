@@ -29,7 +29,7 @@ EXPERIMENTS = (
             model=Model("botnet_nano", zero_gamma=False),
             images=Images(size=48, augmentation="crop", hflip=False, evaluation_crop=1.0),
             optimizer=Optimizer("adamw", learning_rate=6e-3, weight_decay=0.05),
-            schedule=Schedule(epochs=2, warmup_epochs=0.25),
+            schedule=Schedule(epochs=2, warmup_epochs=0.15),
             # Layers this small only wait for a second thread; the other core reads the images.
             run=Run(batch_size=64, precision="float32", workers=1, threads=1),
         ),
