@@ -22,7 +22,7 @@ def test_the_demo_outlines_nuclei_reads_digits_and_leaves_a_self_contained_repor
     digits = json.loads((out / "digits" / "evaluation" / "metrics.json").read_text())
     scenes = json.loads((out / "scenes" / "evaluation" / "metrics.json").read_text())
     assert nuclei["mask"]["AP50"] >= 0.8
-    assert (digits["images"], scenes["images"]) == (800, 36)
+    assert (digits["images"], scenes["images"]) == (800, 44)
     assert digits["top1"] >= 0.7
     assert scenes["mask"]["AP50"] >= 0.3
     assert f"{digits['top1']:.1%} of 800 unseen ones are right" in done.stdout

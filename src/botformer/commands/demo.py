@@ -19,7 +19,7 @@ class Arguments:
     out: Path = Path("runs/demo")
     """Folder for data, checkpoints, results.json and report.html. A run that is there is continued."""
     images: int = 40_000
-    """Images of digits to train on. For two hundred of them there are nine scenes of several digits, and for either a
+    """Images of digits to train on. For two hundred of them there are eleven scenes of several digits, and for either a
     twentieth as many images with other digits and photographs to evaluate on."""
     epochs: int = 0
     """Epochs of each part; 0: as many as its recipe says."""

@@ -23,7 +23,7 @@ from botformer.evaluate.options import EvaluateOptions
 from botformer.recipes import find_recipe
 from botformer.terminal import screen
 
-SCENES_PER_IMAGE = 0.045
+SCENES_PER_IMAGE = 0.055
 
 
 class Clock:
