@@ -1,5 +1,6 @@
 """What commands write to the terminal: plain text, tables, and progress bars."""
 
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -16,6 +17,8 @@ _NAME_LEAST = 24
 """Columns that a file name gets, however narrow the terminal."""
 _NAME_FRACTION = 0.45
 """Of the terminal's width that file names may take."""
+_REFRESH_S = 0.1
+"""Between two states of a bar."""
 
 
 def new_table(first: str, *numbers: str) -> Table:
@@ -53,14 +56,20 @@ class ProgressBar:
     """A bar that goes from 0 to `total`."""
 
     def __init__(self, progress: Progress, title: str, total: float) -> None:
-        self._progress, self._task = progress, progress.add_task(title, total=total)
+        self._progress, self._task, self._total = progress, progress.add_task(title, total=total), total
+        self._completed = 0.0
+        self._next_s = 0.0  # telling rich takes half a millisecond, as long as many an image
 
     def show(self, completed: float) -> None:
-        self._progress.update(self._task, completed=completed)
+        self._completed = completed
+        now = time.monotonic()
+        if now >= self._next_s or completed >= self._total:
+            self._next_s = now + _REFRESH_S
+            self._progress.update(self._task, completed=completed)
 
     def advance(self) -> None:
         """By one."""
-        self._progress.advance(self._task)
+        self.show(self._completed + 1)
 
 
 @contextmanager
