@@ -155,6 +155,7 @@ RESULTS = (
         "top1",
         ".3f",
         {"row": "photos, 15 minutes"},
+        {"random weights": {"row": "photos, 15 minutes, random weights"}},
     ),
     Result(
         "`train segment --minutes 45`, one core, nuclei: mask AP",
@@ -162,6 +163,14 @@ RESULTS = (
         "mask_AP",
         ".3f",
         {"row": "nuclei, 45 minutes"},
+    ),
+    Result(
+        "`train segment --minutes 20`, one core, 61 photographs of balloons: mask AP50",
+        "own_images_cpu",
+        "mask_AP50",
+        ".3f",
+        {"row": "balloons, 20 minutes"},
+        {"random weights": {"row": "balloons, 20 minutes, random weights"}},
     ),
     Result("`make demo`, digits on photographs: top-1", "demo", "digits top1", ".3f"),
 )
