@@ -1,11 +1,9 @@
 """Names from users on a terminal."""
 
-import time
-
 import pytest
 from rich.cells import cell_len
 
-from botformer.commands.screen import progress_bar, shorten_middle
+from botformer.commands.screen import shorten_middle
 
 
 def test_a_name_that_fits_stays_as_it_is():
@@ -21,16 +19,3 @@ def test_the_middle_of_a_long_name_is_left_out(name, width):
     assert name.startswith(beginning)
     assert name.endswith(end)
     assert cell_len(end) > cell_len(beginning) > width // 4
-
-
-def test_a_bar_is_not_drawn_anew_for_every_image(monkeypatch):
-    """Telling rich takes half a millisecond, which was half of the time that the demo's digits took to write."""
-    states = []
-    with progress_bar("", 50_000, quiet=True) as bar:
-        monkeypatch.setattr(bar._progress, "update", lambda task, completed: states.append(completed))
-        started = time.monotonic()
-        for _ in range(50_000):
-            bar.advance()
-        seconds = time.monotonic() - started
-    assert states[-1] == 50_000
-    assert len(states) <= 3 + 10 * seconds

@@ -48,14 +48,14 @@ class Clock:
 def run_demo(out: Path, images: int, epochs: int = 0) -> tuple[Path, Part, Part, Part]:
     """Data, training, evaluation and report, in OUT. Returns the report and nuclei, digits, scenes."""
     clock = Clock()
-    _show_first_look(out / "first_look.png", clock)
-    folder = out / "digits"
-    # First: a missing package is noticed before anything is trained. And alone: everything else waits for the digits.
-    with clock.part("digits: writing the images"), progress_bar("", images + _held_out(images)) as bar:
-        write_digits(folder / "data", images, _held_out(images), on_image=bar.advance)
     with _beside(out, round(images * SCENES_PER_IMAGE), epochs) as next_result:
+        _show_first_look(out / "first_look.png", clock)
+        folder = out / "digits"
+        # All data first: a missing package is noticed before anything is trained.
+        with clock.part("digits: writing the images"), progress_bar("", images + _held_out(images)) as bar:
+            write_digits(folder / "data", images, _held_out(images), on_image=bar.advance)
+        next_result()
         digits = _train_and_evaluate("digits", folder, epochs, clock)
-        next_result()  # the images of scenes are written
         found = _train_and_evaluate("digit_scenes", out / "scenes", epochs, clock, weights=str(digits.run))
         nuclei, seconds = next_result()
     clock.seconds |= seconds

@@ -1,6 +1,5 @@
 """What commands write to the terminal: plain text, tables, and progress bars."""
 
-import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -17,8 +16,6 @@ _NAME_LEAST = 24
 """Columns that a file name gets, however narrow the terminal."""
 _NAME_FRACTION = 0.45
 """Of the terminal's width that file names may take."""
-_REFRESH_S = 0.1
-"""Between two states of a bar."""
 
 
 def new_table(first: str, *numbers: str) -> Table:
@@ -56,20 +53,14 @@ class ProgressBar:
     """A bar that goes from 0 to `total`."""
 
     def __init__(self, progress: Progress, title: str, total: float) -> None:
-        self._progress, self._task, self._total = progress, progress.add_task(title, total=total), total
-        self._completed = 0.0
-        self._next_s = 0.0  # telling rich takes half a millisecond, as long as many an image
+        self._progress, self._task = progress, progress.add_task(title, total=total)
 
     def show(self, completed: float) -> None:
-        self._completed = completed
-        now = time.monotonic()
-        if now >= self._next_s or completed >= self._total:
-            self._next_s = now + _REFRESH_S
-            self._progress.update(self._task, completed=completed)
+        self._progress.update(self._task, completed=completed)
 
     def advance(self) -> None:
         """By one."""
-        self.show(self._completed + 1)
+        self._progress.advance(self._task)
 
 
 @contextmanager
