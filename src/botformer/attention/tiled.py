@@ -139,6 +139,8 @@ class _Group:
     ) -> None:
         H, W = q.shape[2:4]
         self.size, self.tables, self.padding, self.pool = (H, W), (rel_height, rel_width), padding, pool
+        keyless = None if padding is None else padding.all(-1, keepdim=True)
+        self.only_padding = None if keyless is None or not keyless.any() else keyless
         self.scale, self.factor = q.shape[-1] ** -0.5, 0.25 if pool else 1.0
         # (length, step in y, step in x) of each dimension of the queries
         self.grid = [(H // 2, 2, 0), (W // 2, 0, 2), (2, 1, 0), (2, 0, 1)] if pool else [(H, 1, 0), (W, 0, 1)]
@@ -229,8 +231,7 @@ class _Group:
             return torch.softmax(logits, -1, out=logits)
         logits.masked_fill_(self.padding, -torch.inf)
         weights = torch.softmax(logits, -1, out=logits)
-        only_padding = self.padding.all(-1, keepdim=True)
-        return weights.masked_fill_(only_padding, 0) if only_padding.any() else weights  # 0 / 0 above
+        return weights if self.only_padding is None else weights.masked_fill_(self.only_padding, 0)  # 0 / 0 above
 
 
 def _groups(
@@ -251,11 +252,12 @@ def _groups(
     heads = min(N, max(1, maps_per_tile))
     images = max(1, maps_per_tile // N)
     for b in range(0, B, images):
+        mask = None if padding_mask is None else padding_mask[b : b + images, None]
+        if mask is not None and not mask.any():
+            mask = None  # it would cost a pass over the logits
         for n in range(0, N, heads):
             where = slice(b, b + images), slice(n, n + heads)
-            padding = None
-            if padding_mask is not None and padding_mask[where[0]].any():  # a pass over the logits per mask
-                padding = padding_mask[where[0], None].expand(-1, q[where].shape[1], -1, -1).reshape(-1, 1, H * W)
+            padding = None if mask is None else mask.expand(-1, q[where].shape[1], -1, -1).reshape(-1, 1, H * W)
             yield where, _Group(q[where], k[where], v[where], rel_height, rel_width, padding, pool)
 
 

@@ -79,3 +79,14 @@ def test_no_boxes_and_boxes_that_are_not_numbers():
     assert feature_map.grad is not None
     assert not feature_map.grad.any()
     assert not roi_align(feature_map, torch.tensor([[0.0, 1, float("nan"), 9, float("inf")]]), 7, 4, 2).any()
+
+
+def test_exported_graphs_have_the_operator_that_other_runtimes_know():
+    class Pool(torch.nn.Module):
+        def forward(self, feature_map, rois):
+            return roi_align(feature_map, rois, 7, 4, 2)
+
+    arguments = torch.randn(1, 3, 8, 8), torch.tensor([[0.0, 1, 2, 20, 30]])
+    exported = torch.export.export(Pool(), arguments)
+    assert "torchvision.roi_align" in exported.graph_module.code
+    torch.testing.assert_close(exported.module()(*arguments), roi_align(*arguments, 7, 4, 2))
