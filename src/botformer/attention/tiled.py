@@ -204,6 +204,7 @@ class _Group:
         The entry of a query at (y, x) and a key is the product with offset key - y, or key - x: one step along the axis
         is one step back in the table.
         """
+        assert products.is_contiguous(), products.stride()
         g, P, offsets = products.shape
         strides, lengths, stride = [1], [self.size[axis]], offsets
         for length, *steps in reversed(self.grid):
