@@ -17,7 +17,7 @@ from botformer.recipes.schema import (
 )
 
 _SOURCE = "ours: the demo"
-_COST = "359 s on 2 CPU cores, the whole demo"
+_COST = "312 s on 2 CPU cores, the whole demo"
 _CLASSIFICATION = ("model", "images", "optimizer", "schedule", "run")
 _DETECTION = ("detector", "model", "images", "settings", "optimizer", "schedule", "run")
 
