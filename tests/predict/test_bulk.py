@@ -149,6 +149,27 @@ def test_a_stopped_run_of_something_else_is_not_lost(predictor, files, detector,
     assert predict_files(predictor, files[:2], out, BulkOptions(draw=5)).images == 2
 
 
+def test_what_had_not_begun_is_begun_with_other_options(predictor, files, tmp_path):
+    with pytest.raises(Stop):
+        predict_files(predictor, files, tmp_path / "out", NO_DRAWINGS, stopped_after(1))
+    (tmp_path / "out" / "predictions.jsonl").write_bytes(b"")
+    assert predict_files(predictor, files[:2], tmp_path / "out", BulkOptions(draw=1)).drawn == 1
+
+
+def test_two_at_once_do_not_write_into_one_folder(predictor, files, tmp_path):
+    pytest.importorskip("fcntl")
+    refused = []
+
+    def progress(fraction):
+        with pytest.raises(InputError, match="another process is predicting into"):
+            predict_files(predictor, files, tmp_path / "out", NO_DRAWINGS)
+        refused.append(fraction)
+
+    assert predict_files(predictor, files[:3], tmp_path / "out", NO_DRAWINGS, progress).images == 3
+    assert refused
+    assert len(lines(tmp_path / "out")) == 3
+
+
 def test_a_finished_run_is_made_anew(predictor, files, tmp_path):
     for count in (15, 5):
         summary = predict_files(predictor, files[: 13 if count == 15 else 5], tmp_path / "out", NO_DRAWINGS)

@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from botformer.atomic_write import write_json
 from botformer.errors import InputError
@@ -35,12 +35,20 @@ class PredictionLog:
     def __init__(self, folder: Path, began_with: Mapping[str, Any]) -> None:
         self._path, self._unfinished = folder / LINES, folder / UNFINISHED
         wanted = json.loads(json.dumps(began_with))
-        if self._unfinished.is_file():
+        if self._unfinished.is_file() and self._path.is_file() and self._path.stat().st_size:
             self._check(wanted)
+            begins_anew = False
         else:
-            self._path.unlink(missing_ok=True)
-            write_json(self._unfinished, wanted)
+            begins_anew = True
         self._file = self._path.open("ab", buffering=0)
+        try:
+            _lock(self._file, folder)
+            if begins_anew:
+                self._file.truncate(0)
+                write_json(self._unfinished, wanted)
+        except BaseException:
+            self._file.close()
+            raise
         self._synced = time.monotonic()
 
     def _check(self, wanted: Mapping[str, Any]) -> None:
@@ -94,3 +102,17 @@ class PredictionLog:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _lock(file: BinaryIO, folder: Path) -> None:
+    """Two processes would write every line twice. The system unlocks what a process leaves, also a killed one."""
+    try:
+        import fcntl  # not on Windows
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"another process is predicting into {folder}; wait for it, or name another --out") from None
+    except OSError:  # some network file systems cannot
+        return

@@ -14,7 +14,7 @@ import torch
 from PIL import Image
 from torch import Tensor
 
-from botformer.create.from_checkpoint import Loaded, load_for_rgb
+from botformer.create.from_checkpoint import Loaded, load
 from botformer.data.image_io import BadImage
 from botformer.detection import Detector
 from botformer.environment import cores
@@ -66,7 +66,7 @@ def predictor(
     Raises:
         InputError: no such network, device or precision, or a value out of range.
     """
-    loaded = source if isinstance(source, Loaded) else load_for_rgb(source)
+    loaded = source if isinstance(source, Loaded) else load(source)
     return Predictor(
         loaded,
         device,
@@ -107,6 +107,11 @@ class Predictor:
             raise InputError(f"threshold is a score between 0 and 1, got {threshold}")
         if precision not in get_args(Precision):
             raise unknown("precision", precision, get_args(Precision))
+        if loaded.model.in_chans != 3:
+            raise InputError(
+                f"this network takes images of {loaded.model.in_chans} channels, and a predictor reads red, green and "
+                "blue; call it yourself: model(model.preprocess(images))"
+            )
         self.device = _device(device)
         self.model, self.model_config = loaded.model.to(self.device).eval(), loaded.model_config
         """The network, on its device, and what `botformer.load` says of it."""

@@ -30,7 +30,7 @@ def tar_images(path: Path) -> Iterator[TarImage]:
     try:
         with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as tar:
             while (member := tar.next()) is not None:
-                tar.members.clear()  # else it keeps all of them  # pyright: ignore[reportAttributeAccessIssue]
+                tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all of them
                 name = "/".join(part for part in PurePosixPath(member.name).parts if part not in ("/", ".", ".."))
                 if not member.isfile() or member.issparse() or not is_image(name) or is_hidden(name):
                     continue
