@@ -14,6 +14,7 @@ import botformer
 from botformer.classification.task import ClassificationTask
 from botformer.data.classification.transforms import evaluation_transform
 from botformer.data.image_io import BadImage, decode
+from botformer.detection.padding import PaddedImages
 from botformer.errors import InputError
 from botformer.predict.results import Unreadable
 from botformer.recipes.schema import Images
@@ -62,15 +63,17 @@ def test_a_classifier_gives_what_a_loop_over_the_network_gives(classifier, image
 
 
 def test_a_detector_gives_what_the_network_gives_on_its_canvas(detector):
+    """To the bit, where the pixels lie in memory as in an evaluation (channels last): else float32 is summed in another
+    order, and this network's logits, a hundred times as large as usual, show it."""
     pixels = np.random.default_rng(1).integers(0, 256, (96, 96, 3)).astype(np.uint8)
-    tensor = torch.from_numpy(pixels).permute(2, 0, 1)
-    (expected,) = botformer.load(detector).model([tensor / 255])
-    result = botformer.predictor(detector)(pixels)
-    # The predictor's pixels are channels last, as an evaluation's: float32 is summed in another order.
-    np.testing.assert_allclose(result.boxes_xyxy, expected["boxes"], atol=1e-4)
-    np.testing.assert_allclose(result.scores, expected["scores"], atol=1e-6)
+    images = PaddedImages(torch.from_numpy(pixels)[None].permute(0, 3, 1, 2).float() / 255, [(96, 96)])
+    (expected,) = botformer.load(detector).model.padded_detections(images, [(96, 96)])
+    result = botformer.predictor(detector, "cpu")(pixels)
+    np.testing.assert_array_equal(result.boxes_xyxy, expected["boxes"])
+    np.testing.assert_array_equal(result.scores, expected["scores"])
     np.testing.assert_array_equal(result.labels, expected["labels"])
     assert result.masks == expected["masks"]
+    assert len(result) > 5
     assert (np.diff(result.scores) <= 0).all()
     assert result.names == [result.network.names[label - 1] for label in result.labels]
 
