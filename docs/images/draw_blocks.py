@@ -10,9 +10,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import FancyArrowPatch, FancyBboxPatch
 
-from botformer.create import load
-from botformer.data.image_io import decode
-from botformer.predict.classifier import classify, to_draw
+import botformer
 
 INK, FAINT, PLAIN, NEW = "#1f2933", "#5b6670", "#e3e8ec", "#f6c85f"
 WIDTH, HEIGHT = 11.0, 4.3
@@ -26,12 +24,11 @@ def main(run: Path, images: list[Path]) -> None:
     blocks.axis("off")
     draw_block(blocks, 1.3, "ResNet block", "3x3 convolution", PLAIN, "512, sees 3x3 positions")
     draw_block(blocks, 4.0, "BoT block", "MHSA", NEW, "512, 4 heads, sees every position")
-    model, model_config = load(run)
+    predictor = botformer.predictor(run)
     for row, query in enumerate(QUERIES):
         for column, image in enumerate(images):
             axes = figure.add_axes((0.53 + 0.155 * column, 0.49 - 0.42 * row, 0.145, 0.37))
-            classification = classify(model, model_config, decode(image, image.name))
-            draw_attention(axes, to_draw(model, classification, query))
+            draw_attention(axes, predictor(image).to_plot(query))
     figure.text(0.53, 0.925, "where the MHSA of a trained BoTNet looks from the ring", fontsize=11, color=INK)
     figure.savefig(Path(__file__).with_name("blocks.png"))
 

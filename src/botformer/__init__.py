@@ -16,6 +16,7 @@ _EXPORTS = {
     "load": "botformer.create",
     "load_weights": "botformer.weights",
     "model_config": "botformer.create",
+    "predictor": "botformer.predict.predictor",
     "relative_attention_2d": "botformer.attention",
     "save": "botformer.weights",
 }
@@ -31,6 +32,7 @@ __all__ = [
     "load",
     "load_weights",
     "model_config",
+    "predictor",
     "relative_attention_2d",
     "save",
 ]
@@ -41,6 +43,7 @@ if TYPE_CHECKING:
     from botformer.backbone.mhsa import MHSA2d
     from botformer.create import create_backbone, create_detector, create_model, list_models, load, model_config
     from botformer.create.convert import convert
+    from botformer.predict.predictor import predictor
     from botformer.weights import load_weights, save
 
 

@@ -22,7 +22,9 @@ from botformer.detection.evaluation.coco_eval import NUMBERS
 from botformer.detection.sliced_inference import Tiling
 from botformer.plots import draw_detections
 from botformer.predict import detector
-from botformer.predict.detector import attention_of, detect_image
+from botformer.predict.bulk import BulkOptions, predict_files
+from botformer.predict.detector import attention_of
+from botformer.predict.predictor import predictor
 from botformer.recipes.schema import ClassificationRecipe, Images, Model
 from botformer.rle import decode
 from botformer.weights import SHIPPED
@@ -136,16 +138,14 @@ def test_the_threshold_is_for_drawings_and_the_screen_alone(network, data, tmp_p
 @pytest.mark.parametrize(("largest", "factor"), [(150, 1), (149, 2), (40, 4)])
 def test_masks_are_drawn_where_they_are_also_on_a_smaller_image(largest, factor, network, image, monkeypatch):
     monkeypatch.setattr(detector, "_LARGEST_DRAWN_PX", largest)
-    model, model_config = botformer.load(network)
-    pixels = read(image, image.name)
-    found = detect_image(model, pixels, 96)
-    chosen = range(0, len(found["masks"]), 7)
-    shown = detector.to_draw(pixels, found, chosen, model_config["categories"])
+    found = predictor(network)(image)
+    chosen = range(0, len(found.masks), 7)
+    shown = found.network.to_plot(found, chosen, found.image.decode())
     assert shown.size == (-(-100 // factor), -(-150 // factor))
-    np.testing.assert_allclose(shown.boxes * factor, found["boxes"][list(chosen)], rtol=1e-6)
+    np.testing.assert_allclose(shown.boxes * factor, found.boxes_xyxy[list(chosen)], rtol=1e-6)
     drawn = 0
     for mask, index in zip(shown.masks, chosen, strict=True):
-        whole = decode(found["masks"][index])
+        whole = decode(found.masks[index])
         (h, w), (height, width) = mask.shape, whole.shape
         rows = np.minimum(np.arange(h) * factor + factor // 2, height - 1)
         columns = np.minimum(np.arange(w) * factor + factor // 2, width - 1)
@@ -165,12 +165,14 @@ def test_an_image_no_larger_than_a_tile_gives_the_same_as_without(network, data,
 def test_tiles_are_seen_as_images_of_their_own(network, image, tmp_path):
     tiling = Tiling((100, 150), 64)
     assert len(tiling.tiles) == 6
-    detector = botformer.load(network).model
+    detect = predictor(network)
     found = []
     for number, tile in enumerate(tiling.tiles):
         file = tmp_path / f"{number}.png"
         Image.open(image).crop(tile).save(file)
-        found.append(detect_image(detector, read(file, file.name), 96))
+        part = detect(file)
+        tensors = {"boxes": part.boxes_xyxy, "labels": part.labels, "scores": part.scores}
+        found.append({key: torch.from_numpy(value) for key, value in tensors.items()} | {"masks": part.masks})
     expected = tiling.merge(found)
     assert predict(network, tmp_path / "out", image, "--tile", 64) == 0
     results = said(tmp_path / "out")
@@ -357,11 +359,11 @@ def test_annotations_that_do_not_fit_get_a_message(network, copy, image, tmp_pat
 
 
 def test_a_network_without_attention_says_so(image, tmp_path, capsys, network, monkeypatch):
-    model, model_config = botformer.load(network)
-    for block in model.backbone.layer4:
+    loaded = botformer.load(network)
+    for block in loaded.model.backbone.layer4:
         block.conv2 = torch.nn.Identity()
     with pytest.raises(Exception, match="has no attention layers to draw"):
-        detector.predict_files(model, model_config, [], tmp_path, detector.PredictOptions(attention=True))
+        predict_files(predictor(loaded), [image], tmp_path, BulkOptions(attention=True))
 
 
 @pytest.mark.parametrize(

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 import torch
 import tyro
+from PIL import Image
 
 import botformer
 from botformer import cli
@@ -16,6 +17,7 @@ from botformer.backbone.flops import count
 from botformer.backbone.variants import PUBLISHED, ROWS
 from botformer.commands import train_planned
 from botformer.create import train_recipe
+from botformer.data.synthetic.nuclei_crops import read_nuclei
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -46,6 +48,7 @@ def test_every_block_of_python_is_run_below():
         "README.md": 3,
         "docs/attention.md": 1,
         "docs/detection.md": 1,
+        "docs/predict.md": 1,
     }
 
 
@@ -65,6 +68,19 @@ def test_the_python_of_detectors_runs():
 
 def test_the_python_of_the_page_on_detectors_runs():
     detector_block_runs(python_blocks(ROOT / "docs/detection.md")[0])
+
+
+def test_the_python_of_the_page_on_predicting_runs(tmp_path, monkeypatch, capsys):
+    pytest.importorskip("supervision")
+    pytest.importorskip("pandas")
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(read_nuclei()[0][:128, :128]).save("cells.png")
+    exec(python_blocks(ROOT / "docs/predict.md")[0], {"botformer": botformer})
+    assert Path("drawn.png").stat().st_size > 5000
+    printed = capsys.readouterr().out.splitlines()
+    assert len(printed) > 5
+    assert printed[0].startswith("nucleus 0.9")
+    assert printed[-1] == "nowhere.png No such file or directory"
 
 
 def test_the_python_of_the_copied_listing_runs():

@@ -174,17 +174,18 @@ def test_a_detectors_page_shows_curves_pictures_and_attention(nuclei_run):
 def test_a_network_of_tiles_is_shown_and_timed_with_its_tiles(nuclei_run, tmp_path, monkeypatch):
     model, config = botformer.load(nuclei_run / "run")
     seen = []
-    detect = detector.detect_image
+    detect = detector.detect
 
-    def record(model, image, canvas, tile=0):
-        seen.append((canvas, tile))
-        return detect(model, image, canvas, tile)
+    def record(model, batch, flip):
+        seen.append(tuple(batch["images"].shape))
+        return detect(model, batch, flip)
 
-    monkeypatch.setattr(detector, "detect_image", record)
+    monkeypatch.setattr(detector, "detect", record)
     tiled = Loaded(model, config | {"images": config["images"] | {"tile": 64}})
     attention = attend(tiled, open_data(str(nuclei_run / "data")).split("validation"), [], tmp_path)
     assert attention.seconds_per_image
-    assert set(seen) == {(128, 64)}
+    assert {shape[1:] for shape in seen} == {(3, 128, 128)}
+    assert max(images for images, *_ in seen) == 4
 
 
 @pytest.mark.parametrize("name", ["digits", "nuclei_mini", "coco_botnet50_36", "cifar10_mini"])

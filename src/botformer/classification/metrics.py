@@ -30,9 +30,14 @@ def named_top5(classes: Tensor, probabilities: Tensor, class_names: Sequence[str
     """What `top5` found on one image, as `ImagePrediction` holds it."""
     indices: list[int] = classes.tolist()
     return [
-        (class_names[index], round(float(probability), _DIGITS))
+        (class_names[index], rounded_probability(probability))
         for index, probability in zip(indices, probabilities.tolist(), strict=True)
     ]
+
+
+def rounded_probability(probability: float) -> float:
+    """As files hold it."""
+    return round(float(probability), _DIGITS)
 
 
 class Confusion(NamedTuple):

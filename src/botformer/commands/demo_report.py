@@ -8,12 +8,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from botformer.backbone.resnet import Classifier
 from botformer.create import load
-from botformer.data.image_io import decode
 from botformer.plots.html_report import ImageBlock, Preformatted, Section, Table, write_report
 from botformer.plots.top5 import Prediction, draw_gallery, draw_prediction
-from botformer.predict.classifier import classify, to_draw
+from botformer.predict.predictor import predictor
 from botformer.recipes import find_recipe
 
 _SHOWN = 8
@@ -200,14 +198,12 @@ def _changed(name: str, recipe: Any) -> str:
 
 def _predictions(part: Part) -> tuple[list[Prediction], list[Prediction]]:
     """Predictions on unseen images, the first of each class first: those that are right and those that are wrong."""
-    model, model_config = load(part.run)
-    assert isinstance(model, Classifier)
+    classify = predictor(part.run)
     right, wrong = [], []
     for number in range(_SHOWN):
         for folder in sorted((part.data / "validation").iterdir()):
             files = sorted(folder.iterdir())
             if number < len(files):
-                image = decode(files[number], files[number].name)
-                prediction = to_draw(model, classify(model, model_config, image), truth=folder.name)
+                prediction = classify(files[number]).to_plot(truth=folder.name)
                 (wrong if prediction.is_wrong else right).append(prediction)
     return right, wrong

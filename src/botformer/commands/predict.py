@@ -1,7 +1,8 @@
 """Classify images, or detect objects on them, and draw the result: botformer predict IMAGE... [--checkpoint RUN]."""
 
 import sys
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
@@ -17,20 +18,25 @@ from botformer.terminal import screen
 from botformer.text import and_more, printable
 
 if TYPE_CHECKING:
-    from botformer.classification.metrics import ImagePrediction
-    from botformer.predict.detector import ImageSummary
+    from botformer.predict.bulk import BulkSummary
 
 
 @dataclass(frozen=True)
 class Arguments:
     images: Annotated[tuple[Path, ...], tyro.conf.Positional]
-    """Images, folders of images, or patterns in quotation marks such as 'scans/**/*.jpg' (** is any depth). - is
-    standard input: the bytes of one image, or paths of images, one per line (or ended by NUL, as of find -print0)."""
-    checkpoint: Path = Path("nuclei")
+    """Images, folders of images, tars of images, .txt files with a path per line, or patterns in quotation marks such
+    as 'scans/**/*.jpg' (** is any depth). - is standard input: the bytes of one image, or paths of images, one per line
+    (or ended by NUL, as of find -print0)."""
+    checkpoint: str = "nuclei"
     """The --out folder of a training run (its best checkpoint), the folder of one checkpoint, a .safetensors file of
     botformer.save, or the name of a network that comes with the package."""
     out: Path | None = None
-    """Folder for drawings and JSON files; by default predictions/ in the run, or runs/predictions/NAME."""
+    """Folder for drawings and JSON files; by default predictions/ in the run, or runs/predictions/NAME. A run that was
+    stopped there goes on where it stopped."""
+    draw: int | Literal["all"] = 100
+    """How many images are drawn, the first; predictions are written of all."""
+    batch_size: int | None = None
+    """Images that the network sees at once; by default by the size of its canvas, at most 64."""
     query: tuple[float, float] | None = None
     """Classifiers: draw the attention from this position (y x), as fractions of the image: 0.5 0.5 is the centre
     (default), 0 0 the upper left corner."""
@@ -55,8 +61,12 @@ class Arguments:
 
 _OF_CLASSIFIERS = ("query",)
 _OF_DETECTORS = ("threshold", "tile", "tta", "attention", "detection", "annotations")
+_OF_DRAWINGS = ("query", "threshold", "attention", "detection", "annotations")
 _LISTED = 5
 """Classes that are named on the screen."""
+_THRESHOLD = 0.5
+_MUCH_SMALLER = 4
+"""From this factor on, what was not found on an image may have been too small on the network's canvas."""
 
 
 def main(arguments: list[str]) -> None:
@@ -69,51 +79,68 @@ def predict(given: Arguments) -> None:
     # Heavy, and --help should not wait for it.
     from botformer.create.from_checkpoint import load_for_rgb
     from botformer.detection import Detector
-    from botformer.predict import classifier, detector
+    from botformer.predict.bulk import BulkOptions, predict_files
     from botformer.predict.files import list_images
+    from botformer.predict.predictor import predictor
     from botformer.recipes.schema import Run
     from botformer.training.distributed import open_accelerator
 
     out = given.out or _default_out(given.checkpoint)
-    files = list_images(_with_standard_input(given.images, out), out)
-    model, model_config = load_for_rgb(given.checkpoint)
-    if given.max_megapixels is not None:
-        model_config["images"]["max_megapixels"] = given.max_megapixels
-    _refuse(given, _OF_CLASSIFIERS if isinstance(model, Detector) else _OF_DETECTORS, model_config["task"])
+    files = list_images(given.images, out, _standard_input(given.images))
+    loaded = load_for_rgb(given.checkpoint)
+    _refuse(given, _OF_CLASSIFIERS if isinstance(loaded.model, Detector) else _OF_DETECTORS, loaded.model_config)
     console = screen()
-    console.print(f"network: {_description(given.checkpoint, model_config)}")
-    model.to(open_accelerator(Run(device=given.device, precision="float32")).device)
-    chosen: Any = {name: getattr(given, name) for name in _OF_DETECTORS if getattr(given, name) is not None}
-    flip = chosen.pop("tta", "none") == "flip"
-    options = detector.PredictOptions(**chosen, flip=flip)
+    console.print(f"network: {_description(given.checkpoint, loaded.model_config)}")
+    tile = given.tile
+    if given.attention:
+        tile = 0
+        if loaded.model_config["images"].get("tile"):
+            console.print("attention is drawn over the whole image, which is not cut into tiles for it")
+    network = predictor(
+        loaded,
+        open_accelerator(Run(device=given.device, precision="float32")).device,
+        given.batch_size,
+        tile=tile,
+        flip=given.tta == "flip",
+        max_megapixels=given.max_megapixels,
+    )
+    chosen: Any = {name: getattr(given, name) for name in _OF_DRAWINGS if getattr(given, name) is not None}
+    options = BulkOptions(**chosen, draw=None if given.draw == "all" else given.draw)
     with progress_bar("predicting") as bar:
-        if isinstance(model, Detector):
-            summaries, unreadable = detector.predict_files(model, model_config, files, out, options, bar.show)
-            table = _detections_table(summaries, options.threshold, console)
-        else:
-            query = given.query or classifier.CENTRE
-            records, unreadable = classifier.predict_files(model, model_config, files, out, query, bar.show)
-            table = _classes_table(records, console)
+        summary = predict_files(network, files, out, options, bar.show)
+    if summary.earlier:
+        console.print(f"{summary.earlier} images were predicted before this run was stopped, and are not done again")
+    if isinstance(loaded.model, Detector):
+        categories = dict(zip(summary.category_ids, network.names, strict=True))
+        table = _detections_table(summary.first, categories, given, network.network.side, console)
+    else:
+        table = _classes_table(summary.first, console)
     print_table(console, table)
-    console.print(f"drawings, predictions.json (all predictions) and images.json (the images) are in {out}")
-    if unreadable:
-        listed = "\n".join(f"  {printable(str(file))}: {reason}" for file, reason in unreadable.items())
-        raise InputError(f"{len(unreadable)} of {len(files)} images could not be read:\n{listed}")
+    if summary.images - summary.unreadable > len(summary.first):
+        console.print(f"... and {summary.images - summary.unreadable - len(summary.first)} more images")
+    _print_files(summary, out, console)
+    if summary.unreadable:
+        listed = [f"  {printable(bad['file_name'])}: {bad['error']}" for bad in summary.first_unreadable]
+        listed += ["  ..."] * (summary.unreadable > len(listed))
+        raise InputError(f"{summary.unreadable} of {summary.images} images could not be read:\n" + "\n".join(listed))
 
 
-def _with_standard_input(paths: Sequence[Path], out: Path) -> list[Path]:
-    """`paths`, with what standard input says in the place of "-"."""
-    from botformer.predict.files import from_standard_input
+def _print_files(summary: "BulkSummary", out: Path, console: Console) -> None:
+    if summary.drawn < summary.images - summary.unreadable:
+        console.print(f"{summary.drawn} of {summary.images} images are drawn; --draw all draws every one")
+    console.print(
+        f"drawings, predictions.json (all predictions) and images.json (the images) are in {out}; predictions.jsonl "
+        "there has a line per image"
+    )
 
+
+def _standard_input(paths: Sequence[Path]) -> Callable[[], bytes]:
+    """What reads it, where a path is "-"."""
     if paths.count(Path("-")) > 1:
         raise InputError("- is given twice, but there is only one standard input")
     if Path("-") in paths and sys.stdin.isatty():
         raise InputError("nothing is piped into -; give an image's bytes (< IMAGE) or a list of paths (find ... |)")
-    return [
-        file
-        for path in paths
-        for file in (from_standard_input(sys.stdin.buffer.read(), out) if path == Path("-") else [path])
-    ]
+    return lambda: sys.stdin.buffer.read()
 
 
 def _check(given: Arguments) -> None:
@@ -128,30 +155,37 @@ def _check(given: Arguments) -> None:
         raise InputError("--detection says whose attention is drawn; give --attention too, or leave it out")
     if given.attention and given.tile:
         raise InputError("--attention is drawn over the whole image; leave --tile or --attention out")
+    if given.draw != "all" and given.draw < 0:
+        raise InputError(f"--draw takes a number of images, or all; got {given.draw}")
 
 
-def _refuse(given: Arguments, options: Sequence[str], task: str) -> None:
+def _refuse(given: Arguments, options: Sequence[str], model_config: Mapping[str, Any]) -> None:
     """Options that this network has no use for."""
     defaults = {field.name: field.default for field in fields(Arguments)}
     for name in options:
         if getattr(given, name) != defaults[name]:
-            of, other = ("detector", "classifiers") if task == "detection" else ("classifier", "detectors")
+            of, other = (
+                ("detector", "classifiers") if model_config["task"] == "detection" else ("classifier", "detectors")
+            )
             raise InputError(f"{given.checkpoint} is a {of}, and --{name} is for {other}; leave it out")
 
 
-def _default_out(checkpoint: Path) -> Path:
-    return checkpoint / "predictions" if checkpoint.is_dir() else Path("runs/predictions") / checkpoint.stem
+def _default_out(checkpoint: str) -> Path:
+    path = Path(checkpoint)
+    return path / "predictions" if path.is_dir() else Path("runs/predictions") / path.stem
 
 
-def _description(checkpoint: Path, model_config: dict[str, Any]) -> str:
+def _description(checkpoint: str, model_config: dict[str, Any]) -> str:
     """The network in a few words."""
+    from botformer.weights import SHIPPED
+
     kind = [model_config["detector"]] if "detector" in model_config else []
     names = model_config.get("class_names") or [name for _, name in model_config["categories"]]
-    origin = "" if checkpoint.exists() else ", which comes with botformer"
+    origin = ", which comes with botformer" if checkpoint in SHIPPED and not Path(checkpoint).exists() else ""
     return f"{checkpoint}{origin} ({' '.join([*kind, model_config['model']])}; {and_more(names, _LISTED)})"
 
 
-def _classes_table(records: "Sequence[ImagePrediction]", console: Console) -> Table:
+def _classes_table(records: Sequence[Mapping[str, Any]], console: Console) -> Table:
     table = _table("image", "best class", "probability", "then")
     for record in records:
         (name, probability), *others = record["top5"]
@@ -160,13 +194,31 @@ def _classes_table(records: "Sequence[ImagePrediction]", console: Console) -> Ta
     return table
 
 
-def _detections_table(summaries: "Sequence[ImageSummary]", threshold: float, console: Console) -> Table:
+def _detections_table(
+    records: Sequence[Mapping[str, Any]],
+    categories: Mapping[int, str],
+    given: Arguments,
+    canvas: int,
+    console: Console,
+) -> Table:
+    threshold = _THRESHOLD if given.threshold is None else given.threshold
     table = _table("image", f"detections, score {threshold:g} or more", "best score", "")
-    for summary in summaries:
-        counts = ", ".join(f"{count} \N{MULTIPLICATION SIGN} {name}" for name, count in summary.counts.items())
-        best = "" if summary.best is None else f"{summary.best:.3f}"
-        table.add_row(file_name(str(summary.file), console), counts or "nothing", best, summary.note)
+    for record in records:
+        found = record["detections"]
+        names = Counter(categories[each["category_id"]] for each in found if each["score"] >= threshold)
+        counts = ", ".join(f"{count} \N{MULTIPLICATION SIGN} {name}" for name, count in names.most_common())
+        best = f"{max(each['score'] for each in found):.3f}" if found else ""
+        note = "" if counts or given.tile else _shrunk(record, canvas)
+        if given.attention and (given.detection or 0) >= len(found):
+            note = f"no detection {given.detection or 0}, so no attention"
+        table.add_row(file_name(record["file_name"], console), counts or "nothing", best, note)
     return table
+
+
+def _shrunk(record: Mapping[str, Any], canvas: int) -> str:
+    """Why nothing may have been found on a large image."""
+    factor = max(record["width"], record["height"]) / canvas
+    return f"seen {factor:.0f} times smaller: try --tile" if factor >= _MUCH_SMALLER else ""
 
 
 def _table(image: str, first: str, number: str, last: str) -> Table:

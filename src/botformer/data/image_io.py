@@ -191,6 +191,21 @@ def decode(file: BinaryIO | Path, name: str, max_megapixels: float = 100.0) -> I
     return open_image(file, name, max_megapixels).by_pillow()
 
 
+def upright_rgb(image: Image.Image, name: str) -> Image.Image:
+    """An image that Pillow opened, or that a program made, as `decode` would give it. Raises `BadImage`."""
+    if not (image.width and image.height):
+        raise BadImage(name, f"has {image.width}x{image.height} pixels")
+    with _failures_named(name):
+        upright = _UPRIGHT.get(_orientation(image))
+        rgb = _to_rgb(image, name)
+        return rgb if upright is None else rgb.transpose(upright)
+
+
+def grey_to_8_bits(values: np.ndarray, name: str) -> Image.Image:
+    """Grey integers (height, width) of more than 8 bits, as `decode` reads them from a file. Raises `BadImage`."""
+    return _to_8_bits(values, 65535.0, name)
+
+
 @cache
 def _torchvision_decoder() -> Callable[[torch.Tensor], Any] | None:
     """The bytes of a JPEG file of three colours -> uint8 (3, height, width)."""
@@ -273,7 +288,7 @@ def _small_enough(image: ImageFile, name: str, max_megapixels: float) -> ImageFi
     return image
 
 
-def _orientation(image: ImageFile) -> int:
+def _orientation(image: Image.Image) -> int:
     """1 to 8 of an image as it lies in memory, from its EXIF block or else from XMP; 1, upright, where neither says."""
     if isinstance(image, TiffImageFile):
         return 1  # Pillow rotates these itself

@@ -3,6 +3,7 @@
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -33,7 +34,7 @@ _BELOW_LAYER = 0.2
 _INNER_WIDTH = style.WIDTH - 2 * _MARGIN
 
 
-def draw_detections(shown: Shown, out: Path) -> None:
+def draw_detections(shown: Shown, out: Path | BinaryIO) -> None:
     """Draw one image and its objects as PNG; above it, how many there are of what.
 
     The longer side is 5.4 to 8.8 inches: a small image is legible, a large one not larger than a report.
@@ -84,7 +85,9 @@ def draw_pairs(pairs: Sequence[tuple[str, Shown, Shown]], out: Path) -> None:
     style.save(figure, out)
 
 
-def draw_detection_attention(shown: Shown, index: int, attention: Sequence[tuple[str, np.ndarray]], out: Path) -> None:
+def draw_detection_attention(
+    shown: Shown, index: int, attention: Sequence[tuple[str, np.ndarray]], out: Path | BinaryIO
+) -> None:
     """Draw as PNG the image with one of its objects, and over the image what each attention layer looks at.
 
     Args:

@@ -1,6 +1,7 @@
 """The style of every figure: one width, a light frame, and colours that colour-blind readers can distinguish."""
 
 from pathlib import Path
+from typing import BinaryIO
 
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
@@ -50,8 +51,11 @@ def shorten(name: str, length: int) -> str:
     return name if len(name) <= length else name[: length - 1] + "\N{HORIZONTAL ELLIPSIS}"
 
 
-def save(figure: Figure, out: Path) -> None:
-    """Write a PNG at twice the report's resolution, atomically. Creates the folder if necessary."""
+def save(figure: Figure, out: Path | BinaryIO) -> None:
+    """Write a PNG at twice the report's resolution; a file atomically, its folder is made if necessary."""
+    if not isinstance(out, Path):
+        figure.savefig(out, format="png", dpi=180)
+        return
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_file(out) as unfinished:
         figure.savefig(unfinished, format="png", dpi=180)

@@ -3,6 +3,7 @@
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from typing import BinaryIO
 
 import numpy as np
 from matplotlib.axes import Axes
@@ -43,7 +44,7 @@ def draw_prediction(
     probabilities: Sequence[float],
     attention: Sequence[tuple[str, np.ndarray]],
     query_yx: tuple[float, float],
-    out: Path,
+    out: Path | BinaryIO,
     truth: str | None = None,
 ) -> None:
     """Draw one prediction as PNG: the image, its best classes as bars, the attention of each layer over the image.

@@ -1,11 +1,10 @@
-"""What a detector predicts on images: objects, and where its attention looks from one of them."""
+"""A detector in a predictor: images as an evaluation prepares them -> objects, and where attention looks from one."""
 
 import logging
-from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from contextlib import AbstractContextManager
 from pathlib import Path
-from typing import Any, NotRequired, TypedDict, cast
+from typing import Any, BinaryIO, NamedTuple, cast
 
 import numpy as np
 import torch
@@ -17,103 +16,180 @@ from botformer.backbone.attention_maps import attention_maps
 from botformer.backbone.mhsa import MHSA2d
 from botformer.create.tile_and_flip import flip_of, with_tile
 from botformer.data.detection.keypoints import KeypointLayout
-from botformer.data.detection.object_sizes import say_small_objects
 from botformer.data.detection.transforms import fitting_transform
-from botformer.data.image_io import BadImage, EncodedImage
+from botformer.data.image_io import BadImage
 from botformer.detection import Detector
-from botformer.detection.evaluation.coco_eval import coco_results
-from botformer.detection.flip_augmentation import Flip
 from botformer.detection.rle_masks import RLEMasks
 from botformer.detection.sliced_inference import Tiling
 from botformer.detection.task import detect, padded_images
 from botformer.errors import InputError
 from botformer.plots import draw_detections as plots
-from botformer.predict.coco_ids import IdAndSize, image_ids
-from botformer.predict.files import IMAGES, PREDICTIONS, Predictions, drawing_files, read_image
+from botformer.predict.image_inputs import InputImage
+from botformer.predict.own_copy import own_copy
+from botformer.predict.results import AttentionMaps, DetectionResult, Unreadable
 from botformer.recipes.schema import NO_TILED_KEYPOINTS, DetectionImages
 
 log = logging.getLogger("botformer.predict")
 
 _LARGEST_DRAWN_PX = 3200
 """An image with a longer side is drawn smaller by a whole factor."""
-_MUCH_SMALLER = 4
-"""From this factor on, what was not found on an image may have been too small on the network's canvas."""
+_TILES_AT_ONCE = 4
 
 
-class DetectionResult(TypedDict):
-    """The objects on one image, best first, in its pixels."""
+class Prepared(NamedTuple):
+    """An image as the network sees it."""
 
-    boxes: Tensor
-    """(n, 4) xyxy."""
-    labels: Tensor
-    """(n,) from 1."""
-    scores: Tensor
-    """(n,) from 0 to 1."""
-    masks: NotRequired[list[dict[str, Any]]]
-    """n masks in COCO's run-length encoding, of a Mask R-CNN."""
-    keypoints: NotRequired[Tensor]
-    """(n, keypoints, 3), of a Keypoint R-CNN."""
-    keypoints_scores: NotRequired[Tensor]
-    """(n, keypoints)."""
+    image: InputImage
+    size_px: tuple[int, int]
+    canvas: Tensor | None
+    """uint8 (3, size, size); None of an image that comes in tiles, which are drawn a few at a time: all of a large
+    image's would not fit into memory."""
+    extent: tuple[int, int] = (0, 0)
+    """(height, width) of the image on the canvas."""
 
 
-@dataclass(frozen=True)
-class PredictOptions:
-    threshold: float = 0.5
-    """Least score of the detections that are drawn and counted."""
-    tile: int | None = None
-    """Side in px of the tiles into which larger images are cut; 0: the whole image at once; None: what the network was
-    trained for (`images.tile`)."""
-    flip: bool = False
-    """Detect on the mirror image too, and average."""
-    attention: bool = False
-    """Whether to draw where the attention layers look from one detection."""
-    detection: int = 0
-    """Which one: 0 is the best."""
-    annotations: Path | None = None
-    """A COCO file that gives the images their ids."""
-
-
-@dataclass(frozen=True)
-class ImageSummary:
-    """One image and what was detected on it, in a few words."""
-
-    file: Path
-    counts: dict[str, int]
-    """Category -> detections with at least the threshold, the most frequent first."""
-    best: float | None
-    """The highest score; None where nothing was detected."""
-    note: str = ""
-
-
-def detect_image(
-    model: Detector,
-    image: Image.Image | EncodedImage,
-    canvas: int,
-    tile: int = 0,
-    on_progress: Callable[[float], object] = lambda fraction: None,
-    flip: Flip | None = None,
-) -> DetectionResult:
-    """All detections on one RGB image, decoded or not.
+class DetectorNetwork:
+    """A detector on its device. It keeps nothing of one call for the next, so threads may share it.
 
     Args:
-        canvas: side in px of the square on which the network sees the image, as in an evaluation.
-        tile: side in px of the tiles into which a larger image is cut, each then seen like an image of its own; 0: the
-            whole image at once.
-        on_progress: called with the fraction of the image that is done.
-        flip: detect on the mirror image too.
+        threshold: least score of what is returned.
+        tile: side in px of the tiles into which larger images are cut; 0: none; None: as the network was trained.
+        flip: detect on mirror images too, and average, where the network was trained with such.
+        compute: gives the context in which the network computes, such as one of mixed precision.
+
+    Raises:
+        InputError: tiles for key points, or a tile that is too small.
     """
-    with torch.inference_mode():
-        tiling = Tiling((image.height, image.width), tile) if tile else None
-        if tiling is None or len(tiling.tiles) == 1:
-            (found,) = detect(model, _batch(model, image, canvas), flip)
-            return cast(DetectionResult, found)
-        whole = image.by_pillow() if isinstance(image, EncodedImage) else image
-        parts = []
-        for number, part in enumerate(tiling.tiles, 1):
-            parts += detect(model, _batch(model, whole.crop(part), canvas), flip)
-            on_progress(number / len(tiling.tiles))
-        return cast(DetectionResult, tiling.merge(parts))
+
+    def __init__(
+        self,
+        model: Detector,
+        model_config: Mapping[str, Any],
+        *,
+        threshold: float = 0.0,
+        tile: int | None = None,
+        flip: bool = False,
+        compute: Callable[[], AbstractContextManager[object]] = torch.inference_mode,
+    ) -> None:
+        if tile and model.kind == "keypoint_rcnn":
+            raise InputError(f"{NO_TILED_KEYPOINTS}; leave --tile out")
+        images = with_tile(DetectionImages(**model_config["images"]), tile)
+        self.model, self.side, self.max_megapixels = model, images.canvas, images.max_megapixels
+        self.tile = images.tile
+        self.category_ids: Sequence[int] = [number for number, _ in model_config["categories"]]
+        self.names: Sequence[str] = [name for _, name in model_config["categories"]]
+        pairs = tuple((first, second) for first, second in model_config.get("skeleton", ()))
+        self.layout = KeypointLayout(tuple(model_config.get("keypoint_names", ())), pairs)
+        self._threshold, self._compute = threshold, compute
+        self.flip = flip_of(model_config) if flip else None
+
+    def prepare(self, image: InputImage) -> Prepared:
+        """Raises `BadImage`; of an image in tiles only for what its header shows."""
+        with image.open() as opened:
+            size_px = opened.width, opened.height
+            if self.tile and len(Tiling((opened.height, opened.width), self.tile).tiles) > 1:
+                return Prepared(image, size_px, None)
+            transform = fitting_transform(size_px, self.side)
+            return Prepared(image, size_px, transform.draw(opened), transform.extent)
+
+    def run(
+        self, prepared: Sequence[Prepared], on_progress: Callable[[float], object] = lambda images: None
+    ) -> list[DetectionResult | Unreadable]:
+        """One result each. `on_progress` is called with the number of images that are done, and after each few tiles
+        of an image with the fraction of it."""
+        results: dict[int, DetectionResult | Unreadable] = {}
+        whole = [place for place, each in enumerate(prepared) if each.canvas is not None]
+        if whole:
+            sizes = [(prepared[place].extent, prepared[place].size_px) for place in whole]
+            found = self._detect([cast(Tensor, prepared[place].canvas) for place in whole], sizes)
+            results = {place: self._result(prepared[place], each) for place, each in zip(whole, found, strict=True)}
+        for place, each in enumerate(prepared):
+            if each.canvas is None:
+                before = len(results)
+                results[place] = self._in_tiles(each, lambda part, before=before: on_progress(before + part))
+        return [results[place] for place in range(len(prepared))]
+
+    def attention(self, image: InputImage, box_xyxy: Sequence[float]) -> AttentionMaps:
+        return attention_of(own_copy(self.model), image.decode(), self.side, box_xyxy)
+
+    def attends(self) -> bool:
+        """Whether there is any attention to be drawn."""
+        return any(isinstance(module, MHSA2d) for module in self.model.modules())
+
+    def to_plot(self, result: DetectionResult, chosen: Sequence[int], image: Image.Image) -> plots.Shown:
+        """Some detections on their image as `plots` draws them; a large image becomes smaller."""
+        factor = -(-max(image.size) // _LARGEST_DRAWN_PX)
+        drawn, keypoints = np.asarray(image.reduce(factor)), None
+        if result.keypoints is not None:
+            keypoints = result.keypoints[list(chosen)] / (factor, factor, 1)
+            keypoints[..., 2] = 2  # a detector does not know what is hidden: all of its points are drawn alike
+        masks = result.masks
+        return plots.Shown(
+            image=drawn,
+            boxes=result.boxes_xyxy[list(chosen)] / factor,
+            names=[result.names[index] for index in chosen],
+            scores=result.scores[list(chosen)],
+            masks=None if masks is None else RLEMasks([masks[index] for index in chosen], drawn.shape[:2], factor),
+            keypoints=keypoints,
+            skeleton=self.layout.skeleton,
+        )
+
+    def draw(self, result: DetectionResult, chosen: Sequence[int], out: Path | BinaryIO) -> None:
+        plots.draw_detections(self.to_plot(result, chosen, result.image.decode()), out)
+
+    def draw_attention(self, result: DetectionResult, detection: int, out: Path | BinaryIO) -> None:
+        self.check_attention()
+        image = result.image.decode()
+        maps = attention_of(own_copy(self.model), image, self.side, result.boxes_xyxy[detection].tolist())
+        plots.draw_detection_attention(self.to_plot(result, [detection], image), 0, maps, out)
+
+    def check_attention(self) -> None:
+        """Raises `InputError` for a network without attention layers."""
+        if not self.attends():
+            raise InputError("this network has no attention layers to draw; leave --attention out")
+
+    def _detect(
+        self, canvases: Sequence[Tensor], sizes: Sequence[tuple[tuple[int, int], tuple[int, int]]]
+    ) -> list[dict[str, Any]]:
+        """Of each canvas (3, S, S) its (height, width) on it, and its (width, height) in pixels of the file."""
+        pixels = torch.stack([canvas.permute(1, 2, 0) for canvas in canvases]).permute(0, 3, 1, 2)
+        targets = [{"size": extent, "original_size": (height, width)} for extent, (width, height) in sizes]
+        device = next(self.model.parameters()).device
+        with self._compute():
+            return detect(self.model, {"images": pixels.to(device), "targets": targets}, self.flip)
+
+    def _in_tiles(self, prepared: Prepared, on_progress: Callable[[float], object]) -> DetectionResult | Unreadable:
+        try:
+            image = prepared.image.decode()
+        except BadImage as error:
+            return Unreadable(prepared.image.name, error.reason)
+        tiling = Tiling((image.height, image.width), self.tile)
+        found = []
+        for first in range(0, len(tiling.tiles), _TILES_AT_ONCE):
+            parts = [image.crop(tile) for tile in tiling.tiles[first : first + _TILES_AT_ONCE]]
+            transforms = [fitting_transform(part.size, self.side) for part in parts]
+            canvases = [transform.draw(part) for transform, part in zip(transforms, parts, strict=True)]
+            sizes = [(transform.extent, part.size) for transform, part in zip(transforms, parts, strict=True)]
+            found += self._detect(canvases, sizes)
+            on_progress(len(found) / len(tiling.tiles))
+        return self._result(prepared, tiling.merge(found))
+
+    def _result(self, prepared: Prepared, found: Mapping[str, Any]) -> DetectionResult:
+        arrays = {key: value.cpu().numpy() for key, value in found.items() if isinstance(value, Tensor)}
+        result = DetectionResult(
+            name=prepared.image.name,
+            size_px=prepared.size_px,
+            boxes_xyxy=arrays["boxes"].reshape(-1, 4),
+            scores=arrays["scores"],
+            labels=arrays["labels"],
+            names=[str(self.names[label - 1]) for label in arrays["labels"].tolist()],
+            masks=found.get("masks"),
+            keypoints=arrays.get("keypoints"),
+            keypoints_scores=arrays.get("keypoints_scores"),
+            image=prepared.image,
+            network=self,
+        )
+        return result.above(self._threshold) if self._threshold else result
 
 
 def attention_of(
@@ -128,7 +204,11 @@ def attention_of(
     (scale_x, scale_y), (height, width) = transform.scale, transform.extent
     x1, y1, x2, y2 = box_xyxy
     centre = ((y1 + y2) / 2 * scale_y / canvas, (x1 + x2) / 2 * scale_x / canvas)
-    pixels = padded_images(_batch(model, image, canvas)).pixels[0, :, :height, :width]
+    batch = {
+        "images": transform.draw(image)[None].to(next(model.parameters()).device),
+        "targets": [{"size": transform.extent}],
+    }
+    pixels = padded_images(batch).pixels[0, :, :height, :width]
     strides = cast(dict[str, int], model.backbone.strides)
     maps = []
     for name, heads in attention_maps(model, [pixels], centre):
@@ -140,140 +220,3 @@ def attention_of(
         weights = F.interpolate(cells, scale_factor=stride, mode="bilinear")[0, 0, :height, :width]
         maps.append((name.removeprefix("backbone."), (weights / weights.sum()).cpu().numpy()))
     return maps
-
-
-def to_draw(
-    image: Image.Image,
-    found: DetectionResult,
-    chosen: Sequence[int],
-    categories: Sequence[tuple[int, str]],
-    skeleton: Sequence[tuple[int, int]] = (),
-) -> plots.Shown:
-    """Some detections, by their places in `found`, as `plots.detections` draws them; a large image becomes smaller."""
-    factor = -(-max(image.size) // _LARGEST_DRAWN_PX)
-    drawn = np.asarray(image.reduce(factor))
-    masks, keypoints = found.get("masks"), None
-    if "keypoints" in found:
-        keypoints = found["keypoints"].cpu().numpy()[list(chosen)] / (factor, factor, 1)
-        keypoints[..., 2] = 2  # a detector does not know what is hidden: all of its points are drawn alike
-    return plots.Shown(
-        image=drawn,
-        boxes=found["boxes"].cpu().numpy().reshape(-1, 4)[list(chosen)] / factor,
-        names=[categories[int(found["labels"][index]) - 1][1] for index in chosen],
-        scores=found["scores"].cpu().numpy()[list(chosen)],
-        masks=None if masks is None else RLEMasks([masks[index] for index in chosen], drawn.shape[:2], factor),
-        keypoints=keypoints,
-        skeleton=skeleton,
-    )
-
-
-def predict_files(
-    model: Detector,
-    model_config: Mapping[str, Any],
-    files: Sequence[Path],
-    out: Path,
-    options: PredictOptions,
-    on_progress: Callable[[float], object] = lambda fraction: None,
-) -> tuple[list[ImageSummary], dict[Path, str]]:
-    """Detect objects on every file, draw them, and write predictions.json (COCO's results) and images.json; all into
-    the folder `out`.
-
-    `on_progress` is called with the fraction of the files that are done.
-
-    Returns:
-        A summary of each image, and the files that could not be read with the reason.
-
-    Raises:
-        InputError: options that do not fit the network or the files.
-    """
-    if options.attention and not any(isinstance(module, MHSA2d) for module in model.modules()):
-        raise InputError(f"{model_config['model']} has no attention layers to draw; leave --attention out")
-    if options.tile and model.kind == "keypoint_rcnn":
-        raise InputError(f"{NO_TILED_KEYPOINTS}; leave --tile out")
-    written = [(out / name).resolve() for name in (PREDICTIONS, IMAGES)]
-    if options.annotations and options.annotations.resolve() in written:
-        raise InputError(f"{options.annotations} would be overwritten; name another --out")
-    images = with_tile(DetectionImages(**model_config["images"]), 0 if options.attention else options.tile)
-    if options.attention and model_config["images"].get("tile"):
-        log.info("attention is drawn over the whole image, which is not cut into tiles for it")
-    flip = flip_of(model_config) if options.flip else None
-    categories = [(number, name) for number, name in model_config["categories"]]
-    layout = KeypointLayout(tuple(model_config.get("keypoint_names", ())), _pairs(model_config.get("skeleton", ())))
-    ids, categories, annotated = image_ids(files, categories, options.annotations)
-    if annotated is not None:
-        say_small_objects(annotated, images.canvas, images.tile)
-    drawings, attention_drawings = (drawing_files(files, out, kind) for kind in ("prediction", "attention"))
-    out.mkdir(parents=True, exist_ok=True)
-    summaries: list[ImageSummary] = []
-    predictions = Predictions(categories, layout)
-    for number, (file, known) in enumerate(zip(files, ids, strict=True)):
-        on_progress(number / len(files))
-        try:
-            image, encoded = read_image(file, images.max_megapixels)
-            _check_size(file, image, known)
-        except BadImage as error:
-            predictions.unreadable[file] = error.reason
-            continue
-        found = detect_image(
-            model,
-            encoded,
-            images.canvas,
-            images.tile,
-            on_progress=lambda fraction, number=number: on_progress((number + fraction) / len(files)),
-            flip=flip,
-        )
-        predictions.records.extend(coco_results(found, known.id, categories))
-        predictions.add_image(known.id, file, image, drawings[number])
-        scores = found["scores"].tolist()
-        shown = to_draw(
-            image,
-            found,
-            [i for i, score in enumerate(scores) if score >= options.threshold],
-            categories,
-            layout.skeleton,
-        )
-        plots.draw_detections(shown, drawings[number])
-        note = _shrunk(image, images.canvas) if not shown.names and not images.tile else ""
-        if options.attention and options.detection >= len(scores):
-            note = f"no detection {options.detection}, so no attention"
-        elif options.attention:
-            box = found["boxes"][options.detection].tolist()
-            one, maps = (
-                to_draw(image, found, [options.detection], categories, layout.skeleton),
-                attention_of(model, image, images.canvas, box),
-            )
-            plots.draw_detection_attention(one, 0, maps, attention_drawings[number])
-        counts = dict(Counter(shown.names).most_common())
-        summaries.append(ImageSummary(file, counts, max(scores, default=None), note))
-    predictions.write(out)
-    return summaries, predictions.unreadable
-
-
-def _shrunk(image: Image.Image, canvas: int) -> str:
-    """Why nothing may have been found on a large image."""
-    factor = max(image.size) / canvas
-    return f"seen {factor:.0f} times smaller: try --tile" if factor >= _MUCH_SMALLER else ""
-
-
-def _pairs(skeleton: Sequence[Sequence[int]]) -> tuple[tuple[int, int], ...]:
-    return tuple((a, b) for a, b in skeleton)
-
-
-def _check_size(file: Path, image: Image.Image, known: IdAndSize) -> None:
-    """As in an evaluation, where the annotated boxes would not fit."""
-    if known.size_px is not None and image.size != known.size_px:
-        (width, height), (known_width, known_height) = image.size, known.size_px
-        raise BadImage(
-            file.name,
-            f"is {width}x{height} pixels upright, its record (image id {known.id}) says {known_width}x{known_height}",
-        )
-
-
-def _batch(model: Detector, image: Image.Image | EncodedImage, canvas: int) -> dict[str, Any]:
-    """One image as an evaluation batch brings it."""
-    transform = fitting_transform(image.size, canvas)
-    pixels = transform.draw(image)[None].to(next(model.parameters()).device)
-    return {
-        "images": pixels,
-        "targets": [{"size": transform.extent, "original_size": (image.height, image.width)}],
-    }

@@ -1,20 +1,14 @@
-"""Which images are predicted, and the files that say what was predicted; for classifiers and detectors alike."""
+"""Which images `botformer predict` means: files, folders, patterns, lists, tars; and what their drawings are called."""
 
 import glob
-import json
 import os
-from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import asdict, dataclass, field
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
-from pathlib import Path
-from typing import Any
+from itertools import chain, count
+from pathlib import Path, PurePath
 
-from PIL import Image
-
-from botformer.atomic_write import atomic_file, write_json, write_text
-from botformer.data.detection.coco_writer import coco_layout
-from botformer.data.detection.dataset import ImageId
-from botformer.data.detection.keypoints import NO_KEYPOINTS, KeypointLayout
+from botformer.atomic_write import atomic_file
+from botformer.data.classification.tars import tar_files
 from botformer.data.image_files import (
     EXTENSIONS,
     FoundFiles,
@@ -25,95 +19,68 @@ from botformer.data.image_files import (
     report_left_out,
     report_links,
 )
-from botformer.data.image_io import FORMATS, EncodedImage, decode, image_ending, open_image
+from botformer.data.image_io import FORMATS, image_ending
 from botformer.errors import InputError
+from botformer.predict.tar_members import is_tar
 from botformer.text import counted
 
-PREDICTIONS, IMAGES = "predictions.json", "images.json"
+_STANDARD_INPUT = Path("-")
 _LONGEST_NAME = 255
 """Bytes of a file's name on nearly every file system."""
 _LISTED = 8
 
 
-def read_image(file: Path, max_megapixels: float) -> tuple[Image.Image, Image.Image | EncodedImage]:
-    """The whole image, to be drawn, and what the network gets: JPEG decoded no larger than needed, as in an evaluation.
+def list_images(paths: Sequence[Path], out: Path, standard_input: Callable[[], bytes] | None = None) -> list[Path]:
+    """The images and tars among `paths`, in the folders and lists (.txt) among them, and those that fit patterns
+    (*.jpg, scans/**/*.png), in order. Drawings that an earlier prediction left in `out`, a folder within one of these,
+    are left out. What a list names and is not there stays in it, unless all of it is not.
 
-    Raises `BadImage` as `decode`.
-    """
-    image = decode(file, file.name, max_megapixels)
-    with file.open("rb") as stream:
-        encoded = open_image(stream, file.name, max_megapixels)
-    # Files of other formats are not decoded twice: their pixels are the same. The bytes of JPEG are read by now.
-    return image, encoded if encoded.header.format == "JPEG" else image
-
-
-@dataclass
-class Predictions:
-    """What was predicted on some images, and which images they were."""
-
-    categories: Sequence[tuple[int, str]]
-    """(id, name): the data set's ids for a detector, the places of the classes from 0 for a classifier."""
-    layout: KeypointLayout = NO_KEYPOINTS
-    """The key points of a key point detector."""
-    records: list[Mapping[str, Any]] = field(default_factory=list)
-    """COCO's results of a detector; one `classification.metrics.ImagePrediction` per image of a classifier."""
-    images: list["PredictedImage"] = field(default_factory=list)
-    unreadable: dict[Path, str] = field(default_factory=dict)
-    """File -> why it could not be read."""
-
-    def add_image(self, image_id: ImageId, file: Path, image: Image.Image, drawing: Path) -> None:
-        """Note that `image` was read from `file`, and that what was predicted on it is drawn in `drawing`."""
-        self.images.append(PredictedImage(image_id, file.as_posix(), image.width, image.height, drawing.name))
-
-    def write(self, folder: Path) -> None:
-        """Write predictions.json, the records, and images.json, everything else."""
-        images = {
-            "images": [asdict(image) for image in self.images],
-            "categories": [{"id": number, "name": name} | coco_layout(self.layout) for number, name in self.categories],
-            "unreadable": [{"file_name": file.as_posix(), "reason": why} for file, why in self.unreadable.items()],
-        }
-        # On one line: a detector finds hundreds of thousands of objects on some data sets.
-        write_text(folder / PREDICTIONS, json.dumps(self.records, ensure_ascii=False) + "\n")
-        write_json(folder / IMAGES, images)
-
-
-@dataclass(frozen=True)
-class PredictedImage:
-    """A record of images.json."""
-
-    id: ImageId
-    """`image_id` of a detector's records."""
-    file_name: str
-    width: int
-    height: int
-    """In pixels, upright."""
-    drawing: str
-    """Name of the file that shows what was predicted."""
-
-
-def list_images(paths: Sequence[Path], out: Path) -> list[Path]:
-    """The images among `paths`, in the folders among them, and those that fit patterns (*.jpg, scans/**/*.png), in
-    order. Drawings that an earlier prediction left in `out`, a folder within one of these, are left out.
+    Args:
+        standard_input: reads it; it is what the path "-" means.
 
     Raises:
         InputError: a path that does not exist, a folder without images, a pattern that nothing fits, or no path at all.
     """
-    files: list[Path] = []
-    for path in paths:
-        path = path.expanduser()
-        if path.is_dir():
-            files += _images_in(path, out)
-        elif path.is_file():
-            files.append(path)
-        elif glob.has_magic(str(path)):
-            files += _images_like(str(path), out)
-        else:
-            raise InputError(
-                f"{path} does not exist; expected an image, a folder of images, or a pattern such as *.jpg"
-            )
+    files = list(chain.from_iterable(_images_of(path.expanduser(), out, standard_input) for path in paths))
     if not files:
         raise InputError("name at least one image: botformer predict IMAGE...")
     return list(dict.fromkeys(files))
+
+
+def _images_of(path: Path, out: Path, standard_input: Callable[[], bytes] | None) -> list[Path]:
+    if path == _STANDARD_INPUT and standard_input is not None:
+        return _images_listed(from_standard_input(standard_input(), out), out)
+    if path.is_dir():
+        return _images_in(path, out)
+    if path.is_file():
+        return _images_listed(_from_list(path), out) if path.suffix.lower() == ".txt" else [path]
+    if glob.has_magic(str(path)):
+        return _images_like(str(path), out)
+    raise InputError(
+        f"{path} does not exist; expected an image, a folder of images, or a pattern such as *.jpg; or a tar of "
+        "images, or a .txt file with a path per line"
+    )
+
+
+def _images_listed(paths: Sequence[Path], out: Path) -> list[Path]:
+    files: list[Path] = []
+    missing: InputError | None = None
+    for path in paths:
+        try:
+            files += [path] if path.suffix.lower() == ".txt" else _images_of(path.expanduser(), out, None)
+        except InputError as error:
+            missing = missing or error
+            files.append(path)
+    if missing and not any(path.exists() for path in files):
+        raise missing
+    return files
+
+
+def _from_list(file: Path) -> list[Path]:
+    """The paths in a file, one per line; those that do not lie in the working directory may lie beside the file."""
+    paths = _lines(file.read_bytes(), str(file))
+    beside = [file.parent / path for path in paths]
+    return [other if not path.exists() and other.exists() else path for path, other in zip(paths, beside, strict=True)]
 
 
 def _images_in(folder: Path, out: Path) -> list[Path]:
@@ -124,6 +91,7 @@ def _images_in(folder: Path, out: Path) -> list[Path]:
     files = [folder / name for name in sorted(found.files, key=lambda name: name.split("/")) if is_image(name)]
     if drawings:
         files = [file for file in files if drawings not in file.resolve().parents]
+    files = files or [tar for tar in tar_files(folder) if is_tar(tar.name)]
     if not files:
         others = counted(endings(found.files), _LISTED)
         raise InputError(
@@ -139,11 +107,15 @@ def _images_like(pattern: str, out: Path) -> list[Path]:
     found = [
         path for path in fitting if path.is_file() and not any(is_hidden(p) and p not in asked for p in path.parts)
     ]
-    images = [path for path in found if is_image(path.name) and out.resolve() not in path.resolve().parents]
+    images = [
+        path
+        for path in found
+        if (is_image(path.name) or is_tar(path.name)) and out.resolve() not in path.resolve().parents
+    ]
     if not images:  # folders count where their images do not fit by themselves, as in day*
         images = [file for path in fitting if path.is_dir() for file in _images_in(path, out)]
     else:
-        report_left_out(pattern, [path.name for path in found if not is_image(path.name)])
+        report_left_out(pattern, [path.name for path in found if not (is_image(path.name) or is_tar(path.name))])
     if not images:
         others = counted(endings(path.name for path in found), _LISTED)
         raise InputError(
@@ -187,30 +159,43 @@ def from_standard_input(data: bytes, out: Path) -> list[Path]:
         with atomic_file(out / f"stdin{ending}") as unfinished:
             unfinished.write_bytes(data)
         return [out / f"stdin{ending}"]
+    return _lines(data, "standard input")
+
+
+def _lines(data: bytes, where: str) -> list[Path]:
     lines = data.removeprefix(b"\xef\xbb\xbf").replace(b"\0", b"\n").splitlines()
     paths = [os.fsdecode(line.strip()) for line in lines if line.strip()]
     if not paths:
-        raise InputError("standard input is empty; expected the bytes of one image, or paths of images, one per line")
+        raise InputError(f"{where} is empty; expected the bytes of one image, or paths of images, one per line")
     if data.startswith(b"\0") or any(byte < 9 or 13 < byte < 32 for byte in data[:512] if byte):
         raise InputError(
-            f"standard input is neither an image that can be read ({', '.join(FORMATS)}) nor a list of paths; it "
-            f"begins with {data[:16]!r}"
+            f"{where} is neither an image that can be read ({', '.join(FORMATS)}) nor a list of paths; it begins with "
+            f"{data[:16]!r}"
         )
     return list(map(Path, paths))
 
 
-def drawing_files(files: Sequence[Path], out: Path, kind: str) -> list[Path]:
-    """OUT/NAME.KIND.png for each file, numbered where several have one name; never one of the images themselves. Names
-    that would be too long for a file system are cut."""
-    taken = {file.resolve() for file in files}
-    drawings = []
-    for file in files:
-        suffixes = (f".{kind}{number}.png" for number in ("", *(f"-{n}" for n in range(2, len(files) + 2))))
-        names = (_shortened(file.stem, _LONGEST_NAME - len(suffix)) + suffix for suffix in suffixes)
-        drawing = next(out / name for name in names if (out / name).resolve() not in taken)
-        taken.add(drawing.resolve())
-        drawings.append(drawing)
-    return drawings
+class DrawingNames:
+    """Names OUT/NAME.KIND.png for drawings, numbered where several images have one name; never one of the images
+    themselves. Names that would be too long for a file system are cut."""
+
+    def __init__(self, files: Iterable[Path], out: Path) -> None:
+        folder = out.resolve()
+        inside = {parent for parent in {file.parent for file in files} if parent.resolve() == folder}
+        self._taken = {file.resolve() for file in files if file.parent in inside} if inside else set()
+
+    def take(self, drawing: Path) -> None:
+        """Give this name to no other image."""
+        self._taken.add(drawing.resolve())
+
+    def new(self, out: Path, name: str, kind: str) -> Path:
+        """For an image of this name, which may be a path. Every call gives another one."""
+        suffixes = (f".{kind}{number}.png" for number in chain([""], (f"-{n}" for n in count(2))))
+        stem = PurePath(name).stem
+        names = (_shortened(stem, _LONGEST_NAME - len(suffix)) + suffix for suffix in suffixes)
+        drawing = next(out / each for each in names if (out / each).resolve() not in self._taken)
+        self.take(drawing)
+        return drawing
 
 
 def _shortened(name: str, length: int) -> str:

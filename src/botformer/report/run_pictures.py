@@ -7,25 +7,21 @@ from pathlib import Path
 from statistics import median
 from typing import Any, NamedTuple
 
-from PIL import Image
-
 from botformer.backbone.mhsa import MHSA2d
 from botformer.backbone.resnet import Classifier
 from botformer.classification.metrics import ImagePrediction
 from botformer.create.from_checkpoint import Loaded
 from botformer.data.detection.dataset import DetectionDataset
-from botformer.data.image_io import BadImage, decode
+from botformer.data.image_io import BadImage
 from botformer.data.loader import evenly_spread
-from botformer.plots.draw_detections import draw_detection_attention
 from botformer.plots.html_report import Card
 from botformer.plots.top5 import draw_gallery
-from botformer.predict import classifier, detector
-from botformer.recipes.schema import DetectionImages
+from botformer.predict.predictor import Predictor, predictor
+from botformer.predict.results import ClassificationResult, DetectionResult, Result
 from botformer.report.disagreements import wrong_images
 from botformer.report.finding import Example, ImageRef
 from botformer.report.opened_data import Split
 from botformer.report.thumbnails import cards
-from botformer.text import printable
 
 _EACH = 8
 _TIMED = 6
@@ -97,19 +93,15 @@ def attend(loaded: Loaded, split: Split, predictions: Sequence[Any], folder: Pat
 
 
 def _classifier_attention(loaded: Loaded, split: Split, predictions: Sequence[Any], folder: Path) -> Attention:
-    model, config = loaded
-    assert isinstance(model, Classifier)
+    classify = predictor(loaded)
     wrong = [each.index for each in wrong_images(split, predictions)][:2]
     chosen = list(dict.fromkeys([*evenly_spread(len(split), _TIMED), *wrong]))[:_EACH]
     drawn, seconds = [], []
     for index in chosen:
-        begin = time.perf_counter()
-        image = _read(split, index, config)
-        if image is None:
-            continue
-        found = classifier.classify(model, config, image)
-        seconds.append(time.perf_counter() - begin)
-        drawn.append(classifier.to_draw(model, found, truth=split.label(index)))
+        found, took_s = _timed(classify, split, index)
+        if isinstance(found, ClassificationResult):
+            seconds.append(took_s)
+            drawn.append(found.to_plot(truth=split.label(index)))
     drawing = folder / "attention.png"
     if not drawn or not _attends(loaded):
         return Attention(None, _typical(seconds))
@@ -118,10 +110,7 @@ def _classifier_attention(loaded: Loaded, split: Split, predictions: Sequence[An
 
 
 def _detector_attention(loaded: Loaded, split: Split, predictions: Sequence[Any], folder: Path) -> Attention:
-    model, config = loaded
-    assert not isinstance(model, Classifier)
-    images = DetectionImages(**config["images"])
-    categories = [(number, name) for number, name in config["categories"]]
+    detect = predictor(loaded)
     assert isinstance(split.dataset, DetectionDataset)
     ids = {split.dataset.image(index).id: index for index in range(len(split))}
     best = max(predictions, key=lambda result: result["score"], default=None)
@@ -129,29 +118,30 @@ def _detector_attention(loaded: Loaded, split: Split, predictions: Sequence[Any]
     seconds: list[float] = []
     drawing = None
     for index in list(dict.fromkeys([*first, *evenly_spread(len(split), _TIMED)]))[: _TIMED // 2]:
-        begin = time.perf_counter()
-        image = _read(split, index, config)
-        if image is None:
+        found, took_s = _timed(detect, split, index)
+        if not isinstance(found, DetectionResult):
             continue
-        found = detector.detect_image(model, image, images.canvas, images.tile)
-        seconds.append(time.perf_counter() - begin)
-        if drawing is None and len(found["scores"]) and _attends(loaded):
-            maps = detector.attention_of(model, image, images.canvas, found["boxes"][0].tolist())
+        seconds.append(took_s)
+        if drawing is None and len(found) and _attends(loaded):
             drawing = folder / "attention.png"
-            draw_detection_attention(detector.to_draw(image, found, [0], categories), 0, maps, drawing)
+            found.draw_attention(0, drawing)
     return Attention(drawing, _typical(seconds))
+
+
+def _timed(predict: Predictor, split: Split, index: int) -> tuple[Result | None, float]:
+    """What is predicted on an image, None where it cannot be read, and the seconds that it took."""
+    begin = time.perf_counter()
+    try:
+        with split.open(index) as file:
+            data = file.read()
+        found = predict(data)
+    except (BadImage, OSError):
+        found = None
+    return found, time.perf_counter() - begin
 
 
 def _attends(loaded: Loaded) -> bool:
     return any(isinstance(module, MHSA2d) for module in loaded.model.modules())
-
-
-def _read(split: Split, index: int, config: dict[str, Any]) -> Image.Image | None:
-    try:
-        with split.open(index) as file:
-            return decode(file, printable(split.image_name(index)), config["images"]["max_megapixels"])
-    except (BadImage, OSError):
-        return None
 
 
 def _typical(seconds: Sequence[float]) -> float | None:

@@ -1,0 +1,118 @@
+"""predictions.jsonl: a line per image, written as it is predicted, so that a run that was killed goes on.
+
+While a run is unfinished, unfinished.json beside it says with which network and options it began.
+"""
+
+import json
+import os
+import time
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any, BinaryIO
+
+from botformer.atomic_write import write_json
+from botformer.errors import InputError
+
+LINES, UNFINISHED = "predictions.jsonl", "unfinished.json"
+_SYNCED_EVERY_S = 5.0
+"""A power cut loses no more; a killed process loses nothing."""
+
+
+def json_text(content: Any) -> str:
+    """On one line."""
+    return json.dumps(content, ensure_ascii=False)
+
+
+class PredictionLog:
+    """The lines of a run in `folder`; to be closed.
+
+    `began_with` is what must be the same for an unfinished run to go on. A finished one is replaced.
+
+    Raises:
+        InputError: an unfinished run of another network, or with other options.
+    """
+
+    def __init__(self, folder: Path, began_with: Mapping[str, Any]) -> None:
+        self._path, self._unfinished = folder / LINES, folder / UNFINISHED
+        wanted = json.loads(json.dumps(began_with))
+        if self._unfinished.is_file() and self._path.is_file() and self._path.stat().st_size:
+            self._check(wanted)
+            begins_anew = False
+        else:
+            begins_anew = True
+        self._file = self._path.open("ab", buffering=0)
+        try:
+            _lock(self._file, folder)
+            if begins_anew:
+                self._file.truncate(0)
+                write_json(self._unfinished, wanted)
+        except BaseException:
+            self._file.close()
+            raise
+        self._synced = time.monotonic()
+
+    def _check(self, wanted: Mapping[str, Any]) -> None:
+        try:
+            began_with = json.loads(self._unfinished.read_text(encoding="utf-8"))
+        except ValueError:
+            began_with = {}
+        others = [key for key in wanted if began_with.get(key) != wanted[key]]
+        if others:
+            changed = ", ".join(
+                key if isinstance(wanted[key], dict) or key == "network" else
+                f"{key} {began_with.get(key)}, now {wanted[key]}" for key in others
+            )  # fmt: skip
+            raise InputError(
+                f"{self._path} is of a run that was stopped, and began with another {changed}; call it as it was "
+                f"called to go on, name another --out, or remove {self._unfinished} to begin anew"
+            )
+
+    def earlier(self) -> Iterator[dict[str, Any]]:
+        """The lines that are there. What follows the last whole one, half a line, is cut off at the end."""
+        whole = 0
+        with self._path.open("rb") as lines:
+            for line in lines:
+                try:
+                    record = json.loads(line) if line.endswith(b"\n") else None
+                except ValueError:
+                    record = None
+                if not isinstance(record, dict):
+                    break
+                whole += len(line)
+                yield record
+        self._file.truncate(whole)
+
+    def add(self, record: Mapping[str, Any]) -> None:
+        """Write a line, which a killed process leaves behind."""
+        # A byte of a file's name that is not UTF-8 is a lone surrogate in Python, and \udcf6 as JSON writes it.
+        self._file.write((json_text(record) + "\n").encode("utf-8", "backslashreplace"))
+        if time.monotonic() - self._synced > _SYNCED_EVERY_S:
+            os.fsync(self._file.fileno())
+            self._synced = time.monotonic()
+
+    def records(self) -> Iterator[dict[str, Any]]:
+        """All lines."""
+        with self._path.open("rb") as lines:
+            yield from map(json.loads, lines)
+
+    def finish(self) -> None:
+        """From now on the run is finished."""
+        os.fsync(self._file.fileno())
+        self._unfinished.unlink()
+
+    def close(self) -> None:
+        self._file.close()
+
+
+def _lock(file: BinaryIO, folder: Path) -> None:
+    """Two processes would write every line twice. The system unlocks what a process leaves, also a killed one."""
+    try:
+        import fcntl  # not on Windows
+    except ImportError:
+        return
+    try:
+        fcntl.flock(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        raise InputError(f"another process is predicting into {folder}; wait for it, or name another --out") from None
+    except OSError:  # some network file systems cannot
+        return
