@@ -1,4 +1,4 @@
-"""The CPU's attention against the definition on every map size: forward, all five gradients, pooled, channels_last.
+"""The CPU's attention against the definition on every map size: forward, all gradients, pooled, in three layouts.
 
 python -m tests.attention.every_map [LONGEST_SIDE]    (100 by default, which takes hours on two cores)
 """
@@ -23,6 +23,7 @@ LAYOUTS: dict[str, Callable[..., Sequence[Tensor]]] = {
     "channels_last": lambda *maps: [
         tensor.permute(0, 2, 3, 1, 4).contiguous().permute(0, 3, 1, 2, 4) for tensor in maps
     ],
+    "NCHW": lambda *maps: [tensor.permute(0, 1, 4, 2, 3).contiguous().permute(0, 1, 3, 4, 2) for tensor in maps],
 }
 """Of queries, keys and values, and of the gradient that comes back."""
 
