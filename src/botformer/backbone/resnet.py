@@ -79,6 +79,8 @@ class Stages(nn.Module):
     def stage(self, blocks: nn.Sequential, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """The blocks of one stage, with gradient checkpointing where it is asked for."""
         recompute = self.options.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        if padding_mask is None and not recompute:
+            return blocks(x)  # the hooks of the stage run
         for block in blocks:
             x = _recomputed(block, x, padding_mask) if recompute else block(x, padding_mask)
         return x

@@ -56,9 +56,10 @@ def _entry_point(row: Row, name: str) -> Callable[..., Any]:
             cfg = resolve_cfg(name, pretrained_cfg, pretrained_cfg_overlay)
             if not cfg.has_weights and not cfg.state_dict:
                 raise InputError(
-                    f"pretrained=True: {name} has no ImageNet weights; create it without, or load a file of yours with "
-                    "pretrained_cfg_overlay=dict(file=FILE, num_classes=N) or checkpoint_path=FILE. Of a ResNet's file "
-                    "botformer.load_weights(model, FILE) loads what fits"
+                    f"pretrained=True: {name} has no ImageNet weights; create it without (segmentation_models_pytorch: "
+                    "encoder_weights=None), or load a file of yours with pretrained_cfg_overlay=dict(file=FILE, "
+                    "num_classes=N) or checkpoint_path=FILE. Of a ResNet's file botformer.load_weights(model, FILE) "
+                    "loads what fits"
                 )
         options = {option: arguments.pop(option) for option in sorted(_OPTIONS & arguments.keys())}
         return build_model_with_cfg(
