@@ -66,7 +66,7 @@ class BoTBlock(Bottleneck):
                 raise InputError(f"{name} must be at least 1 and whole, got {value!r}")
         if out_channels % (expansion * heads):
             raise InputError(
-                f"{out_channels} output channels do not divide by an expansion of {expansion} and {heads} heads; choose "
+                f"{out_channels} output channels do not divide by expansion {expansion} and {heads} heads; choose "
                 f"a multiple of {expansion * heads}, or another number of heads, or expansion=1"
             )
         if stride not in (1, 2):

@@ -238,7 +238,7 @@ def _check_output_stride(row: Row, stem_stride_px: int, output_stride: int | Non
     own = stem_stride_px * 2 * 2 * row.c5_stride
     if output_stride is not None and output_stride > own:
         raise InputError(
-            f"output_stride is {output_stride}, but c5 of this row has a stride of {own} pixels, and none is added; leave "
+            f"output_stride is {output_stride}, but c5 of this row has a stride of {own} pixels; leave "
             "output_stride out, or choose another row"
         )
 
