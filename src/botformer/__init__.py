@@ -7,6 +7,7 @@ __version__ = "0.1.0"
 
 # Public name -> its module, which is imported on first access (PEP 562).
 _EXPORTS = {
+    "BoTBlock": "botformer.backbone.bot_block",
     "MHSA2d": "botformer.backbone.mhsa",
     "convert": "botformer.create.convert",
     "create_backbone": "botformer.create",
@@ -22,6 +23,7 @@ _EXPORTS = {
 }
 _SUBMODULES = ("deploy",)
 __all__ = [
+    "BoTBlock",
     "MHSA2d",
     "convert",
     "create_backbone",
@@ -40,6 +42,7 @@ __all__ = [
 if TYPE_CHECKING:
     from botformer import deploy
     from botformer.attention import relative_attention_2d
+    from botformer.backbone.bot_block import BoTBlock
     from botformer.backbone.mhsa import MHSA2d
     from botformer.create import create_backbone, create_detector, create_model, list_models, load, model_config
     from botformer.create.convert import convert

@@ -49,6 +49,7 @@ def test_every_block_of_python_is_run_below():
         "docs/attention.md": 1,
         "docs/detection.md": 1,
         "docs/predict.md": 1,
+        "docs/doors.md": 5,
     }
 
 
@@ -88,6 +89,22 @@ def test_the_python_of_the_copied_listing_runs():
     names: dict = {"botformer": botformer, "model": torch.nn.Sequential(layer)}
     exec(python_blocks(ROOT / "docs/attention.md")[0], names)
     assert names["model"][0].position == "relative"
+
+
+@pytest.mark.parametrize("number", range(5))
+def test_the_python_of_doors_runs(number):
+    block = python_blocks(ROOT / "docs/doors.md")[number]
+    if "segmentation_models_pytorch" in block:
+        pytest.importorskip("segmentation_models_pytorch")
+    names: dict = {}
+    exec(block, names)
+    shapes = {"logits": (2, 10), "masks": (1, 2, 97, 71), "p5": (1, 256, 10, 10), "mask": (1, 1, 45, 61)}
+    for name in shapes.keys() & names.keys():
+        assert names[name].shape == shapes[name]
+    if "maps" in names:
+        assert [each.shape[2] for each in names["maps"]] == [48, 24, 12, 6, 6]
+    if "detections" in names:
+        assert names["detections"][0].keys() == {"boxes", "labels", "scores", "masks"}
 
 
 def test_the_python_of_speed_runs():

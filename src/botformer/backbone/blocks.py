@@ -1,6 +1,7 @@
 """The parts of a stage: squeeze-and-excitation, the bottleneck block and the Non-Local block."""
 
 from collections.abc import Callable
+from typing import Final
 
 import torch
 from torch import Tensor, nn
@@ -8,7 +9,6 @@ from torchvision.ops import StochasticDepth
 
 from botformer.attention import dot_attention
 from botformer.backbone.mhsa import MHSA2d
-from botformer.backbone.variants import EXPANSION
 from botformer.batch_norm import make_norm
 from botformer.recipes.model_options import ModelOptions
 
@@ -35,17 +35,20 @@ class SqueezeExcite(nn.Module):
 
 
 class Bottleneck(nn.Module):
-    """1x1, spatial operation, 1x1, each with BatchNorm, and a shortcut: (B, inputs, H, W) -> (B, 4 mid, H/s, W/s).
+    """1x1, spatial operation, 1x1, each with BatchNorm, and a shortcut: (B, inputs, H, W) -> (B, outputs, H/s, W/s).
 
     The spatial operation is a 3x3 convolution, or, in a BoT block, attention that ends in a 2x2 average pool where its
     stride is 2 (attention has none). `strides` are those of the first 1x1 and of the spatial operation, s their
-    product. `key_stride` is the stride in pixels of the map that is attended to.
+    product. `key_stride` is the stride in pixels of the map that is attended to; `dilation` is that of the 3x3.
     """
+
+    attends: Final[bool]
 
     def __init__(
         self,
         inputs: int,
         mid: int,
+        outputs: int,
         strides: tuple[int, int],
         attention: MHSA2d | None,
         options: ModelOptions,
@@ -54,13 +57,14 @@ class Bottleneck(nn.Module):
         squeeze_excite: bool,
         drop_path: float,
         key_stride: int,
+        dilation: int = 1,
     ) -> None:
         super().__init__()
-        outputs, stride = mid * EXPANSION, strides[0] * strides[1]
-        self.key_stride = key_stride
+        stride = strides[0] * strides[1]
+        self.key_stride, self.attends = key_stride, attention is not None
         self.conv1 = nn.Conv2d(inputs, mid, 1, strides[0], bias=False)
         self.bn1 = make_norm(mid, options)
-        self.conv2 = attention or nn.Conv2d(mid, mid, 3, strides[1], padding=1, bias=False)
+        self.conv2 = attention or nn.Conv2d(mid, mid, 3, strides[1], dilation, dilation, bias=False)
         self.bn2 = make_norm(mid, options)
         self.conv3 = nn.Conv2d(mid, outputs, 1, bias=False)
         self.bn3 = make_norm(outputs, options, gamma=0.0 if options.zero_gamma else 1.0)
@@ -75,7 +79,7 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.act(self.bn1(self.conv1(x)))
-        if isinstance(self.conv2, MHSA2d):
+        if self.attends:
             out = self.conv2(out, downsample_padding_mask(padding_mask, self.key_stride))
         else:
             out = self.conv2(out)
@@ -99,10 +103,29 @@ class NonLocal(nn.Module):
         self.bn = make_norm(channels, options, gamma=0.0)
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        if torch.jit.is_scripting():  # pyright: ignore[reportPrivateImportUsage]
+            return self._by_definition(x, padding_mask)
+        else:  # noqa: RET505  (TorchScript compiles what follows an `if` without `else`)
+            return self._attend(x, padding_mask)
+
+    def _attend(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
         # (B, 1, H, W, C/2) each; the embedded Gaussian has no scale.
         q, k, v = self.qkv(x).permute(0, 2, 3, 1).unsqueeze(1).chunk(3, -1)
         out = dot_attention([q], [k], v, downsample_padding_mask(padding_mask, self.key_stride))
         return x + self.bn(self.out(out[:, 0].permute(0, 3, 1, 2)))
+
+    def _by_definition(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """What TorchScript compiles: the (HW)^2 matrix."""
+        parts = self.qkv(x).flatten(2).unflatten(1, [3, -1])  # (B, 3, C/2, HW)
+        logits = torch.einsum("bdq,bdk->bqk", parts[:, 0], parts[:, 1])
+        cells = downsample_padding_mask(padding_mask, self.key_stride)
+        if cells is not None:
+            logits = logits.masked_fill(cells.flatten(1)[:, None], float("-inf"))
+        weights = logits.softmax(-1)
+        if cells is not None:
+            weights = weights.masked_fill(cells.flatten(1).all(1)[:, None, None], 0.0)
+        out = torch.einsum("bqk,bdk->bdq", weights, parts[:, 2]).unflatten(2, [x.shape[2], x.shape[3]])
+        return x + self.bn(self.out(out))
 
 
 @torch.fx.wrap

@@ -1,9 +1,10 @@
 """MHSA2d: the attention layer that replaces a 3x3 convolution (paper Fig. 4)."""
 
 import logging
-from typing import get_args
+from typing import Final, get_args
 
 import torch
+import torch.nn.functional as F
 from torch import Tensor, nn
 
 from botformer.attention import (
@@ -11,6 +12,8 @@ from botformer.attention import (
     attention_of_query,
     average_cells,
     dot_attention,
+    fit_table,
+    logits_by_definition,
     relative_attention_2d,
     relative_parts,
     resize_absolute_table,
@@ -46,7 +49,12 @@ class MHSA2d(nn.Module):
         tables: "interpolate" or "offset", see `attention.position_tables`.
         backend: of the attention, such as "auto" or "auto,-triton"; see `relative_attention_2d`.
         pool: average the result over cells of 2x2, which halves each side, rounded up; for blocks of stride 2.
+
+    `torch.jit.script` compiles layers with relative tables, as the definition: with its (HW)^2 matrix.
     """
+
+    pool: Final[bool]
+    by_offset: Final[bool]
 
     def __init__(
         self,
@@ -74,6 +82,7 @@ class MHSA2d(nn.Module):
         self.heads, self.size, self.backend, self.pool = heads, tuple(size), backend, pool
         self.position: Position = position
         self.tables: TablePolicy = tables
+        self.by_offset = tables == "offset"
         self.qkv = nn.Conv2d(channels, (2 if position == "position_only" else 3) * channels, 1, bias=position == "blog")
         D = channels // heads
         if position in ("relative", "position_only"):
@@ -100,6 +109,12 @@ class MHSA2d(nn.Module):
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """As the class says; `padding_mask` (B, H, W) bool, True = padding that gets no attention."""
+        if torch.jit.is_scripting():  # pyright: ignore[reportPrivateImportUsage]
+            return self._by_definition(x, padding_mask)
+        else:  # noqa: RET505  (TorchScript compiles what follows an `if` without `else`)
+            return self._attend(x, padding_mask)
+
+    def _attend(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
         q, k, v = self._project(x)
         if self.position in ("relative", "position_only"):
             height, width = self._tables_for(q)
@@ -110,6 +125,33 @@ class MHSA2d(nn.Module):
             out = dot_attention(*self._dot_products(q, k), v, padding_mask)
             out = average_cells(out) if self.pool else out
         return out.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)  # a view of a channels_last map
+
+    def __prepare_scriptable__(self) -> "MHSA2d":
+        """Called by `torch.jit.script`."""
+        if self.position not in ("relative", "position_only"):
+            raise InputError(
+                f"torch.jit.script compiles attention with relative positions; this layer's are {self.position!r}: use "
+                "torch.jit.trace or torch.export"
+            )
+        return self
+
+    def _by_definition(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """What TorchScript compiles."""
+        H, W = x.shape[2], x.shape[3]
+        parts = self.qkv(x).permute(0, 2, 3, 1).unflatten(3, [-1, self.heads, x.shape[1] // self.heads])
+        parts = parts.permute(3, 0, 4, 1, 2, 5)  # (2 or 3, B, N, H, W, D)
+        q, v = parts[0], parts[-1]
+        k = parts[1] if parts.shape[0] == 3 else torch.zeros_like(q)
+        height = fit_table(self.rel_height, 2 * H - 1, self.by_offset, True).to(q.dtype)
+        width = fit_table(self.rel_width, 2 * W - 1, self.by_offset, True).to(q.dtype)
+        logits = logits_by_definition(q, k, height, width).flatten(-2)
+        if padding_mask is not None:
+            logits = logits.masked_fill(padding_mask.flatten(1)[:, None, None, None], float("-inf"))
+        weights = logits.softmax(-1)
+        if padding_mask is not None:
+            weights = weights.masked_fill(padding_mask.flatten(1).all(1)[:, None, None, None, None], 0.0)
+        out = torch.einsum("bnyxk,bnkd->bndyx", weights, v.flatten(2, 3)).flatten(1, 2)
+        return F.avg_pool2d(out, 2, ceil_mode=True) if self.pool else out
 
     def attention_from(self, x: Tensor, query_yx: tuple[int, int]) -> Tensor:
         """The attention weights of the query at (y, x): (B, N, H, W), each head summing to 1."""

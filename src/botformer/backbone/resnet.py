@@ -27,6 +27,8 @@ class Stages(nn.Module):
     `conv1` may be exchanged for one of another number of channels; `in_chans` follows it.
     """
 
+    __jit_unused_properties__ = ("in_chans",)
+
     mean: Sequence[float]
     std: Sequence[float]
     """Of each channel, for values in 0..1: what `preprocess` normalises by. May be set; see `channel_statistics`."""
@@ -41,6 +43,7 @@ class Stages(nn.Module):
         self.act = ACTIVATIONS[row.activation]()
         self.maxpool = _max_pool(row)
         stride_px = stride * (2 if row.stem == "7x7" else 1)
+        _check_output_stride(row, stride_px, options.output_stride)
         builder = _StageBuilder(row, image_size, options, stride_px)
         self.layer1, self.layer2, self.layer3, self.layer4 = (builder.stage(index) for index in range(4))
         self.channels = {name: row.width * 2**index * EXPANSION for index, name in enumerate(STAGES)}
@@ -63,14 +66,24 @@ class Stages(nn.Module):
         """
         weight = next(self.conv1.parameters(), None)
         images = _accepted(images, padding_mask, self.in_chans, weight)
-        recompute = self.options.gradient_checkpointing and self.training and torch.is_grad_enabled()
-        x = self.maxpool(self.act(self.bn1(self.conv1(images))))
+        x = self.maxpool(self.stem(images))
         maps = {}
         for name, stage in zip(STAGES, (self.layer1, self.layer2, self.layer3, self.layer4), strict=True):
-            for block in stage:
-                x = _recomputed(block, x, padding_mask) if recompute else block(x, padding_mask)
-            maps[name] = x
+            maps[name] = x = self.stage(stage, x, padding_mask)
         return maps
+
+    def stem(self, images: Tensor) -> Tensor:
+        """What goes into the max-pool, or into c2 in rows without one."""
+        return self.act(self.bn1(self.conv1(images)))
+
+    def stage(self, blocks: nn.Sequential, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """The blocks of one stage, with gradient checkpointing where it is asked for."""
+        recompute = self.options.gradient_checkpointing and self.training and torch.is_grad_enabled()
+        if padding_mask is None and not recompute:
+            return blocks(x)  # the hooks of the stage run
+        for block in blocks:
+            x = _recomputed(block, x, padding_mask) if recompute else block(x, padding_mask)
+        return x
 
     def preprocess(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """Images -> what the network takes: normalised by `mean` and `std`, (B, C, h, w), on the device of the images.
@@ -151,7 +164,7 @@ class _StageBuilder:
 
     def __init__(self, row: Row, image_size: tuple[int, int], options: ModelOptions, stride_px: int) -> None:
         self.row, self.image_size, self.options = row, image_size, options
-        self.channels, self.stride_px, self.depth = row.stem_channels, stride_px, 0
+        self.channels, self.stride_px, self.depth, self.dilation = row.stem_channels, stride_px, 0, 1
         self.total_depth = sum(row.blocks) + len(row.inserted)
         self.strides: dict[str, int] = {}
 
@@ -164,17 +177,29 @@ class _StageBuilder:
                     if place == name:
                         blocks[f"inserted_{kind}"] = self._inserted(kind, mid)
             attends = name == "c5" and row.c5 == "attention"
-            blocks[str(block)] = self._bottleneck(mid, row.strides(index, block, attends), attends)
+            blocks[str(block)] = self._bottleneck(mid, *self._strides(row.strides(index, block, attends)), attends)
         self.strides[name] = self.stride_px
         return nn.Sequential(blocks)
 
+    def _strides(self, own: tuple[int, int]) -> tuple[tuple[int, int], int]:
+        """The strides of a block and the dilation of its 3x3, from the row's strides and the limit of the options.
+
+        Beyond the limit a stride becomes a dilation of what follows: on every `stride`-th position of the larger map
+        stands what stood in the smaller one. So a 3x3 that had the stride itself keeps the dilation before it.
+        """
+        stride, dilation, limit = own[0] * own[1], self.dilation, self.options.output_stride
+        if limit is None or self.stride_px * stride <= limit:
+            return own, dilation
+        self.dilation *= stride
+        return (1, 1), dilation if own[0] == 1 else self.dilation
+
     def _inserted(self, kind: str, mid: int) -> nn.Module:
         if kind == "attention":
-            return self._bottleneck(mid, (1, 1), True)
+            return self._bottleneck(mid, (1, 1), 1, True)
         self.depth += 1
         return NonLocal(self.channels, self.options, key_stride=self.stride_px)
 
-    def _bottleneck(self, mid: int, strides: tuple[int, int], attends: bool) -> Bottleneck:
+    def _bottleneck(self, mid: int, strides: tuple[int, int], dilation: int, attends: bool) -> Bottleneck:
         options, (height, width) = self.options, self.image_size
         attention = None
         if attends:
@@ -191,6 +216,7 @@ class _StageBuilder:
         block = Bottleneck(
             self.channels,
             mid,
+            mid * EXPANSION,
             strides,
             attention,
             options,
@@ -198,6 +224,7 @@ class _StageBuilder:
             squeeze_excite=self.row.squeeze_excite,
             drop_path=options.drop_path * self.depth / max(self.total_depth - 1, 1),
             key_stride=self.stride_px,
+            dilation=dilation,
         )
         self.channels, self.stride_px, self.depth = (
             mid * EXPANSION,
@@ -205,6 +232,15 @@ class _StageBuilder:
             self.depth + 1,
         )
         return block
+
+
+def _check_output_stride(row: Row, stem_stride_px: int, output_stride: int | None) -> None:
+    own = stem_stride_px * 2 * 2 * row.c5_stride
+    if output_stride is not None and output_stride > own:
+        raise InputError(
+            f"output_stride is {output_stride}, but c5 of this row has a stride of {own} pixels; leave "
+            "output_stride out, or choose another row"
+        )
 
 
 def _max_pool(row: Row) -> nn.Module:

@@ -130,8 +130,8 @@ def as_whole(value: object) -> int | None:
         return None
 
 
-def height_and_width(name: str, size: Any) -> tuple[int, int]:
-    """(height, width) in pixels from one number or from two, in a tuple, an array or a list as JSON keeps it.
+def height_and_width(name: str, size: Any, unit: str = "pixel") -> tuple[int, int]:
+    """(height, width) in that unit from one number or from two, in a tuple, an array or a list as JSON keeps it.
 
     Raises `InputError` for anything but one or two whole numbers from 1 to `LARGEST_PX`.
     """
@@ -145,7 +145,7 @@ def height_and_width(name: str, size: Any) -> tuple[int, int]:
     whole = [side for side in sides if side is not None and 1 <= side <= LARGEST_PX]
     if len(sides) != 2 or len(whole) != 2:
         raise InputError(
-            f"{name} must be at least 1 pixel and at most {LARGEST_PX}, one whole number or (height, width), "
+            f"{name} must be at least 1 {unit} and at most {LARGEST_PX}, one whole number or (height, width), "
             f"got {size!r}"
         )
     return whole[0], whole[1]

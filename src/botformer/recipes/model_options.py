@@ -3,6 +3,7 @@
 from dataclasses import dataclass
 from typing import Any, Literal
 
+from botformer.errors import InputError
 from botformer.recipes.check import check_fields, from_keywords
 
 Position = Literal["relative", "absolute", "none", "position_only", "blog"]
@@ -33,6 +34,9 @@ class ModelOptions:
     """Dropout before the final linear layer; classifiers only."""
     gradient_checkpointing: bool = False
     """Recompute each block in the backward pass: less memory, about a third more time."""
+    output_stride: int | None = None
+    """Stride of c5 in pixels: 8 or 16, where the row's own (None) is larger. Stages beyond it keep the size of the map:
+    their 3x3 convolutions are dilated instead, and attention, which sees the whole map, has more positions."""
     frozen_stages: int = 0
     """Stages that do not train, BatchNorm statistics included: 1 the stem, 2 also c2, ... 5 everything."""
     normalization: Normalization = "batch"
@@ -45,6 +49,8 @@ class ModelOptions:
 
     def __post_init__(self) -> None:
         check_fields(self, "model")
+        if self.output_stride not in (None, 8, 16):
+            raise InputError(f"model.output_stride is {self.output_stride}; expected 8, 16, or none for the row's own")
 
 
 def make_options(options: dict[str, Any]) -> ModelOptions:
