@@ -1,0 +1,101 @@
+"""Write predictions for annotation programs: botformer convert PREDICTIONS --to label_studio (or coco)."""
+
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+import tyro
+
+from botformer.errors import InputError
+from botformer.terminal import screen
+from botformer.text import counted
+
+
+@dataclass(frozen=True)
+class Arguments:
+    predictions: Annotated[Path, tyro.conf.Positional]
+    """The folder that `botformer predict` wrote: predictions.json and images.json."""
+    to: Literal["label_studio", "coco"]
+    """label_studio: tasks with pre-annotations, and the labeling interface they belong to. coco: an annotation file
+    that FiftyOne, CVAT and others import."""
+    out: Path | None = None
+    """The file to write; by default label_studio.json or instances_predictions.json in the folder."""
+    threshold: float = 0.5
+    """Detectors: objects with a lower score are left out."""
+    shapes: Literal["brush", "polygon", "box"] = "brush"
+    """Label Studio: how masks are drawn there."""
+    at: str | None = None
+    """Label Studio: what stands in front of each image's path; by default /data/local-files/?d=."""
+
+
+def main(arguments: list[str]) -> None:
+    convert(tyro.cli(Arguments, args=arguments, prog="botformer convert", description=__doc__))
+
+
+def convert(given: Arguments) -> None:
+    # Heavy, and --help should not wait for it.
+    from botformer.atomic_write import write_json, write_text
+    from botformer.data.detection.coco_writer import coco_of_predictions
+    from botformer.data.detection.label_studio_writer import (
+        LOCAL_FILES,
+        below_one_folder,
+        label_studio_tasks,
+        labeling_config,
+    )
+
+    if not 0 <= given.threshold <= 1:
+        raise InputError(f"--threshold is a score between 0 and 1, got {given.threshold:g}")
+    records, images = _read(given.predictions)
+    console = screen()
+    names = [image["file_name"] for image in images["images"]]
+    folder, paths = below_one_folder([Path(name).absolute().as_posix() for name in names])
+    below = {name: paths[Path(name).absolute().as_posix()] for name in names}
+    if given.to == "coco":
+        if any("top5" in record for record in records):
+            raise InputError(f"{given.predictions} holds classes, and COCO's files hold objects; use --to label_studio")
+        out = given.out or given.predictions / "instances_predictions.json"
+        content = coco_of_predictions(records, images, given.threshold, below)
+        write_json(out, content, indent=None)
+        console.print(f"{len(content['annotations']):,} objects on {len(names):,} images: {out}")
+        console.print(f"file_name is the path below {folder}")
+        return
+    out = given.out or given.predictions / "label_studio.json"
+    at = LOCAL_FILES if given.at is None else given.at
+    if given.at is None:  # of what is below its root it serves folders, not the root itself
+        last = Path(folder).name
+        below = {name: f"{last}/{path}" if last else path for name, path in below.items()}
+    tasks = label_studio_tasks(records, images, given.threshold, given.shapes, at, below)
+    write_json(out, tasks, indent=None)
+    write_text(out.with_suffix(".xml"), labeling_config(tasks, images))
+    kinds = [each["type"] for task in tasks for each in task["predictions"][0]["result"]]
+    counts = counted({kind: kinds.count(kind) for kind in set(kinds)}, 5) or "nothing"
+    console.print(f"{counts} on {len(tasks):,} images: {out}, and the labeling interface: {out.with_suffix('.xml')}")
+    if given.at is None:
+        console.print(
+            "Label Studio shows images of its own machine if it is started with\n"
+            "  LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true "
+            f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={Path(folder).parent}"
+        )
+
+
+def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    contents: list[Any] = []
+    for name, kind in (("predictions.json", list), ("images.json", dict)):
+        try:
+            content = json.loads((folder / name).read_text(encoding="utf-8"))
+        except FileNotFoundError:
+            raise InputError(
+                f"{folder / name} is not there; expected the folder that botformer predict wrote (--out)"
+            ) from None
+        except ValueError as error:
+            raise InputError(f"{folder / name} is not JSON ({error}); predict again") from error
+        if not isinstance(content, kind):
+            raise InputError(f"{folder / name} holds a {type(content).__name__}, expected a {kind.__name__}")
+        contents.append(content)
+    records, images = contents
+    if not {"images", "categories"} <= images.keys():
+        raise InputError(f"{folder / 'images.json'} has no images and categories; predict again")
+    if not images["images"]:
+        raise InputError(f"{folder} holds predictions of no image; nothing to write")
+    return records, images
