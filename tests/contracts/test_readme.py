@@ -46,6 +46,7 @@ def test_every_block_of_python_is_run_below():
         "README.md": 3,
         "docs/attention.md": 1,
         "docs/detection.md": 1,
+        "docs/ecosystem.md": 3,
     }
 
 

@@ -1,4 +1,4 @@
-"""Write predictions for annotation programs: botformer convert PREDICTIONS --to label_studio (or coco)."""
+"""Between botformer and annotation programs: botformer convert PREDICTIONS --to label_studio (or coco, or classes)."""
 
 import json
 from dataclasses import dataclass
@@ -15,12 +15,15 @@ from botformer.text import counted
 @dataclass(frozen=True)
 class Arguments:
     predictions: Annotated[Path, tyro.conf.Positional]
-    """The folder that `botformer predict` wrote: predictions.json and images.json."""
-    to: Literal["label_studio", "coco"]
+    """The folder that `botformer predict` wrote: predictions.json and images.json. For --to classes: an export of Label
+    Studio (JSON or JSON_MIN), with the images beside it or in folders there."""
+    to: Literal["label_studio", "coco", "classes"]
     """label_studio: tasks with pre-annotations, and the labeling interface they belong to. coco: an annotation file
-    that FiftyOne, CVAT and others import."""
+    that FiftyOne, CVAT and others import. classes: class folders of what people chose in Label Studio, to train a
+    classifier on. (Exports with boxes and shapes are data as they are: botformer train detect --data DIR.)"""
     out: Path | None = None
-    """The file to write; by default label_studio.json or instances_predictions.json in the folder."""
+    """What to write; by default label_studio.json or instances_predictions.json in the folder, or the folder classes
+    beside the export."""
     threshold: float = 0.5
     """Detectors: objects with a lower score are left out."""
     shapes: Literal["brush", "polygon", "box"] = "brush"
@@ -44,6 +47,9 @@ def convert(given: Arguments) -> None:
         labeling_config,
     )
 
+    if given.to == "classes":
+        _write_classes(given.predictions, given.out)
+        return
     if not 0 <= given.threshold <= 1:
         raise InputError(f"--threshold is a score between 0 and 1, got {given.threshold:g}")
     records, images = _read(given.predictions)
@@ -77,6 +83,24 @@ def convert(given: Arguments) -> None:
             "  LABEL_STUDIO_LOCAL_FILES_SERVING_ENABLED=true "
             f"LABEL_STUDIO_LOCAL_FILES_DOCUMENT_ROOT={Path(folder).parent}"
         )
+
+
+def _write_classes(file: Path, out: Path | None) -> None:
+    from botformer.data.classification.label_studio_choices import read_choices, write_class_folders
+    from botformer.data.detection.label_studio_export import is_label_studio
+
+    try:
+        content = json.loads(file.read_text(encoding="utf-8-sig"))
+    except (OSError, ValueError) as error:
+        raise InputError(f"{file} cannot be read as JSON: {error}") from error
+    if not is_label_studio(content):
+        raise InputError(f"{file} is no export of Label Studio; expected one of its formats JSON and JSON-MIN")
+    out = out or file.parent / "classes"
+    classes = read_choices(content, file, file.parent)
+    write_class_folders(classes, file.parent, out)
+    names = list(classes.values())
+    counts = counted({name: names.count(name) for name in set(names)}, 10)
+    screen().print(f"{counts}: {out}. Next: botformer train classify --data {out}")
 
 
 def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:

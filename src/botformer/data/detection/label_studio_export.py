@@ -93,12 +93,14 @@ def image_files(images: Iterable[str], root: Path, where: str) -> dict[str, str]
     Raises InputError as `image_paths.match_endings`.
     """
     names = list(dict.fromkeys(images))
-    files = [file for file in find_files(root).files if is_image(file)]
+    files = {file for file in find_files(root).files if is_image(file)}
     addresses = {name: _address(name) for name in names}
-    found = match_endings(list(dict.fromkeys(addresses.values())), files, root, where)
+    found = {address: address for address in addresses.values() if address in files}
+    others = list(dict.fromkeys(address for address in addresses.values() if address not in found))
+    found |= match_endings(others, sorted(files - set(found)), root, where)
     result = {name: found[address] for name, address in addresses.items() if address in found}
     by_upload: dict[str, list[str]] = defaultdict(list)
-    for file in sorted(set(files) - set(result.values())):
+    for file in sorted(files - set(result.values())):
         by_upload[_as_uploaded(PurePosixPath(file).name)].append(file)
     for name in names:
         uploaded = _UPLOADED.fullmatch(PurePosixPath(addresses[name]).name)
