@@ -58,7 +58,7 @@ def run_of(tmp_path, **changes) -> Path:
 def test_the_figures_are_those_of_the_journal(tmp_path):
     run = run_of(tmp_path, metrics={"top1": 0.51234, "balanced_accuracy": 0.25, "loss": 1.5, "pictures": 4})
     text = card(run, tmp_path)
-    assert "on the validation images of the training, 4 of them" in text
+    assert "on the validation images of the training (4 images)" in text
     assert "| accuracy | 0.512 |" in text
     assert "4 images are few" in text
     assert "No figure is of images that had no say in the training" in text
@@ -102,3 +102,12 @@ def test_a_licence_is_a_name(licence, tmp_path):
 
 def test_the_network_of_the_package_says_that_it_is(tmp_path):
     assert "the network `nuclei` that comes with botformer" in card("nuclei", tmp_path)
+
+
+def test_a_network_without_attention_is_not_called_one_with_it(tmp_path):
+    model = botformer.create_model("resnet50_half", num_classes=2, image_size=32)
+    botformer.save(model, botformer.model_config(model, ["a", "b"]), tmp_path / "plain.safetensors")
+    text = card(tmp_path / "plain.safetensors", tmp_path)
+    assert "without attention" in text
+    assert "bottleneck" not in text.lower()
+    assert "Bottleneck Transformer" in card(CLASSIFIER, tmp_path)

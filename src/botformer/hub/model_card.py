@@ -7,6 +7,7 @@ from typing import Any
 
 from botformer import __version__
 from botformer.atomic_write import write_text
+from botformer.backbone.variants import ROWS
 from botformer.create.from_checkpoint import load
 from botformer.errors import InputError
 from botformer.hub.card_facts import CardFacts, Measurement
@@ -53,11 +54,11 @@ class _Card:
         self.said_by = "the run" if facts.run else "the file"
 
     def text(self) -> str:
+        names = and_more([_plain(name) for name in self.names], _NAMED)
         parts = [
             self._front_matter(),
             f"# {self.repository.partition('/')[2] or self.config['model']}",
-            f"A Bottleneck Transformer ([BoTNet](https://arxiv.org/abs/2101.11605)), `{self.config['model']}`, that "
-            f"{self.does.format(len(self.names))}: {and_more([_plain(name) for name in self.names], _NAMED)}.",
+            f"{self._kind()}, `{self.config['model']}`, that {self.does.format(len(self.names))}: {names}.",
             self._use(),
             self._about(),
             self._measured(),
@@ -69,7 +70,8 @@ class _Card:
     def _front_matter(self) -> str:
         from huggingface_hub import ModelCardData  # slow to import
 
-        tags = ["pytorch", "botnet", "bottleneck-transformer", self.config.get("detector", "classifier")]
+        family = ["botnet", "bottleneck-transformer"] if self._attends() else ["resnet"]
+        tags = ["pytorch", *family, self.config.get("detector", "classifier")]
         dataset = [self.data] if re.fullmatch(r"[\w.-]+/[\w.-]+", self.data, re.ASCII) else None
         known = ModelCardData(
             license=self.licence or None,
@@ -79,6 +81,15 @@ class _Card:
             datasets=dataset,
         )
         return f"---\n{known.to_yaml()}\n---"
+
+    def _attends(self) -> bool:
+        row = ROWS[self.config["model"]]
+        return row.c5 == "attention" or any(kind == "attention" for _, kind in row.inserted)
+
+    def _kind(self) -> str:
+        if self._attends():
+            return "A Bottleneck Transformer ([BoTNet](https://arxiv.org/abs/2101.11605))"
+        return "A residual network of convolutions, without attention"
 
     def _use(self) -> str:
         return f"""## Use
@@ -132,17 +143,17 @@ this repository."""
 
     def _what_they_are_not(self, found: list[Measurement]) -> str:
         lines = []
-        if any(each.chosen for each in found):
-            count = self.facts.evaluations
-            among = f" among those of {count} evaluations" if count > 1 else ""
+        count = self.facts.evaluations
+        if any(each.chosen for each in found) and count != 1:
+            among = f" among those of {count} evaluations" if count else ""
             lines.append(
                 f"Of the weights{among} those were kept that do best on the validation images, so figures on these "
                 "flatter a little."
             )
         if not any(each.on == "the test images" for each in found):
             lines.append("No figure is of images that had no say in the training.")
-        few = [each.images for each in found if each.images is not None and each.images < _FEW]
-        lines += [f"{images} images are few: others of the kind may give figures some per cent away." for images in few]
+        few = [each for each in found if each.images is not None and each.images < _FEW]
+        lines += [f"{_images(each)} are few: others of the kind may give figures some per cent away." for each in few]
         lines.append("They were measured once, on images like those of the training; of other images they say nothing.")
         return "What these figures are not:\n\n" + "\n".join(f"* {line}" for line in dict.fromkeys(lines))
 
@@ -195,8 +206,12 @@ Versions: {versions}.
 {_written_by()}"""
 
 
+def _images(measured: Measurement) -> str:
+    return "1 image" if measured.images == 1 else f"{measured.images:,} images"
+
+
 def _figures(measured: Measurement) -> str:
-    of = "" if measured.images is None else f", {measured.images:,} of them"
+    of = "" if measured.images is None else f" ({_images(measured)})"
     rows = [(words, f"{value:.3f}") for words, value in measured.figures]
     return _table((f"on {measured.on}{of}", ""), rows)
 
