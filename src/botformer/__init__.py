@@ -13,15 +13,17 @@ _EXPORTS = {
     "create_backbone": "botformer.create",
     "create_detector": "botformer.create",
     "create_model": "botformer.create",
+    "from_pretrained": "botformer.hub",
     "list_models": "botformer.create",
     "load": "botformer.create",
     "load_weights": "botformer.weights",
     "model_config": "botformer.create",
     "predictor": "botformer.predict.predictor",
+    "push_to_hub": "botformer.hub",
     "relative_attention_2d": "botformer.attention",
     "save": "botformer.weights",
 }
-_SUBMODULES = ("deploy",)
+_SUBMODULES = ("deploy", "hub")
 __all__ = [
     "BoTBlock",
     "MHSA2d",
@@ -30,22 +32,26 @@ __all__ = [
     "create_detector",
     "create_model",
     "deploy",
+    "from_pretrained",
+    "hub",
     "list_models",
     "load",
     "load_weights",
     "model_config",
     "predictor",
+    "push_to_hub",
     "relative_attention_2d",
     "save",
 ]
 
 if TYPE_CHECKING:
-    from botformer import deploy
+    from botformer import deploy, hub
     from botformer.attention import relative_attention_2d
     from botformer.backbone.bot_block import BoTBlock
     from botformer.backbone.mhsa import MHSA2d
     from botformer.create import create_backbone, create_detector, create_model, list_models, load, model_config
     from botformer.create.convert import convert
+    from botformer.hub import from_pretrained, push_to_hub
     from botformer.predict.predictor import predictor
     from botformer.weights import load_weights, save
 

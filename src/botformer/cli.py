@@ -15,6 +15,8 @@ COMMANDS = {
     "train": "train a recipe on your images",
     "evaluate": "measure a trained network on annotated images: accuracy, or COCO's average precision",
     "predict": "classify images, or detect objects with boxes and masks; draw them and the attention",
+    "convert": "write predictions for annotation programs: Label Studio, FiftyOne, CVAT (COCO)",
+    "push": "publish a trained network on the Hugging Face hub, with a model card from its journal",
     "report": "make the page of a training run anew: results, pictures, curves, commands",
     "benchmark": "measure speed and memory side by side with other implementations",
     "models": "list the networks with their parameters and multiply-adds, computed and from the paper",

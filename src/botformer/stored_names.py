@@ -59,7 +59,11 @@ def checkpoint_state(content: Mapping[str, Any]) -> dict[str, Any]:
 
 def recipe(content: Mapping[str, Any]) -> dict[str, Any]:
     """A recipe."""
-    return model_config({name: value for name, value in content.items() if name not in _DROPPED_OF_RECIPE})
+    kept = {name: value for name, value in content.items() if name not in _DROPPED_OF_RECIPE}
+    if isinstance(kept.get("run"), dict) and "tensorboard" in kept["run"]:
+        run = dict(kept["run"])
+        kept["run"] = {"trackers": ["tensorboard"] if run.pop("tensorboard") else []} | run
+    return model_config(kept)
 
 
 def model_config(content: Mapping[str, Any]) -> dict[str, Any]:

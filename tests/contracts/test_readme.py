@@ -50,6 +50,7 @@ def test_every_block_of_python_is_run_below():
         "docs/detection.md": 1,
         "docs/predict.md": 1,
         "docs/doors.md": 5,
+        "docs/ecosystem.md": 3,
     }
 
 

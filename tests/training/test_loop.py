@@ -299,7 +299,7 @@ def test_run_in_bf16_learns(tmp_path: Path) -> None:
 
 def test_tensorboard_gets_the_numbers_of_the_journal(tmp_path: Path) -> None:
     accumulator = pytest.importorskip("tensorboard.backend.event_processing.event_accumulator")
-    run(tmp_path, toy_recipe(run={"tensorboard": True, "max_steps": 4}))
+    run(tmp_path, toy_recipe(run={"trackers": ("tensorboard",), "max_steps": 4}))
     events = accumulator.EventAccumulator(str(tmp_path / "tensorboard"))
     events.Reload()
     losses = [r["loss"] for r in read_metrics(tmp_path / "metrics.jsonl") if r["kind"] == "train"]

@@ -21,7 +21,7 @@ _LOWEST = 5
 class Arguments:
     checkpoint: Annotated[Path, tyro.conf.Positional]
     """The --out folder of a training run (its best checkpoint), the folder of one checkpoint, a .safetensors file of
-    botformer.save, or the name of a network that comes with the package."""
+    botformer.save, hf://OWNER/NAME on the Hugging Face hub, or the name of a network that comes with the package."""
     data: str
     """As for `botformer train`: images in class folders for a classifier, COCO or YOLO annotations for a detector."""
     split: str = "validation"

@@ -16,6 +16,7 @@ from botformer.image_normalization import IMAGENET_MEAN, IMAGENET_STD
 from botformer.recipes.schema import Model
 from botformer.training.checkpoint import read_state
 from botformer.training.loaded_weights import LoadedWeights
+from botformer.weights.hub_file import hub_file, is_hub_address
 from botformer.weights.imagenet import (
     IMAGENET,
     ImagenetWeights,
@@ -25,7 +26,7 @@ from botformer.weights.imagenet import (
 )
 from botformer.weights.load import load_tensors
 from botformer.weights.model_file import read_model_config
-from botformer.weights.read_state_dict import HUB, hub_file, read_state_dict
+from botformer.weights.read_state_dict import read_state_dict
 
 log = logging.getLogger(__name__)
 
@@ -105,14 +106,14 @@ def _read(source: str | Path | ImagenetWeights, network: nn.Module) -> tuple[dic
         assert isinstance(stages, Stages)
         assert isinstance(stages.bn1.eps, float)
         return read_imagenet_weights(source, stages.bn1.eps)
-    file = hub_file(str(source)) if str(source).startswith(HUB) else Path(source)
+    file = hub_file(source) if is_hub_address(source) else Path(source)
     return read_state_dict(file), file
 
 
 def _model_config_beside(source: str | Path) -> dict[str, Any]:
     """What a run or a file of botformer says of its network; empty where nothing is said."""
-    file = Path(source)
     try:
+        file = hub_file(source) if is_hub_address(source) else Path(source)
         if file.with_name("state.json").is_file():
             return read_state(file.parent).model_config
         return read_model_config(file) if file.suffix == ".safetensors" and file.is_file() else {}

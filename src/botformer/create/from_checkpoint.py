@@ -1,5 +1,8 @@
 """Trained networks from checkpoints and from .safetensors files with a model config."""
 
+import json
+from contextlib import suppress
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -14,6 +17,8 @@ from botformer.errors import InputError
 from botformer.text import and_more
 from botformer.training.checkpoint import checkpoint_folder, read_state
 from botformer.weights import SHIPPED, Match, load_state, read_model_config, read_state_dict
+from botformer.weights.hub_file import SAFETENSORS, hub_file, is_hub_address, read_address
+from botformer.weights.model_file import holds_model_config
 
 
 class Loaded(NamedTuple):
@@ -33,18 +38,41 @@ def load(checkpoint: str | Path) -> Loaded:
 
     Args:
         checkpoint: the folder of a run (its best checkpoint; RUN/last is the last), the folder of one checkpoint (its
-            averaged weights, where it has some), a .safetensors file of `botformer.save`, or the name of a network that
-            comes with the package ("nuclei").
+            averaged weights, where it has some), a .safetensors file of `botformer.save` or a folder with one of the
+            name model.safetensors, hf://owner/name or hf://owner/name@revision on the Hugging Face hub, or the name of
+            a network that comes with the package ("nuclei").
 
     Raises:
         InputError: no checkpoint there, one that is broken or of another program, or weights that are not finite
             (`read_state_dict` gives them all the same, to look at).
     """
-    file = Path(weights_file(checkpoint))
+    return load_hub(checkpoint) if is_hub_address(checkpoint) else _load_file(Path(weights_file(checkpoint)))
+
+
+def load_hub(address: str | Path, cache_dir: str | Path | None = None, local_files_only: bool = False) -> Loaded:
+    """As `load`, of hf://owner/name[@revision][/file]; `cache_dir` and `local_files_only` as in `hub_file`."""
+    where = partial(hub_file, cache_dir=cache_dir, local_files_only=local_files_only)
+    file = where(address, (SAFETENSORS,))
+    if file.suffix != ".safetensors" or holds_model_config(file):
+        return _load_file(file)
+    config = {}
+    with suppress(InputError, OSError, ValueError):  # it only makes the message better
+        config = json.loads(where(str(read_address(address)._replace(file="config.json"))).read_text(encoding="utf-8"))
+    architecture = config.get("architecture") if isinstance(config, dict) else None
+    kind = f"weights of timm's {architecture}" if architecture else "weights"
+    raise InputError(
+        f"{read_address(address)} holds {kind}, but does not say how botformer would build the network: "
+        "botformer.push_to_hub did not write it. To start a training from these weights, give them as --model.weights "
+        f"{read_address(address)}"
+    )
+
+
+def _load_file(file: Path) -> Loaded:
     if not file.is_file():
         raise InputError(
             f"{file} does not exist; expected the --out folder of a training run, one of its checkpoints, a "
-            f".safetensors file that botformer.save wrote, or a network that comes with botformer: {', '.join(SHIPPED)}"
+            f".safetensors file that botformer.save wrote, hf://owner/name, or a network that comes with botformer: "
+            f"{', '.join(SHIPPED)}"
         )
     state = file.with_name("state.json")
     model_config = read_state(file.parent).model_config if state.is_file() else read_model_config(file)
@@ -65,9 +93,12 @@ def load_for_rgb(checkpoint: str | Path) -> Loaded:
 def weights_file(source: str | Path) -> str | Path:
     """The file with the weights of a run, a checkpoint, RUN/last, RUN/best, or a network that comes with the package.
 
-    A folder without a checkpoint does not hide a network of the package that has its name. Anything else, such as a
-    file, is returned as it is.
+    A folder without a checkpoint does not hide a network of the package that has its name. In a folder that is no run,
+    such as a copy of a repository of the hub, it is model.safetensors. Anything else, such as a file or hf://owner/name,
+    is returned as it is.
     """
+    if is_hub_address(source):
+        return str(read_address(source))
     path = Path(source)
     if path.name in ("last", "best") and path.is_file():
         path = checkpoint_folder(path.parent, path.name) or path
@@ -79,6 +110,8 @@ def weights_file(source: str | Path) -> str | Path:
                 "botformer again, or name a network of yours"
             )
         return shipped
+    if path.is_dir() and (path / SAFETENSORS).is_file() and not _holds_checkpoint(path):
+        return path / SAFETENSORS
     return _weights_of(_checkpoint(path)) if path.is_dir() else source
 
 

@@ -27,6 +27,7 @@ from botformer.training.loaded_weights import RANDOM, LoadedWeights
 from botformer.training.loop import fit
 from botformer.training.resume import Resume, find_start, with_saved_precision
 from botformer.training.task import Batch, Task, TrainBatches
+from botformer.training.trackers import find_trackers
 
 CALIBRATION_PIXELS, CALIBRATION_LEAST, CALIBRATION_MOST = 256 * 128**2, 16, 256
 """Images that BatchNorms are calibrated by: as many as have that many pixels together, within bounds."""
@@ -54,6 +55,7 @@ def train_recipe(
     Raises:
         InputError: data that the recipe cannot be trained on, and what `fit` raises.
     """
+    find_trackers(recipe.run.trackers)  # what is missing is said before the data are opened
     recipe = with_saved_precision(recipe, out)
     accelerator = open_accelerator(recipe.run)
     if not accelerator.is_main_process:

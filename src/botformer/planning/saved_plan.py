@@ -5,6 +5,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from botformer import stored_names
 from botformer.atomic_write import write_json
 from botformer.errors import InputError
 from botformer.planning.look_at_data import Found, Verb
@@ -59,8 +60,8 @@ def saved_recipe(out: Path, verb: Verb, minutes: float | None) -> Classification
     try:
         saved: dict[str, Any] = json.loads((out / PLAN).read_text(encoding="utf-8"))
         before = {"verb": saved["verb"], "minutes": saved["minutes"]}
-        content = saved["recipe"]
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        content = stored_names.recipe(saved["recipe"])
+    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise InputError(
             f"{out / PLAN} cannot be read ({error!r}); choose another --out, or delete the folder to start anew"
         ) from error

@@ -191,8 +191,9 @@ class Run:
     """Latest checkpoints to keep, besides the best."""
     max_steps: int = 0
     """Stop after this many steps (the schedule keeps its length); 0: run to the end."""
-    tensorboard: bool = False
-    """Also write TensorBoard files (needs `botformer[log]`)."""
+    trackers: tuple[str, ...] = ()
+    """Where the journal goes besides OUT/metrics.jsonl, such as tensorboard (needs `botformer[log]`), wandb or mlflow:
+    the experiment trackers of accelerate by name, or one of your own as module:Class."""
 
     def __post_init__(self) -> None:
         check_fields(self, "run")

@@ -21,6 +21,7 @@ from botformer.training.run_log import FileRunLog, RunLog, SilentRunLog, finite_
 from botformer.training.schedule import Plan, learning_rate, make_plan, peak_learning_rate
 from botformer.training.signals import Interrupted, StopRequest, stop_request
 from botformer.training.task import Batch, Task, TrainBatches
+from botformer.training.trackers import find_trackers
 from botformer.training.train_step import StepInfo, StepReport, StepResult, TrainState, batch_length
 
 STEPS_LATE = {"cuda": 1}
@@ -48,6 +49,7 @@ def fit(
     Raises `InputError` for settings that make no run, a folder that holds another run, a broken checkpoint, and a loss
     that is not finite; `Interrupted` when a signal stopped the run, after it has saved a checkpoint.
     """
+    find_trackers(recipe.run.trackers)
     recipe = with_saved_precision(recipe, out)
     accelerator = accelerator or open_accelerator(recipe.run)
     if recipe.run.precision == "auto":

@@ -38,7 +38,7 @@ MAY_DIFFER = {
     "run.checkpoint_every",
     "run.keep",
     "run.max_steps",
-    "run.tensorboard",
+    "run.trackers",
 }
 """Fields a continued run may change: they are of the machine, of the record or of how often, not of the result. The
 first weights have been read when a run continues."""

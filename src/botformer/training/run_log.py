@@ -1,4 +1,4 @@
-"""The log of a run: metrics.jsonl, curves.png, recipe.json, versions.json, TensorBoard, and the terminal."""
+"""The log of a run: metrics.jsonl, curves.png, recipe.json, versions.json, trackers, and the terminal."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
 from datetime import timedelta
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress
@@ -17,14 +17,13 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress
 from botformer import stored_names
 from botformer.atomic_write import write_json, write_text
 from botformer.errors import InputError
+from botformer.recipes.from_json import flat
 from botformer.recipes.schema import Recipe
 from botformer.terminal import screen, text_column
 from botformer.training.resume import as_json
 from botformer.training.schedule import Plan
 from botformer.training.task import Batch
-
-if TYPE_CHECKING:
-    from torch.utils.tensorboard import SummaryWriter
+from botformer.training.trackers import Trackers
 
 Record = dict[str, Any]
 """`kind` ("train" or "evaluation"), `step` (steps done), `epoch` (epochs done, with a fraction) and numbers."""
@@ -85,11 +84,13 @@ class FileRunLog:
         self._shown = [*shown, *(f"ema_{name}" for name in shown)]
         self._curves = out / "curves.png"
         self._metrics_path = out / "metrics.jsonl"
-        self._board = _tensorboard(out, step) if recipe.run.tensorboard else None
         write_json(out / "recipe.json", as_json(recipe))
         write_json(out / "versions.json", versions)
+        known_steps = _last_steps(self._metrics_path) if step else {}
         self._metrics = MetricsFile(self._metrics_path, step)
         self._console = RunConsole(step, plan.last, screen(stderr=True))
+        config = flat(as_json(recipe))
+        self._trackers = Trackers(recipe.run.trackers, out, config, step, known_steps, self.note)
 
     def train(self, record: Record) -> None:
         self._write(record)
@@ -117,15 +118,11 @@ class FileRunLog:
     def close(self) -> None:
         self._console.close()
         self._metrics.close()
-        if self._board:
-            self._board.close()
+        self._trackers.close()
 
     def _write(self, record: Record) -> None:
         self._metrics.write(record)
-        if self._board:
-            for name, value in record.items():
-                if name not in ("kind", "step") and value is not None:
-                    self._board.add_scalar(f"{record['kind']}/{name}", value, record["step"])
+        self._trackers.log(record)
 
 
 class MetricsFile:
@@ -265,11 +262,7 @@ def _readable(value: float | str | None) -> str:
     return f"{value:.4f}" if isinstance(value, float) else f"{value}"
 
 
-def _tensorboard(out: Path, step: int) -> SummaryWriter:
-    try:
-        from torch.utils.tensorboard import SummaryWriter
-    except ImportError as error:
-        raise InputError(
-            "run.tensorboard needs TensorBoard, which is not installed; pip install 'botformer[log]'"
-        ) from error
-    return SummaryWriter(str(out / "tensorboard"), purge_step=step + 1)
+def _last_steps(path: Path) -> dict[str, int]:
+    """Of a journal, by the kind of the records."""
+    records = read_metrics(path) if path.exists() else []
+    return {record["kind"]: record["step"] for record in sorted(records, key=lambda record: record["step"])}

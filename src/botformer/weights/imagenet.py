@@ -12,8 +12,9 @@ from pathlib import Path
 from torch import Tensor
 
 from botformer.image_normalization import IMAGENET_MEAN, IMAGENET_STD
+from botformer.weights.hub_file import HUB, HUB_FILES, hub_file
 from botformer.weights.open_nsfw import MEAN, STD, read_open_nsfw
-from botformer.weights.read_state_dict import HUB, HUB_FILES, hub_file, read_state_dict
+from botformer.weights.read_state_dict import read_state_dict
 
 IMAGENET = "imagenet"
 """What `model.weights` is called then."""
@@ -69,16 +70,25 @@ def find_imagenet_weights(name: str) -> ImagenetWeights | None:
         file = _file_of_package()
         if file is None:
             return None
-        about = (
-            "ResNet-50 of half width: open_nsfw by Yahoo (BSD-2-Clause, Copyright 2016 Yahoo Inc.), pre-trained on "
-            "ImageNet-1k and fine-tuned to tell two classes of images apart; its last layer is left out"
-        )
-        return ImagenetWeights(_IN_PACKAGE, about, MEAN, STD, True, file)
+        return ImagenetWeights(_IN_PACKAGE, about_imagenet_weights(_IN_PACKAGE), MEAN, STD, True, file)
     file = _cached(source)
     if file is None and not _hub_has(source):
         return None
-    about = f"{source.partition('/')[2].partition('.')[0]} of timm (Apache-2.0), trained on ImageNet-1k"
+    about = about_imagenet_weights(HUB + source)
     return ImagenetWeights(HUB + source, about, IMAGENET_MEAN, IMAGENET_STD, False, file)
+
+
+def about_imagenet_weights(source: str) -> str:
+    """What weights of that `source` were trained on, by whom, and their licence; empty for others than ours."""
+    if source == _IN_PACKAGE:
+        return (
+            "ResNet-50 of half width: open_nsfw by Yahoo (BSD-2-Clause, Copyright 2016 Yahoo Inc.), pre-trained on "
+            "ImageNet-1k and fine-tuned to tell two classes of images apart; its last layer is left out"
+        )
+    repository = source.removeprefix(HUB)
+    if repository not in _SOURCES:
+        return ""
+    return f"{repository.partition('/')[2].partition('.')[0]} of timm (Apache-2.0), trained on ImageNet-1k"
 
 
 def why_no_imagenet_weights(name: str) -> str:

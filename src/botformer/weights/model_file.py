@@ -43,6 +43,11 @@ def save(model: nn.Module, model_config: dict[str, Any], file: str | Path) -> No
         save_file(tensors, unfinished, metadata={"format": "pt", _METADATA_KEY: text})
 
 
+def holds_model_config(file: Path) -> bool:
+    """Whether a .safetensors file is one of `save`. Raises `InputError` where it cannot be read."""
+    return _model_config_text(file) is not None
+
+
 def read_model_config(file: Path) -> dict[str, Any]:
     """The model config in a .safetensors file. Raises `InputError` where there is none, or a damaged one."""
     if file.suffix != ".safetensors":
@@ -50,13 +55,7 @@ def read_model_config(file: Path) -> dict[str, Any]:
             f"{file} is not a .safetensors file; expected one of botformer.save, or a run's folder. To start a "
             "training from weights alone, give them as --model.weights"
         )
-    try:
-        with safe_open(file, "pt") as opened:
-            text = (opened.metadata() or {}).get(_METADATA_KEY)
-    except (SafetensorError, OSError) as error:
-        raise InputError(
-            f"{file} is truncated or not a safetensors file ({error}); download or save it again"
-        ) from error
+    text = _model_config_text(file)
     if text is None:
         raise InputError(
             f"{file} has weights but does not say of which network; expected a file of botformer.save, or a run's "
@@ -72,3 +71,13 @@ def read_model_config(file: Path) -> dict[str, Any]:
             "botformer?"
         )
     return stored_names.model_config(model_config)
+
+
+def _model_config_text(file: Path) -> str | None:
+    try:
+        with safe_open(file, "pt") as opened:
+            return (opened.metadata() or {}).get(_METADATA_KEY)
+    except (SafetensorError, OSError) as error:
+        raise InputError(
+            f"{file} is truncated or not a safetensors file ({error}); download or save it again"
+        ) from error

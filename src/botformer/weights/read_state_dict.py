@@ -16,11 +16,10 @@ from torch import Tensor
 
 from botformer import stored_names
 from botformer.errors import InputError
+from botformer.weights.hub_file import hub_file, is_hub_address
 
 logger = logging.getLogger(__name__)
 
-HUB = "hf://"
-HUB_FILES = ("model.safetensors", "pytorch_model.bin")
 INERT: list[Any] = [argparse.Namespace]
 """What PyTorch may load besides tensors and plain containers: the command-line options in the checkpoints of timm's and
 torchvision's trainers. It is a bag of values; nothing of it runs."""
@@ -48,15 +47,16 @@ def read_state_dict(source: str | Path) -> dict[str, Tensor]:
 
     Args:
         source: a .safetensors file; a .pth, .pt or .bin file of tensors; or hf://owner/name on the model hub
-            (`hf://owner/name/file` for a file other than model.safetensors). The dicts and prefixes that trainers put
-            around weights are removed, however they are nested ("state_dict", "model", "module.", "_orig_mod.",
-            "model.", ...); of weights and their moving average the average is read, as `botformer.load` does.
+            (`hf://owner/name@revision/file` for another revision, or a file other than model.safetensors). The dicts
+            and prefixes that trainers put around weights are removed, however they are nested ("state_dict", "model",
+            "module.", "_orig_mod.", "model.", ...); of weights and their moving average the average is read, as
+            `botformer.load` does.
 
     Raises:
         InputError: the file is missing, truncated, holds no tensors, or holds Python objects that would have to be
             executed to load it.
     """
-    path = hub_file(str(source)) if str(source).startswith(HUB) else Path(source)
+    path = hub_file(source) if is_hub_address(source) else Path(source)
     if not path.is_file():
         raise InputError(f"{path} is not a file; expected weights as .safetensors or .pth, or hf://owner/name")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)
@@ -132,33 +132,3 @@ def _holds_tensors(content: object, key: str) -> bool:
     if not isinstance(inner, dict):
         return False
     return any(isinstance(value, Tensor) for value in inner.values()) or any(_holds_tensors(inner, k) for k in _DICTS)
-
-
-def hub_file(source: str) -> Path:
-    """The file behind hf://owner/name[/file], from the local cache or downloaded.
-
-    Raises `InputError` for an address without such a file, and where there is no connection and nothing in the cache.
-    """
-    from huggingface_hub import hf_hub_download  # slow to import, and most weights are local
-    from huggingface_hub.errors import (
-        EntryNotFoundError,
-        HfHubHTTPError,
-        LocalEntryNotFoundError,
-        RepositoryNotFoundError,
-    )
-
-    parts = source.removeprefix(HUB).split("/")
-    if len(parts) < 2 or not all(parts):
-        raise InputError(f"{source!r} is not an address on the hub; expected hf://owner/name or hf://owner/name/file")
-    repository, file = "/".join(parts[:2]), "/".join(parts[2:])
-    reason = ""
-    for name in [file] if file else HUB_FILES:
-        try:
-            return Path(hf_hub_download(repository, name))
-        except LocalEntryNotFoundError as error:  # a subclass of EntryNotFoundError that means: no connection
-            reason = f"it is not in the local cache and the hub cannot be reached ({type(error).__name__})"
-        except EntryNotFoundError:
-            reason = f"it has no file {name}"
-        except (RepositoryNotFoundError, HfHubHTTPError, OSError, ValueError) as error:
-            raise InputError(f"{source}: {str(error).splitlines()[0]}") from error
-    raise InputError(f"{source}: {reason}; name a file with hf://{repository}/FILE, or pass a local path")

@@ -11,6 +11,7 @@ from typing import Any
 
 from PIL import Image
 
+from tests.data.detection.label_studio.exports import export, export_min
 from tests.data.layout_row import Layout
 
 SIZE = (64, 48)
@@ -341,6 +342,31 @@ EXAMPLES = (
         1,
         1,
         shapes=True,
+    ),
+    Example(
+        "Label Studio",
+        "Label Studio (JSON)",
+        {
+            "project-1-at-2026-01-02.json": export(["/data/upload/1/0a1b2c3d-1.jpg", "/data/upload/1/1a2b3c4d-2.jpg"]),
+            **_images("images/1.jpg", "images/2.jpg"),
+        },
+        "polygons, ellipses, brush strokes and turned rectangles are shapes, rectangles are boxes; key points and "
+        "lines are left out; of several annotations the ground truth counts, else the latest; a tenth of the images is "
+        "held out; `train.json` and `val.json`: both splits",
+        1,
+        1,
+    ),
+    Example(
+        "Label Studio, the short form",
+        "Label Studio (JSON_MIN)",
+        {
+            "train/export.json": export_min(["s3://bucket/1.jpg"]),
+            "val/export.json": export_min(["/data/local-files/?d=val/2.jpg"]),
+            **_images("train/1.jpg", "val/2.jpg"),
+        },
+        "both splits",
+        1,
+        1,
     ),
 )
 

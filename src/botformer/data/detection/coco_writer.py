@@ -1,6 +1,6 @@
-"""Instance masks, with or without key points -> an annotation file in COCO's layout, shapes as compressed RLE."""
+"""Instance masks or predictions, with or without key points -> an annotation file in COCO's layout, shapes as RLE."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -69,3 +69,49 @@ def coco_layout(layout: KeypointLayout) -> dict[str, Any]:
     if not layout.names:
         return {}
     return {"keypoints": list(layout.names), "skeleton": [[a + 1, b + 1] for a, b in layout.skeleton]}
+
+
+def coco_of_predictions(
+    records: Sequence[Mapping[str, Any]],
+    images: Mapping[str, Any],
+    threshold: float = 0.5,
+    paths: Mapping[str, str] | None = None,
+) -> dict[str, Any]:
+    """What a detector predicted as a whole annotation file, which other programs import as if people had drawn it.
+
+    Args:
+        records: what predictions.json holds, COCO's results.
+        images: what images.json holds: the images, also those on which nothing was found, and the categories.
+        threshold: objects with a lower score are left out; the score of the others is kept.
+        paths: `file_name` -> what it is called in the file; by default as it is.
+
+    Image ids that are no whole numbers, which few programs can read, become 1, 2, ...
+    """
+    ids = {image["id"]: image["id"] for image in images["images"]}
+    if not all(isinstance(each, int) for each in ids):
+        ids = {image["id"]: number for number, image in enumerate(images["images"], 1)}
+    annotations = []
+    for record in records:
+        if record["score"] < threshold:
+            continue
+        annotation = dict(record) | {"id": len(annotations) + 1, "image_id": ids[record["image_id"]], "iscrowd": 0}
+        if "segmentation" in record:
+            annotation["area"] = int(rle.decode_counts(record["segmentation"]["counts"])[1::2].sum())
+        else:
+            annotation["area"] = record["bbox"][2] * record["bbox"][3]
+        if "keypoints" in record:
+            annotation["num_keypoints"] = sum(seen > 0 for seen in record["keypoints"][2::3])
+        annotations.append(annotation)
+    return {
+        "images": [
+            {
+                "id": ids[image["id"]],
+                "file_name": paths[image["file_name"]] if paths else image["file_name"],
+                "width": image["width"],
+                "height": image["height"],
+            }
+            for image in images["images"]
+        ],
+        "annotations": annotations,
+        "categories": images["categories"],
+    }

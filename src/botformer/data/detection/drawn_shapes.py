@@ -5,6 +5,9 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
+
+from botformer import rle
 from botformer.data.image_io import BadImage, upright_size
 
 _CORNERS = 64
@@ -29,6 +32,16 @@ def box_around(polygons: Iterable[Sequence[float]]) -> list[float]:
     x1, x2 = _ends(x for polygon in polygons for x in polygon[0::2])
     y1, y2 = _ends(y for polygon in polygons for y in polygon[1::2])
     return [x1, y1, x2 - x1, y2 - y1]
+
+
+def mask_annotation(whole: np.ndarray) -> dict[str, Any]:
+    """Box and shape of a bool mask (height, width), as large as its image. Raises ValueError where it is empty."""
+    rows, columns = np.flatnonzero(whole.any(1)), np.flatnonzero(whole.any(0))
+    if not len(rows):
+        raise ValueError("a mask without a pixel")
+    top, bottom, left, right = (int(each) for each in (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1))
+    runs = rle.encode_window(whole[top:bottom, left:right], (top, left), (whole.shape[0], whole.shape[1]))
+    return {"bbox": [left, top, right - left, bottom - top], "segmentation": runs, "iscrowd": 0}
 
 
 def image_record(image_id: int, folder: Path, name: str) -> dict[str, Any]:

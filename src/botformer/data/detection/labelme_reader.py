@@ -15,7 +15,6 @@ from typing import Any
 
 import numpy as np
 
-from botformer import rle
 from botformer.data.detection.coco_reader import coco_dataset
 from botformer.data.detection.dataset import NO_IMAGE, DetectionDataset, Problem
 from botformer.data.detection.drawn_shapes import (
@@ -24,6 +23,7 @@ from botformer.data.detection.drawn_shapes import (
     categories_by_name,
     ellipse,
     image_record,
+    mask_annotation,
     rectangle,
 )
 from botformer.data.detection.exported_text import log_left_out, read_text
@@ -208,9 +208,4 @@ def _masks(shapes: list[dict[str, Any]], size: tuple[int, int]) -> dict[str, Any
             raise ValueError(f"a mask that begins outside the image, at {left}, {top}")
         place = whole[top : top + image.height, left : left + image.width]
         place |= np.asarray(image)[: place.shape[0], : place.shape[1], 0] > 0
-    rows, columns = np.flatnonzero(whole.any(1)), np.flatnonzero(whole.any(0))
-    if not len(rows):
-        raise ValueError("a mask without a pixel")
-    top, bottom, left, right = (int(each) for each in (rows[0], rows[-1] + 1, columns[0], columns[-1] + 1))
-    runs = rle.encode_window(whole[top:bottom, left:right], (top, left), size)
-    return {"bbox": [left, top, right - left, bottom - top], "segmentation": runs, "iscrowd": 0}
+    return mask_annotation(whole)

@@ -1,4 +1,4 @@
-"""Where annotated images lie: the layouts of COCO, YOLO, Pascal VOC, LabelMe and VIA, as programs export them."""
+"""Where annotated images lie: COCO, YOLO, Pascal VOC, LabelMe, VIA and Label Studio, as programs export them."""
 
 import json
 import logging
@@ -15,6 +15,8 @@ from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.exported_text import SPLITS, find_exported, read_text
 from botformer.data.detection.hold_out import hold_out_a_tenth
 from botformer.data.detection.image_paths import find_files
+from botformer.data.detection.label_studio_export import is_label_studio
+from botformer.data.detection.label_studio_reader import open_label_studio
 from botformer.data.detection.labelme_reader import is_labelme, open_labelme
 from botformer.data.detection.match_categories import match_categories
 from botformer.data.detection.via_reader import open_via, via_images
@@ -32,7 +34,7 @@ LAYOUTS = """expected one of
   DIR/train/_annotations.coco.json and DIR/valid/_annotations.coco.json, the images beside them
   DIR/data.yaml (YOLO), which says where train and val are; or classes.txt beside images/train and labels/train
   DIR/Annotations/*.xml, DIR/JPEGImages and DIR/ImageSets/Main/train.txt and val.txt (Pascal VOC)
-  DIR/train and DIR/val with one of: a COCO file, LabelMe's *.json, VOC's *.xml, a JSON file of VIA
+  DIR/train and DIR/val with one of: a COCO file, LabelMe's *.json, VOC's *.xml, a JSON file of VIA or of Label Studio
   any of these without train and val, such as one annotation file and its images: a tenth of the images is held out"""
 
 _NAMES = {
@@ -143,7 +145,8 @@ def has_annotated_test_split(data: str) -> bool:
 
 
 def format_of(data: str) -> str:
-    """What wrote the annotations: COCO, YOLO, Pascal VOC, LabelMe or VIA. Raises InputError where there are none."""
+    """What wrote the annotations: COCO, YOLO, Pascal VOC, LabelMe, VIA or Label Studio. Raises InputError where there
+    are none."""
     root = _existing(data)
     found = _find(root, "train", False) or _whole(root, False)
     if found is None:
@@ -232,7 +235,7 @@ def _coco_split(root: Path, name: str, split: str, keypoints: bool) -> _Open | N
                 "Leave only one there"
             )
         if files:
-            return partial(_open_coco, files[0], root, keypoints)
+            return _open_file(files[0], root, keypoints)
     return None
 
 
@@ -244,7 +247,7 @@ def _annotation_files(folder: Path, name: str, keypoints: bool) -> list[Path]:
     files = [file for file in there if pattern.fullmatch(file.name)]
     if not files:
         worded = [file for file in there if name.lower() in _words(file) and _words(file)[0] not in _OTHER_KINDS]
-        files = [file for file in worded if _NAMED_BY_COCO.match(file.name) or _is_coco(_content(file))]
+        files = [file for file in worded if _NAMED_BY_COCO.match(file.name) or _is_of_objects(_content(file))]
     suitable = [file for file in files if file.name.lower().startswith(_KEYPOINTS) == keypoints]
     return suitable or files
 
@@ -309,7 +312,9 @@ def _of_json(files: list[Path], root: Path, keypoints: bool) -> tuple[Path | Non
         if is_labelme(content):
             return None, partial(open_labelme, file.parent, root)
         images = via_images(content)
-        if images:
+        if is_label_studio(content):
+            kinds[file] = partial(open_label_studio, content, file, root)
+        elif images:
             kinds[file] = partial(open_via, images, file, list(dict.fromkeys(_image_folders(file, root))))
         elif content is None or _is_coco(content):
             kinds[file] = partial(_open_coco, file, root, keypoints)
@@ -330,6 +335,21 @@ def _of_a_split(file: Path) -> bool:
 def _words(file: Path) -> list[str]:
     """Of its name, in lower case and without years: coco, train of coco_train2017.json."""
     return [re.sub(r"\d+$", "", word) for word in re.split(r"[^a-z0-9]+", file.stem.lower())]
+
+
+def _is_of_objects(content: Any) -> bool:
+    """One file for many images."""
+    return _is_coco(content) or is_label_studio(content)
+
+
+def _open_file(file: Path, root: Path, keypoints: bool) -> _Open:
+    """A file whose name says which split it is. COCO's are large, and are not read twice."""
+    with file.open("rb") as opened:
+        is_list = opened.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
+    content = _content(file) if is_list else None
+    if is_label_studio(content):
+        return partial(open_label_studio, content, file, root)
+    return partial(_open_coco, file, root, keypoints)
 
 
 def _is_coco(content: Any) -> bool:
@@ -470,6 +490,7 @@ def _has_labels(images: Path, labels: Path) -> bool:
 
 _FORMATS: dict[Callable[..., DetectionDataset], str] = {
     _open_coco: "COCO", open_yolo: "YOLO", open_voc: "Pascal VOC", open_labelme: "LabelMe", open_via: "VIA",
+    open_label_studio: "Label Studio",
 }  # fmt: skip
 
 

@@ -1,0 +1,108 @@
+"""Predictions for other programs. What they read is compared with what was predicted."""
+
+import json
+
+import numpy as np
+import pytest
+from PIL import Image
+from pycocotools import mask as coco_mask
+from pycocotools.coco import COCO
+
+from botformer import cli
+from botformer.data.detection.coco_reader import open_coco
+from tests.data.detection.label_studio.predictions import CATEGORIES, SIZES, box_of, images, masks, records
+
+
+@pytest.fixture
+def predicted(tmp_path):
+    """A folder of predictions, and the images of it."""
+    names = [tmp_path / "photos" / name for name in ("a b.png", "ü.png")]
+    for name, (height, width) in zip(names, SIZES.values(), strict=True):
+        name.parent.mkdir(exist_ok=True)
+        Image.new("RGB", (width, height)).save(name)
+    folder = tmp_path / "predictions"
+    folder.mkdir()
+    (folder / "predictions.json").write_text(json.dumps(records()))
+    (folder / "images.json").write_text(json.dumps(images(*map(str, names))))
+    return folder
+
+
+def coco_file(predicted, *options):
+    assert cli.main(["convert", str(predicted), "--to", "coco", *options]) == 0
+    return predicted / "instances_predictions.json"
+
+
+def test_pycocotools_reads_the_file(predicted):
+    coco = COCO(coco_file(predicted))
+    assert coco.loadCats(coco.getCatIds()) == CATEGORIES
+    for image_id, shapes in masks().items():
+        found = coco.loadAnns(coco.getAnnIds(image_id))
+        assert [each["score"] for each in found] == [0.9, 0.6]
+        for annotation, mask in zip(found, shapes, strict=True):
+            assert np.array_equal(coco.annToMask(annotation), mask)
+            assert annotation["area"] == mask.sum() == coco_mask.area(annotation["segmentation"])
+            assert annotation["bbox"] == box_of(mask)
+
+
+def test_supervision_reads_the_file(predicted):
+    supervision = pytest.importorskip("supervision")
+    photos = predicted.parent / "photos"
+    dataset = supervision.DetectionDataset.from_coco(str(photos), str(coco_file(predicted)), force_masks=True)
+    assert dataset.classes == [category["name"] for category in CATEGORIES]
+    assert len(dataset) == 2
+    for (path, _, found), shapes in zip(sorted(dataset, key=lambda each: each[0]), masks().values(), strict=True):
+        assert path.startswith(str(photos))
+        assert np.array_equal(found.mask, np.stack(shapes))
+        assert found.class_id.tolist() == [0, 1]
+
+
+def test_what_is_written_can_be_trained_on(predicted):
+    dataset = open_coco(coco_file(predicted), predicted.parent / "photos", max_bad_records=0)
+    assert (len(dataset), dataset.objects) == (2, 4)
+    assert not dataset.problems
+
+
+def test_ids_that_are_names_become_numbers(predicted):
+    for name in ("predictions.json", "images.json"):
+        text = (predicted / name).read_text()
+        for number in SIZES:
+            for key in ("image_id", "id"):
+                text = text.replace(f'"{key}": {number},', f'"{key}": "scan {number}",')
+        (predicted / name).write_text(text)
+    content = json.loads(coco_file(predicted).read_text())
+    assert [image["id"] for image in content["images"]] == [1, 2]
+    assert [each["image_id"] for each in content["annotations"]] == [1, 1, 2, 2]
+
+
+def test_the_way_to_label_studio(predicted, capsys):
+    assert cli.main(["convert", str(predicted), "--to", "label_studio", "--threshold", "0"]) == 0
+    tasks = json.loads((predicted / "label_studio.json").read_text())
+    assert [task["data"]["image"] for task in tasks] == [
+        "/data/local-files/?d=photos/a%20b.png",
+        "/data/local-files/?d=photos/%C3%BC.png",
+    ]
+    assert (predicted / "label_studio.xml").read_text().startswith("<View>")
+    said = capsys.readouterr().out
+    assert "6 brushlabels on 2 images" in said
+    assert f"DOCUMENT_ROOT={predicted.parent}" in said.replace("\n", "")
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--to", "coco", "--threshold", "2"], "a score between 0 and 1"),
+        (["--to", "coco"], "is not there; expected the folder"),
+    ],
+)
+def test_mistakes(tmp_path, options, words, capsys):
+    assert cli.main(["convert", str(tmp_path), *options]) == 2
+    assert words in capsys.readouterr().err
+
+
+def test_files_that_are_none_of_predict(predicted, capsys):
+    (predicted / "images.json").write_text("[]")
+    assert cli.main(["convert", str(predicted), "--to", "coco"]) == 2
+    assert "holds a list, expected a dict" in capsys.readouterr().err
+    (predicted / "predictions.json").write_text("[{")
+    assert cli.main(["convert", str(predicted), "--to", "coco"]) == 2
+    assert "is not JSON" in capsys.readouterr().err
