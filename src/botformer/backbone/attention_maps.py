@@ -73,7 +73,7 @@ def attention_layers(
 
 @dataclass(frozen=True)
 class QueryLogits:
-    """The logits of one query position, by term: (B, heads, H, W) each, None for a term that the layer does not have."""
+    """The logits of one query position, by term: (B, heads, H, W) each, None for a term that the layer lacks."""
 
     content: Tensor | None
     position: Tensor | None

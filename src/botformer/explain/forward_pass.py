@@ -32,12 +32,16 @@ class CellMap:
 
 @contextmanager
 def evaluation_mode(model: Network) -> Iterator[None]:
-    """The model in evaluation mode, and after that as it was, module by module."""
+    """The model in evaluation mode, and after that as it was, module by module.
+
+    No gradients are kept, but also within `torch.inference_mode` tensors are such that some can be taken.
+    """
     training = [module for module in model.modules() if module.training]
     try:
         if training:
             model.eval()
-        yield
+        with torch.inference_mode(False), torch.no_grad():
+            yield
     finally:
         for module in training:
             module.training = True

@@ -70,10 +70,9 @@ def grad_cam_of_detection(model: Detector, pixels: Tensor, box_xyxy: Sequence[fl
         raise InputError(f"label {label} does not exist; the detector's are 1 to {model.num_classes}")
     with evaluation_mode(model):
         images = padded(model, pixels)
-        with torch.no_grad():
-            pyramid = model.fpn(feature_maps(model, pixels))
-            (proposals,) = model.rpn.propose(model.rpn(pyramid), images.sizes, model.settings.rpn_pre_nms_top_n_test)
-            proposal = _proposal_of(model, pyramid, proposals, images.sizes[0], box_xyxy, label)
+        pyramid = model.fpn(feature_maps(model, pixels))
+        (proposals,) = model.rpn.propose(model.rpn(pyramid), images.sizes, model.settings.rpn_pre_nms_top_n_test)
+        proposal = _proposal_of(model, pyramid, proposals, images.sizes[0], box_xyxy, label)
         index = int(model.box_head.pooling.levels(proposal[None])[0])
         level = list(pyramid)[index]
 
@@ -94,8 +93,8 @@ def grad_cam_of_detection(model: Detector, pixels: Tensor, box_xyxy: Sequence[fl
 
 
 def _gradient(feature_map: Tensor, score: Callable[[Tensor], Tensor]) -> Tensor:
-    """Of the score of a map, where the caller may have switched gradients off."""
-    with torch.inference_mode(False), torch.enable_grad():
+    """Of the score of a map."""
+    with torch.enable_grad():
         leaf = feature_map.detach().clone().requires_grad_()
         (gradient,) = torch.autograd.grad(score(leaf), leaf)
     return gradient

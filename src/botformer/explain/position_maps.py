@@ -8,7 +8,7 @@ from torch import Tensor
 
 from botformer.backbone.mhsa import MHSA2d
 from botformer.explain.forward_pass import Network, image_cells, layers_of, stride_of
-from botformer.recipes.model_options import Position
+from botformer.recipes.model_options import Position, TablePolicy
 
 
 @dataclass(frozen=True)
@@ -23,6 +23,10 @@ class LayerPositions:
     tables: dict[str, np.ndarray]
     """`rel_height` (2H-1, D) and `rel_width` (2W-1, D), offset 0 in the middle; or `abs_height` (H, D) and `abs_width`
     (W, D), for each head in the listing: (H, heads * D)."""
+    built_cells: tuple[int, int]
+    """(height, width) of the map that the tables were made for; for another one they are resized by `policy`."""
+    policy: TablePolicy
+    """"interpolate": stretched; "offset": kept, and what lies beyond the table gets its last entry."""
     logits: np.ndarray
     """What the positions add to the logits of the image's mean query: (heads, 2H-1, 2W-1) over offsets (dy, dx) from
     the query to the key, relative; (heads, H, W) over the key's positions, absolute; over the query's in the listing,
@@ -67,7 +71,9 @@ def position_maps(model: Network, pixels: Tensor) -> list[LayerPositions]:
             rows, columns = (_products(query, table) for table in cut.values())
             logits = rows[:, :, None] + columns[:, None, :]
         arrays = {name: _array(table) for name, table in cut.items()}
-        found.append(LayerPositions(layer.name, layer.module.position, stride, arrays, _array(logits)))
+        module = layer.module
+        built = (int(module.size[0]), int(module.size[1]))
+        found.append(LayerPositions(layer.name, module.position, stride, arrays, built, module.tables, _array(logits)))
     return found
 
 

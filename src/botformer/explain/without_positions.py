@@ -49,7 +49,6 @@ def has_positions(model: torch.nn.Module) -> bool:
     return any(isinstance(module, MHSA2d) and module.position_tables() for module in model.modules())
 
 
-@torch.no_grad()
 def probabilities(model: Classifier, pixels: Tensor) -> np.ndarray:
     """(classes,) of one image (C, h, w), uint8 or floats in 0..1."""
     with evaluation_mode(model):

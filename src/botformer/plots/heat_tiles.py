@@ -1,6 +1,7 @@
 """Small pictures of values: over an image, or alone, and the bar that says what their colours mean."""
 
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from io import BytesIO
 
@@ -114,7 +115,7 @@ def heat_tile(
     size = tile_size(image.shape[:2])
     gain = brightening(image)
     grey = np.asarray(
-        Image.fromarray(image).resize(size[::-1], Image.Resampling.BICUBIC, reducing_gap=3.0).convert("L")
+        Image.fromarray(image).resize((size[1], size[0]), Image.Resampling.BICUBIC, reducing_gap=3.0).convert("L")
     )
     dark = 0.6 * np.minimum(grey * gain, 255) / 255
     rows, columns = (
@@ -141,13 +142,13 @@ def matrix_tile(values: np.ndarray, scale: ColourScale, mark_middle: bool = Fals
     return with_ring(tile, size, (size[0] / 2, size[1] / 2)) if mark_middle else tile
 
 
-def tile_size(size: tuple[int, ...]) -> tuple[int, int]:
+def tile_size(size: Sequence[int]) -> tuple[int, int]:
     """Height and width of the tile of an image of (height, width)."""
     scale = TILE_PX / max(size)
     return max(1, round(size[0] * scale)), max(1, round(size[1] * scale))
 
 
-def with_ring(tile: np.ndarray, image_size: tuple[int, ...], place_yx: tuple[float, float]) -> np.ndarray:
+def with_ring(tile: np.ndarray, image_size: Sequence[int], place_yx: tuple[float, float]) -> np.ndarray:
     """The tile with a ring around a place (y, x) of the image, light on dark, which is seen on everything."""
     scale = TILE_PX / max(image_size)
     y, x = (np.arange(side) + 0.5 for side in tile.shape[:2])
@@ -159,7 +160,7 @@ def with_ring(tile: np.ndarray, image_size: tuple[int, ...], place_yx: tuple[flo
     return ringed.round().astype(np.uint8)
 
 
-def with_box(tile: np.ndarray, image_size: tuple[int, ...], box_xyxy: tuple[float, float, float, float]) -> np.ndarray:
+def with_box(tile: np.ndarray, image_size: Sequence[int], box_xyxy: Sequence[float]) -> np.ndarray:
     """The tile with the outline of a box, given in pixels of the image."""
     scale = TILE_PX / max(image_size)
     height, width = tile.shape[:2]
@@ -193,4 +194,6 @@ def _between_cells(side_px: int, tile_px: int, cells: int, stride_px: int) -> np
     """(tile_px, cells): weights of the cells in each pixel of a tile, linear between the middles of two cells."""
     at = (np.arange(tile_px) + 0.5) * side_px / tile_px / stride_px - 0.5
     at = np.clip(at, 0, cells - 1)
-    return np.clip(1 - np.abs(at[:, None] - np.arange(cells)), 0, 1)
+    wide = max(1.0, side_px / tile_px / stride_px)  # a tile with fewer pixels than cells shows their means
+    weights = np.clip(1 - np.abs(at[:, None] - np.arange(cells)) / wide, 0, 1)
+    return weights / weights.sum(1, keepdims=True)

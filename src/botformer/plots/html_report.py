@@ -195,11 +195,15 @@ def _panels(panels: Panels) -> str:
         rows.append(f'{head}<div class="panels" style="--n:{columns}">{figures}</div>')
     bars = "\n".join(map(_colour_bar, panels.bars))
     grid = "\n".join(rows)
-    return f'<p class="what-is-seen">{escape(panels.caption)}</p>\n{bars}\n{grid}'
+    caption = f'<p class="what-is-seen">{escape(panels.caption)}</p>\n' if panels.caption else ""
+    return f"{caption}{bars}\n{grid}"
 
 
 def _colour_bar(bar: ColourBar) -> str:
-    ticks = "".join(f'<i style="left:{100 * place:.2f}%">{escape(words)}</i>' for place, words in bar.ticks)
+    ticks = "".join(
+        f'<i style="left:{100 * place:.2f}%;transform:translateX({-100 * place:.2f}%)">{escape(words)}</i>'
+        for place, words in bar.ticks
+    )
     return (
         f'<div class="scale"><span>{escape(bar.words)}</span>'
         f'<div><img src="{_data(bar.png)}" alt="">{ticks}</div></div>'
@@ -316,12 +320,12 @@ img { display: block; width: 100%; min-width: 34rem; height: auto; background: #
 .panels figure { margin: 0; }
 .panels img { min-width: 0; max-height: 30rem; object-fit: contain; object-position: left; background: none; }
 .panels figcaption { font-size: .8rem; line-height: 1.3; margin-top: .25rem; }
-.scale { display: flex; flex-wrap: wrap; align-items: start; gap: .3rem 1.4rem; margin: .6rem 0 1.9rem; }
+.scale { display: flex; flex-wrap: wrap; align-items: start; gap: .3rem 1.4rem; margin: .6rem 0 2rem; }
 .scale { font-size: .85rem; color: var(--faint); }
 .scale > span { flex: 0 1 19rem; line-height: 1.35; }
-.scale div { position: relative; flex: 0 1 18rem; min-width: 12rem; margin: .2rem 1.6rem 0 .6rem; }
+.scale div { position: relative; flex: 0 1 18rem; min-width: 12rem; margin-top: .2rem; }
 .scale img { min-width: 0; height: .8rem; border-radius: 2px; }
-.scale i { position: absolute; top: 1rem; transform: translateX(-50%); font-style: normal; white-space: nowrap; }
+.scale i { position: absolute; top: 1rem; font-style: normal; white-space: nowrap; }
 .notice { border-left: 4px solid var(--rule); padding: .1rem 0 .1rem .9rem; margin: 1.4rem 0 .8rem; }
 .notice p { margin: .3rem 0; }
 .notice b { text-transform: uppercase; font-size: .75rem; letter-spacing: .05em; margin-right: .5rem; }

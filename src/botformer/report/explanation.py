@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 
 from botformer.backbone.resnet import Classifier
 from botformer.create.from_checkpoint import Loaded

@@ -47,7 +47,9 @@ def write_explanation_page(explanation: Explanation, image: str, checkpoint: str
         sections.append(_positions(explanation.positions))
     sections += _without(explanation)
     sections.append(Section("Again, and in a program", _again(explanation, image, checkpoint, command)))
-    write_report(out, f"What {checkpoint} sees in {Path(image).name}", [each for each in sections if each.content])
+    write_report(
+        out, f"What {Path(checkpoint).name} sees in {Path(image).name}", [each for each in sections if each.content]
+    )
 
 
 def layer_title(name: str) -> str:
@@ -141,8 +143,8 @@ def _subject(explanation: Explanation) -> Section:
             tile, level = _around_detection(explanation, subject, scale), subject.cam.level
             tiles.append((encoded(tile), f"Grad-CAM, enlarged, on {level}"))
             words.append(
-                f"Grad-CAM shows which cells of {level}, the pyramid level that the box head reads this detection from, "
-                "raise its score; beside the box that is read it is 0."
+                f"Grad-CAM shows which cells of {level}, the pyramid level that the box head reads this detection "
+                "from, raise its score; beside the box that is read it is 0."
             )
         else:
             tile = heat_tile(seen.image, _of_largest(subject.cam), subject.cam.stride_px, scale)
@@ -261,6 +263,7 @@ def _positions(layers: Sequence[LayerPositions]) -> Section:
     for layer in layers:
         tiles = [(encoded(matrix_tile(layer.similarity(name), cosines), sharp=True), name) for name in layer.tables]
         similar.append((layer_title(layer.name), tiles))
+    caption += _resized(layers)
     entries = "offsets, from the most negative to the largest" if relative else "rows or columns, from the first on"
     return Section(
         "Position tables",
@@ -274,6 +277,22 @@ def _positions(layers: Sequence[LayerPositions]) -> Section:
             ),
         ],
     )
+
+
+def _resized(layers: Sequence[LayerPositions]) -> str:
+    """How the tables came to the size of the map, of the first layer that is not as it was built."""
+    for layer in layers:
+        sides = layer.logits.shape[1:]
+        height, width = ((side + 1) // 2 for side in sides) if layer.is_relative else sides
+        built_height, built_width = layer.built_cells
+        if layer.policy == "offset" and (height > built_height or width > built_width):
+            return (
+                f" The tables were trained for {built_width}{TIMES}{built_height} cells: beyond them the last entry is "
+                "repeated, in stripes."
+            )
+        if layer.policy == "interpolate" and (height, width) != (built_height, built_width):
+            return f" The tables were made for {built_width}{TIMES}{built_height} cells and are stretched to this map."
+    return ""
 
 
 def _without(explanation: Explanation) -> list[Section]:
