@@ -7,7 +7,6 @@ import torch
 from botformer.backbone.mhsa import MHSA2d
 from botformer.errors import InputError
 from botformer.explain import attention_heads
-from botformer.explain.forward_pass import feature_maps
 from botformer.predict.detector import attention_of
 
 from .tiny_networks import CONVOLUTIONS, HALVED, NON_LOCAL, POSITIONS, ROWS, classifier, detector, image

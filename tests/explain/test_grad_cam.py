@@ -15,7 +15,7 @@ EVERY_ROW = ROWS | {"convolutions": CONVOLUTIONS, "SE, SiLU": Row((1, 1, 1, 1), 
 
 
 def cam_by_hooks(model, pixels, chosen):
-    """The usual script: the map and its gradient from a hook on the last block, of the whole network's backward pass."""
+    """The usual script: map and gradient by a hook on the last block, in the whole network's backward pass."""
     kept = []
     hook = model.layer4[-1].register_forward_hook(lambda _, __, out: kept.append(out) or out.retain_grad())
     model(model.preprocess(pixels[None].double() / 255))[0, chosen].backward()

@@ -3,7 +3,6 @@ import pytest
 import torch
 from PIL import Image
 
-from botformer.create.from_checkpoint import Loaded
 from botformer.errors import InputError
 from botformer.explain import see
 from botformer.predict.classifier import classify

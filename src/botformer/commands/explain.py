@@ -108,7 +108,7 @@ def _print(explanation: "Explanation") -> None:
     elif subject is not None:
         console.print(f"class {subject.name}, {percent(subject.probability)}")
     y, x = explanation.seen.in_image(*explanation.query_yx)
-    console.print(f"attention from {explanation.query_words} (y {y:.0f}, x {x:.0f})")
+    console.print(f"attention from {explanation.query_words} (y {int(y)}, x {int(x)})")
     if not explanation.heads:
         console.print("no attention layers: Grad-CAM alone")
         return

@@ -88,7 +88,7 @@ def figure_attention_heads(
     columns = max((len(weights) for _, weights in rows), default=1)
     figure, panels, bar = _grid(len(rows), columns, image.shape[:2])
     scale = times_mean_scale(max((float(weights.max()) * weights[0].size for _, weights in rows), default=1.0))
-    for (layer, weights), line in zip(rows, panels, strict=True):
+    for (layer, weights), line in zip(rows, panels, strict=False):
         for number, (axes, head) in enumerate(zip(line, weights * weights[0].size, strict=False), start=1):
             _show(axes, heat_tile(image, head, layer.stride_px, scale, query_yx))
             axes.set_xlabel(f"head {number}, up to {head.max():.1f}\N{MULTIPLICATION SIGN}", fontsize=8)
@@ -140,7 +140,7 @@ def figure_position_maps(layers: Sequence[Positions]) -> Figure:
     shape = centred[0].shape[1:] if centred else (1, 1)
     figure, panels, bar = _grid(len(layers), columns, shape)
     scale = factor_scale(max((float(np.abs(logits).max()) for logits in centred), default=0.0))
-    for layer, logits, line in zip(layers, centred, panels, strict=True):
+    for layer, logits, line in zip(layers, centred, panels, strict=False):
         for number, (axes, head) in enumerate(zip(line, logits, strict=False), start=1):
             _show(axes, matrix_tile(head, scale, mark_middle=layer.is_relative))
             axes.set_xlabel(f"head {number}", fontsize=8)
@@ -157,7 +157,7 @@ def figure_position_similarity(layers: Sequence[Positions]) -> Figure:
     """
     figure, panels, bar = _grid(len(layers), 4, (1, 1))
     scale = cosine_scale()
-    for layer, line in zip(layers, panels, strict=True):
+    for layer, line in zip(layers, panels, strict=False):
         for axes, name in zip(line, layer.tables, strict=False):
             _show(axes, matrix_tile(layer.similarity(name), scale))
             axes.set_xlabel(name, fontsize=8)

@@ -79,7 +79,7 @@ def _in_short(explanation: Explanation, checkpoint: str) -> list[Block]:
             "image",
             f"{width}\N{MULTIPLICATION SIGN}{height} px; the network sees it at {seen_width}{TIMES}{seen_height} px",
         ),
-        ("ring", f"{explanation.query_words}: y {y:.0f}, x {x:.0f} in the image"),
+        ("ring", f"{explanation.query_words}: pixel y {int(y)}, x {int(x)} in the image"),
     ]
     if explanation.probabilities is not None:
         rows.insert(1, ("says", _ranked(explanation.class_names, explanation.probabilities)))
