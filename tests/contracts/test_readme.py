@@ -3,12 +3,14 @@
 import json
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
 import pytest
 import torch
 import tyro
+from PIL import Image
 
 import botformer
 from botformer import cli
@@ -46,6 +48,7 @@ def test_every_block_of_python_is_run_below():
         "README.md": 3,
         "docs/attention.md": 1,
         "docs/detection.md": 1,
+        "docs/explain.md": 2,
     }
 
 
@@ -72,6 +75,23 @@ def test_the_python_of_the_copied_listing_runs():
     names: dict = {"botformer": botformer, "model": torch.nn.Sequential(layer)}
     exec(python_blocks(ROOT / "docs/attention.md")[0], names)
     assert names["model"][0].position == "relative"
+
+
+def test_the_python_of_explanations_runs(tmp_path, monkeypatch):
+    """With a small network for the run that the page leaves to the reader."""
+    monkeypatch.chdir(tmp_path)
+    of_class, of_detection = python_blocks(ROOT / "docs/explain.md")
+    shutil.copytree(ROOT / "tests/fixtures/classifier_run", "runs/photos", symlinks=True)
+    Image.new("RGB", (60, 50), "teal").save("photo.jpg")
+    Image.open(ROOT / "src/botformer/data/synthetic/bbbc038/nuclei.png").crop((0, 0, 200, 150)).save("cells.png")
+    names: dict = {}
+    exec(of_class, names)
+    assert (tmp_path / "heads.png").stat().st_size > 10_000
+    assert names["flow"].values.shape == (2, 2)
+    names = {}
+    exec(of_detection, names)
+    assert names["cam"].level in ("p2", "p3", "p4", "p5")
+    assert names["flow"].values.shape == (48, 64)
 
 
 def test_the_python_of_speed_runs():

@@ -6,6 +6,7 @@ from PIL import Image
 
 from botformer.plots.heat_tiles import (
     TILE_PX,
+    around_box,
     cosine_scale,
     encoded,
     factor_scale,
@@ -135,3 +136,21 @@ def test_files_are_jpeg_or_png():
     with Image.open(BytesIO(encoded(tile, sharp=True))) as image:
         assert image.format == "PNG"
         np.testing.assert_array_equal(np.asarray(image), tile)
+
+
+@pytest.mark.parametrize(
+    "box", [(30, 20, 41, 33), (0, 0, 5, 5), (60, 35, 64, 40), (0, 0, 64, 40), (63.5, 39.5, 64, 40)]
+)
+@pytest.mark.parametrize("stride", [4, 16])
+def test_the_part_around_a_box_keeps_every_cell_on_its_pixels(box, stride):
+    image = np.random.default_rng(0).integers(0, 256, (40, 64, 3), np.uint8)
+    values = np.arange(-(-40 // stride) * -(-64 // stride)).reshape(-(-40 // stride), -1)
+    part, cells, (left, top) = around_box(image, values, stride, box)
+    np.testing.assert_array_equal(part, image[top : top + part.shape[0], left : left + part.shape[1]])
+    assert cells.shape == (-(-part.shape[0] // stride), -(-part.shape[1] // stride))
+    assert cells[0, 0] == values[top // stride, left // stride]
+    margin = max(box[2] - box[0], box[3] - box[1])
+    assert left <= max(box[0] - margin, 0)
+    assert top <= max(box[1] - margin, 0)
+    assert left + part.shape[1] >= min(box[2] + margin, 64)
+    assert top + part.shape[0] >= min(box[3] + margin, 40)

@@ -180,6 +180,26 @@ def with_box(tile: np.ndarray, image_size: Sequence[int], box_xyxy: Sequence[flo
     return boxed
 
 
+def around_box(
+    image: np.ndarray, values: np.ndarray, stride_px: int, box_xyxy: Sequence[float]
+) -> tuple[np.ndarray, np.ndarray, tuple[int, int]]:
+    """The part of an image around a box, its longer side of it free on every side, with the cells that lie there.
+
+    Returns the pixels, the values, and the (left, top) of both in pixels of the image: a corner of a cell, so that
+    `heat_tile` puts the values where they are.
+    """
+    x1, y1, x2, y2 = box_xyxy
+    margin = max(x2 - x1, y2 - y1)
+    height, width = image.shape[:2]
+    top, left = (max(int((low - margin) // stride_px), 0) for low in (y1, x1))
+    bottom, right = (
+        math.ceil(min(max(high + margin, first * stride_px + 1), side) / stride_px)
+        for high, first, side in ((y2, top, height), (x2, left, width))
+    )
+    part = image[top * stride_px : bottom * stride_px, left * stride_px : right * stride_px]
+    return part, values[top:bottom, left:right], (left * stride_px, top * stride_px)
+
+
 def encoded(tile: np.ndarray, sharp: bool = False) -> bytes:
     """A JPEG file, or, of what is `sharp`, a PNG file."""
     content = BytesIO()

@@ -9,6 +9,7 @@ import numpy as np
 from botformer.explain import CellMap, LayerHeads, LayerPositions, PositionEffect
 from botformer.plots.heat_tiles import (
     ColourScale,
+    around_box,
     cosine_scale,
     encoded,
     factor_scale,
@@ -34,8 +35,6 @@ from botformer.report.explanation import ExplainedDetection, Explanation
 
 TIMES = "\N{MULTIPLICATION SIGN}"
 _TOP = 5
-_AROUND = 1.0
-"""Of a box: what is shown around it on each side, as a multiple of its longer side."""
 
 
 def write_explanation_page(explanation: Explanation, image: str, checkpoint: str, command: str, out: Path) -> None:
@@ -165,21 +164,11 @@ def _subject(explanation: Explanation) -> Section:
 def _around_detection(explanation: Explanation, subject: ExplainedDetection, scale: ColourScale) -> np.ndarray:
     """The part of the image around the box, with Grad-CAM over it."""
     cam, image = subject.cam.cam, explanation.seen.image
-    height, width = image.shape[:2]
     boxes = np.array([subject.box_xyxy, subject.cam.proposal_xyxy])
-    x1, y1 = boxes[:, :2].min(0)
-    x2, y2 = boxes[:, 2:].max(0)
-    margin = _AROUND * max(x2 - x1, y2 - y1)
-    # In whole cells, so that the map keeps its place.
-    top, left = (int(max(low - margin, 0)) // cam.stride_px for low in (y1, x1))
-    bottom, right = (
-        -(-int(np.ceil(min(high + margin, side))) // cam.stride_px) for high, side in ((y2, height), (x2, width))
-    )
-    part = image[top * cam.stride_px : bottom * cam.stride_px, left * cam.stride_px : right * cam.stride_px]
-    values = _of_largest(cam)[top:bottom, left:right]
-    corner = np.array([left, top, left, top]) * cam.stride_px
-    shifted = np.array(subject.box_xyxy) - corner
-    return with_box(heat_tile(part, values, cam.stride_px, scale), part.shape[:2], tuple(shifted.tolist()))
+    both = [*boxes[:, :2].min(0), *boxes[:, 2:].max(0)]
+    part, values, (left, top) = around_box(image, _of_largest(cam), cam.stride_px, both)
+    shifted = [side - corner for side, corner in zip(subject.box_xyxy, (left, top) * 2, strict=True)]
+    return with_box(heat_tile(part, values, cam.stride_px, scale), part.shape[:2], shifted)
 
 
 def _of_largest(cam: CellMap) -> np.ndarray:
