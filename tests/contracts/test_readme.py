@@ -22,7 +22,7 @@ from botformer.create import train_recipe
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PLACEHOLDERS = {"RECIPE": "nuclei", "PX": "512"}
+PLACEHOLDERS = {"RECIPE": "nuclei", "PX": "512", "N": "0", "Y": "10", "X": "20"}
 
 
 def python_blocks(page: Path) -> list[str]:
