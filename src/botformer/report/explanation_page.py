@@ -46,9 +46,7 @@ def write_explanation_page(explanation: Explanation, image: str, checkpoint: str
         sections.append(_positions(explanation.positions))
     sections += _without(explanation)
     sections.append(Section("Again, and in a program", _again(explanation, image, checkpoint, command)))
-    write_report(
-        out, f"What {Path(checkpoint).name} sees in {Path(image).name}", [each for each in sections if each.content]
-    )
+    write_report(out, f"What the network sees in {Path(image).name}", [each for each in sections if each.content])
 
 
 def layer_title(name: str) -> str:
@@ -61,7 +59,10 @@ def layer_title(name: str) -> str:
 
 
 def percent(fraction: float) -> str:
-    return f"{fraction:.1%}" if 0.0005 <= fraction <= 0.9995 or fraction in (0, 1) else f"{fraction:.3%}"
+    """A probability, of which 0 and 1 are never said to be reached."""
+    if fraction < 0.0005:
+        return "< 0.1%"
+    return "> 99.9%" if fraction > 0.9995 else f"{fraction:.1%}"
 
 
 def _in_short(explanation: Explanation, checkpoint: str) -> list[Block]:
@@ -179,8 +180,8 @@ def _heads(explanation: Explanation) -> Section:
     shown = [
         (
             "attention",
-            "Each picture is one head of one layer: the ring attends to what is bright. In every row the weights of a "
-            "head add up to 1.",
+            "Each picture is one head of one layer: the ring attends to what is bright. The weights of a picture "
+            "add up to 1.",
         ),
         (
             "content_alone",
