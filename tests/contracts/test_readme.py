@@ -3,6 +3,7 @@
 import json
 import re
 import shlex
+import shutil
 import tomllib
 from pathlib import Path
 
@@ -22,7 +23,7 @@ from botformer.data.synthetic.nuclei_crops import read_nuclei
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 PAGES = [ROOT / "README.md", ROOT / "CONTRIBUTING.md", *sorted((ROOT / "docs").rglob("*.md"))]
-PLACEHOLDERS = {"RECIPE": "nuclei", "PX": "512"}
+PLACEHOLDERS = {"RECIPE": "nuclei", "PX": "512", "N": "0", "Y": "10", "X": "20"}
 
 
 def python_blocks(page: Path) -> list[str]:
@@ -51,6 +52,7 @@ def test_every_block_of_python_is_run_below():
         "docs/predict.md": 1,
         "docs/doors.md": 5,
         "docs/ecosystem.md": 3,
+        "docs/explain.md": 2,
     }
 
 
@@ -106,6 +108,23 @@ def test_the_python_of_doors_runs(number):
         assert [each.shape[2] for each in names["maps"]] == [48, 24, 12, 6, 6]
     if "detections" in names:
         assert names["detections"][0].keys() == {"boxes", "labels", "scores", "masks"}
+
+
+def test_the_python_of_explanations_runs(tmp_path, monkeypatch):
+    """With a small network for the run that the page leaves to the reader."""
+    monkeypatch.chdir(tmp_path)
+    of_class, of_detection = python_blocks(ROOT / "docs/explain.md")
+    shutil.copytree(ROOT / "tests/fixtures/classifier_run", "runs/photos", symlinks=True)
+    Image.new("RGB", (60, 50), "teal").save("photo.jpg")
+    Image.open(ROOT / "src/botformer/data/synthetic/bbbc038/nuclei.png").crop((0, 0, 200, 150)).save("cells.png")
+    names: dict = {}
+    exec(of_class, names)
+    assert (tmp_path / "heads.png").stat().st_size > 10_000
+    assert names["flow"].values.shape == (2, 2)
+    names = {}
+    exec(of_detection, names)
+    assert names["cam"].level in ("p2", "p3", "p4", "p5")
+    assert names["flow"].values.shape == (48, 64)
 
 
 def test_the_python_of_speed_runs():

@@ -10,9 +10,11 @@ from PIL import Image
 from botformer.plots.html_report import (
     Bars,
     Card,
+    ColourBar,
     Gallery,
     ImageBlock,
     Notice,
+    Panels,
     Preformatted,
     Section,
     Table,
@@ -150,3 +152,14 @@ def test_a_failed_report_leaves_the_old_one_unchanged(tmp_path):
         page(tmp_path, Section("images", [ImageBlock(tmp_path / "absent.png", "")]), title="new")
     assert "<h1>old</h1>" in (tmp_path / "report.html").read_text(encoding="utf-8")
     assert [path.name for path in tmp_path.iterdir()] == ["report.html"]
+
+
+def test_panels_and_their_scale_are_escaped_and_labelled(tmp_path, png):
+    tiles = [(png.read_bytes(), f"<head> {number}") for number in range(6)]
+    bar = ColourBar(png.read_bytes(), [(0.0, "1 <"), (1.0, "&")], "<times>")
+    write_report(tmp_path / "panels.html", "panels", [Section("a", [Panels([("<row>", tiles)], "<all>", [bar])])])
+    html = (tmp_path / "panels.html").read_text(encoding="utf-8")
+    for words in ("&lt;all&gt;", "&lt;row&gt;", "&lt;head&gt; 5", "&lt;times&gt;", "1 &lt;", "&amp;"):
+        assert words in html
+    assert html.count("data:image/png") == 7
+    assert "--n:4" in html, "four beside each other, the others below"

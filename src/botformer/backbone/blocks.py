@@ -1,6 +1,6 @@
 """The parts of a stage: squeeze-and-excitation, the bottleneck block and the Non-Local block."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from typing import Final
 
 import torch
@@ -8,7 +8,7 @@ from torch import Tensor, nn
 from torchvision.ops import StochasticDepth
 
 from botformer.attention import dot_attention
-from botformer.backbone.mhsa import MHSA2d
+from botformer.backbone.mhsa import LogitTerm, MHSA2d
 from botformer.batch_norm import make_norm
 from botformer.recipes.model_options import ModelOptions
 
@@ -108,9 +108,17 @@ class NonLocal(nn.Module):
         else:  # noqa: RET505  (TorchScript compiles what follows an `if` without `else`)
             return self._attend(x, padding_mask)
 
+    def logit_terms(self, x: Tensor) -> Mapping[str, LogitTerm]:
+        """As `MHSA2d.logit_terms`: content alone."""
+        q, k, _ = self._project(x)
+        return {"content": ((q,), (k,))}
+
+    def _project(self, x: Tensor) -> tuple[Tensor, ...]:
+        """q, k, v, (B, 1, H, W, C/2) each; the embedded Gaussian has no scale."""
+        return self.qkv(x).permute(0, 2, 3, 1).unsqueeze(1).chunk(3, -1)
+
     def _attend(self, x: Tensor, padding_mask: Tensor | None) -> Tensor:
-        # (B, 1, H, W, C/2) each; the embedded Gaussian has no scale.
-        q, k, v = self.qkv(x).permute(0, 2, 3, 1).unsqueeze(1).chunk(3, -1)
+        q, k, v = self._project(x)
         out = dot_attention([q], [k], v, downsample_padding_mask(padding_mask, self.key_stride))
         return x + self.bn(self.out(out[:, 0].permute(0, 3, 1, 2)))
 

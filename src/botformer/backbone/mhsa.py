@@ -1,6 +1,7 @@
 """MHSA2d: the attention layer that replaces a 3x3 convolution (paper Fig. 4)."""
 
 import logging
+from collections.abc import Mapping
 from typing import Final, get_args
 
 import torch
@@ -24,6 +25,9 @@ from botformer.errors import InputError, unknown
 from botformer.recipes.model_options import Position
 
 logger = logging.getLogger(__name__)
+
+LogitTerm = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
+"""Query parts and key parts, (B, N, H, W, any) each: the logits are the sum of the dot products, pair by pair."""
 
 # One node each in a graph of `torch.fx`, which cannot follow what depends on the size of a map.
 for _function in ("relative_attention_2d", "dot_attention", "average_cells", "resize_table", "resize_absolute_table"):
@@ -158,6 +162,39 @@ class MHSA2d(nn.Module):
         q, k, _ = self._project(x)
         return attention_of_query(*self._dot_products(q, k), query_yx)
 
+    def logit_terms(self, x: Tensor) -> Mapping[str, LogitTerm]:
+        """What the logits are the sum of: "content" and "position", one of them where the position kind has one.
+
+        A term is a pair of query parts and key parts, (B, N, H, W, any) each, whose dot products are its logits.
+        """
+        q, k, _ = self._project(x)
+        if self.position in ("relative", "position_only"):
+            queries, keys = relative_parts(q, k, *self._tables_for(q))
+            position = {"position": (queries[1:], keys[1:])}
+            return position if self.position == "position_only" else {"content": (queries[:1], keys[:1])} | position
+        if self.position == "blog":
+            return {"content": ((q,), (k,)), "position": ((self._embedding(q),), (q,))}
+        q = q * q.shape[-1] ** -0.5
+        content = {"content": ((q,), (k,))}
+        return content if self.position == "none" else content | {"position": ((q,), (self._embedding(q),))}
+
+    def queries(self, x: Tensor) -> Tensor:
+        """What the position tables are multiplied by: (B, N, H, W, D), scaled except for the listing."""
+        q, _, _ = self._project(x)
+        return q if self.position == "blog" else q * q.shape[-1] ** -0.5
+
+    def tables_for(self, height: int, width: int) -> dict[str, Tensor]:
+        """The position tables by name as a map of so many cells uses them; empty for "none".
+
+        `rel_height` (2 height - 1, D) and `rel_width`: entry L - 1 is offset 0, and a later one a key below or right of
+        the query. `abs_height` (height, D) and `abs_width`: one entry per row and column; (height, N D) in the listing.
+        """
+        sizes = {"rel_height": height, "abs_height": height, "rel_width": width, "abs_width": width}
+        return {
+            name: (resize_table if name.startswith("rel_") else resize_absolute_table)(table, sizes[name], self.tables)
+            for name, table in self.position_tables().items()
+        }
+
     def _project(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
         """Queries, keys, values, each (B, N, H, W, D): views of one channels_last projection."""
         q, k, v = _split_heads(self.qkv(x), self.heads, x.shape[1] // self.heads)
@@ -175,14 +212,19 @@ class MHSA2d(nn.Module):
             return relative_parts(q, k, *self._tables_for(q))
         if self.position == "none":
             return (q * q.shape[-1] ** -0.5,), (k,)
+        if self.position == "absolute":
+            return (q * q.shape[-1] ** -0.5,), (k + self._embedding(q),)
+        return (q, self._embedding(q)), (k, q)
+
+    def _embedding(self, q: Tensor) -> Tensor:
+        """The absolute embedding of every position, expanded to (B, N, H, W, D)."""
         H, W = q.shape[2:4]
         height = resize_absolute_table(self.abs_height, H, self.tables).to(q.dtype)
         width = resize_absolute_table(self.abs_width, W, self.tables).to(q.dtype)
         embedding = height[:, None] + width[None]  # (H, W, D), or (H, W, C) in the listing
-        if self.position == "absolute":
-            return (q * q.shape[-1] ** -0.5,), (k + embedding,)
-        per_head = embedding.unflatten(2, (self.heads, -1)).permute(2, 0, 1, 3).expand_as(q)
-        return (q, per_head), (k, q)
+        if self.position == "blog":
+            embedding = embedding.unflatten(2, (self.heads, -1)).permute(2, 0, 1, 3)
+        return embedding.expand_as(q)
 
     def extra_repr(self) -> str:
         H, W = self.size

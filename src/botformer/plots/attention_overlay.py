@@ -8,7 +8,7 @@ from matplotlib.patheffects import withStroke
 from botformer.plots import style
 
 # Transparent to pale yellow over a darkened grey image: the value is in the lightness alone.
-_HEATMAP = LinearSegmentedColormap.from_list(
+HEATMAP = LinearSegmentedColormap.from_list(
     "botformer_heatmap", [(0.84, 0.37, 0.0, 0.0), (0.92, 0.52, 0.0, 0.55), (1.0, 0.93, 0.55, 0.8)]
 )
 MARK = "#56b4e9"  # visible on both the heatmap and the grey
@@ -28,7 +28,7 @@ def overlay(axes: Axes, image: np.ndarray, weights: np.ndarray) -> None:
     extent = (-0.5, width - 0.5, height - 0.5, -0.5)
     axes.imshow(dark, cmap="gray", vmin=0, vmax=1, extent=extent)
     heat = weights / max(float(weights.max()), np.finfo(float).tiny)
-    axes.imshow(heat, cmap=_HEATMAP, vmin=0, vmax=1, extent=extent, interpolation="bilinear")
+    axes.imshow(heat, cmap=HEATMAP, vmin=0, vmax=1, extent=extent, interpolation="bilinear")
     axes.autoscale(False)  # a mark at the border must not shift the image
 
 

@@ -59,6 +59,27 @@ class Bars:
 
 
 @dataclass(frozen=True)
+class ColourBar:
+    """What the colours of panels mean."""
+
+    png: bytes
+    """The colours from left to right."""
+    ticks: Sequence[tuple[float, str]]
+    """Places from 0 to 1, and what stands there."""
+    words: str
+
+
+@dataclass(frozen=True)
+class Panels:
+    """Pictures to be compared, in labelled rows, each with a few words below it."""
+
+    rows: Sequence[tuple[str, Sequence[tuple[bytes, str]]]]
+    """The label of a row (none where it is empty); JPEG or PNG files and their words."""
+    caption: str
+    bars: Sequence[ColourBar] = ()
+
+
+@dataclass(frozen=True)
 class Notice:
     """Something found: how bad it is, what it is, what to do, and the command that does it."""
 
@@ -70,7 +91,7 @@ class Notice:
     """Lines that are folded away."""
 
 
-Block = str | ImageBlock | Table | Preformatted | Gallery | Bars | Notice
+Block = str | ImageBlock | Table | Preformatted | Gallery | Bars | Panels | Notice
 """A plain string is a paragraph."""
 
 
@@ -80,6 +101,9 @@ class Section:
 
     heading: str
     content: Sequence[Block]
+
+
+_PANEL_COLUMNS = 4
 
 
 def write_report(out: Path, title: str, sections: Sequence[Section]) -> None:
@@ -109,6 +133,8 @@ def _block(block: Block) -> str:
             return _gallery(block)
         case Bars():
             return _bars(block)
+        case Panels():
+            return _panels(block)
         case Notice():
             return _notice(block)
 
@@ -154,6 +180,34 @@ def _bars(bars: Bars) -> str:
         )
         rows.append(f'<div class="label">{escape(label)}</div><div class="lines">{lines}</div>')
     return legend + '<div class="bars">\n' + "\n".join(rows) + "\n</div>"
+
+
+def _panels(panels: Panels) -> str:
+    columns = min(max((len(tiles) for _, tiles in panels.rows), default=1), _PANEL_COLUMNS)
+    rows = []
+    for label, tiles in panels.rows:
+        head = f'<p class="row">{escape(label)}</p>\n' if label else ""
+        figures = "".join(
+            f'<figure><img src="{_data(image)}" alt="{escape(f"{label}, {words}" if label else words)}">'
+            f"<figcaption>{escape(words)}</figcaption></figure>"
+            for image, words in tiles
+        )
+        rows.append(f'{head}<div class="panels" style="--n:{columns}">{figures}</div>')
+    bars = "\n".join(map(_colour_bar, panels.bars))
+    grid = "\n".join(rows)
+    caption = f'<p class="what-is-seen">{escape(panels.caption)}</p>\n' if panels.caption else ""
+    return f"{caption}{bars}\n{grid}"
+
+
+def _colour_bar(bar: ColourBar) -> str:
+    ticks = "".join(
+        f'<i style="left:{100 * place:.2f}%;transform:translateX({-100 * place:.2f}%)">{escape(words)}</i>'
+        for place, words in bar.ticks
+    )
+    return (
+        f'<div class="scale"><span>{escape(bar.words)}</span>'
+        f'<div><img src="{_data(bar.png)}" alt="">{ticks}</div></div>'
+    )
 
 
 def _notice(notice: Notice) -> str:
@@ -260,6 +314,18 @@ img { display: block; width: 100%; min-width: 34rem; height: auto; background: #
 .key { margin-right: 1rem; white-space: nowrap; font-size: .9rem; }
 .key::before { content: ""; display: inline-block; width: .7rem; height: .7rem; border-radius: 2px; }
 .key::before { margin-right: .4rem; }
+.what-is-seen { margin: 1rem 0 .6rem; }
+.row { font-size: .9rem; font-weight: 600; margin: 1.1rem 0 .35rem; overflow-wrap: anywhere; }
+.panels { display: grid; grid-template-columns: repeat(var(--n), minmax(0, 14rem)); gap: .5rem; margin-bottom: .8rem; }
+.panels figure { margin: 0; }
+.panels img { min-width: 0; max-height: 30rem; object-fit: contain; object-position: left; background: none; }
+.panels figcaption { font-size: .8rem; line-height: 1.3; margin-top: .25rem; }
+.scale { display: flex; flex-wrap: wrap; align-items: start; gap: .3rem 1.4rem; margin: .6rem 0 2rem; }
+.scale { font-size: .85rem; color: var(--faint); }
+.scale > span { flex: 0 1 19rem; line-height: 1.35; }
+.scale div { position: relative; flex: 0 1 18rem; min-width: 12rem; margin-top: .2rem; }
+.scale img { min-width: 0; height: .8rem; border-radius: 2px; }
+.scale i { position: absolute; top: 1rem; font-style: normal; white-space: nowrap; }
 .notice { border-left: 4px solid var(--rule); padding: .1rem 0 .1rem .9rem; margin: 1.4rem 0 .8rem; }
 .notice p { margin: .3rem 0; }
 .notice b { text-transform: uppercase; font-size: .75rem; letter-spacing: .05em; margin-right: .5rem; }
