@@ -10,6 +10,9 @@ from botformer.deploy.check_graph import check_graph
 from botformer.deploy.exported_folder import check_free, new_folder, write_config
 from botformer.deploy.formats import FormatName, Precision, check_installed, find_format
 from botformer.deploy.runtimes import open_model
+from botformer.deploy.support import check_supported
+from botformer.deploy.to_onnx import write_onnx
+from botformer.deploy.to_openvino import write_openvino
 from botformer.deploy.to_torch import write_torch
 from botformer.environment import versions
 from botformer.errors import InputError
@@ -35,6 +38,36 @@ def export_torch(
 ) -> Path:
     """Write a `torch.export` program (model.pt2), which PyTorch runs without botformer. Arguments as in `export`."""
     return export("torch", model, folder, model_config, precision, size, batch, images, on_progress)
+
+
+def export_onnx(
+    model: nn.Module,
+    folder: str | Path,
+    model_config: Mapping[str, Any] | None = None,
+    *,
+    precision: Precision = "float32",
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    images: Sequence[Tensor] = (),
+    on_progress: OnProgress = _silent,
+) -> Path:
+    """Write an ONNX file (model.onnx), which ONNX Runtime and others run. Arguments as in `export`."""
+    return export("onnx", model, folder, model_config, precision, size, batch, images, on_progress)
+
+
+def export_openvino(
+    model: nn.Module,
+    folder: str | Path,
+    model_config: Mapping[str, Any] | None = None,
+    *,
+    precision: Precision = "float32",
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    images: Sequence[Tensor] = (),
+    on_progress: OnProgress = _silent,
+) -> Path:
+    """Write OpenVINO's files (model.xml, model.bin), for Intel's and AMD's processors. Arguments as in `export`."""
+    return export("openvino", model, folder, model_config, precision, size, batch, images, on_progress)
 
 
 def export(
@@ -74,6 +107,7 @@ def export(
     check_free(folder)
     check_installed(format_name, row.to_write + row.to_run)
     exportable = _exportable(model, size, batch, images)
+    check_supported(format_name, exportable.task, precision)
     with new_folder(folder) as unfinished:
         _WRITERS[format_name](exportable, precision, unfinished / row.model_file)
         on_progress(0.5)
@@ -84,7 +118,11 @@ def export(
     return folder
 
 
-_WRITERS: dict[FormatName, Callable[[Exportable, str, Path], None]] = {"torch": write_torch}
+_WRITERS: dict[FormatName, Callable[[Exportable, str, Path], None]] = {
+    "torch": write_torch,
+    "onnx": write_onnx,
+    "openvino": write_openvino,
+}
 
 
 def _exportable(
