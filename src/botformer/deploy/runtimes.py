@@ -89,7 +89,8 @@ def _open_onnx(file: Path, config: Mapping[str, Any], threads: int | None) -> Ru
     names = [row["name"] for row in config["outputs"]]
 
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        return dict(zip(names, session.run(names, dict(inputs)), strict=True))
+        results: Any = session.run(names, dict(inputs))
+        return dict(zip(names, results, strict=True))
 
     return run
 

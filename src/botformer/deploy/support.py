@@ -1,4 +1,4 @@
-"""What each format can do, as rows: format x task x precision. docs/deploy.md prints them, and `export` refuses by them.
+"""What each format can do, as rows: format x task x precision. `export` refuses by them, docs/deploy.md prints them.
 
 Every row that works is exported and compared with PyTorch by the tests; a row that does not says why.
 """
