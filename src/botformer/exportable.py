@@ -35,11 +35,11 @@ class Exportable:
     """(expected, found) -> figures by name, each 0 where they are the same."""
     limits: Mapping[str, Mapping[str, float]]
     """Precision -> figure -> the most that a graph may differ by."""
+    settings: Mapping[str, Any] = field(default_factory=dict)
+    """What else whoever runs the graph must know, as JSON: config.json has it under "settings"."""
     rounded: "Callable[..., tuple[Tensor, ...]] | None" = None
     """The network in float32 where `reference` is in float64: of its own distance from `reference` a graph may have ten
     times, beside the limit. Attention that hangs on a hair's breadth turns rounding into more than any fixed limit."""
-    settings: Mapping[str, Any] = field(default_factory=dict)
-    """What else whoever runs the graph must know, as JSON: config.json has it under "settings"."""
 
 
 @runtime_checkable

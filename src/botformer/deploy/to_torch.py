@@ -23,8 +23,8 @@ def traced(exportable: Exportable, in_bfloat16: bool = False) -> ExportedProgram
         module, dynamic = _InBfloat16(module), (tuple(axes),)  # one argument, which is a tuple
     with torch.no_grad():
         program = torch.export.export(module, exportable.example, dynamic_shapes=dynamic)
-    for module in program.graph_module.modules():
-        for node in module.graph.nodes if isinstance(module, torch.fx.GraphModule) else ():
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
             node.meta.pop("stack_trace", None)  # of this machine: names of folders
     return program
 
