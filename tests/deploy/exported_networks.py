@@ -1,10 +1,18 @@
 """Networks whose attention matters: position terms that a graph gets wrong show in the result."""
 
+from importlib.util import find_spec
+
+import pytest
 import torch
 from torch import nn
 
 import botformer
 from botformer.backbone.mhsa import MHSA2d
+
+needs_export = pytest.mark.skipif(
+    not all(map(find_spec, ("onnx", "onnxruntime", "onnxscript", "openvino"))), reason="needs the extra 'export'"
+)
+"""Looks without importing: onnxruntime and openvino would report to their makers."""
 
 
 def sharp_network(name="botnet_nano", backbone=False, seed=0, **options):

@@ -15,12 +15,11 @@ from botformer.deploy import open_exported
 from botformer.deploy.export import export
 from botformer.deploy.exported_folder import read_config
 from botformer.deploy.formats import FORMATS
+from botformer.deploy.no_telemetry import import_onnxruntime
 from botformer.errors import InputError
-from tests.deploy.exported_networks import sharp_network
+from tests.deploy.exported_networks import needs_export, sharp_network
 
-pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
-pytest.importorskip("onnxscript", reason="needs the extra 'export'")
-pytest.importorskip("openvino", reason="needs the extra 'export'")
+pytestmark = needs_export
 DYNAMIC = ("torch", "onnx", "openvino")
 # Odd, oblong, tiny, large; stride 8, and the program of torch.export starts at two cells.
 SIZES = [(1, 48, 48), (1, 17, 9), (3, 31, 100), (2, 47, 49), (1, 225, 33)]
@@ -255,8 +254,7 @@ class Layers(nn.Module):
 
 def test_every_kind_of_attention_is_the_same_in_onnx_runtime_at_every_width(tmp_path):
     """Widths of queries that 8 divides and that it does not: D + H + W."""
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     layers, axes = (
         Layers().eval(),
         {0: torch.export.Dim.DYNAMIC, 2: torch.export.Dim.DYNAMIC, 3: torch.export.Dim.DYNAMIC},

@@ -14,11 +14,9 @@ import botformer
 from botformer.data.image_io import open_image
 from botformer.deploy.export import export
 from botformer.predict.classifier import classify
-from tests.deploy.exported_networks import sharp_network
+from tests.deploy.exported_networks import needs_export, sharp_network
 
-pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
-pytest.importorskip("onnxscript", reason="needs the extra 'export'")
-pytest.importorskip("openvino", reason="needs the extra 'export'")
+pytestmark = needs_export
 # One grey level in some 2 of 1000 pixels differs, between Pillow's resampling and PyTorch's.
 PROBABILITY = 0.01
 
@@ -55,7 +53,8 @@ def run(folder, files, tmp_path, hidden=("botformer", "torch", "torchvision", "t
         (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} is not there')")
     environment = {**os.environ, "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path / "home")}
     (tmp_path / "home").mkdir()
-    environment.pop("CI", None)
+    for name in ("CI", "ORT_DISABLE_TELEMETRY"):  # either keeps a runtime quiet
+        environment.pop(name, None)
     return subprocess.run(
         [sys.executable, str(folder / "run.py"), *map(str, files)],
         capture_output=True, text=True, env=environment, cwd=tmp_path, check=False,
@@ -106,7 +105,8 @@ def test_importing_a_runtime_reports_nothing_and_leaves_no_switch(tmp_path):
     (tmp_path / "home").mkdir()
     path = os.pathsep.join([str(tmp_path), *sys.path])
     environment = os.environ | {"PYTHONPATH": path, "HOME": str(tmp_path / "home")}
-    environment.pop("CI", None)
+    for name in ("CI", "ORT_DISABLE_TELEMETRY"):  # either keeps a runtime quiet
+        environment.pop(name, None)
     code = (
         "import os, sys; from botformer.deploy import no_telemetry; before = dict(os.environ);"
         "no_telemetry.import_onnxruntime(); assert callable(no_telemetry.import_openvino().convert_model);"
