@@ -15,12 +15,17 @@ COMMANDS = {
     "train": "train a recipe on your images",
     "evaluate": "measure a trained network on annotated images: accuracy, or COCO's average precision",
     "predict": "classify images, or detect objects with boxes and masks; draw them and the attention",
+    "explain": "show what a trained network looks at on an image: heads, rollout, Grad-CAM, positions; a page",
+    "export": "write a trained network for ONNX Runtime, OpenVINO, PyTorch or ExecuTorch, and a script that runs it",
     "convert": "write predictions for annotation programs: Label Studio, FiftyOne, CVAT (COCO)",
     "push": "publish a trained network on the Hugging Face hub, with a model card from its journal",
     "report": "make the page of a training run anew: results, pictures, curves, commands",
     "benchmark": "measure speed and memory side by side with other implementations",
     "models": "list the networks with their parameters and multiply-adds, computed and from the paper",
 }
+
+_NOISY = ("PIL", "matplotlib", "accelerate", "httpx", "torch", "onnxscript", "onnx_ir", "nncf", "executorch")
+"""Libraries whose loggers tell what no user asked for."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -42,7 +47,7 @@ def main(arguments: list[str] | None = None) -> int:
 
             raise unknown("command", name, COMMANDS)
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-        for noisy in ("PIL", "matplotlib", "accelerate", "httpx", "torch"):
+        for noisy in _NOISY:
             logging.getLogger(noisy).setLevel(logging.WARNING)
         import_module(f"botformer.commands.{name}").main(rest)
         _leave_the_other_processes()
