@@ -58,6 +58,11 @@ def channels_last(q, k, v):
     return parts
 
 
+def channels_first(q, k, v):
+    """q, k, v (B, N, H, W, any) as views of channels-first maps: the positions lie side by side in memory."""
+    return tuple(x.movedim(-1, 2).contiguous().movedim(2, -1) for x in (q, k, v))
+
+
 def corner_padding(B, H, W, nothing_left=False):
     """The lower rows of every image and the right columns of the first; with `nothing_left` all of the last image."""
     padding = torch.zeros(B, H, W, dtype=torch.bool)

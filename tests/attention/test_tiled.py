@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from botformer.attention import backends, relative_attention_2d, tiled
 from botformer.attention.tiled import tiled_attention, tiled_attention_backward
 from tests.attention.brute_force import random_inputs
-from tests.attention.error_budget import assert_within_budget, channels_last, corner_padding
+from tests.attention.error_budget import assert_within_budget, channels_first, channels_last, corner_padding
 
 SHAPES = [(2, 2, 7, 9, 16, 16), (1, 2, 12, 5, 32, 8), (1, 1, 1, 30, 8, 24), (3, 2, 8, 8, 16, 16)]
 
@@ -22,13 +22,24 @@ def tile_logits(request, monkeypatch):
     monkeypatch.setattr(tiled, "MIN_QUERIES", 5)
 
 
+@pytest.mark.parametrize("layout", [channels_last, channels_first])
 @pytest.mark.parametrize("padding", ["none", "corner", "nothing left"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.usefixtures("tile_logits")
-def test_outputs_and_all_gradients_stay_within_the_error_budget(shape, padding):
+def test_outputs_and_all_gradients_stay_within_the_error_budget(shape, padding, layout):
     torch.manual_seed(0)
     padding_mask = None if padding == "none" else corner_padding(shape[0], *shape[2:4], padding == "nothing left")
-    assert_within_budget(tiled_attention, shape, torch.float32, padding_mask, layout=channels_last)
+    assert_within_budget(tiled_attention, shape, torch.float32, padding_mask, layout=layout)
+
+
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("layout", [channels_last, channels_first])
+def test_maps_that_are_one_head_per_tile_may_lie_in_memory_as_they_like(layout, pool):
+    torch.manual_seed(0)
+    q, k, v, *tables = (tensor.detach() for tensor in random_inputs(1, 2, 28, 30, 16, 8))
+    attended = relative_attention_2d(*layout(q, k, v), *tables, pool=pool, backend="tiled")
+    exact = relative_attention_2d(q, k, v, *tables, pool=pool, backend="definition")
+    torch.testing.assert_close(attended, exact)
 
 
 @pytest.mark.usefixtures("tile_logits")
