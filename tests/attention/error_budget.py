@@ -59,8 +59,8 @@ def channels_last(q, k, v):
 
 
 def channels_first(q, k, v):
-    """q, k, v (B, N, H, W, any) as views of channels-first maps: the positions lie side by side in memory."""
-    return tuple(x.movedim(-1, 2).contiguous().movedim(2, -1) for x in (q, k, v))
+    """q, k, v (B, N, H, W, any) as views of NCHW maps: positions are dense, not the last dimension."""
+    return tuple(x.transpose(3, 4).transpose(2, 3).contiguous().transpose(2, 3).transpose(3, 4) for x in (q, k, v))
 
 
 def corner_padding(B, H, W, nothing_left=False):

@@ -22,24 +22,25 @@ def tile_logits(request, monkeypatch):
     monkeypatch.setattr(tiled, "MIN_QUERIES", 5)
 
 
-@pytest.mark.parametrize("layout", [channels_last, channels_first])
 @pytest.mark.parametrize("padding", ["none", "corner", "nothing left"])
 @pytest.mark.parametrize("shape", SHAPES, ids=str)
 @pytest.mark.usefixtures("tile_logits")
-def test_outputs_and_all_gradients_stay_within_the_error_budget(shape, padding, layout):
+def test_outputs_and_all_gradients_stay_within_the_error_budget(shape, padding):
     torch.manual_seed(0)
     padding_mask = None if padding == "none" else corner_padding(shape[0], *shape[2:4], padding == "nothing left")
-    assert_within_budget(tiled_attention, shape, torch.float32, padding_mask, layout=layout)
+    assert_within_budget(tiled_attention, shape, torch.float32, padding_mask, layout=channels_last)
 
 
 @pytest.mark.parametrize("pool", [False, True])
-@pytest.mark.parametrize("layout", [channels_last, channels_first])
-def test_maps_that_are_one_head_per_tile_may_lie_in_memory_as_they_like(layout, pool):
+@pytest.mark.parametrize("shape", [(1, 1, 8, 6, 16, 16), (2, 3, 8, 6, 16, 8)], ids=str)
+@pytest.mark.usefixtures("tile_logits")
+def test_maps_that_are_not_channels_last_give_the_same_however_many_heads_a_group_has(shape, pool):
     torch.manual_seed(0)
-    q, k, v, *tables = (tensor.detach() for tensor in random_inputs(1, 2, 28, 30, 16, 8))
-    attended = relative_attention_2d(*layout(q, k, v), *tables, pool=pool, backend="tiled")
-    exact = relative_attention_2d(q, k, v, *tables, pool=pool, backend="definition")
-    torch.testing.assert_close(attended, exact)
+
+    def attention(*inputs):
+        return tiled_attention(*inputs, pool)
+
+    assert_within_budget(attention, shape, torch.float32, layout=channels_first, pool=pool)
 
 
 @pytest.mark.usefixtures("tile_logits")
