@@ -6,6 +6,7 @@ settings allow.
 """
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 import torch
 from torch import Tensor, nn
@@ -13,12 +14,14 @@ from torch.nn import functional as F
 from torchvision.ops import nms
 
 from botformer.detection.float_types import weights_dtype
-from botformer.detection.rcnn import Detector
 from botformer.detection.roi_heads import box_head
 from botformer.detection.roi_heads.heatmaps import heatmaps_to_keypoints
 from botformer.detection.roi_heads.roi_align import AtlasRoIAlign
 from botformer.detection.rpn import SMALLEST_PX, RPNOutput
 from botformer.image_normalization import normalize
+
+if TYPE_CHECKING:
+    from botformer.detection.rcnn import Detector
 
 NEVER = -1e30
 """The score of what is none: far below any logit, and finite in every type of floats but float16."""
@@ -37,12 +40,12 @@ class FixedCanvas(nn.Module):
     `settings.max_detections`; what was not found has score 0, label 0 and a box without extent.
 
     Args:
-        detector: in evaluation mode; shared, not copied.
+        detector: a copy for this graph, in evaluation mode: its heads will read the pyramid in another way.
         size: (height, width) of the canvas.
         suppress: non-maximum suppression.
     """
 
-    def __init__(self, detector: Detector, size: tuple[int, int], suppress: Suppression) -> None:
+    def __init__(self, detector: "Detector", size: tuple[int, int], suppress: Suppression) -> None:
         super().__init__()
         self.detector, self.size, self.suppress = detector, size, suppress
         self.roi_align = AtlasRoIAlign(detector.box_head.pooling)
@@ -77,9 +80,7 @@ class FixedCanvas(nn.Module):
         rpn, settings = self.detector.rpn, self.detector.settings
         most = min(settings.rpn_pre_nms_top_n_test, max(len(anchors) for anchors in rpn_output.anchors_xyxy))
         boxes, scores = [], []
-        for logits, deltas, anchors in zip(
-            rpn_output.logits, rpn_output.deltas, rpn_output.anchors_xyxy, strict=True
-        ):
+        for logits, deltas, anchors in zip(rpn_output.logits, rpn_output.deltas, rpn_output.anchors_xyxy, strict=True):
             count = min(most, len(anchors))
             score, best = logits.topk(count, 1)
             delta = deltas.gather(1, best[:, :, None].expand(-1, -1, 4))
@@ -144,7 +145,9 @@ def suppress_by_torchvision(boxes: Tensor, scores: Tensor, iou: float) -> Tensor
     apart = boxes.max().double() + 1
     moved = boxes.double().flatten(0, 1)[place] + (place // count * apart)[:, None]
     kept = place[nms(moved, scores.double().flatten()[place], iou)]
-    return torch.zeros(groups * count, dtype=torch.bool, device=boxes.device).index_fill(0, kept, True).view(groups, count)
+    return (
+        torch.zeros(groups * count, dtype=torch.bool, device=boxes.device).index_fill(0, kept, True).view(groups, count)
+    )
 
 
 def _left(scores: Tensor, kept: Tensor) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Tensor
 from torchvision.ops import nms
 
-NEVER = -1e30
+from botformer.detection.fixed_canvas import NEVER
 
 
 @torch.library.custom_op("botformer::suppress", mutates_args=())

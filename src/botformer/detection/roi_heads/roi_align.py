@@ -45,9 +45,8 @@ class MultiScaleRoIAlign:
 class AtlasRoIAlign:
     """The same numbers for exported graphs, without a branch or a shape that depends on the boxes.
 
-    The maps of all levels lie on one, the finest above the others; each with its edge repeated, because RoIAlign reads
-    beyond the middle of the last cell. Boxes are scaled and moved to the level that they are read from. They must lie
-    within the canvas.
+    All levels lie on one map, the finest above the others; each with its edge repeated, because RoIAlign reads beyond
+    the middle of the last cell. Boxes, which must lie within the canvas, move to the level that they are read from.
     """
 
     def __init__(self, of: MultiScaleRoIAlign) -> None:
@@ -55,7 +54,7 @@ class AtlasRoIAlign:
         self.strides = [float(stride) for stride in of.strides]
 
     def atlas(self, pyramid: dict[str, Tensor]) -> dict[str, Tensor]:
-        """Pyramid (B, C, H, W) per level -> one map, to be given to the heads in its place."""
+        """Pyramid (B, C, H, W) per level -> one map and the corners of the levels on it, for the heads in its place."""
         maps = [F.pad(level.to(at_least_float32(level)), (1, 1, 1, 1), mode="replicate") for level in pyramid.values()]
         corners, left, top = [(1.0, 1.0)], 0, maps[0].shape[2]
         width = max(maps[0].shape[3], sum(level.shape[3] for level in maps[1:]))
@@ -65,16 +64,16 @@ class AtlasRoIAlign:
             left += level.shape[3]
             beneath.append(F.pad(level, (0, 0, 0, maps[1].shape[2] - level.shape[2])))
         rows = [maps[0], torch.cat(beneath, 3)] if beneath else [maps[0]]
-        self.corners = corners
-        return {"atlas": torch.cat([F.pad(row, (0, width - row.shape[3])) for row in rows], 2)}
+        atlas = torch.cat([F.pad(row, (0, width - row.shape[3])) for row in rows], 2)
+        return {"atlas": atlas, "corners_xy": atlas.new_tensor(corners)}
 
     def __call__(self, pyramid: dict[str, Tensor], boxes_xyxy: list[Tensor], cells: int) -> Tensor:
-        (atlas,) = pyramid.values()
+        atlas, corners = pyramid["atlas"], pyramid["corners_xy"]
         boxes = torch.cat(boxes_xyxy).to(atlas.dtype)
         image = torch.cat([boxes.new_full((len(one), 1), float(i)) for i, one in enumerate(boxes_xyxy)])
         level = self.levels(boxes)
         stride = boxes.new_tensor(self.strides)[level][:, None]
-        corner = boxes.new_tensor(self.corners)[level].repeat(1, 2)
+        corner = corners[level].repeat(1, 2)
         return roi_align(atlas, torch.cat([image, boxes / stride + corner], 1), cells, 1, self.points)
 
 
