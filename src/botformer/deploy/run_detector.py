@@ -60,7 +60,7 @@ def paste(mask, box, size):
 def detections(image, run, config):
     """The objects on an RGB image, best first, in its pixels."""
     inputs = prepare(image, config["settings"]["canvas"])
-    found = dict(zip((output["name"] for output in config["outputs"]), run(**inputs), strict=True))
+    found = dict(zip((output["name"] for output in config["outputs"]), run(**inputs), strict=False))
     scale = np.array([image.width, image.height]) / inputs["sizes"][0, ::-1]
     names = [name for _, name in (config["model_config"] or {}).get("categories", [])]
     for index in np.flatnonzero(found["scores"][0] >= LEAST_SCORE):
