@@ -1,8 +1,8 @@
 """OpenVINO in bfloat16: where a detector reads its maps stays in float32.
 
 OpenVINO computes in float32 what lies between the last convolution or product and a result, everything before in
-bfloat16. The coordinates at which RoIAlign reads come before the heads, and bfloat16 knows 256 of them to a power of two:
-boxes would move by pixels. As results of the model they are computed in float32.
+bfloat16. The coordinates at which RoIAlign reads come before the heads, and bfloat16 has eight bits for them: boxes
+would move by pixels. As results of the model they are computed in float32.
 """
 
 from typing import Any

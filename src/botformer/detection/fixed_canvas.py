@@ -16,7 +16,7 @@ from torchvision.ops import nms
 from botformer.detection.float_types import weights_dtype
 from botformer.detection.roi_heads import box_head
 from botformer.detection.roi_heads.heatmaps import heatmaps_to_keypoints
-from botformer.detection.roi_heads.roi_align import AtlasRoIAlign
+from botformer.detection.roi_heads.roi_align import AtlasRoIAlign, MultiScaleRoIAlign
 from botformer.detection.rpn import SMALLEST_PX, RPNOutput
 from botformer.image_normalization import normalize
 
@@ -48,7 +48,7 @@ class FixedCanvas(nn.Module):
     def __init__(self, detector: "Detector", size: tuple[int, int], suppress: Suppression) -> None:
         super().__init__()
         self.detector, self.size, self.suppress = detector, size, suppress
-        self.roi_align = AtlasRoIAlign(detector.box_head.pooling)
+        self.roi_align = AtlasRoIAlign(MultiScaleRoIAlign(detector.fpn.strides, detector.settings))
         for head in (detector.box_head, detector.mask_head, detector.keypoint_head):
             if head is not None:
                 head.pooling = self.roi_align
