@@ -29,8 +29,8 @@ _LIMITS = {
     "float32": {"unmatched": 0.01, "boxes_px": 0.5, "scores": 1e-4, "masks": 0.01, "keypoints": 0.01},
     # Of half the digits (weights) or a third (all of it) these say that nothing is broken. Whether it is good enough,
     # average precision says.
-    "float16": {"unmatched": 0.05, "boxes_px": 16.0, "scores": 0.1, "masks": 0.3, "keypoints": 0.3},
-    "bfloat16": {"unmatched": 0.2, "boxes_px": 32.0, "scores": 0.3, "masks": 0.5, "keypoints": 0.5},
+    "float16": {"unmatched": 0.05, "boxes_px": 16.0, "scores": 0.1, "masks": 1.0, "keypoints": 0.3},
+    "bfloat16": {"unmatched": 0.2, "boxes_px": 64.0, "scores": 0.5, "masks": 1.0, "keypoints": 0.5},
 }
 
 
