@@ -2,7 +2,7 @@
 
 import copy
 from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from typing import Any
 
 import numpy as np
 import torch
@@ -14,9 +14,6 @@ from botformer.detection.fixed_canvas import FixedCanvas, suppress_by_torchvisio
 from botformer.detection.onnx_suppression import onnx_translations, suppress_in_onnx
 from botformer.detection.padding import PaddedImages, check_images, pad_images, shrink_to_fit
 from botformer.exportable import Exportable, Outputs
-
-if TYPE_CHECKING:
-    from botformer.detection.rcnn import Detector
 
 _SAME_PX = 0.5
 """A key point that is further off is another one."""
@@ -34,8 +31,8 @@ _LIMITS = {
 }
 
 
-def export_detector(detector: "Detector", size: tuple[int, int], batch: int, images: Sequence[Tensor]) -> Exportable:
-    """A detector as `Exportable`: (height, width) of the canvas, images per call, and images to compare graphs on."""
+def export_detector(detector: Any, size: tuple[int, int], batch: int, images: Sequence[Tensor]) -> Exportable:
+    """A `rcnn.Detector` as `Exportable`: (height, width) of the canvas, images per call, and images to compare graphs on."""
     given = copy.deepcopy(detector).cpu().float().eval().requires_grad_(False)
     given.backbone = unwrapped(given.backbone)
     masks = {"mask_rcnn": ("masks",), "keypoint_rcnn": ("keypoints",), "faster_rcnn": ()}[given.kind]
@@ -71,7 +68,7 @@ def export_detector(detector: "Detector", size: tuple[int, int], batch: int, ima
     )
 
 
-def _graph(given: "Detector", size: tuple[int, int], onnx: bool) -> FixedCanvas:
+def _graph(given: Any, size: tuple[int, int], onnx: bool) -> FixedCanvas:
     detector = copy.deepcopy(given)
     if callable(fold := getattr(detector.backbone, "fold", None)):
         fold()
@@ -84,7 +81,7 @@ def _graph(given: "Detector", size: tuple[int, int], onnx: bool) -> FixedCanvas:
 class _Reference:
     """The detector itself, its results filled up to what a graph gives."""
 
-    def __init__(self, detector: "Detector") -> None:
+    def __init__(self, detector: Any) -> None:
         self.detector = detector
 
     @torch.no_grad()

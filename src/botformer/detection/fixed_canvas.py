@@ -6,7 +6,7 @@ settings allow.
 """
 
 from collections.abc import Callable
-from typing import TYPE_CHECKING
+from typing import Any
 
 import torch
 from torch import Tensor, nn
@@ -19,9 +19,6 @@ from botformer.detection.roi_heads.heatmaps import heatmaps_to_keypoints
 from botformer.detection.roi_heads.roi_align import AtlasRoIAlign, MultiScaleRoIAlign
 from botformer.detection.rpn import SMALLEST_PX, RPNOutput
 from botformer.image_normalization import normalize
-
-if TYPE_CHECKING:
-    from botformer.detection.rcnn import Detector
 
 NEVER = -1e30
 """The score of what is none: far below any logit, and finite in every type of floats but float16."""
@@ -40,12 +37,12 @@ class FixedCanvas(nn.Module):
     `settings.max_detections`; what was not found has score 0, label 0 and a box without extent.
 
     Args:
-        detector: a copy for this graph, in evaluation mode: its heads will read the pyramid in another way.
+        detector: a `rcnn.Detector`, a copy for this graph, in evaluation mode: its heads will read the pyramid in another way.
         size: (height, width) of the canvas.
         suppress: non-maximum suppression.
     """
 
-    def __init__(self, detector: "Detector", size: tuple[int, int], suppress: Suppression) -> None:
+    def __init__(self, detector: Any, size: tuple[int, int], suppress: Suppression) -> None:
         super().__init__()
         self.detector, self.size, self.suppress = detector, size, suppress
         self.roi_align = AtlasRoIAlign(MultiScaleRoIAlign(detector.fpn.strides, detector.settings))
