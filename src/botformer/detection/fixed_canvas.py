@@ -37,7 +37,7 @@ class FixedCanvas(nn.Module):
     `settings.max_detections`; what was not found has score 0, label 0 and a box without extent.
 
     Args:
-        detector: a `rcnn.Detector`, a copy for this graph, in evaluation mode: its heads will read the pyramid in another way.
+        detector: a copy of a `rcnn.Detector` in evaluation mode: its heads will read the pyramid in another way.
         size: (height, width) of the canvas.
         suppress: non-maximum suppression.
     """
