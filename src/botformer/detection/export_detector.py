@@ -32,7 +32,7 @@ _LIMITS = {
 
 
 def export_detector(detector: Any, size: tuple[int, int], batch: int, images: Sequence[Tensor]) -> Exportable:
-    """A `rcnn.Detector` as `Exportable`: (height, width) of the canvas, images per call, images to compare graphs on."""
+    """A `rcnn.Detector` as `Exportable`: (height, width) of the canvas, images per call, images to compare on."""
     given = copy.deepcopy(detector).cpu().float().eval().requires_grad_(False)
     given.backbone = unwrapped(given.backbone)
     masks = {"mask_rcnn": ("masks",), "keypoint_rcnn": ("keypoints",), "faster_rcnn": ()}[given.kind]
