@@ -6,9 +6,10 @@ import pytest
 import torch
 from PIL import Image
 
-# The tests never ask a hub. Their networks are too small for several threads, which only wait for each other on a
-# machine that does something else too.
+# The tests never ask a hub, and report to nobody. Their networks are too small for several threads, which only wait for
+# each other on a machine that does something else too.
 os.environ["HF_HUB_OFFLINE"] = "1"
+os.environ["ORT_DISABLE_TELEMETRY"] = "1"
 torch.set_num_threads(1)
 
 

@@ -1,9 +1,12 @@
-"""OpenVINO without its telemetry: nothing about a user is sent anywhere.
+"""Runtimes without their telemetry: nothing about a user is sent anywhere.
 
 `import openvino` alone reports to Google Analytics where the package openvino_telemetry is there, which comes with it,
 and so do `openvino.convert_model` and nncf. Where openvino_telemetry cannot be imported they do without it.
+`import onnxruntime` (1.32) makes an id of the machine under the home folder and reports to Microsoft, unless an
+environment variable forbids it, which is read during the import.
 """
 
+import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +14,7 @@ from importlib import import_module
 from typing import Any
 
 _REPORTER = "openvino_telemetry"
+_FORBIDS = "ORT_DISABLE_TELEMETRY"
 
 
 @contextmanager
@@ -30,3 +34,14 @@ def import_openvino() -> Any:
     """The module `openvino`."""
     with no_telemetry():
         return import_module("openvino")
+
+
+def import_onnxruntime() -> Any:
+    """The module `onnxruntime`. The environment is afterwards what it was."""
+    if "onnxruntime" in sys.modules or _FORBIDS in os.environ:
+        return import_module("onnxruntime")
+    os.environ[_FORBIDS] = "1"
+    try:
+        return import_module("onnxruntime")
+    finally:
+        del os.environ[_FORBIDS]

@@ -36,7 +36,9 @@ def network(**inputs):
     ),
     "onnx": _Runtime(
         "onnxruntime",
-        "import onnxruntime\n",
+        """os.environ.setdefault("ORT_DISABLE_TELEMETRY", "1")  # importing onnxruntime would report to its makers
+import onnxruntime  # noqa: E402
+""",
         """session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
 
 
@@ -78,6 +80,7 @@ One line of JSON per image on standard output. Written by botformer export; conf
 """
 
 import json
+import os
 import sys
 from pathlib import Path
 

@@ -9,6 +9,7 @@ import numpy as np
 
 from botformer.deploy.exported_folder import check_files, read_config
 from botformer.deploy.formats import FormatName, check_installed, find_format
+from botformer.deploy.no_telemetry import import_onnxruntime
 from botformer.deploy.openvino_buckets import Run, open_openvino
 from botformer.errors import InputError
 
@@ -84,8 +85,7 @@ def _open_torch(file: Path, config: Mapping[str, Any], threads: int | None) -> R
 
 
 def _open_onnx(file: Path, config: Mapping[str, Any], threads: int | None) -> Run:
-    import onnxruntime
-
+    onnxruntime = import_onnxruntime()
     options = onnxruntime.SessionOptions()
     options.log_severity_level = 3  # errors alone
     if threads is not None:

@@ -23,8 +23,9 @@ def traced(exportable: Exportable, module: nn.Module | None = None, in_bfloat16:
         module, dynamic = _InBfloat16(module), (tuple(axes),)  # one argument, which is a tuple
     with torch.no_grad():
         program = torch.export.export(module, exportable.example, dynamic_shapes=dynamic)
-    for node in program.graph.nodes:  # of this machine: names of folders
-        node.meta.pop("stack_trace", None)
+    for part in program.graph_module.modules():
+        for node in part.graph.nodes if isinstance(part, torch.fx.GraphModule) else ():
+            node.meta.pop("stack_trace", None)  # of this machine: names of folders
     return program
 
 

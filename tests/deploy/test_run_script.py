@@ -1,0 +1,118 @@
+"""run.py where neither botformer nor PyTorch can be imported, against the predictor's own classification."""
+
+import json
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from PIL import Image
+
+import botformer
+from botformer.data.image_io import open_image
+from botformer.deploy.export import export
+from botformer.predict.classifier import classify
+from tests.deploy.exported_networks import needs_export, sharp_network
+
+pytestmark = needs_export
+# One grey level in some 2 of 1000 pixels differs, between Pillow's resampling and PyTorch's.
+PROBABILITY = 0.01
+
+
+@pytest.fixture(scope="module")
+def photographs(tmp_path_factory):
+    """Real ones: turned by EXIF, oblong, with alpha, 16 bits of grey, smaller than the network's square, one pixel."""
+    sklearn = pytest.importorskip("sklearn", reason="needs the extra 'demo'")
+    folder = tmp_path_factory.mktemp("größe 1")
+    photo = Image.open(Path(sklearn.__file__).parent / "datasets" / "images" / "china.jpg")
+    for orientation in (1, 3, 6, 7):
+        exif = Image.Exif()
+        exif[274] = orientation
+        photo.save(folder / f"turned {orientation}.jpg", exif=exif, quality=90)
+    photo.crop((0, 200, 640, 260)).save(folder / "oblong.png")
+    photo.resize((31, 40)).convert("L").save(folder / "small.png")
+    photo.resize((1, 1)).save(folder / "pixel.png")
+    transparent = photo.convert("RGBA")
+    transparent.putalpha(photo.convert("L"))
+    transparent.save(folder / "alpha.png")
+    Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257).save(folder / "deep.png")
+    return sorted(folder.iterdir())
+
+
+@pytest.fixture(scope="module")
+def network():
+    model = sharp_network("resnet_nano", num_classes=6)
+    model.fc.weight.data *= 30  # classes that differ
+    return model
+
+
+def run(folder, files, tmp_path, hidden=("botformer", "torch", "torchvision", "timm")):
+    for name in hidden:
+        (tmp_path / f"{name}.py").write_text(f"raise ImportError('{name} is not there')")
+    environment = {**os.environ, "PYTHONPATH": str(tmp_path), "HOME": str(tmp_path / "home")}
+    (tmp_path / "home").mkdir()
+    for name in ("CI", "ORT_DISABLE_TELEMETRY"):  # either keeps a runtime quiet
+        environment.pop(name, None)
+    return subprocess.run(
+        [sys.executable, str(folder / "run.py"), *map(str, files)],
+        capture_output=True, text=True, env=environment, cwd=tmp_path, check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.parametrize("fit", ["crop", "letterbox"])
+@pytest.mark.parametrize("name", ["onnx", "openvino"])
+def test_the_answers_are_those_of_the_predictor(name, fit, network, photographs, tmp_path):
+    config = botformer.model_config(network, ["a", "b", "ö", "d", "e", "f"])
+    config["images"] |= {"fit": fit, "size": 64}
+    folder = export(name, network, tmp_path / "größe", config, size=(64, 64), batch=None if fit == "crop" else 1)
+    ran = run(folder, photographs, tmp_path)
+    assert ran.returncode == 0, ran.stderr
+    lines = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [line["file_name"] for line in lines] == [str(file) for file in photographs]
+    for file, line in zip(photographs, lines, strict=True):
+        with file.open("rb") as stream:
+            mine = dict(classify(network, config, open_image(stream, file.name)).top5)
+        assert {key: pytest.approx(value, abs=PROBABILITY) for key, value in mine.items()} == dict(line["top5"]), file
+    # Both runtimes keep an id of the machine there when they report.
+    assert list((tmp_path / "home").iterdir()) == []
+
+
+def test_pytorchs_own_format_needs_no_botformer(network, photographs, tmp_path):
+    folder = export("torch", network, tmp_path / "x", size=(64, 64))
+    ran = run(folder, photographs[:1], tmp_path, hidden=("botformer", "torchvision", "timm"))
+    assert ran.returncode == 0, ran.stderr
+    assert len(json.loads(ran.stdout)["top5"]) == 5
+    usage = subprocess.run([sys.executable, folder / "run.py"], capture_output=True, text=True, check=False)
+    assert usage.returncode == 1
+    assert usage.stderr == "usage: python run.py IMAGE...\n"
+
+
+def test_backbones_save_their_maps(photographs, tmp_path):
+    folder = export("torch", sharp_network("resnet_nano", backbone=True), tmp_path / "x", size=(40, 56), batch=1)
+    ran = run(folder, photographs[-1:], tmp_path, hidden=("botformer",))
+    assert ran.returncode == 0, ran.stderr
+    answer = json.loads(ran.stdout)
+    with np.load(tmp_path / answer["saved"]) as maps:
+        assert {name: list(maps[name].shape) for name in maps} == answer["shapes"]
+    assert answer["shapes"]["c5"] == [1, 256, 5, 7]
+
+
+def test_importing_a_runtime_reports_nothing_and_leaves_no_switch(tmp_path):
+    """Another program's openvino_telemetry can still be imported afterwards, and the environment is as it was."""
+    (tmp_path / "openvino_telemetry.py").write_text("open('imported', 'a').close()")
+    (tmp_path / "home").mkdir()
+    path = os.pathsep.join([str(tmp_path), *sys.path])
+    environment = os.environ | {"PYTHONPATH": path, "HOME": str(tmp_path / "home")}
+    for name in ("CI", "ORT_DISABLE_TELEMETRY"):  # either keeps a runtime quiet
+        environment.pop(name, None)
+    code = (
+        "import os, sys; from botformer.deploy import no_telemetry; before = dict(os.environ);"
+        "no_telemetry.import_onnxruntime(); assert callable(no_telemetry.import_openvino().convert_model);"
+        "assert 'openvino_telemetry' not in sys.modules and before == dict(os.environ)"
+    )
+    for text, imported in ((code, False), (f"{code}; import openvino_telemetry", True)):
+        subprocess.run([sys.executable, "-c", text], env=environment, cwd=tmp_path, check=True)
+        assert (tmp_path / "imported").exists() == imported
+    assert list((tmp_path / "home").iterdir()) == []
