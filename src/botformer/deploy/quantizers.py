@@ -1,0 +1,140 @@
+"""Post-training quantisation to int8, a function per format. Run as a program of its own by `int8.quantize`:
+
+python -m botformer.deploy.quantizers FOLDER OUT SAMPLES
+
+reads the exported network in FOLDER and the inputs in SAMPLES/*.npz, writes the model's file into OUT, and prints a line
+per sample that was seen. The packages that do it change the logging of the process that imports them, draw bars of
+their own and report their use to a server: here all that is a process that ends, and reports nothing.
+"""
+
+import sys
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+SEEN = "botformer: sample"
+"""Begins the lines that tell of progress."""
+_SMALLEST_MAP_CHANNELS = 8
+"""What has fewer holds no features: colours, coordinates."""
+
+
+def samples(folder: Path) -> Iterator[dict[str, np.ndarray]]:
+    """The inputs, in the order of the file names."""
+    for file in sorted(folder.glob("*.npz")):
+        with np.load(file) as arrays:
+            yield dict(arrays)
+        print(SEEN, file.stem, flush=True)
+
+
+def quantize_openvino(file: Path, out: Path, folder: Path, config: Mapping[str, Any]) -> None:
+    """By NNCF: convolutions and matrix products, and what lies between them on feature maps."""
+    import nncf
+    import openvino
+
+    model = openvino.Core().read_model(file)
+    quantized = nncf.quantize(
+        model,
+        nncf.Dataset(samples(folder)),  # read once
+        preset=nncf.QuantizationPreset.MIXED,
+        subset_size=len(list(folder.glob("*.npz"))),
+        ignored_scope=nncf.IgnoredScope(names=_between_coordinates(model)),
+    )
+    openvino.save_model(quantized, out, compress_to_fp16=False)
+
+
+def _between_coordinates(model: Any) -> list[str]:
+    """Names of the sums, products and the like that are not of feature maps (B, channels, H, W).
+
+    The boxes of a detector are computed by such; eight bits are too few for a coordinate.
+    """
+    names = []
+    for operation in model.get_ops():
+        if operation.get_type_name() in ("Convolution", "MatMul", "Parameter", "Result", "Constant"):
+            continue
+        shapes = [output.get_partial_shape() for output in operation.outputs()]
+        if not all(_is_feature_map(shape) for shape in shapes):
+            names.append(operation.get_friendly_name())
+    return names
+
+
+def _is_feature_map(shape: Any) -> bool:
+    if shape.rank.is_dynamic or shape.rank.get_length() != 4:
+        return False
+    channels = shape[1]
+    return channels.is_static and channels.get_length() >= _SMALLEST_MAP_CHANNELS
+
+
+def quantize_onnx(file: Path, out: Path, folder: Path, config: Mapping[str, Any]) -> None:
+    """By ONNX Runtime: pairs of QuantizeLinear and DequantizeLinear around convolutions and matrix products, weights
+    per channel."""
+    from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    class Samples(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._samples = samples(folder)
+
+        def get_next(self) -> Any:
+            return next(self._samples, None)
+
+    prepared = out.with_name("prepared.onnx")
+    quant_pre_process(file, prepared, skip_symbolic_shape=True)
+    quantize_static(
+        prepared,
+        out,
+        Samples(),
+        quant_format=QuantFormat.QDQ,
+        op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+        per_channel=True,
+        activation_type=QuantType.QUInt8,
+        weight_type=QuantType.QInt8,
+    )
+    prepared.unlink()
+
+
+def quantize_torch(file: Path, out: Path, folder: Path, config: Mapping[str, Any]) -> None:
+    """By torchao, for x86's int8 instructions. What runs it must compile it: uncompiled, PyTorch computes in float32
+    between roundings."""
+    import torch
+    from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
+    from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
+        X86InductorQuantizer,
+        get_default_x86_inductor_quantization_config,
+    )
+
+    program = torch.export.load(file)
+    quantizer = X86InductorQuantizer().set_global(get_default_x86_inductor_quantization_config())
+    names = [row["name"] for row in config["inputs"]]
+    with torch.no_grad():
+        prepared = prepare_pt2e(program.module(), quantizer)
+        for sample in samples(folder):
+            prepared(*(torch.from_numpy(sample[name]) for name in names))
+        converted = convert_pt2e(prepared)
+        shapes = tuple(
+            {place: torch.export.Dim.AUTO for place, side in enumerate(row["shape"]) if isinstance(side, str)}
+            for row in config["inputs"]
+        )
+        quantized = torch.export.export(converted, program.example_inputs[0], dynamic_shapes=shapes)
+    torch.export.save(quantized, out)
+
+
+QUANTIZERS = {"openvino": quantize_openvino, "onnx": quantize_onnx, "torch": quantize_torch}
+PACKAGES = {"openvino": ("nncf",), "onnx": ("onnx", "onnxruntime"), "torch": ("torchao",)}
+"""What each of them needs, beside what the float network was written with."""
+
+
+def main(arguments: list[str]) -> None:
+    from botformer.deploy.exported_folder import read_config
+    from botformer.deploy.formats import find_format
+
+    folder, out, inputs = map(Path, arguments)
+    sys.modules["openvino_telemetry"] = None  # pyright: ignore[reportArgumentType]  # nothing is reported
+    config = read_config(folder)
+    name = find_format(config["format"]).model_file
+    QUANTIZERS[config["format"]](folder / name, out / name, inputs, config)
+
+
+if __name__ == "__main__":
+    main(sys.argv[1:])
