@@ -15,6 +15,8 @@ COMMANDS = {
     "train": "train a recipe on your images",
     "evaluate": "measure a trained network on annotated images: accuracy, or COCO's average precision",
     "predict": "classify images, or detect objects with boxes and masks; draw them and the attention",
+    "explain": "one page on an image: attention of every head and layer, and what it rests on",
+    "export": "write a trained network for ONNX Runtime, OpenVINO, PyTorch or ExecuTorch, and a script that runs it",
     "report": "make the page of a training run anew: results, pictures, curves, commands",
     "benchmark": "measure speed and memory side by side with other implementations",
     "models": "list the networks with their parameters and multiply-adds, computed and from the paper",

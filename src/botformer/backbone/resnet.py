@@ -10,11 +10,13 @@ from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
 from botformer.backbone.blocks import ACTIVATIONS, Bottleneck, NonLocal
+from botformer.backbone.export_graph import export_graph
 from botformer.backbone.fold_batchnorm import fold
 from botformer.backbone.mhsa import MHSA2d
 from botformer.backbone.variants import EXPANSION, STEMS, Row
 from botformer.batch_norm import make_norm
 from botformer.errors import InputError
+from botformer.exportable import Exportable
 from botformer.image_normalization import as_float_images, channel_statistics, normalize
 from botformer.recipes.model_options import ModelOptions
 
@@ -128,6 +130,14 @@ class Backbone(Stages):
     def forward(self, images: Tensor, padding_mask: Tensor | None = None) -> dict[str, Tensor]:
         return self.stages(images, padding_mask)
 
+    def exportable(
+        self, *, size: tuple[int, int] | None = None, batch: int | None = None, images: Sequence[Tensor] = ()
+    ) -> Exportable:
+        """For `botformer.deploy`: pixels (B, C, h, w) floats in 0..1 -> c2, c3, c4, c5. As `ExportsItself` says."""
+        return export_graph(
+            self, "features", STAGES, lambda maps: tuple(maps[name] for name in STAGES), size, batch, images
+        )
+
 
 class Classifier(Stages):
     """Normalised images (B, C, h, w) -> logits (B, num_classes). `.preprocess` normalises images."""
@@ -144,6 +154,20 @@ class Classifier(Stages):
 
     def forward(self, images: Tensor) -> Tensor:
         return self.fc(self.dropout(self.avgpool(self.stages(images)["c5"]).flatten(1)))
+
+    def exportable(
+        self, *, size: tuple[int, int] | None = None, batch: int | None = None, images: Sequence[Tensor] = ()
+    ) -> Exportable:
+        """For `botformer.deploy`: pixels (B, C, h, w) floats in 0..1 -> logits. As `ExportsItself` says."""
+        return export_graph(self, "classification", ("logits",), _alone, size, batch, images)
+
+
+def _alone(logits: Tensor) -> tuple[Tensor, ...]:
+    return (logits,)
+
+
+def _in_order(maps: dict[str, Tensor]) -> tuple[Tensor, ...]:
+    return tuple(maps[name] for name in STAGES)
 
 
 class _StageBuilder:

@@ -1,0 +1,104 @@
+"""Classifiers and backbones as graphs for other runtimes: BatchNorm folded, attention of PyTorch's own operators,
+normalisation inside."""
+
+import copy
+from collections.abc import Callable, Sequence
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from botformer.backbone.mhsa import MHSA2d
+from botformer.errors import InputError
+from botformer.exportable import Exportable, ExportTask, Outputs
+
+if TYPE_CHECKING:
+    from botformer.backbone.resnet import Stages
+
+# Odd and oblong, and none of them traced: what a graph is compared at. In units of the coarsest stride, which must be
+# exceeded, and which small networks have less of.
+_OTHER_SIZES = ((7, 7), (6.03, 3.03), (2.03, 8.03))
+_MOST_DIFFERENT = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
+"""Of the largest value of the output: rounding of each layer, added up over some 50 of them."""
+
+
+class _Graph(nn.Module):
+    """pixels (B, C, H, W) floats in 0..1 -> the network's results as a tuple."""
+
+    mean: Tensor
+    std: Tensor
+
+    def __init__(self, network: "Stages", results: Callable[[Any], tuple[Tensor, ...]]) -> None:
+        super().__init__()
+        self.network, self.results = network, results
+        self.register_buffer("mean", torch.tensor(network.mean)[:, None, None])
+        self.register_buffer("std", torch.tensor(network.std)[:, None, None])
+
+    def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
+        return self.results(self.network((pixels - self.mean) / self.std))
+
+
+def export_graph(
+    network: "Stages",
+    task: ExportTask,
+    output_names: tuple[str, ...],
+    results: Callable[[Any], tuple[Tensor, ...]],
+    size: tuple[int, int] | None,
+    batch: int | None,
+    images: Sequence[Tensor],
+) -> Exportable:
+    """The network as `botformer.exportable.Exportable`. `results` makes a tuple of what its `forward` gives."""
+    given = copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
+    portable = copy.deepcopy(given)
+    portable.fold()
+    for module in portable.modules():
+        if isinstance(module, MHSA2d):
+            module.backend = "sdpa"
+    stride = max(network.strides.values())
+    shapes = [size] if size else [network.image_size, *((int(h * stride), int(w * stride)) for h, w in _OTHER_SIZES)]
+    example, *others = (_photograph_like(batch or 2, network.in_chans, height, width) for height, width in shapes)
+    if batch is None:
+        others = [example[:1], *(pixels[: 1 + number % 2] for number, pixels in enumerate(others))]
+    axes = {0: "batch"} if batch is None else {}
+    reference = _Graph(given, results)
+    return Exportable(
+        task=task,
+        module=_Graph(portable, results).eval(),
+        reference=torch.no_grad()(reference),
+        example=(example,),
+        input_names=("pixels",),
+        output_names=output_names,
+        dynamic={"pixels": axes if size else axes | {2: "height", 3: "width"}},
+        probes=[(pixels,) for pixels in [*others, *_given(images, network.in_chans, size, batch)]],
+        differences=_differences,
+        limits={precision: dict.fromkeys(output_names, most) for precision, most in _MOST_DIFFERENT.items()},
+    )
+
+
+def _photograph_like(batch: int, channels: int, height: int, width: int) -> Tensor:
+    """Smooth colours with edges and noise, the same every time: values in 0..1."""
+    generator = torch.Generator().manual_seed(height * 10007 + width)
+    coarse = torch.rand(batch, channels, 4, 5, generator=generator)
+    smooth = nn.functional.interpolate(coarse, (height, width), mode="bilinear", align_corners=False)
+    edges = (nn.functional.interpolate(coarse.flip(-1), (height, width), mode="nearest") > 0.5).float()
+    noise = torch.rand(batch, channels, height, width, generator=generator)
+    return 0.6 * smooth + 0.3 * edges + 0.1 * noise
+
+
+def _given(images: Sequence[Tensor], channels: int, size: tuple[int, int] | None, batch: int | None) -> list[Tensor]:
+    batches = []
+    for number, image in enumerate(images):
+        if image.ndim != 3 or image.shape[0] != channels or (size and tuple(image.shape[1:]) != size):
+            expected = f"({channels}, {size[0]}, {size[1]})" if size else f"({channels}, height, width)"
+            raise InputError(f"image {number} has shape {tuple(image.shape)}; expected {expected}, floats in 0..1")
+        batches.append(image.float().cpu()[None].expand(batch or 1, -1, -1, -1).contiguous())
+    return batches
+
+
+def _differences(expected: Outputs, found: Outputs) -> dict[str, float]:
+    """Of each output the largest difference, relative to the largest value."""
+    return {
+        name: float(np.abs(found[name].astype(np.float64) - values).max() / max(np.abs(values).max(), 1e-6))
+        for name, values in expected.items()
+    }

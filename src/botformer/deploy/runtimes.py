@@ -1,0 +1,92 @@
+"""Exported networks opened again: arrays in, arrays out, by name, whatever the format."""
+
+from collections.abc import Callable, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from botformer.deploy.exported_folder import check_files, read_config
+from botformer.deploy.formats import FormatName, check_installed, find_format
+from botformer.errors import InputError
+
+Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
+
+
+class Runtime:
+    """An exported network. `runtime(pixels=...)` takes and gives arrays by the names in `config`."""
+
+    def __init__(self, config: Mapping[str, Any], run: Run) -> None:
+        self.config, self._run = config, run
+        self.inputs: list[dict[str, Any]] = config["inputs"]
+        self.outputs: list[dict[str, Any]] = config["outputs"]
+
+    def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
+        """Every input by its name -> every output by its name.
+
+        Raises:
+            InputError: a missing or an unknown input, another dtype or shape than config.json says.
+        """
+        expected = {row["name"]: row for row in self.inputs}
+        if inputs.keys() != expected.keys():
+            raise InputError(f"the inputs are {', '.join(expected)}; got {', '.join(inputs) or 'none'}")
+        for name, array in inputs.items():
+            _check(name, array, expected[name])
+        found = self._run({name: np.ascontiguousarray(array) for name, array in inputs.items()})
+        return {row["name"]: found[row["name"]] for row in self.outputs}
+
+
+def open_exported(folder: str | Path, threads: int | None = None) -> Runtime:
+    """Open a folder that `botformer export` or an `export_...` function wrote.
+
+    Args:
+        folder: with config.json and the model.
+        threads: that a call may use; the runtime's own choice by default. PyTorch and ExecuTorch have one number for
+            the whole process (`torch.set_num_threads`), and take none here.
+
+    Raises:
+        InputError: no such folder, a damaged file (its sha256 differs), or a runtime that is not installed.
+    """
+    folder = Path(folder)
+    config = read_config(folder)
+    check_files(folder, config)
+    return open_model(config, folder, threads)
+
+
+def open_model(config: Mapping[str, Any], folder: Path, threads: int | None = None) -> Runtime:
+    """As `open_exported`, of a folder whose config is known."""
+    name: FormatName = config["format"]
+    row = find_format(name)
+    check_installed(name, row.to_run)
+    return Runtime(config, _OPENERS[name](folder / row.model_file, config, threads))
+
+
+def _open_torch(file: Path, config: Mapping[str, Any], threads: int | None) -> Run:
+    import torch
+
+    if threads is not None:
+        raise InputError(
+            "PyTorch has one number of threads for the whole process; call torch.set_num_threads and leave threads out"
+        )
+    graph = torch.export.load(file).module()
+    names = [row["name"] for row in config["inputs"]], [row["name"] for row in config["outputs"]]
+
+    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with torch.inference_mode():
+            results = graph(*(torch.from_numpy(inputs[name]) for name in names[0]))
+        return {name: result.numpy() for name, result in zip(names[1], results, strict=True)}
+
+    return run
+
+
+_OPENERS: dict[FormatName, Callable[[Path, Mapping[str, Any], int | None], Run]] = {"torch": _open_torch}
+
+
+def _check(name: str, array: np.ndarray, row: Mapping[str, Any]) -> None:
+    shape = row["shape"]
+    fits = array.ndim == len(shape) and all(
+        isinstance(side, str) or side == own for side, own in zip(shape, array.shape, strict=True)
+    )
+    if not fits or str(array.dtype) != row["dtype"]:
+        expected = ", ".join(map(str, shape))
+        raise InputError(f"{name} must be {row['dtype']} ({expected}), got {array.dtype} {tuple(array.shape)}")
