@@ -95,28 +95,43 @@ def quantize_onnx(file: Path, out: Path, folder: Path, config: Mapping[str, Any]
 
 
 def quantize_torch(file: Path, out: Path, folder: Path, config: Mapping[str, Any]) -> None:
-    """By torchao, for x86's int8 instructions. What runs it must compile it: uncompiled, PyTorch computes in float32
-    between roundings."""
+    """By torchao: rounding to int8 around convolutions, weights per channel.
+
+    Whoever compiles the result may compute in int8; as it stands, PyTorch computes in float32 between the roundings.
+    """
     import torch
+    from torchao.quantization.pt2e import HistogramObserver, PerChannelMinMaxObserver
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
-    from torchao.quantization.pt2e.quantizer.x86_inductor_quantizer import (
-        X86InductorQuantizer,
-        get_default_x86_inductor_quantization_config,
-    )
+    from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
+
+    activations = QuantizationSpec(torch.uint8, HistogramObserver, 0, 255, torch.per_tensor_affine)
+    weights = QuantizationSpec(torch.int8, PerChannelMinMaxObserver, -127, 127, torch.per_channel_symmetric, ch_axis=0)
+
+    class Convolutions(Quantizer):
+        def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
+            for node in model.graph.nodes:
+                if node.target == torch.ops.aten.conv2d.default:
+                    node.meta["quantization_annotation"] = QuantizationAnnotation(
+                        input_qspec_map={node.args[0]: activations, node.args[1]: weights}, _annotated=True
+                    )
+            return model
+
+        def validate(self, model: torch.fx.GraphModule) -> None:
+            pass
 
     program = torch.export.load(file)
-    quantizer = X86InductorQuantizer().set_global(get_default_x86_inductor_quantization_config())
     names = [row["name"] for row in config["inputs"]]
+    axes = tuple(
+        {place: torch.export.Dim.AUTO for place, side in enumerate(row["shape"]) if isinstance(side, str)}
+        for row in config["inputs"]
+    )
+    example = program.example_inputs
+    assert example is not None
     with torch.no_grad():
-        prepared = prepare_pt2e(program.module(), quantizer)
+        prepared = prepare_pt2e(program.module(), Convolutions())
         for sample in samples(folder):
             prepared(*(torch.from_numpy(sample[name]) for name in names))
-        converted = convert_pt2e(prepared)
-        shapes = tuple(
-            {place: torch.export.Dim.AUTO for place, side in enumerate(row["shape"]) if isinstance(side, str)}
-            for row in config["inputs"]
-        )
-        quantized = torch.export.export(converted, program.example_inputs[0], dynamic_shapes=shapes)
+        quantized = torch.export.export(convert_pt2e(prepared), example[0], dynamic_shapes=axes)
     torch.export.save(quantized, out)
 
 
