@@ -58,6 +58,11 @@ def channels_last(q, k, v):
     return parts
 
 
+def channels_first(q, k, v):
+    """q, k, v (B, N, H, W, any) as views of NCHW maps: positions are dense, not the last dimension."""
+    return tuple(x.transpose(3, 4).transpose(2, 3).contiguous().transpose(2, 3).transpose(3, 4) for x in (q, k, v))
+
+
 def corner_padding(B, H, W, nothing_left=False):
     """The lower rows of every image and the right columns of the first; with `nothing_left` all of the last image."""
     padding = torch.zeros(B, H, W, dtype=torch.bool)

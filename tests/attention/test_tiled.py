@@ -10,7 +10,7 @@ from torch.utils.flop_counter import FlopCounterMode
 from botformer.attention import backends, relative_attention_2d, tiled
 from botformer.attention.tiled import tiled_attention, tiled_attention_backward
 from tests.attention.brute_force import random_inputs
-from tests.attention.error_budget import assert_within_budget, channels_last, corner_padding
+from tests.attention.error_budget import assert_within_budget, channels_first, channels_last, corner_padding
 
 SHAPES = [(2, 2, 7, 9, 16, 16), (1, 2, 12, 5, 32, 8), (1, 1, 1, 30, 8, 24), (3, 2, 8, 8, 16, 16)]
 
@@ -29,6 +29,18 @@ def test_outputs_and_all_gradients_stay_within_the_error_budget(shape, padding):
     torch.manual_seed(0)
     padding_mask = None if padding == "none" else corner_padding(shape[0], *shape[2:4], padding == "nothing left")
     assert_within_budget(tiled_attention, shape, torch.float32, padding_mask, layout=channels_last)
+
+
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("shape", [(1, 1, 8, 6, 16, 16), (2, 3, 8, 6, 16, 8)], ids=str)
+@pytest.mark.usefixtures("tile_logits")
+def test_maps_that_are_not_channels_last_give_the_same_however_many_heads_a_group_has(shape, pool):
+    torch.manual_seed(0)
+
+    def attention(*inputs):
+        return tiled_attention(*inputs, pool)
+
+    assert_within_budget(attention, shape, torch.float32, layout=channels_first, pool=pool)
 
 
 @pytest.mark.usefixtures("tile_logits")

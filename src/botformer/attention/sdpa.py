@@ -65,7 +65,9 @@ def dot_attention(
     # Shapes that every fused kernel accepts, so that PyTorch chooses one: the CPU's needs v as wide as q, those of CUDA
     # need head widths that are multiples of eight. `sdpa_kernel` would enforce the choice, but it switches kernels on
     # and off for the whole process, other threads included.
-    width = -(-max(query.shape[-1], Dv) // 8) * 8
+    # Written without a negative dividend, which ONNX rounds to zero, and without a maximum where widths tell.
+    widest = query.shape[-1] if Dv <= query_parts[0].shape[-1] else max(query.shape[-1], Dv)
+    width = (widest + 7) // 8 * 8
     query, key, value = (padded_to(width, x) for x in operands)
     if value.stride(-1) != 1:  # a view of an NCHW map that needed no padding
         value = value.contiguous()

@@ -144,7 +144,9 @@ class _Group:
         self.scale, self.factor = q.shape[-1] ** -0.5, 0.25 if pool else 1.0
         # (length, step in y, step in x) of each dimension of the queries
         self.grid = [(H // 2, 2, 0), (W // 2, 0, 2), (2, 1, 0), (2, 0, 1)] if pool else [(H, 1, 0), (W, 0, 1)]
-        self.q = (_cells(q).flatten(2, 5).flatten(0, 1) if pool else _merged(q)) * self.scale
+        # One head of an NCHW map is stored position by position, and products keep the order of their first factor,
+        # which `_own_offsets` relies on.
+        self.q = ((_cells(q).flatten(2, 5).flatten(0, 1) if pool else _merged(q)) * self.scale).contiguous()
         self.k, self.v = _merged(k).contiguous(), _merged(v).contiguous()
         # (g, P, H) and (g, P, W)
         self.terms = [
