@@ -2,8 +2,8 @@
 
 python -m botformer.deploy.quantizers FOLDER OUT SAMPLES
 
-reads the exported network in FOLDER and the inputs in SAMPLES/*.npz, writes the model's file into OUT, and prints a line
-per sample that was seen. The packages that do it change the logging of the process that imports them, draw bars of
+reads the exported network in FOLDER and the inputs in SAMPLES/*.npz, writes the model's file into OUT, and prints a
+line per sample that was seen. The packages that do it change the logging of the process that imports them, draw bars of
 their own and report their use to a server: here all that is a process that ends, and reports nothing.
 """
 
