@@ -1,4 +1,4 @@
-"""Networks as they are deployed: classifier and Mask R-CNN, in PyTorch and exported, beside torchvision's in eager mode.
+"""Networks as they are deployed: a classifier and Mask R-CNN, in PyTorch and exported, beside torchvision's.
 
 What computes in float32 is compared as in every suite. Rounding to bfloat16 and int8 changes the logits of random
 weights: such results are only held to a coarse bound here, which a lost layer would exceed; accuracy with trained
