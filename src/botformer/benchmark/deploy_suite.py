@@ -157,7 +157,7 @@ def classifier(name: str, way: Way, image_px: int, batch: int) -> Call:
         error = float((call(0) - expected).norm() / expected.norm())
         if not error <= ROUNDED:
             raise AssertionError(f"its logits differ from those in float32 by {error:.2g} of the norm")
-    return call
+    return _warmed_up(call)
 
 
 def detector(backbone: str, way: Way, work: Work) -> Call:
@@ -182,7 +182,7 @@ def detector(backbone: str, way: Way, work: Work) -> Call:
         found = [detections(runtime(**each), size, size) for each in inputs[number % INPUTS]]
         return [one[name] for one in found for name in ("boxes", "scores")]
 
-    return exported_call
+    return _warmed_up(exported_call)
 
 
 def _torchvision_detector(work: Work) -> Call:
@@ -219,6 +219,13 @@ def _in_pytorch(network: nn.Module, way: Way) -> Any:
 
 def _open(folder: Path) -> Runtime:
     return open_exported(folder, torch.get_num_threads())
+
+
+def _warmed_up(call: Call) -> Call:
+    """After calls enough for a runtime to have compiled for the size."""
+    for number in range(INPUTS):
+        call(number)
+    return call
 
 
 @cache

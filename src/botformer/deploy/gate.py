@@ -16,6 +16,8 @@ from botformer.deploy.runtimes import Runtime, open_model
 _ROUNDS = 9
 _SHORTEST_TURN_S = 0.05
 _MOST_CALLS = 20
+_WARM_UP = 3
+"""Calls before the first that counts: OpenVINO compiles for a size in the second one."""
 
 
 class Scale(NamedTuple):
@@ -117,7 +119,8 @@ def _take_turns(*calls: Callable[[], object]) -> list[list[float]]:
     """Milliseconds per call, one figure per round: load of other programs then slows both alike."""
     counts, times = [], [[] for _ in calls]
     for call in calls:
-        call()  # a runtime compiles for a size when it first sees it
+        for _ in range(_WARM_UP):
+            call()
         counts.append(min(_MOST_CALLS, math.ceil(_SHORTEST_TURN_S / _seconds(call, 1))))
     for round_ in range(_ROUNDS):
         order = list(range(len(calls)))

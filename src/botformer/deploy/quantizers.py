@@ -29,7 +29,7 @@ def samples(folder: Path) -> Iterator[dict[str, np.ndarray]]:
 
 
 def quantize_openvino(file: Path, out: Path, folder: Path, config: Mapping[str, Any]) -> None:
-    """By NNCF: convolutions and matrix products, and what lies between them on feature maps."""
+    """By NNCF: convolutions, products with weights, and what lies between them on feature maps."""
     import nncf
     import openvino
 
@@ -37,26 +37,38 @@ def quantize_openvino(file: Path, out: Path, folder: Path, config: Mapping[str, 
     quantized = nncf.quantize(
         model,
         nncf.Dataset(samples(folder)),  # read once
-        preset=nncf.QuantizationPreset.MIXED,
+        preset=nncf.QuantizationPreset.PERFORMANCE,
         subset_size=len(list(folder.glob("*.npz"))),
-        ignored_scope=nncf.IgnoredScope(names=_between_coordinates(model)),
+        ignored_scope=nncf.IgnoredScope(names=_in_float(model)),
     )
     openvino.save_model(quantized, out, compress_to_fp16=False)
 
 
-def _between_coordinates(model: Any) -> list[str]:
-    """Names of the sums, products and the like that are not of feature maps (B, channels, H, W).
+def _in_float(model: Any) -> list[str]:
+    """Names of the operations that are not quantised.
 
-    The boxes of a detector are computed by such; eight bits are too few for a coordinate.
+    The boxes of a detector are computed by sums and products, too, and eight bits are too few for a coordinate: of
+    these operations only those on feature maps (B, channels, H, W) are quantised. In attention queries and positions
+    lie side by side in one product, whose parts have ranges of their own.
     """
     names = []
     for operation in model.get_ops():
-        if operation.get_type_name() in ("Convolution", "MatMul", "Parameter", "Result", "Constant"):
+        kind = operation.get_type_name()
+        if kind in ("Convolution", "ConvolutionBackpropData", "Parameter", "Result", "Constant"):
             continue
-        shapes = [output.get_partial_shape() for output in operation.outputs()]
-        if not all(_is_feature_map(shape) for shape in shapes):
+        if kind == "MatMul":
+            quantized = any(_is_constant(side.get_source_output().get_node()) for side in operation.inputs())
+        else:
+            quantized = all(_is_feature_map(output.get_partial_shape()) for output in operation.outputs())
+        if not quantized:
             names.append(operation.get_friendly_name())
     return names
+
+
+def _is_constant(node: Any) -> bool:
+    if node.get_type_name() == "Convert":
+        node = node.input(0).get_source_output().get_node()
+    return node.get_type_name() == "Constant"
 
 
 def _is_feature_map(shape: Any) -> bool:
@@ -67,8 +79,8 @@ def _is_feature_map(shape: Any) -> bool:
 
 
 def quantize_onnx(file: Path, out: Path, folder: Path, config: Mapping[str, Any]) -> None:
-    """By ONNX Runtime: pairs of QuantizeLinear and DequantizeLinear around convolutions and matrix products, weights
-    per channel."""
+    """By ONNX Runtime: pairs of QuantizeLinear and DequantizeLinear around convolutions and products with
+    weights, which are rounded per channel."""
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -90,6 +102,7 @@ def quantize_onnx(file: Path, out: Path, folder: Path, config: Mapping[str, Any]
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
+        extra_options={"MatMulConstBOnly": True},  # the products of attention stay in float, as above
     )
     prepared.unlink()
 
