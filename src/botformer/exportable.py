@@ -35,6 +35,10 @@ class Exportable:
     """(expected, found) -> figures by name, each 0 where they are the same."""
     limits: Mapping[str, Mapping[str, float]]
     """Precision -> figure -> the most that a graph may differ by."""
+    onnx_module: "nn.Module | None" = None
+    """In place of `module` where the graph becomes ONNX, if that has an operator which PyTorch has no word for."""
+    onnx_operators: Callable[[], Mapping[Any, Any]] = dict
+    """How its own operators are written: for `torch.onnx.export(custom_translation_table=...)`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What else whoever runs the graph must know, as JSON: config.json has it under "settings"."""
 

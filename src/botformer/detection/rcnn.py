@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from botformer.detection.backbone_adapter import accepts_padding_mask, adapt_backbone, unwrapped
+from botformer.detection.export_detector import export_detector
 from botformer.detection.flip_augmentation import Flip, mirror_boxes, mirrored
 from botformer.detection.float_types import at_least_float32, weights_dtype
 from botformer.detection.fpn import FeaturePyramid
@@ -21,6 +22,7 @@ from botformer.detection.roi_heads.sampling import sample_proposals
 from botformer.detection.rpn import RegionProposalNetwork
 from botformer.detection.targets import Targets, check_targets
 from botformer.errors import InputError, unknown
+from botformer.exportable import Exportable
 from botformer.image_normalization import as_float_images, channel_statistics, normalize
 from botformer.recipes.check import as_whole, height_and_width
 from botformer.recipes.detector_settings import Kind, Settings
@@ -32,7 +34,7 @@ _MOST_CLASSES = 1_000_000
 
 
 @dataclass(frozen=True)
-class _Result:
+class Result:
     """The detections of one image."""
 
     detections: Detections
@@ -179,18 +181,22 @@ class Detector(nn.Module):
     ) -> list[dict[str, Any]]:
         """As `forward`, of images that lie on their canvas: one dict per image, masks as run lengths, in pixels of an
         image of that size (height, width), such as the file's. With `flip`, averaged with their mirror images."""
-        results = self._detect(images, flip)
-        return [
-            _as_dict(_scaled(result, seen, size), size, "rle")
-            for result, seen, size in zip(results, images.sizes, sizes, strict=True)
-        ]
+        results = self.detect_on_canvas(images, flip)
+        return [in_image(result, seen, size) for result, seen, size in zip(results, images.sizes, sizes, strict=True)]
+
+    def exportable(
+        self, *, size: tuple[int, int] | None = None, batch: int | None = None, images: Sequence[Tensor] = ()
+    ) -> Exportable:
+        """As `botformer.exportable.ExportsItself` says: a graph for a canvas of `size` (`test_size` by default) and
+        `batch` images (1 by default). Larger `images` are scaled down to the canvas."""
+        return export_detector(self, size or self.test_size, batch or 1, images)
 
     def as_torchvision(self) -> "TorchvisionCall":
         """The same detector behind torchvision's call, for scripts that expect it; weights are shared."""
         return TorchvisionCall(self).train(self.training)
 
     @torch.no_grad()
-    def _results(self, images: list[Tensor], tight: bool) -> list[_Result]:
+    def _results(self, images: list[Tensor], tight: bool) -> list[Result]:
         """In pixels of the images (C, h, w)."""
         inputs = self._checked(images)
         fitting = [shrink_to_fit(image, self.test_size) for image in inputs]
@@ -198,14 +204,15 @@ class Detector(nn.Module):
             groups = group_by_padded_size(fitting, max(self.fpn.strides))
         else:
             groups = {self.test_size: list(range(len(fitting)))} if fitting else {}
-        results: dict[int, _Result] = {}
+        results: dict[int, Result] = {}
         for canvas, members in groups.items():
             padded = pad_images([fitting[index] for index in members], canvas)
-            for index, result, seen in zip(members, self._detect(padded), padded.sizes, strict=True):
+            for index, result, seen in zip(members, self.detect_on_canvas(padded), padded.sizes, strict=True):
                 results[index] = _scaled(result, seen, (inputs[index].shape[1], inputs[index].shape[2]))
         return [results[index] for index in range(len(fitting))]
 
-    def _detect(self, images: PaddedImages, flip: Flip | None = None) -> list[_Result]:
+    def detect_on_canvas(self, images: PaddedImages, flip: Flip | None = None) -> list[Result]:
+        """In pixels of the canvas; masks over their boxes, not pasted."""
         if self.training:
             raise InputError("detecting in training mode would use this batch's statistics; call .eval() first")
         pyramid, in_mirror = self._pyramid(images), None
@@ -228,7 +235,7 @@ class Detector(nn.Module):
         if self.keypoint_head is not None:
             seen_there = None if flip is None or in_mirror is None else (in_mirror, there, flip.keypoints)
             keypoints = list(zip(*self.keypoint_head.predict(pyramid, boxes, seen_there), strict=True))
-        return [_Result(*parts) for parts in zip(detections, masks, keypoints, strict=True)]
+        return [Result(*parts) for parts in zip(detections, masks, keypoints, strict=True)]
 
     def _proposals(self, pyramid: dict[str, Tensor], images: PaddedImages) -> list[Tensor]:
         return self.rpn.propose(self.rpn(pyramid), images.sizes, self.settings.rpn_pre_nms_top_n_test)
@@ -323,7 +330,7 @@ def _mirror(boxes_xyxy: list[Tensor], images: PaddedImages) -> list[Tensor]:
     return [mirror_boxes(boxes, width) for boxes, (_, width) in zip(boxes_xyxy, images.sizes, strict=True)]
 
 
-def _scaled(result: _Result, seen: tuple[int, int], size: tuple[int, int]) -> _Result:
+def _scaled(result: Result, seen: tuple[int, int], size: tuple[int, int]) -> Result:
     """From pixels of the image as the network saw it, (height, width), to those of the image at another size."""
     if seen == size:
         return result
@@ -336,7 +343,13 @@ def _scaled(result: _Result, seen: tuple[int, int], size: tuple[int, int]) -> _R
     return replace(result, detections=detections, keypoints=keypoints)
 
 
-def _as_dict(result: _Result, size: tuple[int, int], masks: Literal["rle", "dense", "probabilities"]) -> dict[str, Any]:
+def in_image(result: Result, seen: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
+    """Detections on a canvas, where the image is `seen` (height, width), as those of an image of `size`: one of the
+    dicts of `Detector.forward`, masks as run lengths."""
+    return _as_dict(_scaled(result, seen, size), size, "rle")
+
+
+def _as_dict(result: Result, size: tuple[int, int], masks: Literal["rle", "dense", "probabilities"]) -> dict[str, Any]:
     detections = result.detections
     found: dict[str, Any] = {
         "boxes": detections.boxes_xyxy,

@@ -42,6 +42,41 @@ class MultiScaleRoIAlign:
         return (size[:, None] * (1 + 1e-6) >= smallest).sum(1)
 
 
+class AtlasRoIAlign:
+    """The same numbers for exported graphs, without a branch or a shape that depends on the boxes.
+
+    All levels lie on one map, the finest above the others; each with its edge repeated, because RoIAlign reads beyond
+    the middle of the last cell. Boxes, which must lie within the canvas, move to the level that they are read from.
+    """
+
+    def __init__(self, of: MultiScaleRoIAlign) -> None:
+        self.levels, self.points = of.levels, of.points
+        self.strides = [float(stride) for stride in of.strides]
+
+    def atlas(self, pyramid: dict[str, Tensor]) -> dict[str, Tensor]:
+        """Pyramid (B, C, H, W) per level -> one map and the corners of the levels on it, for the heads in its place."""
+        maps = [F.pad(level.to(at_least_float32(level)), (1, 1, 1, 1), mode="replicate") for level in pyramid.values()]
+        corners, left, top = [(1.0, 1.0)], 0, maps[0].shape[2]
+        width = max(maps[0].shape[3], sum(level.shape[3] for level in maps[1:]))
+        beneath = []
+        for level in maps[1:]:
+            corners.append((left + 1.0, top + 1.0))
+            left += level.shape[3]
+            beneath.append(F.pad(level, (0, 0, 0, maps[1].shape[2] - level.shape[2])))
+        rows = [maps[0], torch.cat(beneath, 3)] if beneath else [maps[0]]
+        atlas = torch.cat([F.pad(row, (0, width - row.shape[3])) for row in rows], 2)
+        return {"atlas": atlas, "corners_xy": atlas.new_tensor(corners)}
+
+    def __call__(self, pyramid: dict[str, Tensor], boxes_xyxy: list[Tensor], cells: int) -> Tensor:
+        atlas, corners = pyramid["atlas"], pyramid["corners_xy"]
+        boxes = torch.cat(boxes_xyxy).to(atlas.dtype)
+        image = torch.cat([boxes.new_full((len(one), 1), float(i)) for i, one in enumerate(boxes_xyxy)])
+        level = self.levels(boxes)
+        stride = boxes.new_tensor(self.strides)[level][:, None]
+        corner = corners[level].repeat(1, 2)
+        return roi_align(atlas, torch.cat([image, boxes / stride + corner], 1), cells, 1, self.points)
+
+
 def roi_align(feature_map: Tensor, rois: Tensor, cells: int, stride: int, points: int) -> Tensor:
     """RoIAlign (Mask R-CNN, He et al. 2017, section 3): feature map (B, C, H, W) and RoIs (n, 5), the number of the
     image and xyxy in pixels -> (n, C, cells, cells).

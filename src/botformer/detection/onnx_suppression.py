@@ -1,0 +1,44 @@
+"""Non-maximum suppression of many groups as one operator of ONNX, which PyTorch has no word for.
+
+torchvision's operator knows one group. Exported to ONNX it would see all groups side by side, moved apart, in float32:
+with many classes that costs the precision that decides between boxes.
+"""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torchvision.ops import nms
+
+from botformer.detection.fixed_canvas import NEVER
+
+
+@torch.library.custom_op("botformer::suppress", mutates_args=())
+def suppress_in_onnx(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
+    """A `fixed_canvas.Suppression`; an exported graph that holds it is for `torch.onnx.export` with
+    `onnx_translations`."""
+    kept = torch.zeros_like(scores, dtype=torch.bool)
+    for mask, box, score in zip(kept, boxes, scores, strict=True):
+        (place,) = torch.where(score > NEVER)
+        mask[place[nms(box[place], score[place], iou)]] = True
+    return kept
+
+
+@suppress_in_onnx.register_fake
+def _(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
+    return torch.empty_like(scores, dtype=torch.bool)
+
+
+def onnx_translations() -> dict[Any, Any]:
+    """For `torch.onnx.export(custom_translation_table=...)`."""
+    from onnxscript import opset18 as op
+
+    def suppress(boxes: Any, scores: Any, iou: float) -> Any:
+        most = op.Shape(scores, start=1, end=2)
+        selected = op.NonMaxSuppression(boxes, op.Unsqueeze(scores, [1]), most, [iou], [NEVER])  # (n, 3)
+        places = op.Gather(selected, [0, 2], axis=1)  # without the class, of which each group has one
+        none = op.Expand(op.Constant(value_float=0.0), op.Shape(scores))
+        each = op.Expand(op.Constant(value_float=1.0), op.Shape(places, start=0, end=1))
+        return op.Cast(op.ScatterND(none, places, each), to=9)  # bool
+
+    return {torch.ops.botformer.suppress.default: suppress}
