@@ -42,7 +42,17 @@ def main(arguments: list[str] | None = None) -> int:
 
             raise unknown("command", name, COMMANDS)
         logging.basicConfig(level=logging.INFO, format="%(message)s", stream=sys.stderr)
-        for noisy in ("PIL", "matplotlib", "accelerate", "httpx", "torch"):
+        for noisy in (
+            "PIL",
+            "matplotlib",
+            "accelerate",
+            "httpx",
+            "torch",
+            "onnxscript",
+            "onnx_ir",
+            "nncf",
+            "executorch",
+        ):
             logging.getLogger(noisy).setLevel(logging.WARNING)
         import_module(f"botformer.commands.{name}").main(rest)
         _leave_the_other_processes()

@@ -16,9 +16,9 @@ from botformer.exportable import Exportable, ExportTask, Outputs
 if TYPE_CHECKING:
     from botformer.backbone.resnet import Stages
 
-# Odd and oblong, and none of them traced: what a graph is compared at. In units of the coarsest stride, which must be
-# exceeded, and which small networks have less of.
-_OTHER_SIZES = ((7, 7), (6.03, 3.03), (2.03, 8.03))
+_OTHER_CELLS = ((7, 7), (6, 3), (2, 8))
+"""Height and width, in cells of the coarsest map, of further images on which a graph is compared; and a pixel more where
+they differ: 224x224, 193x97 and 65x257 at stride 32. None of them was traced."""
 _MOST_DIFFERENT = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 """Of the largest value of the output: rounding of each layer, added up over some 50 of them."""
 
@@ -56,7 +56,8 @@ def export_graph(
         if isinstance(module, MHSA2d):
             module.backend = "sdpa"
     stride = max(network.strides.values())
-    shapes = [size] if size else [network.image_size, *((int(h * stride), int(w * stride)) for h, w in _OTHER_SIZES)]
+    others_px = [(h * stride + (h != w), w * stride + (h != w)) for h, w in _OTHER_CELLS]
+    shapes = [size] if size else [network.image_size, *others_px]
     example, *others = (_photograph_like(batch or 2, network.in_chans, height, width) for height, width in shapes)
     if batch is None:
         others = [example[:1], *(pixels[: 1 + number % 2] for number, pixels in enumerate(others))]

@@ -1,7 +1,113 @@
-"""Write a trained network for another runtime: botformer export RUN --format onnx."""
+"""Write a trained network for another runtime, compared with PyTorch: botformer export RUN --format onnx."""
 
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal
+
+import tyro
+
+from botformer.commands.screen import new_table, print_table, progress_bar
 from botformer.errors import InputError
+from botformer.terminal import screen
+from botformer.text import duration
+
+if TYPE_CHECKING:
+    from torch import Tensor
+
+
+@dataclass(frozen=True)
+class Arguments:
+    checkpoint: Annotated[Path, tyro.conf.Positional]
+    """The --out folder of a training run (its best checkpoint), the folder of one checkpoint, a .safetensors file of
+    botformer.save, the name of a network that comes with the package, such as nuclei, or hf://owner/name."""
+    format: Literal["onnx", "openvino", "torch", "executorch"] = "onnx"
+    """onnx: ONNX Runtime and most others. openvino: the fastest on Intel's and AMD's processors. torch: PyTorch without
+    botformer. executorch: phones; one size."""
+    out: Path | None = None
+    """Folder to write; by default exported/FORMAT in the run, or runs/exported/NAME/FORMAT. An earlier export in it is
+    replaced, anything else is left alone."""
+    precision: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
+    """float16: weights in half the bytes. bfloat16: computed in it, twice as fast where the processor has it. int8:
+    calibrated on --data, and kept only if it is faster and as good."""
+    size: int | None = None
+    """Side of the images in pixels, fixed; for a detector, of its canvas. By default classifiers take any size, and
+    what must be fixed is as in the training."""
+    batch: int | None = None
+    """Images per call, fixed. By default any, or 1 where it must be fixed."""
+    data: Path | None = None
+    """A folder of images. The exported network is compared with PyTorch on some of them too; --precision int8 is
+    calibrated and measured on them."""
+
+
+_COMPARED = 8
+"""Images of --data on which the graph is compared with PyTorch."""
 
 
 def main(arguments: list[str]) -> None:
-    raise InputError("not yet")
+    given = tyro.cli(Arguments, args=arguments, prog="botformer export", description=__doc__)
+    _check(given)
+    export_run(given)
+
+
+def _check(given: Arguments) -> None:
+    """What no network could use, before anything is loaded."""
+    for name in ("size", "batch"):
+        if (value := getattr(given, name)) is not None and value < 1:
+            raise InputError(f"--{name} must be at least 1, got {value}")
+    if given.precision == "int8" and given.data is None:
+        raise InputError("--precision int8 is calibrated and measured on images; give the training's folder as --data")
+
+
+def export_run(given: Arguments) -> None:
+    # Heavy, and --help should not wait for it.
+    from botformer.create.from_checkpoint import load_for_rgb
+    from botformer.deploy.export import export
+    from botformer.deploy.exported_folder import check_free, read_config
+    from botformer.deploy.support import check_supported
+
+    out = given.out or _default_out(given.checkpoint, given.format)
+    check_free(out)
+    model, model_config = load_for_rgb(given.checkpoint)
+    check_supported(given.format, model_config["task"], given.precision)
+    images = [] if given.data is None else _images(given.data, model_config, given.size)
+    console = screen()
+    started = time.monotonic()
+    with progress_bar(f"exporting to {given.format}") as bar:
+        export(
+            given.format,
+            model,
+            out,
+            model_config,
+            precision=given.precision,
+            size=None if given.size is None else (given.size, given.size),
+            batch=given.batch,
+            images=images,
+            on_progress=bar.show,
+        )
+    config = read_config(out)
+    table = new_table("compared with PyTorch at", *config["checked"][0]["differences"])
+    for record in config["checked"]:
+        shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in record["inputs"].items())
+        table.add_row(shapes, *(f"{value:.2g}" for value in record["differences"].values()))
+    print_table(console, table)
+    megabytes = sum(file["bytes"] for file in config["files"].values()) / 1e6
+    console.print(f"{out}: {megabytes:.1f} MB in {duration(time.monotonic() - started)}. To run it anywhere:")
+    console.print(f"  python {out / 'run.py'} IMAGE")
+
+
+def _default_out(checkpoint: Path, format_name: str) -> Path:
+    if checkpoint.is_dir():
+        return checkpoint / "exported" / format_name
+    return Path("runs/exported") / checkpoint.stem / format_name
+
+
+def _images(folder: Path, model_config: dict[str, Any], size: int | None) -> "list[Tensor]":
+    """Some images of the folder, prepared as in an evaluation: (C, h, w) floats in 0..1."""
+    from botformer.data.classification.transforms import evaluation_transform
+    from botformer.predict.files import list_images, read_image
+    from botformer.recipes.schema import Images
+
+    files = list_images([folder], folder)[:: max(1, len(list_images([folder], folder)) // _COMPARED)][:_COMPARED]
+    transform = evaluation_transform(Images(**(model_config["images"] | ({"size": size} if size else {}))))
+    return [transform(read_image(file, 100.0)[1]) / 255 for file in files]

@@ -9,13 +9,19 @@ from torch import Tensor, nn
 from botformer.deploy.check_graph import check_graph
 from botformer.deploy.exported_folder import check_free, new_folder, write_config
 from botformer.deploy.formats import FormatName, Precision, check_installed, find_format
+from botformer.deploy.run_script import run_script
 from botformer.deploy.runtimes import open_model
+from botformer.deploy.support import check_supported
+from botformer.deploy.task_config import task_config
+from botformer.deploy.to_onnx import write_onnx
+from botformer.deploy.to_openvino import write_openvino
 from botformer.deploy.to_torch import write_torch
 from botformer.environment import versions
 from botformer.errors import InputError
 from botformer.exportable import Exportable, ExportsItself
 
 OnProgress = Callable[[float], object]
+RUN_SCRIPT = "run.py"
 
 
 def _silent(fraction: float) -> None:
@@ -35,6 +41,36 @@ def export_torch(
 ) -> Path:
     """Write a `torch.export` program (model.pt2), which PyTorch runs without botformer. Arguments as in `export`."""
     return export("torch", model, folder, model_config, precision, size, batch, images, on_progress)
+
+
+def export_onnx(
+    model: nn.Module,
+    folder: str | Path,
+    model_config: Mapping[str, Any] | None = None,
+    *,
+    precision: Precision = "float32",
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    images: Sequence[Tensor] = (),
+    on_progress: OnProgress = _silent,
+) -> Path:
+    """Write an ONNX file (model.onnx), which ONNX Runtime and others run. Arguments as in `export`."""
+    return export("onnx", model, folder, model_config, precision, size, batch, images, on_progress)
+
+
+def export_openvino(
+    model: nn.Module,
+    folder: str | Path,
+    model_config: Mapping[str, Any] | None = None,
+    *,
+    precision: Precision = "float32",
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    images: Sequence[Tensor] = (),
+    on_progress: OnProgress = _silent,
+) -> Path:
+    """Write OpenVINO's files (model.xml, model.bin), for Intel's and AMD's processors. Arguments as in `export`."""
+    return export("openvino", model, folder, model_config, precision, size, batch, images, on_progress)
 
 
 def export(
@@ -74,17 +110,24 @@ def export(
     check_free(folder)
     check_installed(format_name, row.to_write + row.to_run)
     exportable = _exportable(model, size, batch, images)
+    check_supported(format_name, exportable.task, precision)
     with new_folder(folder) as unfinished:
         _WRITERS[format_name](exportable, precision, unfinished / row.model_file)
         on_progress(0.5)
         config = _config(exportable, format_name, precision, model_config)
         runtime = open_model(config, unfinished)
         config["checked"] = check_graph(exportable, runtime, precision, lambda done: on_progress(0.5 + done / 2))
+        if exportable.example[0].shape[1] == 3:  # files are read as red, green and blue
+            (unfinished / RUN_SCRIPT).write_text(run_script(config), encoding="utf-8")
         write_config(unfinished, config)
     return folder
 
 
-_WRITERS: dict[FormatName, Callable[[Exportable, str, Path], None]] = {"torch": write_torch}
+_WRITERS: dict[FormatName, Callable[[Exportable, str, Path], None]] = {
+    "torch": write_torch,
+    "onnx": write_onnx,
+    "openvino": write_openvino,
+}
 
 
 def _exportable(
@@ -103,30 +146,32 @@ def _exportable(
 def _config(
     exportable: Exportable, format_name: str, precision: str, model_config: Mapping[str, Any] | None
 ) -> dict[str, Any]:
+    results = exportable.reference(*exportable.example)
+    inputs = zip(exportable.input_names, exportable.example, strict=True)
+    first = exportable.dynamic.get(exportable.input_names[0], {})
     return {
         "format": format_name,
         "precision": precision,
         "task": exportable.task,
-        "inputs": [
-            _row(name, tensor, exportable)
-            for name, tensor in zip(exportable.input_names, exportable.example, strict=True)
+        "inputs": [_row(name, tensor, exportable.dynamic.get(name, {})) for name, tensor in inputs],
+        "outputs": [
+            _row(name, tensor, _output_axes(tensor, first))
+            for name, tensor in zip(exportable.output_names, results, strict=True)
         ],
-        "outputs": _output_rows(exportable),
+        **task_config(exportable, model_config),
         "settings": dict(exportable.settings),
         "model_config": None if model_config is None else dict(model_config),
         "versions": versions(),
     }
 
 
-def _row(name: str, tensor: Tensor, exportable: Exportable) -> dict[str, Any]:
-    axes = exportable.dynamic.get(name, {})
+def _row(name: str, tensor: Tensor, axes: Mapping[int, str | None]) -> dict[str, Any]:
+    """A dynamic axis has its name in the shape, or null where its size follows from others."""
     shape = [axes.get(axis, side) for axis, side in enumerate(tensor.shape)]
     return {"name": name, "dtype": str(tensor.dtype).removeprefix("torch."), "shape": shape}
 
 
-def _output_rows(exportable: Exportable) -> list[dict[str, Any]]:
-    results = exportable.reference(*exportable.example)
-    return [
-        {"name": name, "dtype": str(result.dtype).removeprefix("torch."), "rank": result.ndim}
-        for name, result in zip(exportable.output_names, results, strict=True)
-    ]
+def _output_axes(tensor: Tensor, axes_of_pixels: Mapping[int, str]) -> dict[int, str | None]:
+    """The batch comes first in every output; heights and widths of maps follow from those of the pixels."""
+    batch: dict[int, str | None] = {0: axes_of_pixels[0]} if 0 in axes_of_pixels else {}
+    return batch | dict.fromkeys(range(2, tensor.ndim) if 2 in axes_of_pixels else ())

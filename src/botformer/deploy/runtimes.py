@@ -8,9 +8,8 @@ import numpy as np
 
 from botformer.deploy.exported_folder import check_files, read_config
 from botformer.deploy.formats import FormatName, check_installed, find_format
+from botformer.deploy.openvino_buckets import Run, open_openvino
 from botformer.errors import InputError
-
-Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 
 
 class Runtime:
@@ -81,7 +80,28 @@ def _open_torch(file: Path, config: Mapping[str, Any], threads: int | None) -> R
     return run
 
 
-_OPENERS: dict[FormatName, Callable[[Path, Mapping[str, Any], int | None], Run]] = {"torch": _open_torch}
+def _open_onnx(file: Path, config: Mapping[str, Any], threads: int | None) -> Run:
+    import onnxruntime
+
+    options = onnxruntime.SessionOptions()
+    options.log_severity_level = 3  # errors alone
+    if threads is not None:
+        options.intra_op_num_threads = threads
+    session = onnxruntime.InferenceSession(file, options, providers=["CPUExecutionProvider"])
+    names = [row["name"] for row in config["outputs"]]
+
+    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        results: Any = session.run(names, dict(inputs))
+        return dict(zip(names, results, strict=True))
+
+    return run
+
+
+_OPENERS: dict[FormatName, Callable[[Path, Mapping[str, Any], int | None], Run]] = {
+    "torch": _open_torch,
+    "onnx": _open_onnx,
+    "openvino": open_openvino,
+}
 
 
 def _check(name: str, array: np.ndarray, row: Mapping[str, Any]) -> None:

@@ -1,22 +1,38 @@
 """torch.export: the program that the other formats are made of, and a format of its own (.pt2)."""
 
+import copy
 from pathlib import Path
 
 import torch
+from torch import Tensor, nn
 from torch.export import Dim, ExportedProgram
 
 from botformer.exportable import Exportable
 
 
-def traced(exportable: Exportable) -> ExportedProgram:
-    """The network as a program of PyTorch's operators, for any size of its dynamic axes."""
-    dynamic = tuple(
-        dict.fromkeys(exportable.dynamic.get(name, {}), Dim.DYNAMIC) or None for name in exportable.input_names
-    )
-    with torch.no_grad():
-        return torch.export.export(exportable.module, exportable.example, dynamic_shapes=dynamic)
-
-
 def write_torch(exportable: Exportable, precision: str, file: Path) -> None:
-    """Write `file` (.pt2)."""
-    torch.export.save(traced(exportable), file)
+    """Write `file` (.pt2). bfloat16: the network computes in it, and its results are float32 again."""
+    torch.export.save(traced(exportable, in_bfloat16=precision == "bfloat16"), file)
+
+
+def traced(exportable: Exportable, in_bfloat16: bool = False) -> ExportedProgram:
+    """The network as a program of PyTorch's operators, for any size of its dynamic axes."""
+    axes = [dict.fromkeys(exportable.dynamic.get(name, {}), Dim.DYNAMIC) or None for name in exportable.input_names]
+    module, dynamic = exportable.module, tuple(axes)
+    if in_bfloat16:
+        module, dynamic = _InBfloat16(module), (tuple(axes),)  # one argument, which is a tuple
+    with torch.no_grad():
+        program = torch.export.export(module, exportable.example, dynamic_shapes=dynamic)
+    for node in program.graph.nodes:  # of this machine: names of folders
+        node.meta.pop("stack_trace", None)
+    return program
+
+
+class _InBfloat16(nn.Module):
+    def __init__(self, module: nn.Module) -> None:
+        super().__init__()
+        self.module = copy.deepcopy(module).bfloat16()
+
+    def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
+        results = self.module(*(x.bfloat16() if x.is_floating_point() else x for x in inputs))
+        return tuple(result.float() if result.is_floating_point() else result for result in results)

@@ -24,7 +24,7 @@ Transform = Callable[[Image.Image | EncodedImage], Tensor]
 
 _ASPECT_RATIO = (3 / 4, 4 / 3)
 _PADDING_PX = 4
-_MARGIN = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
+MARGIN = tuple(round(255 * mean) for mean in IMAGENET_MEAN)
 """Colour beside a letterboxed image: about 0 once it is normalised."""
 
 
@@ -148,7 +148,7 @@ def _letterboxed(image: Image.Image | EncodedImage, box: Box, size: int, cut: bo
     scale = size / max(width, height)
     width, height = max(1, round(width * scale)), max(1, round(height * scale))
     left, top = (size - width) // 2, (size - height) // 2
-    square = np.full((size, size, 3), _MARGIN, dtype=np.uint8)
+    square = np.full((size, size, 3), MARGIN, dtype=np.uint8)
     square[top : top + height, left : left + width] = _resized(image, box, (width, height), cut)
     return square
 

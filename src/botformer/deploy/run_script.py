@@ -1,0 +1,175 @@
+"""run.py of an exported folder: a short program that needs the runtime, Pillow and NumPy, and nothing of botformer.
+
+Put together from a head, the lines of the format (they define `network(**arrays)`), and those of the task.
+"""
+
+from collections.abc import Mapping
+from string import Template
+from typing import Any, NamedTuple
+
+from botformer.deploy.formats import FormatName
+from botformer.deploy.openvino_buckets import HINTS
+from botformer.exportable import ExportTask
+
+
+class _Runtime(NamedTuple):
+    packages: str
+    imports: str
+    opened: str
+
+
+_RUNTIMES: dict[FormatName, _Runtime] = {
+    "torch": _Runtime(
+        "torch",
+        "import torch\n",
+        """graph = torch.export.load(HERE / "model.pt2").module()
+
+
+def network(**inputs):
+    with torch.inference_mode():
+        results = graph(*(torch.from_numpy(inputs[row["name"]]) for row in CONFIG["inputs"]))
+    return {row["name"]: result.numpy() for row, result in zip(CONFIG["outputs"], results)}
+""",
+    ),
+    "onnx": _Runtime(
+        "onnxruntime",
+        "import onnxruntime\n",
+        """session = onnxruntime.InferenceSession(HERE / "model.onnx", providers=["CPUExecutionProvider"])
+
+
+def network(**inputs):
+    names = [row["name"] for row in CONFIG["outputs"]]
+    return dict(zip(names, session.run(names, inputs)))
+""",
+    ),
+    "openvino": _Runtime(
+        "openvino",
+        """sys.modules["openvino_telemetry"] = None  # importing openvino would report to its makers
+import openvino  # noqa: E402
+""",
+        """compiled = openvino.Core().compile_model(HERE / "model.xml", "CPU", {"INFERENCE_PRECISION_HINT": "$hint"})
+
+
+def network(**inputs):
+    results = compiled(inputs)
+    return {row["name"]: results[row["name"]] for row in CONFIG["outputs"]}
+""",
+    ),
+    "executorch": _Runtime(
+        "executorch",
+        "import torch\nfrom executorch.runtime import Runtime\n",
+        """method = Runtime.get().load_program(HERE / "model.pte").load_method("forward")
+
+
+def network(**inputs):
+    results = method.execute([torch.from_numpy(inputs[row["name"]]) for row in CONFIG["inputs"]])
+    return {row["name"]: result.numpy() for row, result in zip(CONFIG["outputs"], results)}
+""",
+    ),
+}
+
+_HEAD = '''#!/usr/bin/env python3
+"""$title: python run.py IMAGE...   (pip install $packages pillow numpy)
+
+One line of JSON per image on standard output. Written by botformer export; config.json says what goes in and out.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from PIL import Image, ImageOps
+
+${imports}
+HERE = Path(__file__).resolve().parent
+CONFIG = json.loads((HERE / "config.json").read_text(encoding="utf-8"))
+$opened
+
+def upright_rgb(image):
+    image = ImageOps.exif_transpose(image)
+    if image.mode.startswith("I"):  # 16 bits of grey
+        image = Image.fromarray((np.asarray(image) / 257 + 0.5).astype(np.uint8))
+    if image.has_transparency_data:
+        image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
+    return image.convert("RGB")
+
+
+def as_batch(image):
+    """(batch, 3, height, width) floats in 0..1; a graph of a fixed batch gets the image as often."""
+    batch = CONFIG["inputs"][0]["shape"][0]
+    pixels = np.asarray(image, np.float32).transpose(2, 0, 1)[None] / np.float32(255)
+    return np.repeat(pixels, batch, axis=0) if isinstance(batch, int) else np.ascontiguousarray(pixels)
+
+'''
+
+_TAIL = """
+
+if len(sys.argv) < 2:
+    sys.exit("usage: python run.py IMAGE...")
+for name in sys.argv[1:]:
+    try:
+        print(json.dumps({"file_name": name} | answer(name), ensure_ascii=False), flush=True)
+    except OSError as error:
+        sys.exit(f"{name}: {error}")
+"""
+
+_CLASSIFICATION = '''
+def prepared(file):
+    """The middle of the image, resized, or with "letterbox" all of it on grey: a square."""
+    want, image = CONFIG["preprocessing"], Image.open(file)
+    size, turned = want["size"], image.getexif().get(274, 1)
+    width, height = image.size[::-1] if turned >= 5 else image.size
+    if want["fit"] == "letterbox":
+        new, box = [max(1, round(side * size / max(width, height))) for side in (width, height)], [0, 0, width, height]
+    else:
+        shorter, new = int(size / want["evaluation_crop"]), [size, size]
+        scaled = [int(shorter * side / min(width, height)) for side in (width, height)]
+        first, scale = [round((side - size) / 2) for side in scaled], (width / scaled[0], height / scaled[1])
+        box = [(first[i % 2] + size * (i > 1)) * scale[i % 2] for i in range(4)]
+    shrink = min((box[2] - box[0]) / new[0], (box[3] - box[1]) / new[1], *image.size)
+    exact = turned > 1  # a JPEG file is decoded smaller where that is enough, but not with a rest that is turned
+    steps = [n for n in (8, 4, 2) if n <= shrink and not (exact and (image.width % n or image.height % n))]
+    n = steps[0] if steps and image.format == "JPEG" else 1
+    if n > 1:
+        image.draft(None, (image.width // n, image.height // n))
+    image = upright_rgb(image)
+    box = [min(max(side / n, 0), image.size[i % 2]) for i, side in enumerate(box)]
+    square = Image.new("RGB", (size, size), tuple(want["margin"]))
+    square.paste(image.resize(new, Image.Resampling.BICUBIC, box), ((size - new[0]) // 2, (size - new[1]) // 2))
+    return square
+
+
+def answer(file):
+    logits = network(pixels=as_batch(prepared(file)))["logits"][0].astype(np.float64)
+    probabilities = np.exp(logits - logits.max()) / np.exp(logits - logits.max()).sum()
+    best = np.argsort(-probabilities, kind="stable")[:5]
+    return {"top5": [[CONFIG["class_names"][i], float(probabilities[i])] for i in best]}
+'''
+
+_FEATURES = '''
+def answer(file):
+    """The maps go into NAME.npz beside where this is run."""
+    image, side = upright_rgb(Image.open(file)), CONFIG["inputs"][0]["shape"][2:]
+    if isinstance(side[0], int):
+        image = image.resize((side[1], side[0]), Image.Resampling.BICUBIC)
+    maps, out = network(pixels=as_batch(image)), f"{Path(file).stem}.npz"
+    np.savez(out, **maps)
+    return {"saved": out, "shapes": {name: list(values.shape) for name, values in maps.items()}}
+'''
+
+_TASKS: dict[ExportTask, tuple[str, str]] = {
+    "classification": ("Classify images", _CLASSIFICATION),
+    "features": ("Feature maps of images", _FEATURES),
+}
+
+
+def run_script(config: Mapping[str, Any]) -> str:
+    """The text of run.py for an exported network."""
+    runtime = _RUNTIMES[config["format"]]
+    title, task = _TASKS[config["task"]]
+    opened = Template(runtime.opened).substitute(hint=HINTS[config["precision"]])
+    head = Template(_HEAD).substitute(
+        title=title, packages=runtime.packages, imports=runtime.imports, opened=opened.rstrip("\n") + "\n"
+    )
+    return head + task + _TAIL

@@ -1,0 +1,21 @@
+"""OpenVINO: read from the ONNX file, which keeps every digit, and written as its own .xml and .bin."""
+
+import tempfile
+from pathlib import Path
+
+from botformer.deploy.no_telemetry import import_openvino
+from botformer.deploy.to_onnx import write_onnx
+from botformer.exportable import Exportable
+
+
+def write_openvino(exportable: Exportable, precision: str, file: Path) -> None:
+    """Write `file` (.xml) and the .bin beside it. float16: weights are stored in two bytes.
+
+    The ONNX file is read directly, not by `openvino.convert_model`, which reports every conversion to its makers.
+    """
+    openvino = import_openvino()
+    with tempfile.TemporaryDirectory(prefix="botformer-") as folder:
+        onnx_file = Path(folder) / "model.onnx"
+        write_onnx(exportable, "float32", onnx_file)
+        model = openvino.Core().read_model(onnx_file)
+        openvino.save_model(model, file, compress_to_fp16=precision == "float16")
