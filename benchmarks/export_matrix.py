@@ -69,8 +69,8 @@ def main() -> None:
         shlex.join(["python", "benchmarks/export_matrix.py"]),
         figures,
         seed=0,
-        notes="Largest differences from PyTorch in float32. Random weights with sharp attention: those of int8 say only "
-        "that the graph is right, and accuracy is measured with trained networks.",
+        notes="Largest differences from PyTorch in float32. Weights are random, with sharp attention: differences of "
+        "int8 say only that the graph is right, and accuracy is measured with trained networks.",
     )
 
 

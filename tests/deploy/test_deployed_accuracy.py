@@ -8,7 +8,7 @@ import torch
 from PIL import Image
 
 import botformer
-from botformer.deploy.deployed_accuracy import DeployedAccuracy, detections
+from botformer.deploy.deployed_accuracy import DeployedAccuracy
 from botformer.deploy.prepared_images import inputs_of, prepared_batches, prepared_inputs
 from botformer.detection.padding import PaddedImages
 from botformer.errors import InputError
@@ -32,7 +32,7 @@ class InPyTorch:
         with torch.inference_mode():
             if sizes is None:
                 return {"logits": self.model(normalize(pixels, self.model.mean, self.model.std)).numpy()}
-            (found,) = self.model._detect(PaddedImages(pixels, [tuple(sizes[0].tolist())]))
+            (found,) = self.model.detect_on_canvas(PaddedImages(pixels, [tuple(sizes[0].tolist())]))
         missing = self.model.settings.max_detections - len(found.detections.scores)
         results = {
             "boxes": found.detections.boxes_xyxy,
@@ -113,7 +113,9 @@ def test_images_in_tiles_are_given_tile_by_tile(scenes):
     loaded = botformer.load(network)
     loaded.model_config["images"]["tile"] = 64
     side = loaded.model_config["images"]["size"]
-    config = {"inputs": [{"name": "pixels", "shape": ["batch", 3, side, side]}, {"name": "sizes", "shape": ["batch", 2]}]}
+    config = {
+        "inputs": [{"name": "pixels", "shape": ["batch", 3, side, side]}, {"name": "sizes", "shape": ["batch", 2]}]
+    }
     batches, _ = prepared_batches(loaded, config, str(data), "validation", 0, 0)
     inputs = list(prepared_inputs(config, batches))
     assert len(inputs) > len(batches)
@@ -138,18 +140,6 @@ def test_a_network_for_other_images_cannot_be_measured(colours):
     config = {"inputs": [{"name": "pixels", "shape": ["batch", 3, 32, 48]}]}
     with pytest.raises(InputError, match="exported for images of 48x32 px, and it is evaluated on squares of 16 px"):
         DeployedAccuracy(loaded, config, str(colours), workers=0)
-
-
-def test_nothing_found_is_no_detection():
-    outputs = {
-        "boxes": np.zeros((1, 4, 4), np.float32),
-        "scores": np.zeros((1, 4), np.float32),
-        "labels": np.zeros((1, 4), np.int64),
-        "masks": np.zeros((1, 4, 28, 28), np.float32),
-    }
-    found = detections(outputs, (64, 48), (640, 480))
-    assert found["boxes"].shape == (0, 4)
-    assert found["masks"] == []
 
 
 def test_floats_and_bytes_are_the_same_image():

@@ -34,9 +34,7 @@ def test_what_is_refused_and_why(changes, reasons):
 
 
 def test_both_figures_are_said():
-    assert KEPT.figures() == (
-        "float32 20 ms and top1 0.9000, int8 10 ms and 0.9000 (speed 2.00 times, on 500 images)"
-    )
+    assert KEPT.figures() == ("float32 20 ms and top1 0.9000, int8 10 ms and 0.9000 (speed 2.00 times, on 500 images)")
 
 
 @pytest.mark.parametrize(("counted", "too_few"), [(0, True), (99, True), (100, False), (5000, False)])
@@ -64,7 +62,12 @@ def test_times_are_ratios_within_a_round_and_scores_are_those_of_each_network(mo
     monkeypatch.setattr(gate_module, "open_model", opened)
     scores = {"float": 0.9, "int8": 0.7}
     verdict = gate(
-        Path("float"), Path("int8"), lambda runtime: scores[runtime.folder], 0.01, INPUTS, lambda: Scale("AP", 7, "cats")
+        Path("float"),
+        Path("int8"),
+        lambda runtime: scores[runtime.folder],
+        0.01,
+        INPUTS,
+        lambda: Scale("AP", 7, "cats"),
     )
     assert 1.4 < verdict.speedup < 2.6
     assert verdict.float_ms > verdict.int8_ms > 2

@@ -22,13 +22,13 @@ from botformer.benchmark.model_steps import our_model
 from botformer.benchmark.model_suite import torchvision_resnet50
 from botformer.benchmark.timing import Call
 from botformer.deploy import optimize
-from botformer.deploy.deployed_accuracy import detections
 from botformer.deploy.export import export
 from botformer.deploy.exported_folder import read_config
 from botformer.deploy.formats import FORMATS, FormatName, Precision
 from botformer.deploy.int8 import quantize
 from botformer.deploy.prepared_images import inputs_of
 from botformer.deploy.quantizers import PACKAGES
+from botformer.deploy.read_detections import read_detections
 from botformer.deploy.runtimes import Runtime, open_exported
 from botformer.image_normalization import normalize
 from botformer.recipes.schema import DetectionImages
@@ -179,7 +179,7 @@ def detector(backbone: str, way: Way, work: Work) -> Call:
     inputs = [[inputs_of(runtime.config, image, size) for image in images] for images in _canvases(work)]
 
     def exported_call(number: int) -> list[Tensor]:
-        found = [detections(runtime(**each), size, size) for each in inputs[number % INPUTS]]
+        found = [read_detections(runtime(**each), [size], [size])[0] for each in inputs[number % INPUTS]]
         return [one[name] for one in found for name in ("boxes", "scores")]
 
     return _warmed_up(exported_call)

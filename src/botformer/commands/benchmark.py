@@ -1,4 +1,4 @@
-"""Compare speed and memory with other implementations: botformer benchmark attention|model|headline|detection|deploy."""
+"""Compare speed and memory with others: botformer benchmark attention|model|headline|detection|deploy."""
 
 import shlex
 import sys

@@ -3,20 +3,18 @@
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import Any
 
-import numpy as np
 import torch
 
 from botformer.classification.metrics import Accuracy
 from botformer.create import Loaded
 from botformer.deploy.gate import Scale
 from botformer.deploy.prepared_images import Batches, inputs_of, prepared_batches
+from botformer.deploy.read_detections import read_detections
 from botformer.deploy.runtimes import Runtime
 from botformer.detection import Detector
-from botformer.detection.masks import paste_window
 from botformer.detection.padding import PaddedImages
 from botformer.detection.task import DetectionTask
 from botformer.errors import InputError
-from botformer.rle import encode_window
 
 _LIMITS = {"classification": 0.01, "detection": 0.01}
 """What may be lost: a point of top-1, 0.01 of average precision."""
@@ -78,37 +76,9 @@ class _DeployedDetector:
     ) -> list[dict[str, Any]]:
         assert flip is None
         return [
-            detections(self._runtime(**inputs_of(self._runtime.config, pixels, seen)), seen, size)
+            read_detections(self._runtime(**inputs_of(self._runtime.config, pixels, seen)), [seen], [size])[0]
             for pixels, seen, size in zip(images.pixels, images.sizes, sizes, strict=True)
         ]
-
-
-def detections(outputs: Mapping[str, np.ndarray], seen: tuple[int, int], size: tuple[int, int]) -> dict[str, Any]:
-    """What an exported detector says of the first image, in the form of `Detector.padded_detections`.
-
-    Args:
-        outputs: boxes (B, K, 4) xyxy in pixels of the canvas, scores (B, K), 0 where nothing was found, labels (B, K),
-            and by kind masks (B, K, M, M) over the boxes, or keypoints (B, K, k, 3).
-        seen: height and width of the image on the canvas.
-        size: those of its file, in pixels of which the results are.
-    """
-    found = outputs["scores"][0] > 0
-    factor = torch.tensor([size[1] / seen[1], size[0] / seen[0]])
-    boxes = torch.from_numpy(outputs["boxes"][0][found]).float() * factor.repeat(2)
-    results: dict[str, Any] = {
-        "boxes": boxes,
-        "labels": torch.from_numpy(outputs["labels"][0][found]).long(),
-        "scores": torch.from_numpy(outputs["scores"][0][found]).float(),
-    }
-    if "keypoints" in outputs:
-        points = torch.from_numpy(outputs["keypoints"][0][found]).float()
-        results["keypoints"] = torch.cat([points[..., :2] * factor, torch.ones_like(points[..., 2:])], -1)
-        results["keypoints_scores"] = points[..., 2]
-    if "masks" in outputs:
-        masks = torch.from_numpy(outputs["masks"][0][found]).float()
-        windows = (paste_window(mask, box, size) for mask, box in zip(masks, boxes, strict=True))
-        results["masks"] = [encode_window((window >= 0.5).numpy(), corner, size) for window, corner in windows]
-    return results
 
 
 def _counted(batches: Batches, on_progress: Callable[[float], object]) -> Iterator[Any]:

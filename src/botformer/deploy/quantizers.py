@@ -16,8 +16,8 @@ import numpy as np
 
 SEEN = "botformer: sample"
 """Begins the lines that tell of progress."""
-_SMALLEST_MAP_CHANNELS = 8
-"""What has fewer holds no features: colours, coordinates."""
+_LEAST_CHANNELS = 8
+"""What has fewer is no feature map: colours, coordinates."""
 
 
 def samples(folder: Path) -> Iterator[dict[str, np.ndarray]]:
@@ -49,14 +49,17 @@ def _in_float(model: Any) -> list[str]:
 
     The boxes of a detector are computed by sums and products, too, and eight bits are too few for a coordinate: of
     these operations only those on feature maps (B, channels, H, W) are quantised. In attention queries and positions
-    lie side by side in one product, whose parts have ranges of their own.
+    lie side by side in one product, whose parts have ranges of their own. The convolution of the image itself, a small
+    part of the work, would lose as much as all others together.
     """
     names = []
     for operation in model.get_ops():
         kind = operation.get_type_name()
-        if kind in ("Convolution", "ConvolutionBackpropData", "Parameter", "Result", "Constant"):
+        if kind in ("Parameter", "Result", "Constant"):
             continue
-        if kind == "MatMul":
+        if kind in ("Convolution", "ConvolutionBackpropData"):
+            quantized = operation.input(0).get_partial_shape()[1].get_max_length() >= _LEAST_CHANNELS
+        elif kind == "MatMul":
             quantized = any(_is_constant(side.get_source_output().get_node()) for side in operation.inputs())
         else:
             quantized = all(_is_feature_map(output.get_partial_shape()) for output in operation.outputs())
@@ -75,12 +78,13 @@ def _is_feature_map(shape: Any) -> bool:
     if shape.rank.is_dynamic or shape.rank.get_length() != 4:
         return False
     channels = shape[1]
-    return channels.is_static and channels.get_length() >= _SMALLEST_MAP_CHANNELS
+    return channels.is_static and channels.get_length() >= _LEAST_CHANNELS
 
 
 def quantize_onnx(file: Path, out: Path, folder: Path, config: Mapping[str, Any]) -> None:
     """By ONNX Runtime: pairs of QuantizeLinear and DequantizeLinear around convolutions and products with
     weights, which are rounded per channel."""
+    import onnx
     from onnxruntime.quantization import CalibrationDataReader, QuantFormat, QuantType, quantize_static
     from onnxruntime.quantization.shape_inference import quant_pre_process
 
@@ -93,18 +97,27 @@ def quantize_onnx(file: Path, out: Path, folder: Path, config: Mapping[str, Any]
 
     prepared = out.with_name("prepared.onnx")
     quant_pre_process(file, prepared, skip_symbolic_shape=True)
+    graph = onnx.load(prepared).graph
+    shapes = {weight.name: weight.dims for weight in graph.initializer}
+    first = [node.name for node in graph.node if node.op_type == "Conv" and _channels(shapes, node) < _LEAST_CHANNELS]
     quantize_static(
         prepared,
         out,
         Samples(),
         quant_format=QuantFormat.QDQ,
         op_types_to_quantize=["Conv", "MatMul", "Gemm"],
+        nodes_to_exclude=first,
         per_channel=True,
         activation_type=QuantType.QUInt8,
         weight_type=QuantType.QInt8,
         extra_options={"MatMulConstBOnly": True},  # the products of attention stay in float, as above
     )
     prepared.unlink()
+
+
+def _channels(shapes: Mapping[str, Any], convolution: Any) -> int:
+    """That a convolution takes, whose weights are (out, in, height, width)."""
+    return shapes[convolution.input[1]][1]
 
 
 def quantize_torch(file: Path, out: Path, folder: Path, config: Mapping[str, Any]) -> None:
@@ -123,7 +136,10 @@ def quantize_torch(file: Path, out: Path, folder: Path, config: Mapping[str, Any
     class Convolutions(Quantizer):
         def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
             for node in model.graph.nodes:
-                if node.target == torch.ops.aten.conv2d.default:
+                if (
+                    node.target == torch.ops.aten.conv2d.default
+                    and node.args[0].meta["val"].shape[1] >= _LEAST_CHANNELS
+                ):
                     node.meta["quantization_annotation"] = QuantizationAnnotation(
                         input_qspec_map={node.args[0]: activations, node.args[1]: weights}, _annotated=True
                     )
