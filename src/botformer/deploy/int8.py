@@ -186,6 +186,7 @@ def _run_quantizer(arguments: list[str], title: str, count: int, on_progress: Ca
     finally:
         process.kill()
         process.wait()
+        process.stdout.close()
     if process.returncode:
         end = "\n".join(lines[-_LAST_LINES:])
         raise InputError(f"{title} could not be quantised; what was printed:\n{end}")
