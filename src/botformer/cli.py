@@ -22,6 +22,9 @@ COMMANDS = {
     "models": "list the networks with their parameters and multiply-adds, computed and from the paper",
 }
 
+_NOISY = ("PIL", "matplotlib", "accelerate", "httpx", "torch", "onnxscript", "onnx_ir", "nncf", "executorch")
+"""Libraries whose loggers tell what no user asked for."""
+
 
 def main(arguments: list[str] | None = None) -> int:
     """Run one command and return its exit status: 0 done, 2 bad input (a message says what to do)."""

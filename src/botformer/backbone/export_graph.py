@@ -17,8 +17,8 @@ if TYPE_CHECKING:
     from botformer.backbone.resnet import Stages
 
 _OTHER_CELLS = ((7, 7), (6, 3), (2, 8))
-"""Height and width, in cells of the coarsest map, of further images on which a graph is compared; and a pixel more where
-they differ: 224x224, 193x97 and 65x257 at stride 32. None of them was traced."""
+"""Height and width, in cells of the coarsest map, of further images on which a graph is compared; oblong ones get a
+pixel more. At stride 32: 224x224, 193x97 and 65x257."""
 _MOST_DIFFERENT = {"float32": 1e-4, "float16": 2e-2, "bfloat16": 1e-1}
 """Of the largest value of the output: rounding of each layer, added up over some 50 of them."""
 

@@ -13,6 +13,7 @@ from botformer.deploy.run_script import run_script
 from botformer.deploy.runtimes import open_model
 from botformer.deploy.support import check_supported
 from botformer.deploy.task_config import task_config
+from botformer.deploy.to_executorch import write_executorch
 from botformer.deploy.to_onnx import write_onnx
 from botformer.deploy.to_openvino import write_openvino
 from botformer.deploy.to_torch import write_torch
@@ -73,6 +74,21 @@ def export_openvino(
     return export("openvino", model, folder, model_config, precision, size, batch, images, on_progress)
 
 
+def export_executorch(
+    model: nn.Module,
+    folder: str | Path,
+    model_config: Mapping[str, Any] | None = None,
+    *,
+    precision: Precision = "float32",
+    size: tuple[int, int] | None = None,
+    batch: int | None = None,
+    images: Sequence[Tensor] = (),
+    on_progress: OnProgress = _silent,
+) -> Path:
+    """Write an ExecuTorch program (model.pte), for phones; of one size. Arguments as in `export`."""
+    return export("executorch", model, folder, model_config, precision, size, batch, images, on_progress)
+
+
 def export(
     format_name: FormatName,
     model: nn.Module,
@@ -109,7 +125,10 @@ def export(
     row = find_format(format_name)
     check_free(folder)
     check_installed(format_name, row.to_write + row.to_run)
-    exportable = _exportable(model, size, batch, images)
+    network = _unwrapped(model)
+    if row.fixed_size:
+        size, batch = size or _own_size(network, model_config), batch or 1
+    exportable = network.exportable(size=size, batch=batch, images=images)
     check_supported(format_name, exportable.task, precision)
     with new_folder(folder) as unfinished:
         _WRITERS[format_name](exportable, precision, unfinished / row.model_file)
@@ -127,12 +146,12 @@ _WRITERS: dict[FormatName, Callable[[Exportable, str, Path], None]] = {
     "torch": write_torch,
     "onnx": write_onnx,
     "openvino": write_openvino,
+    "executorch": write_executorch,
 }
 
 
-def _exportable(
-    model: nn.Module, size: tuple[int, int] | None, batch: int | None, images: Sequence[Tensor]
-) -> Exportable:
+def _unwrapped(model: nn.Module) -> ExportsItself:
+    """The network within the wrappers of `torch.compile` and data parallelism."""
     while isinstance(wrapped := getattr(model, "_orig_mod", getattr(model, "module", None)), nn.Module):
         model = wrapped
     if not isinstance(model, ExportsItself):
@@ -140,7 +159,17 @@ def _exportable(
             f"export takes a classifier, a backbone or a detector of botformer, got {type(model).__name__}; of a "
             "wrapper give what it wraps"
         )
-    return model.exportable(size=size, batch=batch, images=images)
+    return model
+
+
+def _own_size(network: ExportsItself, model_config: Mapping[str, Any] | None) -> tuple[int, int] | None:
+    """What images get in an evaluation, else what the position tables are made for; None of a fixed canvas."""
+    if 2 not in next(iter(network.exportable(batch=1).dynamic.values()), {}):
+        return None
+    if model_config is not None:
+        return model_config["images"]["size"], model_config["images"]["size"]
+    height, width = network.exportable(batch=1).example[0].shape[2:]
+    return height, width
 
 
 def _config(

@@ -25,13 +25,15 @@ class Format:
     """Packages that writing needs."""
     to_run: tuple[str, ...]
     """Packages that running needs."""
+    fixed_size: bool = False
+    """Whether batch, height and width are those that it was written for."""
 
 
 FORMATS: dict[FormatName, Format] = {
     "torch": Format("torch.export", "model.pt2", "", (), ("torch",)),
     "onnx": Format("ONNX", "model.onnx", "export", ("onnx", "onnxscript"), ("onnxruntime",)),
     "openvino": Format("OpenVINO", "model.xml", "export", ("openvino",), ("openvino",)),
-    "executorch": Format("ExecuTorch", "model.pte", "executorch", ("executorch",), ("executorch",)),
+    "executorch": Format("ExecuTorch", "model.pte", "executorch", ("executorch",), ("executorch",), fixed_size=True),
 }
 
 

@@ -135,8 +135,15 @@ def prepared(file):
         image.draft(None, (image.width // n, image.height // n))
     image = upright_rgb(image)
     box = [min(max(side / n, 0), image.size[i % 2]) for i, side in enumerate(box)]
+    whole = [image.size[i] * new[i] / (box[i + 2] - box[i]) for i in (0, 1)]
+    if all(abs(side - round(side)) < 1e-6 and side <= 2 * new[i] for i, side in enumerate(whole)):
+        left, top = (round(box[i] * new[i] / (box[i + 2] - box[i])) for i in (0, 1))
+        image = image.resize([round(side) for side in whole], Image.Resampling.BICUBIC)
+        image = image.crop((left, top, left + new[0], top + new[1]))
+    else:  # the whole would be long, or not of whole pixels
+        image = image.resize(new, Image.Resampling.BICUBIC, box)
     square = Image.new("RGB", (size, size), tuple(want["margin"]))
-    square.paste(image.resize(new, Image.Resampling.BICUBIC, box), ((size - new[0]) // 2, (size - new[1]) // 2))
+    square.paste(image, ((size - new[0]) // 2, (size - new[1]) // 2))
     return square
 
 

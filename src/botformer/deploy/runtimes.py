@@ -1,5 +1,6 @@
 """Exported networks opened again: arrays in, arrays out, by name, whatever the format."""
 
+import threading
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
@@ -69,12 +70,15 @@ def _open_torch(file: Path, config: Mapping[str, Any], threads: int | None) -> R
         )
     if config["precision"] == "int8":
         import torchao.quantization.pt2e  # noqa: F401  # registers the operators that round
-    graph = torch.export.load(file).module()
+    graph: Any = torch.export.load(file).module()
     names = [row["name"] for row in config["inputs"]], [row["name"] for row in config["outputs"]]
 
     def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
-        with torch.inference_mode():
-            results = graph(*(torch.from_numpy(inputs[name]) for name in names[0]))
+        try:
+            with torch.inference_mode():
+                results = graph(*(torch.from_numpy(inputs[name]) for name in names[0]))
+        except AssertionError as error:  # a guard on sizes that PyTorch put in
+            raise InputError(f"the program does not take inputs of this size ({error}); make them larger") from error
         return {name: result.numpy() for name, result in zip(names[1], results, strict=True)}
 
     return run
@@ -97,10 +101,32 @@ def _open_onnx(file: Path, config: Mapping[str, Any], threads: int | None) -> Ru
     return run
 
 
+def _open_executorch(file: Path, config: Mapping[str, Any], threads: int | None) -> Run:
+    import torch
+    from executorch.runtime import Runtime as Executor
+
+    if threads is not None:
+        raise InputError("ExecuTorch chooses its threads when it is built; leave threads out")
+    method = Executor.get().load_program(file).load_method("forward")
+    if method is None:
+        raise InputError(f"{file} has no method 'forward'; export the network again")
+    names = [row["name"] for row in config["inputs"]], [row["name"] for row in config["outputs"]]
+    one_at_a_time = threading.Lock()
+
+    def run(inputs: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+        with one_at_a_time:
+            results = method.execute([torch.from_numpy(inputs[name]) for name in names[0]])
+            # Copied: the next call writes into the same memory.
+            return {name: result.numpy().copy() for name, result in zip(names[1], results, strict=True)}
+
+    return run
+
+
 _OPENERS: dict[FormatName, Callable[[Path, Mapping[str, Any], int | None], Run]] = {
     "torch": _open_torch,
     "onnx": _open_onnx,
     "openvino": open_openvino,
+    "executorch": _open_executorch,
 }
 
 
