@@ -7,6 +7,7 @@ from collections.abc import Mapping
 from string import Template
 from typing import Any, NamedTuple
 
+from botformer.deploy.detector_script import DETECTION
 from botformer.deploy.formats import FormatName
 from botformer.deploy.openvino_buckets import HINTS
 from botformer.exportable import ExportTask
@@ -20,8 +21,10 @@ class _Runtime(NamedTuple):
 
 _RUNTIMES: dict[FormatName, _Runtime] = {
     "torch": _Runtime(
-        "torch",
-        "import torch\n",
+        "torch torchvision",
+        """import torch
+import torchvision  # noqa: F401  (its operators)
+""",
         """graph = torch.export.load(HERE / "model.pt2").module()
 
 
@@ -168,6 +171,7 @@ def answer(file):
 _TASKS: dict[ExportTask, tuple[str, str]] = {
     "classification": ("Classify images", _CLASSIFICATION),
     "features": ("Feature maps of images", _FEATURES),
+    "detection": ("Detect objects on images", DETECTION),
 }
 
 

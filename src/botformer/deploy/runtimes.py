@@ -63,6 +63,7 @@ def open_model(config: Mapping[str, Any], folder: Path, threads: int | None = No
 
 def _open_torch(file: Path, config: Mapping[str, Any], threads: int | None) -> Run:
     import torch
+    import torchvision  # noqa: F401  (operators of detectors)
 
     if threads is not None:
         raise InputError(

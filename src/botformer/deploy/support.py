@@ -48,6 +48,23 @@ SUPPORT: dict[tuple[FormatName, ExportTask, Precision], Support] = {
     for (name, precision), row in _CLASSIFIERS_AND_BACKBONES.items()
     for task in ("classification", "features")
 }
+_DETECTORS: dict[tuple[FormatName, Precision], Support] = {
+    ("torch", "float32"): Support(FIXED_CANVAS),
+    ("torch", "bfloat16"): _refused("coordinates of boxes need float32; take openvino, which keeps them so"),
+    ("torch", "float16"): _refused("coordinates of boxes need float32"),
+    ("onnx", "float32"): Support(FIXED_CANVAS),
+    ("onnx", "float16"): Support(FIXED_CANVAS, "weights stored in float16, half the file; computes in float32"),
+    ("onnx", "bfloat16"): _refused("ONNX Runtime has no bfloat16 convolution on processors; take openvino"),
+    ("openvino", "float32"): Support(FIXED_CANVAS),
+    ("openvino", "float16"): Support(FIXED_CANVAS, "weights stored in float16, half the file; computes in float32"),
+    ("openvino", "bfloat16"): Support(
+        FIXED_CANVAS, "layers compute in bfloat16 where the processor has it; boxes and scores stay float32"
+    ),
+    ("executorch", "float32"): _refused("ExecuTorch has neither non-maximum suppression nor RoIAlign"),
+    ("executorch", "float16"): _refused("ExecuTorch has neither non-maximum suppression nor RoIAlign"),
+    ("executorch", "bfloat16"): _refused("ExecuTorch has neither non-maximum suppression nor RoIAlign"),
+}
+SUPPORT |= {(name, "detection", precision): row for (name, precision), row in _DETECTORS.items()}
 
 
 def check_supported(format_name: FormatName, task: ExportTask, precision: Precision) -> Support:

@@ -42,7 +42,19 @@ def _features(exportable: Exportable, model_config: Mapping[str, Any] | None) ->
     return {}
 
 
+def _detection(exportable: Exportable, model_config: Mapping[str, Any] | None) -> dict[str, Any]:
+    count = exportable.settings["num_classes"]
+    if model_config is None:
+        return {"categories": [[number, str(number)] for number in range(1, count + 1)]}
+    categories = [list(pair) for pair in model_config["categories"]]
+    if len(categories) != count:
+        raise InputError(f"the model config names {len(categories)} categories, but the network has {count}")
+    layout = ("keypoint_names", "skeleton")
+    return {"categories": categories, **{name: model_config[name] for name in layout if name in model_config}}
+
+
 _OF_TASK: dict[ExportTask, Callable[[Exportable, Mapping[str, Any] | None], dict[str, Any]]] = {
     "classification": _classification,
     "features": _features,
+    "detection": _detection,
 }

@@ -21,8 +21,9 @@ def write_onnx(exportable: Exportable, precision: str, file: Path) -> None:
     import onnx
 
     program = torch.onnx.export(
-        traced(exportable),
+        traced(exportable, exportable.onnx_module),
         dynamo=True,
+        custom_translation_table=dict(exportable.onnx_operators()),
         verbose=False,
         input_names=list(exportable.input_names),
         output_names=list(exportable.output_names),

@@ -4,6 +4,7 @@ import tempfile
 from pathlib import Path
 
 from botformer.deploy.no_telemetry import import_openvino
+from botformer.deploy.precise_regions import keep_regions_precise
 from botformer.deploy.to_onnx import write_onnx
 from botformer.exportable import Exportable
 
@@ -18,4 +19,5 @@ def write_openvino(exportable: Exportable, precision: str, file: Path) -> None:
         onnx_file = Path(folder) / "model.onnx"
         write_onnx(exportable, "float32", onnx_file)
         model = openvino.Core().read_model(onnx_file)
+        keep_regions_precise(model)
         openvino.save_model(model, file, compress_to_fp16=precision == "float16")

@@ -15,10 +15,10 @@ def write_torch(exportable: Exportable, precision: str, file: Path) -> None:
     torch.export.save(traced(exportable, in_bfloat16=precision == "bfloat16"), file)
 
 
-def traced(exportable: Exportable, in_bfloat16: bool = False) -> ExportedProgram:
-    """The network as a program of PyTorch's operators, for any size of its dynamic axes."""
+def traced(exportable: Exportable, module: nn.Module | None = None, in_bfloat16: bool = False) -> ExportedProgram:
+    """The network, or a module in its place, as a program of PyTorch's operators, for any size of its dynamic axes."""
     axes = [dict.fromkeys(exportable.dynamic.get(name, {}), Dim.DYNAMIC) or None for name in exportable.input_names]
-    module, dynamic = exportable.module, tuple(axes)
+    module, dynamic = module or exportable.module, tuple(axes)
     if in_bfloat16:
         module, dynamic = _InBfloat16(module), (tuple(axes),)  # one argument, which is a tuple
     with torch.no_grad():

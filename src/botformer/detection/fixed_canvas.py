@@ -16,7 +16,7 @@ from torchvision.ops import nms
 from botformer.detection.float_types import weights_dtype
 from botformer.detection.roi_heads import box_head
 from botformer.detection.roi_heads.heatmaps import heatmaps_to_keypoints
-from botformer.detection.roi_heads.roi_align import AtlasRoIAlign
+from botformer.detection.roi_heads.roi_align import AtlasRoIAlign, MultiScaleRoIAlign
 from botformer.detection.rpn import SMALLEST_PX, RPNOutput
 from botformer.image_normalization import normalize
 
@@ -48,7 +48,7 @@ class FixedCanvas(nn.Module):
     def __init__(self, detector: "Detector", size: tuple[int, int], suppress: Suppression) -> None:
         super().__init__()
         self.detector, self.size, self.suppress = detector, size, suppress
-        self.roi_align = AtlasRoIAlign(detector.box_head.pooling)
+        self.roi_align = AtlasRoIAlign(MultiScaleRoIAlign(detector.fpn.strides, detector.settings))
         for head in (detector.box_head, detector.mask_head, detector.keypoint_head):
             if head is not None:
                 head.pooling = self.roi_align
@@ -138,16 +138,20 @@ class FixedCanvas(nn.Module):
 def suppress_by_torchvision(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
     """`Suppression` by torchvision's operator for one group: groups lie side by side, far from each other.
 
-    In float64, where a shift of a float32 is exact.
+    In float64, where a shift of a float32 is exact. Two boxes beside all groups are there for `torch.export`, which
+    fixes in a graph that there are two boxes or more.
     """
+    count = scores.numel()
     place = (scores > NEVER).flatten().nonzero()[:, 0]
-    groups, count = scores.shape
     apart = boxes.max().double() + 1
-    moved = boxes.double().flatten(0, 1)[place] + (place // count * apart)[:, None]
-    kept = place[nms(moved, scores.double().flatten()[place], iou)]
-    return (
-        torch.zeros(groups * count, dtype=torch.bool, device=boxes.device).index_fill(0, kept, True).view(groups, count)
+    moved = boxes.double().flatten(0, 1)[place] + (place // scores.shape[1] * apart)[:, None]
+    beside = moved.new_tensor([[-4.0, -4.0, -3.0, -3.0], [-2.0, -2.0, -1.0, -1.0]])
+    best_first = nms(
+        torch.cat([moved, beside]), torch.cat([scores.double().flatten()[place], moved.new_full((2,), NEVER)]), iou
     )
+    kept = torch.cat([place, torch.arange(count, count + 2, device=place.device)])[best_first]
+    mask = torch.zeros(count + 2, dtype=torch.bool, device=boxes.device).index_fill(0, kept, True)
+    return mask[:count].view_as(scores)
 
 
 def _left(scores: Tensor, kept: Tensor) -> Tensor:

@@ -31,7 +31,9 @@ def _(boxes: Tensor, scores: Tensor, iou: float) -> Tensor:
 
 def onnx_translations() -> dict[Any, Any]:
     """For `torch.onnx.export(custom_translation_table=...)`."""
-    from onnxscript import opset18 as op
+    from onnxscript import opset18
+
+    op: Any = opset18  # its types know tensors of data, not those of a graph
 
     def suppress(boxes: Any, scores: Any, iou: float) -> Any:
         most = op.Shape(scores, start=1, end=2)

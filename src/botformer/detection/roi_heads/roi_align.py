@@ -1,5 +1,7 @@
 """RoIs of the pyramid as maps of one size."""
 
+from typing import Protocol
+
 import torch
 import torch.nn.functional as F
 import torchvision
@@ -7,6 +9,12 @@ from torch import Tensor
 
 from botformer.detection.float_types import at_least_float32
 from botformer.recipes.detector_settings import Settings
+
+
+class RegionPooling(Protocol):
+    """Pyramid, boxes (n_i, 4) xyxy per image and a side in cells -> (sum n_i, C, cells, cells)."""
+
+    def __call__(self, pyramid: dict[str, Tensor], boxes_xyxy: list[Tensor], cells: int) -> Tensor: ...
 
 
 class MultiScaleRoIAlign:
