@@ -21,7 +21,7 @@ from tests.data.detection.layout_examples import LAYOUTS  # noqa: E402
 from tests.data.layout_row import markdown_table  # noqa: E402
 
 README, MODELS, DECISIONS = ROOT / "README.md", ROOT / "docs/models.md", ROOT / "docs/decisions/README.md"
-DATA = ROOT / "docs/data.md"
+DATA, DEPLOY = ROOT / "docs/data.md", ROOT / "docs/deploy.md"
 
 Labels = Mapping[str, Any]
 
@@ -216,11 +216,63 @@ def decisions_index() -> str:
     )
 
 
+def figures_of(receipt: str) -> list[dict[str, Any]]:
+    """No rows where nothing was measured yet."""
+    file = ROOT / f"results/{receipt}.json"
+    return json.loads(file.read_text(encoding="utf-8"))["figures"] if file.is_file() else []
+
+
+def formats_table() -> str:
+    """Networks that give the same cells share a line."""
+    lines: dict[tuple[str, ...], list[str]] = {}
+    for row in figures_of("export_matrix"):
+        cells = ("sizes", "meaning", "differences, traced", "differences, not traced")
+        shown = (row["format"], row["precision"], *(row.get(cell, "") for cell in cells), row.get("refused", ""))
+        lines.setdefault(shown, []).append(row["network"])
+    return _markdown(
+        ["format", "network", "precision", "sizes", "what it means", "difference, traced", "not traced", "refused"],
+        [[shown[0], ", ".join(networks), *shown[1:]] for shown, networks in lines.items()],
+    )
+
+
+def speed_table() -> str:
+    """Milliseconds, and how many times as fast as the first of the case, which is torchvision's in eager mode."""
+    rows = [
+        [
+            f"{row['network']}, {row['px']} px, batch {row['batch']}",
+            row["implementation"],
+            f"{row['ms']:.4g}" if "ms" in row else "",
+            f"{1 / row['ratio']:.2f}" if "ratio" in row else "",
+            row.get("left_out", ""),
+        ]
+        for row in figures_of("deploy_cpu")
+    ]
+    return _markdown(["network", "how it runs", "ms", "times as fast as torchvision's", "left out"], rows)
+
+
+def accuracy_table() -> str:
+    keys = ("network", "format", "precision", "metric", "score", "difference", "over", "left_out")
+    rows = [[str(row.get(key, "")) for key in keys] for row in figures_of("deployed_accuracy_cpu")]
+    return _markdown([key.replace("_", " ") for key in keys], rows)
+
+
+def _markdown(head: list[str], rows: list[list[str]]) -> str:
+    """A table without the columns that are empty; nothing where there are no rows."""
+    kept = [place for place in range(len(head)) if any(row[place] for row in rows)]
+    if not rows:
+        return "Not measured yet."
+    lines = [head, ["---"] * len(head), *rows]
+    return "\n".join("| " + " | ".join(line[place].replace("|", "\\|") for place in kept) + " |" for line in lines)
+
+
 PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (README, "results", results_table),
     (DATA, "class folders", lambda: markdown_table(CLASSIFICATION_LAYOUTS).rstrip()),
     (DATA, "objects", lambda: markdown_table(LAYOUTS).rstrip()),
     (MODELS, "models", models_table),
+    (DEPLOY, "formats", formats_table),
+    (DEPLOY, "speed", speed_table),
+    (DEPLOY, "accuracy", accuracy_table),
     (DECISIONS, "index", decisions_index),
 )
 

@@ -59,6 +59,10 @@ class Work:
         batches = _training_batches(self.images, self.batch)
         return [send_to_device(next(batches), device) for _ in range(INPUTS)]
 
+    def canvases(self, device: torch.device) -> list[list[Tensor]]:
+        """The images of those batches, (3, size, size) floats in 0..1, with their padding as a part of the image."""
+        return [_as_torchvision(loaded, canvas=True)[0] for loaded in self.inputs(device)]
+
 
 TINY_WORK = Work(
     DetectionImages(size=TINY_PX),
@@ -155,7 +159,7 @@ def torchvision_training_step(work: Work, device: torch.device) -> Call:
 def inference(detector: Any, work: Work, device: torch.device) -> Call:
     """A call that returns boxes, scores and masks of every image."""
     detector = detector.eval().to(device, memory_format=torch.channels_last)
-    inputs = [_as_torchvision(loaded, canvas=True)[0] for loaded in work.inputs(device)]
+    inputs = work.canvases(device)
 
     def call(number: int) -> list[Tensor]:
         with torch.inference_mode(), autocast(device):

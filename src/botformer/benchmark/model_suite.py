@@ -173,7 +173,7 @@ def deployed_case(image_px: int, batch: int, device: torch.device, compiled: boo
         return Implementation(title, lambda: call(make), output=name, third_party=third_party, gflop=operations)
 
     implementations = [
-        implementation("torchvision resnet50, eager", "resnet50", lambda: _torchvision_resnet50(image_px))
+        implementation("torchvision resnet50, eager", "resnet50", lambda: torchvision_resnet50(image_px))
     ]
     for name in ("resnet50", "botnet50"):
         implementations.append(implementation(f"{name}, eager", name, lambda name=name: our_model(name, image_px)))
@@ -205,7 +205,7 @@ def bfloat16_case(image_px: int, batch: int, device: torch.device, compiled: boo
         return Implementation(title, lambda: _call("inference", make, image_px, batch, device), output=output)
 
     implementations = [
-        implementation("torchvision resnet50, eager, float32", "resnet50", lambda: _torchvision_resnet50(image_px)),
+        implementation("torchvision resnet50, eager, float32", "resnet50", lambda: torchvision_resnet50(image_px)),
         implementation("botnet50, eager, float32", "botnet50", lambda: our_model("botnet50", image_px)),
     ]
     for name in ("resnet50", "botnet50"):
@@ -234,7 +234,7 @@ def _call(
     return make(build, image_px, batch, device, execution)
 
 
-def _torchvision_resnet50(image_px: int) -> nn.Module:
+def torchvision_resnet50(image_px: int) -> nn.Module:
     """With the weights of our ResNet-50 from the same seed."""
     from torchvision.models import resnet50
 

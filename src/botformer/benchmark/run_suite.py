@@ -26,6 +26,7 @@ TITLES = {
     "model": "ResNet-50 and BoTNet-50, with our attention and third-party attention",
     "headline": "T3 to T7 and networks of similar accuracy, each at its own image size",
     "detection": "Mask R-CNN with ResNet-50 and BoTNet-50, and torchvision's",
+    "deploy": "Networks deployed: in PyTorch and exported, beside torchvision's in eager mode",
 }
 ROUNDS = {"cpu": 5, "cuda": 20}
 CASE_S = {"cpu": 0, "cuda": 45}

@@ -1,4 +1,4 @@
-"""Compare speed and memory with other implementations: botformer benchmark attention|model|headline|detection."""
+"""Compare speed and memory with others: botformer benchmark attention|model|headline|detection|deploy."""
 
 import shlex
 import sys
@@ -10,13 +10,14 @@ import tyro
 
 from botformer.terminal import plain, screen
 
-Suite = Literal["attention", "model", "headline", "detection"]
+Suite = Literal["attention", "model", "headline", "detection", "deploy"]
 
 
 @dataclass(frozen=True)
 class Arguments:
     suite: Annotated[Suite, tyro.conf.Positional]
-    """attention: the operation. model: ResNet-50 and BoTNet-50. headline: T3 to T7. detection: Mask R-CNN."""
+    """attention: the operation. model: ResNet-50 and BoTNet-50. headline: T3 to T7. detection: Mask R-CNN. deploy:
+    networks in PyTorch and exported, on a CPU."""
     device: Literal["auto", "cuda", "cpu"] = "auto"
     rounds: int = 0
     """How often each implementation is timed. 0: 5 times on a CPU, 20 times on a GPU."""

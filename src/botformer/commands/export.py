@@ -64,12 +64,18 @@ def export_run(given: Arguments) -> None:
     from botformer.create.from_checkpoint import load_for_rgb
     from botformer.deploy.export import export
     from botformer.deploy.exported_folder import check_free, read_config
+    from botformer.deploy.int8 import export_int8
     from botformer.deploy.support import check_supported
 
     out = given.out or _default_out(given.checkpoint, given.format)
     check_free(out)
-    model, model_config = load_for_rgb(given.checkpoint)
-    check_supported(given.format, model_config["task"], given.precision)
+    loaded = load_for_rgb(given.checkpoint)
+    model, model_config = loaded
+    # int8 is made of a network in float32, which stays beside it.
+    in_float = given.precision if given.precision != "int8" else "float32"
+    written = out if given.precision != "int8" else out.with_name(f"{out.name}-float32")
+    check_free(written)
+    check_supported(given.format, model_config["task"], in_float)
     images = [] if given.data is None else _images(given.data, model_config, given.size)
     console = screen()
     started = time.monotonic()
@@ -77,20 +83,25 @@ def export_run(given: Arguments) -> None:
         export(
             given.format,
             model,
-            out,
+            written,
             model_config,
-            precision=given.precision,
+            precision=in_float,
             size=None if given.size is None else (given.size, given.size),
             batch=given.batch,
             images=images,
             on_progress=bar.show,
         )
-    config = read_config(out)
+    config = read_config(written)
     table = new_table("compared with PyTorch at", *config["checked"][0]["differences"])
     for record in config["checked"]:
         shapes = ", ".join(f"{name} {'x'.join(map(str, shape))}" for name, shape in record["inputs"].items())
         table.add_row(shapes, *(f"{value:.2g}" for value in record["differences"].values()))
     print_table(console, table)
+    if given.precision == "int8":
+        with progress_bar("int8: calibrating, and measuring both networks") as bar:
+            verdict = export_int8(written, out, loaded, str(given.data), on_progress=bar.show)
+        console.print(f"int8 is kept: {verdict.figures()}")
+        config = read_config(out)
     megabytes = sum(file["bytes"] for file in config["files"].values()) / 1e6
     console.print(f"{out}: {megabytes:.1f} MB in {duration(time.monotonic() - started)}. To run it anywhere:")
     console.print(f"  python {out / 'run.py'} IMAGE")

@@ -14,8 +14,8 @@ Run = Callable[[Mapping[str, np.ndarray]], Mapping[str, np.ndarray]]
 Shapes = tuple[tuple[int, ...], ...]
 KEPT = 4
 """Shapes whose compiled graphs are kept, the last ones used: each has its own copy of the weights."""
-HINTS = {"float32": "f32", "float16": "f32", "bfloat16": "bf16", "int8": "f32"}
-"""Precision -> what OpenVINO computes floats in. Left alone it takes bfloat16 wherever the processor has it."""
+HINTS = {"float32": "f32", "float16": "f32", "bfloat16": "bf16", "int8": "bf16"}
+"""Precision -> what OpenVINO computes floats in, as far as the processor has it. Of int8: what is not quantised."""
 
 
 def open_openvino(file: Path, config: Mapping[str, Any], threads: int | None) -> Run:

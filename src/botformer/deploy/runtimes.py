@@ -70,6 +70,8 @@ def _open_torch(file: Path, config: Mapping[str, Any], threads: int | None) -> R
         raise InputError(
             "PyTorch has one number of threads for the whole process; call torch.set_num_threads and leave threads out"
         )
+    if config["precision"] == "int8":
+        import torchao.quantization.pt2e  # noqa: F401  # registers the operators that round
     graph: Any = torch.export.load(file).module()
     names = [row["name"] for row in config["inputs"]], [row["name"] for row in config["outputs"]]
 

@@ -1,0 +1,193 @@
+"""An exported network in int8: calibrated on training images, and kept only where it pays.
+
+A float network is written first; `quantize` makes a copy of it in int8, `gate.gate` measures whether it stays.
+"""
+
+import os
+import shutil
+import subprocess
+import sys
+import tempfile
+from collections.abc import Callable, Iterable, Mapping
+from importlib.util import find_spec
+from itertools import chain
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+import botformer
+from botformer.create import Loaded
+from botformer.deploy.deployed_accuracy import DeployedAccuracy
+from botformer.deploy.exported_folder import check_files, check_free, new_folder, read_config, write_config
+from botformer.deploy.formats import FORMATS
+from botformer.deploy.gate import Verdict, gate
+from botformer.deploy.prepared_images import prepared_batches, prepared_inputs
+from botformer.deploy.quantizers import PACKAGES, QUANTIZERS, SEEN
+from botformer.deploy.runtimes import Runtime
+from botformer.errors import InputError
+
+_CALIBRATION_IMAGES = {"classification": 200, "detection": 64}
+_CALIBRATED, _FLOAT_MEASURED = 0.4, 0.7
+"""Fractions of the whole, for a bar."""
+_LAST_LINES = 12
+"""Of what a quantiser printed, shown where it failed."""
+_RUN = "run.py"
+
+
+def export_int8(
+    float_folder: Path,
+    out: Path,
+    loaded: Loaded,
+    data: str,
+    *,
+    calibration_images: int = 0,
+    validation_images: int = 0,
+    workers: int = -1,
+    on_progress: Callable[[float], object] = lambda fraction: None,
+) -> Verdict:
+    """Quantise the exported network in `float_folder`, and keep the result in `out` if it is worth it.
+
+    Args:
+        float_folder: what an `export_...` function wrote in float32; it stays as it is.
+        out: a folder that is not there yet, or an earlier export.
+        loaded: the network that was exported: it says how images are prepared.
+        data: its data, as for `botformer train`. Ranges of numbers are measured on training images, accuracy on
+            validation images.
+        calibration_images: 0: 200 for a classifier, 64 for a detector, evenly spread over the training images.
+        validation_images: 0: all of them.
+        workers: processes that read images; -1: one per core, at most 8; 0: none.
+        on_progress: called with the fraction that is done.
+
+    Returns:
+        The figures, which config.json of `out` holds under "int8".
+
+    Raises:
+        InputError: the format or the network cannot be quantised, a package is missing, or the data do not fit; or
+            int8 is not faster, or less accurate: with both figures. `out` is then as it was before.
+    """
+    config = read_config(float_folder)
+    check_quantizable(config, float_folder)
+    check_free(out)
+    if out.resolve() == float_folder.resolve():
+        raise InputError(f"{out} holds the float network, which stays; name another folder for int8")
+    count = calibration_images or _CALIBRATION_IMAGES[config["task"]]
+    inputs = prepared_inputs(config, prepared_batches(loaded, config, data, "train", count, workers)[0])
+    accuracy = DeployedAccuracy(loaded, config, data, validation_images, workers)
+    first = next(inputs)
+    parts = iter([(_CALIBRATED, _FLOAT_MEASURED), (_FLOAT_MEASURED, 1.0)])
+
+    def evaluate(runtime: Runtime) -> float:
+        begin, end = next(parts)
+        return accuracy.measure(runtime, lambda done: on_progress(begin + (end - begin) * done))
+
+    with new_folder(out) as unfinished:
+        _quantize_into(
+            unfinished, float_folder, config, chain([first], inputs), lambda done: on_progress(_CALIBRATED * done)
+        )
+        verdict = gate(float_folder, unfinished, evaluate, accuracy.limit, first, lambda: accuracy.scale)
+        if verdict.reasons:
+            raise InputError(
+                f"int8 of {FORMATS[config['format']].title} is refused, because {' and '.join(verdict.reasons)}: "
+                f"{verdict.figures()}. The float network stays in {float_folder}"
+            )
+        write_config(unfinished, read_config(unfinished) | {"int8": verdict.as_dict()})
+    return verdict
+
+
+def quantize(
+    folder: Path,
+    calibration: Iterable[Mapping[str, np.ndarray]],
+    out: Path | None = None,
+    on_progress: Callable[[float], object] = lambda fraction: None,
+) -> Path:
+    """A copy of the exported network in `folder` in int8, in the same format, whatever it is worth.
+
+    Args:
+        folder: of a network in float32.
+        calibration: inputs by name, as the network takes them: a few hundred images.
+        out: by default NAME-int8 beside it.
+        on_progress: called with the fraction that is done.
+
+    Raises:
+        InputError: a format without int8, a package that is missing, or no inputs.
+    """
+    config = read_config(folder)
+    check_quantizable(config, folder)
+    out = folder.with_name(f"{folder.name}-int8") if out is None else out
+    with new_folder(out) as unfinished:
+        _quantize_into(unfinished, folder, config, calibration, on_progress)
+    return out
+
+
+def check_quantizable(config: Mapping[str, Any], folder: Path) -> None:
+    """Raise `InputError` unless the exported network can be quantised here."""
+    name = config["format"]
+    if name not in QUANTIZERS:
+        raise InputError(f"there is no int8 for {FORMATS[name].title}; there is for {', '.join(QUANTIZERS)}")
+    if config["precision"] != "float32":
+        raise InputError(f"{folder} is in {config['precision']}; int8 is made of a network in float32")
+    if config["task"] not in _CALIBRATION_IMAGES:
+        raise InputError(
+            "int8 is for classifiers and detectors: a backbone alone has no accuracy that could be measured"
+        )
+    missing = [package for package in PACKAGES[name] if find_spec(package) is None]
+    if missing:
+        raise InputError(
+            f"int8 of {FORMATS[name].title} needs {' and '.join(missing)}, which is not installed: "
+            'pip install "botformer[export]"'
+        )
+    check_files(folder, config)
+
+
+def _quantize_into(
+    out: Path,
+    folder: Path,
+    config: Mapping[str, Any],
+    calibration: Iterable[Mapping[str, np.ndarray]],
+    on_progress: Callable[[float], object],
+) -> None:
+    """Fill the empty folder `out`. A process of its own does it (see `quantizers`)."""
+    with tempfile.TemporaryDirectory() as scratch:
+        count = 0
+        for count, inputs in enumerate(calibration, 1):
+            np.savez(Path(scratch) / f"{count:06}.npz", **inputs)
+        if not count:
+            raise InputError("int8 needs images to calibrate on, and there are none")
+        _run_quantizer([str(folder), str(out), scratch], FORMATS[config["format"]].title, count, on_progress)
+    if (folder / _RUN).is_file():
+        shutil.copyfile(folder / _RUN, out / _RUN)
+    more = {key: value for key, value in config.items() if key != "files"}
+    write_config(out, more | {"precision": "int8", "calibration_images": count})
+
+
+def _run_quantizer(arguments: list[str], title: str, count: int, on_progress: Callable[[float], object]) -> None:
+    paths = [str(Path(botformer.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
+    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "NNCF_CI": "1"}
+    process = subprocess.Popen(
+        [sys.executable, "-m", "botformer.deploy.quantizers", *arguments],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        encoding="utf-8",
+        errors="replace",
+        env=environment,
+    )
+    assert process.stdout is not None
+    lines, seen = [], 0
+    try:
+        for line in process.stdout:
+            if line.startswith(SEEN):
+                seen += 1
+                on_progress(min(seen / (count + 1), 1))  # the last part is what follows the last image
+            else:
+                lines.append(line.rstrip())
+        process.wait()
+    finally:
+        process.kill()
+        process.wait()
+        process.stdout.close()
+    if process.returncode:
+        end = "\n".join(lines[-_LAST_LINES:])
+        raise InputError(f"{title} could not be quantised; what was printed:\n{end}")
+    on_progress(1.0)
