@@ -23,7 +23,7 @@ _EXPORTS = {
     "relative_attention_2d": "botformer.attention",
     "save": "botformer.weights",
 }
-_SUBMODULES = ("deploy", "hub")
+_SUBMODULES = ("deploy", "explain", "hub")
 __all__ = [
     "BoTBlock",
     "MHSA2d",
@@ -32,6 +32,7 @@ __all__ = [
     "create_detector",
     "create_model",
     "deploy",
+    "explain",
     "from_pretrained",
     "hub",
     "list_models",
@@ -45,7 +46,7 @@ __all__ = [
 ]
 
 if TYPE_CHECKING:
-    from botformer import deploy, hub
+    from botformer import deploy, explain, hub
     from botformer.attention import relative_attention_2d
     from botformer.backbone.bot_block import BoTBlock
     from botformer.backbone.mhsa import MHSA2d
