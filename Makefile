@@ -11,12 +11,14 @@ UV := $(shell command -v uv || echo .uv/bin/uv)
 EXTRAS := demo,detection,shards,log,look,pretrained,export,test
 READY := .venv/.ready
 
-.PHONY: help setup demo test check gpu gpu-wheels gpu-data gpu-dry-run wheel clean
+.PHONY: help setup demo test timm-tests export-check check gpu gpu-wheels gpu-data gpu-dry-run wheel clean
 .DEFAULT_GOAL := help
 
 help:
 	@echo "make demo    train small BoTNets on nuclei and digits, evaluate them, write runs/demo/report.html (minutes, CPU)"
 	@echo "make test    run the tests"
+	@echo "make timm-tests     timm's own tests of models, on our networks"
+	@echo "make export-check   exported folders run in environments that have a runtime and Pillow, and nothing of ours"
 	@echo "make check   style, types, layers, the wheel"
 	@echo "make gpu     on a machine with CUDA: tests, tuning, benchmarks, training in calls of 9 minutes; installs nothing"
 	@echo "make gpu-wheels, gpu-data    what a GPU machine without a network needs beside this folder, into build/gpu"
@@ -31,6 +33,14 @@ demo: $(READY)
 
 test: $(READY)
 	$(BIN)/python -m pytest --numprocesses $(JOBS) --dist worksteal $(TESTS)
+
+# TIMM_ROWS: patterns of rows, separated by commas; "*" for all. By default small ones with each kind of block.
+timm-tests: $(READY) $(UV)
+	version=$$($(BIN)/python -c 'import timm; print(timm.__version__)') && folder=build/timm-$$version && \
+	{ test -d $$folder || { $(UV) tool run --quiet pip download --quiet --no-deps --no-binary :all: --dest build timm==$$version && \
+		tar xzf build/timm-$$version.tar.gz -C build; }; } && \
+	PYTHONPATH=src:tests/timm $(if $(TIMM_ROWS),BOTFORMER_TIMM_ROWS='$(TIMM_ROWS)') $(BIN)/python -m pytest -q -p no:cacheprovider \
+		-p only_botformer -c $$folder/pyproject.toml --rootdir $$folder $$folder/tests/test_models.py
 
 check: $(READY)
 	$(BIN)/ruff check .

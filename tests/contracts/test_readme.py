@@ -46,10 +46,11 @@ def detector_block_runs(block: str) -> dict:
 def test_every_block_of_python_is_run_below():
     blocks = {page.relative_to(ROOT).as_posix(): len(python_blocks(page)) for page in PAGES}
     assert {name: number for name, number in blocks.items() if number} == {
-        "README.md": 3,
+        "README.md": 4,
         "docs/attention.md": 1,
         "docs/detection.md": 1,
         "docs/predict.md": 1,
+        "docs/deploy.md": 1,
         "docs/doors.md": 5,
         "docs/ecosystem.md": 3,
         "docs/explain.md": 2,
@@ -72,6 +73,17 @@ def test_the_python_of_detectors_runs():
 
 def test_the_python_of_the_page_on_detectors_runs():
     detector_block_runs(python_blocks(ROOT / "docs/detection.md")[0])
+
+
+def test_the_python_of_the_predictor_runs(tmp_path, monkeypatch):
+    pytest.importorskip("supervision")
+    pytest.importorskip("pandas")
+    monkeypatch.chdir(tmp_path)
+    Image.fromarray(read_nuclei()[0][:128, :128]).save("cells.png")
+    names: dict = {"botformer": botformer, "files": ["cells.png", "nowhere.png"]}
+    exec(python_blocks(ROOT / "README.md")[2], names)
+    assert Path("drawn.png").stat().st_size > 5000
+    assert names["names"] == ["cells.png", "nowhere.png"]
 
 
 def test_the_python_of_the_page_on_predicting_runs(tmp_path, monkeypatch, capsys):
@@ -127,8 +139,16 @@ def test_the_python_of_explanations_runs(tmp_path, monkeypatch):
     assert names["flow"].values.shape == (48, 64)
 
 
+def test_the_python_of_the_page_on_deployment_runs(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    names: dict = {}
+    exec(python_blocks(ROOT / "docs/deploy.md")[0], names)
+    assert names["logits"].shape == (1, 10)
+    assert {"config.json", "run.py"} < {each.name for each in Path("deployed").iterdir()}
+
+
 def test_the_python_of_speed_runs():
-    block = python_blocks(ROOT / "README.md")[2]
+    block = python_blocks(ROOT / "README.md")[3]
     names: dict = {"botformer": botformer, "torch": torch, "model": botformer.create_model("botnet_nano").eval()}
     exec(block, names)
     images = torch.randn(1, 3, 65, 48)
@@ -265,5 +285,5 @@ def test_make_targets_exist():
 
 
 def test_every_indented_line_is_checked_by_something():
-    known = ("botformer ", "make ", "uv pip install ")
+    known = ("botformer ", "make ", "uv pip install ", "python deployed/run.py photo.jpg")  # tests/deploy runs the last
     assert all(line.startswith(known) for line in indented(ROOT / "README.md"))

@@ -5,9 +5,11 @@ from PIL import Image
 
 from botformer.errors import InputError
 from botformer.explain import see
-from botformer.predict.classifier import classify
+from botformer.predict.classifier import ClassifierNetwork
+from botformer.predict.detector import DetectorNetwork
+from botformer.predict.image_inputs import input_image
 
-from .tiny_networks import classifier
+from .tiny_networks import classifier, detector
 
 CROP = {"task": "classification", "images": {"size": 48, "evaluation_crop": 0.875, "max_megapixels": 100.0}}
 LETTERBOX = {"task": "classification", "images": {"size": 48, "fit": "letterbox", "max_megapixels": 100.0}}
@@ -55,22 +57,16 @@ def test_the_pixels_are_those_of_a_prediction(config, tmp_path):
         assert seen.image.shape == (*seen.pixels.shape[1:], 3)
         if file.name == "turned.jpg":
             assert seen.image_px == (70, 90)
+        image = input_image(file, 1, 100.0)
         if config != "detection":
-            from botformer.predict.files import read_image
-
-            expected = classify(
-                classifier().float(), CONFIGS[config] | {"class_names": ["a", "b", "c"]}, read_image(file, 100)[1]
-            )
-            assert torch.equal(seen.pixels, expected.pixels)
+            names = {"class_names": ["a", "b", "c"]}
+            expected = ClassifierNetwork(classifier().float(), CONFIGS[config] | names).prepare(image).pixels
+            assert torch.equal(seen.pixels, expected)
         else:
-            from botformer.predict.detector import _batch
-            from botformer.predict.files import read_image
-
-            from .tiny_networks import detector
-
-            batch = _batch(detector().float(), read_image(file, 100)[1], 64)
-            height, width = batch["targets"][0]["size"]
-            assert torch.equal(seen.pixels, batch["images"][0, :, :height, :width])
+            names = {"categories": [[1, "a"], [2, "b"]]}
+            prepared = DetectorNetwork(detector().float(), CONFIGS[config] | names).prepare(image)
+            height, width = prepared.extent
+            assert torch.equal(seen.pixels, prepared.canvas[:, :height, :width])
 
 
 def test_an_image_of_a_program():

@@ -16,6 +16,10 @@ class RegionPooling(Protocol):
 
     def __call__(self, pyramid: dict[str, Tensor], boxes_xyxy: list[Tensor], cells: int) -> Tensor: ...
 
+    def levels(self, boxes_xyxy: Tensor, /) -> Tensor:
+        """(n, 4) -> (n,) index of the level a box is read from."""
+        ...
+
 
 class MultiScaleRoIAlign:
     """Pyramid (B, C, H, W) per level, boxes (n_i, 4) xyxy per image -> (sum n_i, C, cells, cells), by RoIAlign.
