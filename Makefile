@@ -42,6 +42,9 @@ timm-tests: $(READY) $(UV)
 	PYTHONPATH=src:tests/timm $(if $(TIMM_ROWS),BOTFORMER_TIMM_ROWS='$(TIMM_ROWS)') $(BIN)/python -m pytest -q -p no:cacheprovider \
 		-p only_botformer -c $$folder/pyproject.toml --rootdir $$folder $$folder/tests/test_models.py
 
+export-check: $(READY) $(UV)
+	$(BIN)/python tests/deploy/run_elsewhere.py $(UV) build/elsewhere
+
 check: $(READY)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
