@@ -38,7 +38,9 @@ def main(uv: str, folder: Path) -> None:
         for name, checkpoint in (("nuclei", "nuclei"), ("classes", folder / "classes.safetensors")):
             out = folder / f"{name}-{format_name}"
             export = ["export", str(checkpoint), "--format", format_name, "--out", str(out)]
-            subprocess.run([Path(sys.executable).with_name("botformer"), *export], check=True, stdout=subprocess.DEVNULL)
+            subprocess.run(
+                [Path(sys.executable).with_name("botformer"), *export], check=True, stdout=subprocess.DEVNULL
+            )
             environment = {"PATH": os.environ["PATH"], "HOME": str(folder / "home")}
             ran = subprocess.run([python, out / "run.py", image], capture_output=True, env=environment, check=True)
             compare(json.loads(ran.stdout), botformer.predictor(checkpoint)(image))

@@ -24,7 +24,7 @@ class Arguments:
     image: Annotated[Path, tyro.conf.Positional]
     checkpoint: Path = Path("nuclei")
     """The --out folder of a training run (its best checkpoint), the folder of one checkpoint, a .safetensors file of
-    botformer.save, or the name of a network that comes with the package."""
+    botformer.save, hf://OWNER/NAME on the Hugging Face hub, or the name of a network that comes with the package."""
     pixel: tuple[int, int] | None = None
     """Show the attention from this pixel of the image (y x, from 0). By default a classifier's from where Grad-CAM is
     brightest, a detector's from the middle of the detection."""

@@ -29,7 +29,7 @@ class Arguments:
     (or ended by NUL, as of find -print0)."""
     checkpoint: str = "nuclei"
     """The --out folder of a training run (its best checkpoint), the folder of one checkpoint, a .safetensors file of
-    botformer.save, or the name of a network that comes with the package."""
+    botformer.save, hf://OWNER/NAME on the Hugging Face hub, or the name of a network that comes with the package."""
     out: Path | None = None
     """Folder for drawings and JSON files; by default predictions/ in the run, or runs/predictions/NAME. A run that was
     stopped there goes on where it stopped."""
