@@ -46,8 +46,8 @@ def test_the_page_lies_in_the_run_by_default(image, tmp_path):
     run = shutil.copytree(FIXTURES / "classifier_run", tmp_path / "run", symlinks=True)
     main([str(image), "--checkpoint", str(run)])
     assert (run / "explain" / "bild ü.html").is_file()
-    main([str(image), "--checkpoint", str(run), "--out", str(tmp_path)])
-    assert (tmp_path / "bild ü.html").is_file()
+    main([str(image), "--checkpoint", str(run), "--out", str(tmp_path / "new")])
+    assert (tmp_path / "new" / "bild ü.html").is_file()
 
 
 def test_of_a_file_the_page_lies_in_runs(image, tmp_path, monkeypatch):

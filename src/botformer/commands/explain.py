@@ -33,7 +33,7 @@ class Arguments:
     detection: int | None = None
     """Detectors: explain this detection, by rank; 0, the best, by default."""
     out: Path | None = None
-    """The page; by default explain/NAME.html in the run, or runs/explain/NAME.html."""
+    """The page, ending in .html, or a folder for it; by default explain/NAME.html in the run, or in runs."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
 
 
@@ -76,10 +76,9 @@ def _out(given: Arguments) -> Path:
     if given.out is None:
         folder = given.checkpoint / "explain" if given.checkpoint.is_dir() else Path("runs/explain")
         return folder / name
-    out = given.out / name if given.out.is_dir() else given.out
-    if out.resolve() == given.image.resolve():
+    if given.out.resolve() == given.image.resolve():
         raise InputError(f"--out {given.out} is the image itself; name a page, such as {name}")
-    return out
+    return given.out if given.out.suffix.lower() in (".html", ".htm") else given.out / name
 
 
 def _options(given: Arguments) -> list[str]:
