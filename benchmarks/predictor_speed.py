@@ -21,11 +21,11 @@ import botformer
 from botformer.benchmark.receipt import write_receipt
 from botformer.create.from_checkpoint import Loaded
 from botformer.data.image_files import find_files, is_image
+from botformer.data.image_inputs import input_image
 from botformer.data.loader import evenly_spread
 from botformer.detection.task import padded_images
 from botformer.image_normalization import normalize_bytes
 from botformer.predict.classifier import ClassifierNetwork
-from botformer.predict.image_inputs import input_image
 from botformer.predict.predictor import Predictor
 
 RESULTS = Path(__file__).parents[1] / "results"

@@ -8,6 +8,7 @@ __version__ = "0.1.0"
 # Public name -> its module, which is imported on first access (PEP 562).
 _EXPORTS = {
     "BoTBlock": "botformer.backbone.bot_block",
+    "InputError": "botformer.errors",
     "MHSA2d": "botformer.backbone.mhsa",
     "convert": "botformer.create.convert",
     "create_backbone": "botformer.create",
@@ -26,6 +27,7 @@ _EXPORTS = {
 _SUBMODULES = ("deploy", "explain", "hub")
 __all__ = [
     "BoTBlock",
+    "InputError",
     "MHSA2d",
     "convert",
     "create_backbone",
@@ -52,6 +54,7 @@ if TYPE_CHECKING:
     from botformer.backbone.mhsa import MHSA2d
     from botformer.create import create_backbone, create_detector, create_model, list_models, load, model_config
     from botformer.create.convert import convert
+    from botformer.errors import InputError
     from botformer.hub import from_pretrained, push_to_hub
     from botformer.predict.predictor import predictor
     from botformer.weights import load_weights, save

@@ -145,6 +145,15 @@ def test_the_wrong_verb_names_the_right_one(colours, tmp_path, capsys):
     assert train("classify", colours, "--minutes", "-1") == 2
 
 
+def test_a_tracker_that_does_not_exist_is_said_before_anything_is_timed(colours, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train("classify", colours, "--out", str(out), "--minutes", "1", "--run.trackers", "tensorbord") == 2
+    printed = capsys.readouterr().err
+    assert "did you mean tensorboard" in printed
+    assert "timing" not in printed
+    assert not out.exists()
+
+
 def test_one_class_is_refused_with_what_to_do(tmp_path, capsys):
     folder = tmp_path / "data" / "cats"
     folder.mkdir(parents=True)

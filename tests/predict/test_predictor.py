@@ -1,5 +1,6 @@
 """One predictor for everything: what it gives is what the network gives, whoever asks and however."""
 
+import io
 import threading
 import weakref
 from concurrent.futures import ThreadPoolExecutor
@@ -110,6 +111,46 @@ def test_every_form_of_an_image_gives_the_same(classifier, images):
         np.testing.assert_allclose(result.of_classes, expected.of_classes, atol=ROUNDING)
     assert predictor([]) == []
     assert list(predictor(iter(()))) == []
+
+
+def test_a_frame_is_what_it_was_when_it_was_given(classifier):
+    """Cameras write every frame into the same array."""
+    frames = [np.full((32, 32, 3), grey, np.uint8) for grey in (0, 255, 128, 30)]
+
+    def camera():
+        buffer = np.empty_like(frames[0])
+        for frame in frames:
+            buffer[:] = frame
+            yield buffer
+
+    predictor = botformer.predictor(classifier, "cpu", 2)
+    for result, frame in zip(predictor.stream(camera()), frames, strict=True):
+        np.testing.assert_allclose(result.of_classes, predictor(frame).of_classes, atol=ROUNDING)
+
+
+def test_what_cannot_be_read_stands_in_its_place(classifier, images):
+    data = images[1].read_bytes()
+    broken = [Image.open(io.BytesIO(data[: len(data) * 2 // 3])), torch.zeros(3, 8, 8, device="meta"), None, "nowhere"]
+    predictor = botformer.predictor(classifier, "cpu", 2)
+    results = list(predictor.stream([images[0], *broken, images[0]]))
+    assert [isinstance(result, Unreadable) for result in results] == [False, True, True, True, True, False]
+    for source in broken:
+        with pytest.raises(botformer.InputError):
+            predictor(source)
+
+
+def test_a_network_of_the_callers_is_left_as_it_is(classifier, images):
+    loaded = botformer.load(classifier)
+    loaded.model.train()
+    predictor = botformer.predictor(loaded)
+    expected = botformer.predictor(classifier)(images[6]).of_classes
+    assert loaded.model.training
+    assert predictor.model_config is loaded.model_config
+    np.testing.assert_array_equal(predictor(images[6]).of_classes, expected)
+    assert next(predictor.model.parameters()) is next(loaded.model.parameters())
+    for wrong, words in ((loaded.model, "botformer.save"), (None, "got a NoneType")):
+        with pytest.raises(InputError, match=words):
+            botformer.predictor(wrong)
 
 
 def test_an_iterator_is_read_two_batches_ahead_in_its_order(classifier):
@@ -244,20 +285,15 @@ def test_bfloat16_is_near(classifier, images):
     assert 0 < difference.max() < 0.2
 
 
-def test_what_was_loaded_is_taken_too(classifier, images):
-    loaded = botformer.load(classifier)
-    predictor = botformer.predictor(loaded)
-    assert predictor.model is loaded.model
-    assert predictor.model_config is loaded.model_config
-    assert predictor(images[0]).label in NAMES
-
-
 @pytest.mark.parametrize(
     ("options", "words"),
     [
         ({"device": "gpu"}, "unknown device 'gpu'"),
         ({"device": "xpu"}, "device xpu is not there"),
         ({"batch_size": 0}, "batch_size is 0"),
+        ({"batch_size": True}, "batch_size is True"),
+        ({"threshold": "0.5"}, "threshold is a score between 0 and 1, got '0.5'"),
+        ({"max_megapixels": 0}, "max_megapixels is 0"),
         ({"decoders": 1.5}, "decoders is 1.5"),
         ({"threshold": 2}, "threshold is a score between 0 and 1"),
         ({"threshold": 0.5}, "threshold is for detectors"),

@@ -104,6 +104,8 @@ def _write_classes(file: Path, out: Path | None) -> None:
 
 
 def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
+    if folder.is_file():
+        raise InputError(f"{folder} is a file; expected the folder that botformer predict wrote (--out)")
     contents: list[Any] = []
     for name, kind in (("predictions.json", list), ("images.json", dict)):
         try:

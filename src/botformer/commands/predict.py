@@ -128,8 +128,9 @@ def predict(given: Arguments) -> None:
 def _print_files(summary: "BulkSummary", out: Path, console: Console) -> None:
     if summary.drawn < summary.images - summary.unreadable:
         console.print(f"{summary.drawn} of {summary.images} images are drawn; --draw all draws every one")
+    drawings = "drawings, " if summary.drawn else ""
     console.print(
-        f"drawings, predictions.json (all predictions) and images.json (the images) are in {out}; predictions.jsonl "
+        f"{drawings}predictions.json (all predictions) and images.json (the images) are in {out}; predictions.jsonl "
         "there has a line per image"
     )
 

@@ -66,7 +66,9 @@ def train_planned(verb: str, arguments: list[str]) -> None:
     from botformer.create.train_recipe import train_recipe
     from botformer.planning.look_at_data import look
     from botformer.planning.saved_plan import saved_recipe, tests_at_the_end
+    from botformer.training.trackers import find_trackers
 
+    find_trackers(given.recipe.run.trackers)  # what is missing is said before anything is looked at or timed
     say = screen(stderr=True, quiet=int(os.environ.get("RANK", "0")) > 0)
     if found is None:
         asked: Any = verb

@@ -130,7 +130,7 @@ class EncodedImage:
     def by_pillow(self, shrink: float = 1.0) -> Image.Image:
         """The same as an image, instead of `decode`."""
         factor = self._factor(shrink)
-        with _failures_named(self._name):
+        with failures_named(self._name):
             if factor > 1:
                 self._image.draft(None, (self._image.width // factor, self._image.height // factor))
             self._image.load()
@@ -164,7 +164,7 @@ class EncodedImage:
 
 def open_image(stream: BinaryIO, name: str, max_megapixels: float = 100.0) -> EncodedImage:
     """Read the header of an image. Raises `BadImage` as `decode`, which reads the rest, too."""
-    with _failures_named(name):
+    with failures_named(name):
         # Pillow reads a JPEG file in dozens of pieces and seeks in between, which empties Python's buffer: a tenth of
         # the time of a photograph. Other files may be large without being images that are accepted.
         stream.seek(0)
@@ -186,7 +186,7 @@ def decode(file: BinaryIO | Path, name: str, max_megapixels: float = 100.0) -> I
     limit, Pillow's own: twice `PIL.Image.MAX_IMAGE_PIXELS`, 179 megapixels unless the caller raises it.
     """
     if isinstance(file, Path):
-        with _failures_named(name), file.open("rb") as stream:
+        with failures_named(name), file.open("rb") as stream:
             return open_image(stream, name, max_megapixels).by_pillow()
     return open_image(file, name, max_megapixels).by_pillow()
 
@@ -195,7 +195,8 @@ def upright_rgb(image: Image.Image, name: str) -> Image.Image:
     """An image that Pillow opened, or that a program made, as `decode` would give it. Raises `BadImage`."""
     if not (image.width and image.height):
         raise BadImage(name, f"has {image.width}x{image.height} pixels")
-    with _failures_named(name):
+    with failures_named(name):
+        image.load()  # Pillow decodes a file where its pixels are first wanted, and there the damage shows
         upright = _UPRIGHT.get(_orientation(image))
         rgb = _to_rgb(image, name)
         return rgb if upright is None else rgb.transpose(upright)
@@ -223,7 +224,7 @@ def preloaded_for(name: str) -> list[str]:
 
 def read_header(file: BinaryIO, name: str, max_megapixels: float = 100.0) -> ImageHeader:
     """The header alone. Raises `BadImage` as `decode`, for what the header shows."""
-    with _failures_named(name):
+    with failures_named(name):
         return EncodedImage(_small_enough(_open(file), name, max_megapixels), name).header
 
 
@@ -244,12 +245,12 @@ def image_ending(start: bytes) -> str:
 
 def upright_size(path: Path) -> tuple[int, int]:
     """(width, height) of the image that `decode` would give, from the file's header alone. Raises `BadImage`."""
-    with _failures_named(path.name), path.open("rb") as stream:
+    with failures_named(path.name), path.open("rb") as stream:
         return EncodedImage(_open(stream), path.name).size
 
 
 @contextmanager
-def _failures_named(name: str) -> Iterator[None]:
+def failures_named(name: str) -> Iterator[None]:
     """Whatever goes wrong inside becomes a `BadImage`."""
     try:
         yield

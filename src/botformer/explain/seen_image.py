@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -11,7 +10,8 @@ from torch import Tensor
 
 from botformer.data.classification.transforms import centre_box, evaluation_transform
 from botformer.data.detection.transforms import fitting_transform
-from botformer.data.image_io import BadImage, EncodedImage, open_image
+from botformer.data.image_inputs import input_image
+from botformer.data.image_io import EncodedImage
 from botformer.errors import InputError
 from botformer.recipes.schema import DetectionImages, Images
 
@@ -66,24 +66,14 @@ class SeenImage:
         return place
 
 
-def see(model_config: Mapping[str, Any], image: Path | str | Image.Image) -> SeenImage:
-    """What the network of `model_config` sees of an image: a file of any format that is read, or an RGB image.
+def see(model_config: Mapping[str, Any], image: Any) -> SeenImage:
+    """What the network of `model_config` sees of an image: of all that `botformer.predictor` takes as one.
 
     Raises:
-        InputError: there is no such file, or it is no image that can be read.
+        InputError: it cannot be read.
     """
-    if isinstance(image, Image.Image):
-        return _seen(model_config, image.convert("RGB"))
-    file = Path(image).expanduser()
-    try:
-        with file.open("rb") as stream:
-            return _seen(model_config, open_image(stream, file.name, model_config["images"]["max_megapixels"]))
-    except FileNotFoundError:
-        raise InputError(f"{file} does not exist; expected an image") from None
-    except IsADirectoryError:
-        raise InputError(f"{file} is a folder; expected one image") from None
-    except BadImage as error:
-        raise InputError(f"{file} cannot be read: {error.reason}") from error
+    with input_image(image, 1, model_config["images"]["max_megapixels"]).open() as opened:
+        return _seen(model_config, opened)
 
 
 def _seen(model_config: Mapping[str, Any], image: Image.Image | EncodedImage) -> SeenImage:

@@ -18,11 +18,11 @@ from botformer.atomic_write import atomic_file
 from botformer.data.detection.coco_writer import coco_layout
 from botformer.data.detection.keypoints import NO_KEYPOINTS
 from botformer.data.detection.object_sizes import say_small_objects
+from botformer.data.image_inputs import Damaged, NamedBytes
 from botformer.errors import InputError
 from botformer.predict.coco_ids import IdAndSize, image_ids
 from botformer.predict.detector import DetectorNetwork
 from botformer.predict.files import DrawingNames
-from botformer.predict.image_inputs import Damaged, NamedBytes
 from botformer.predict.prediction_log import LINES, UNFINISHED, PredictionLog, json_text
 from botformer.predict.predictor import Predictor
 from botformer.predict.results import CENTRE, LIKELY, ClassificationResult, DetectionResult, Unreadable

@@ -15,9 +15,9 @@ from botformer.classification.task import ClassificationTask
 from botformer.create.tile_and_flip import may_flip
 from botformer.data.classification.batches import stack_channels_last
 from botformer.data.classification.transforms import evaluation_transform
+from botformer.data.image_inputs import InputImage
 from botformer.image_normalization import normalize_bytes
 from botformer.plots.top5 import Prediction, draw_prediction
-from botformer.predict.image_inputs import InputImage
 from botformer.predict.own_copy import own_copy
 from botformer.predict.results import AttentionMaps, ClassificationResult
 from botformer.recipes.schema import Images

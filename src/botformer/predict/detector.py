@@ -17,6 +17,7 @@ from botformer.backbone.mhsa import MHSA2d
 from botformer.create.tile_and_flip import flip_of, with_tile
 from botformer.data.detection.keypoints import KeypointLayout
 from botformer.data.detection.transforms import fitting_transform
+from botformer.data.image_inputs import InputImage
 from botformer.data.image_io import BadImage
 from botformer.detection import Detector
 from botformer.detection.rle_masks import RLEMasks
@@ -24,7 +25,6 @@ from botformer.detection.sliced_inference import Tiling
 from botformer.detection.task import detect, padded_images
 from botformer.errors import InputError
 from botformer.plots import draw_detections as plots
-from botformer.predict.image_inputs import InputImage
 from botformer.predict.own_copy import own_copy
 from botformer.predict.results import AttentionMaps, DetectionResult, Unreadable
 from botformer.recipes.schema import NO_TILED_KEYPOINTS, DetectionImages

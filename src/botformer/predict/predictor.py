@@ -12,16 +12,17 @@ from typing import Any, Literal, get_args
 import numpy as np
 import torch
 from PIL import Image
-from torch import Tensor
+from torch import Tensor, nn
 
 from botformer.create.from_checkpoint import Loaded, load
+from botformer.data.image_inputs import Damaged, InputImage, NamedBytes, input_image
 from botformer.data.image_io import BadImage
 from botformer.detection import Detector
 from botformer.environment import cores
 from botformer.errors import InputError, unknown
 from botformer.predict.classifier import ClassifierNetwork
 from botformer.predict.detector import DetectorNetwork
-from botformer.predict.image_inputs import Damaged, NamedBytes, input_image
+from botformer.predict.own_copy import own_copy
 from botformer.predict.results import Result, Unreadable
 
 Precision = Literal["float32", "bf16"]
@@ -49,7 +50,7 @@ def predictor(
 
     Args:
         source: what `botformer.load` takes: the folder of a run, a .safetensors file, "nuclei", or
-            "hf://owner/name"; or what it returned.
+            "hf://owner/name"; or what it returned, whose network keeps its mode and device and shares its weights.
         device: "auto" (CUDA, MPS, or else the CPU), or as PyTorch names one.
         batch_size: images that the network sees at once; by default as many as have four million pixels on its canvas
             (on a CPU half a million), at most 64, and one where images come in tiles. It changes results by rounding
@@ -66,6 +67,14 @@ def predictor(
     Raises:
         InputError: no such network, device or precision, or a value out of range.
     """
+    if isinstance(source, nn.Module):
+        raise InputError(
+            "predictor takes a trained network with what belongs to it: the folder of a run, a .safetensors file, or "
+            f"what botformer.load returned. Write this {type(source).__name__} into a file first: "
+            "botformer.save(model, botformer.model_config(model, names), FILE)"
+        )
+    if not isinstance(source, (str, Path, Loaded)):
+        raise InputError(f"predictor takes the folder of a run, a file or a name, got a {type(source).__name__}")
     loaded = source if isinstance(source, Loaded) else load(source)
     return Predictor(
         loaded,
@@ -101,10 +110,10 @@ class Predictor:
         decoders: int | None = None,
     ) -> None:
         for name, value, least in (("batch_size", batch_size, 1), ("decoders", decoders, 1)):
-            if value is not None and (not isinstance(value, int) or value < least):
+            if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise InputError(f"{name} is {value!r}; expected a whole number, at least {least}")
-        if not 0 <= threshold <= 1:
-            raise InputError(f"threshold is a score between 0 and 1, got {threshold}")
+        if not isinstance(threshold, (int, float)) or not 0 <= threshold <= 1:
+            raise InputError(f"threshold is a score between 0 and 1, got {threshold!r}")
         if precision not in get_args(Precision):
             raise unknown("precision", precision, get_args(Precision))
         if loaded.model.in_chans != 3:
@@ -113,7 +122,7 @@ class Predictor:
                 "blue; call it yourself: model(model.preprocess(images))"
             )
         self.device = _device(device)
-        self.model, self.model_config = loaded.model.to(self.device).eval(), loaded.model_config
+        self.model, self.model_config = own_copy(loaded.model, self.device).eval(), loaded.model_config
         """The network, on its device, and what `botformer.load` says of it."""
         compute = partial(_computing, self.device, precision)
         self.network: ClassifierNetwork | DetectorNetwork
@@ -128,6 +137,8 @@ class Predictor:
             self.network = ClassifierNetwork(self.model, self.model_config, flip=flip, compute=compute)
         self.names: Sequence[str] = self.network.names
         """The classes, or the categories, in the order of their labels."""
+        if max_megapixels is not None and not max_megapixels > 0:
+            raise InputError(f"max_megapixels is {max_megapixels!r}; expected more than 0")
         self.max_megapixels = self.network.max_megapixels if max_megapixels is None else max_megapixels
         self.batch_size = batch_size or _batch_size(self.network, self.device)
         self.decoders = decoders or min(_MOST_DECODERS, cores())
@@ -176,6 +187,8 @@ class Predictor:
         """
         if isinstance(images, _ONE) and not (isinstance(images, (np.ndarray, Tensor)) and images.ndim == 4):
             raise InputError(f"stream takes several images, got one {type(images).__name__}; call predictor(image)")
+        if not isinstance(images, Iterable):
+            raise InputError(f"stream takes several images, got a {type(images).__name__}")
         return self._stream(iter(images), on_progress)
 
     def _stream(self, images: Iterator[Any], on_progress: Callable[[float], object]) -> Iterator[Result | Unreadable]:
@@ -190,7 +203,8 @@ class Predictor:
                     except Exception as error:  # the images that came before are predicted first
                         failure = error
                         break
-                    waiting.append(decoding.submit(self._prepare, image, next(numbers)))
+                    opened = input_image(image, next(numbers), self.max_megapixels)
+                    waiting.append(decoding.submit(self._prepare, opened))
                 if not waiting:
                     break
                 batch = [waiting.popleft().result() for _ in range(min(self.batch_size, len(waiting)))]
@@ -204,12 +218,11 @@ class Predictor:
             assert failure is not None
             raise failure
 
-    def _prepare(self, image: Any, number: int) -> Any:
-        opened = input_image(image, number, self.max_megapixels)
+    def _prepare(self, image: InputImage) -> Any:
         try:
-            return self.network.prepare(opened)
+            return self.network.prepare(image)
         except BadImage as error:
-            return Unreadable(opened.name, error.reason)
+            return Unreadable(image.name, error.reason)
 
     def _results(self, batch: Sequence[Any], on_progress: Callable[[float], object]) -> list[Result | Unreadable]:
         readable = [each for each in batch if not isinstance(each, Unreadable)]

@@ -13,10 +13,10 @@ from PIL import Image
 
 from botformer.atomic_write import atomic_file
 from botformer.classification.metrics import rounded_probability
+from botformer.data.image_inputs import InputImage
 from botformer.detection.evaluation.coco_eval import coco_results
 from botformer.errors import InputError
 from botformer.plots.top5 import Prediction
-from botformer.predict.image_inputs import InputImage
 from botformer.rle import decode
 
 CENTRE = (0.5, 0.5)

@@ -8,7 +8,7 @@ from tarfile import InvalidHeaderError, ReadError, TruncatedHeaderError  # type:
 from typing import Any, NamedTuple
 
 from botformer.data.image_files import is_hidden, is_image
-from botformer.predict.image_inputs import Damaged, NamedBytes
+from botformer.data.image_inputs import Damaged, NamedBytes
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz")
 

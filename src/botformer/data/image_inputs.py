@@ -8,20 +8,23 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 from functools import cache
 from pathlib import Path
+from threading import Lock
 from typing import Any
 
 import numpy as np
 from PIL import Image
 from torch import Tensor
 
-from botformer.data.image_io import BadImage, EncodedImage, grey_to_8_bits, open_image, upright_rgb
+from botformer.data.image_io import BadImage, EncodedImage, failures_named, grey_to_8_bits, open_image, upright_rgb
 
-log = logging.getLogger("botformer.predict")
+log = logging.getLogger("botformer.data")
 
 _CHANNELS = (1, 3, 4)
 """Grey, red green blue, and these with opacity."""
 _ADDRESSES = ("http://", "https://", "ftp://", "s3://", "gs://", "file://", "data:")
 
+_LOADING = tuple(Lock() for _ in range(61))
+"""Pillow decodes an image where it is first looked at, which two threads must not do at once; by the image's id."""
 _LONGEST = 80
 """Characters of an address that a message repeats."""
 
@@ -68,18 +71,28 @@ class InputImage:
                 raise BadImage(name, getattr(error, "strerror", None) or str(error)) from error
             with file:
                 yield open_image(file, name, self.max_megapixels)
-        elif isinstance(source, NamedBytes):
-            yield open_image(io.BytesIO(source.data), name, self.max_megapixels)
-        elif isinstance(source, (bytes, bytearray, memoryview)):
-            yield open_image(io.BytesIO(source), name, self.max_megapixels)
-        elif isinstance(source, Image.Image):
-            yield upright_rgb(source, name)
-        elif isinstance(source, Tensor):
-            yield _of_array(_channels_last_tensor(source, name), name)
-        elif isinstance(source, (np.ndarray, np.generic)):
-            yield _of_array(_channels_last_array(np.asarray(source), name), name)
         else:
-            raise BadImage(name, _not_an_image(source))
+            with failures_named(name):
+                image = self._from_memory()
+            yield image
+
+    def _from_memory(self) -> Image.Image | EncodedImage:
+        source, name = self.source, self.name
+        if isinstance(source, NamedBytes):
+            return open_image(io.BytesIO(source.data), name, self.max_megapixels)
+        if isinstance(source, bytes):
+            return open_image(io.BytesIO(source), name, self.max_megapixels)
+        if isinstance(source, Image.Image):
+            with _LOADING[id(source) % len(_LOADING)]:
+                source.load()
+            if source.format is None and source.mode in ("I", "F"):  # no file says what its numbers mean
+                return _of_array(np.asarray(source), name)
+            return upright_rgb(source, name)
+        if isinstance(source, Tensor):
+            return _of_array(_channels_last_tensor(source, name), name)
+        if isinstance(source, np.ndarray):
+            return _of_array(_channels_last_array(source, name), name)
+        raise BadImage(name, _not_an_image(source))
 
     def decode(self) -> Image.Image:
         """The whole image, to be drawn. Raises `BadImage` as `open`."""
@@ -88,23 +101,40 @@ class InputImage:
 
 
 def input_image(source: Any, number: int, max_megapixels: float) -> InputImage:
-    """An image as a program gives it. `number` is its name where it has none."""
+    """An image as a program gives it. `number` is its name where it has none.
+
+    Memory that can change, as where a camera writes each frame into the same array, is copied.
+    """
     if isinstance(source, (NamedBytes, Damaged)):
         return InputImage(source, source.name, max_megapixels)
     if isinstance(source, (str, os.PathLike)):
         is_address = str(source).lower().startswith(_ADDRESSES)
         name = str(source)[:_LONGEST] if is_address else Path(source).as_posix() if str(source) else "''"
         return InputImage(source, name, max_megapixels)
-    if hasattr(source, "read") and not isinstance(source, Image.Image):  # an open file, which is read once
-        name = getattr(source, "name", None)
-        name, data = name if isinstance(name, str) else f"image {number}", source.read()
-        return InputImage(data, name, max_megapixels)
-    return InputImage(source, f"image {number}", max_megapixels)
+    name = f"image {number}"
+    try:
+        if hasattr(source, "read") and not isinstance(source, Image.Image):  # an open file, which is read once
+            given = getattr(source, "name", None)
+            name = given if isinstance(given, str) else name
+            source = source.read()
+            if isinstance(source, str):
+                source = Damaged(name, "was opened as text; open it as bytes: open(FILE, 'rb')")
+        elif isinstance(source, (bytearray, memoryview)):
+            source = bytes(source)
+        elif isinstance(source, Tensor):
+            source = source.detach().to("cpu", copy=True)
+        elif isinstance(source, (np.ndarray, np.generic)):
+            source = np.array(source)
+    except Exception as error:  # a closed file, a tensor without data, a disk that fails
+        source = Damaged(name, f"cannot be read ({type(error).__name__}: {error})")
+    return InputImage(source, name, max_megapixels)
 
 
 def _checked_path(source: Any, name: str) -> Path:
     if str(source).lower().startswith(_ADDRESSES):
         raise BadImage(name, "is an address, and nothing is downloaded; give the file, or its bytes")
+    if not str(source):
+        raise BadImage(name, "is an empty path")
     path = Path(source).expanduser()
     if path.is_dir():
         raise BadImage(
@@ -133,7 +163,6 @@ def _channels_last_array(values: np.ndarray, name: str) -> np.ndarray:
 
 
 def _channels_last_tensor(tensor: Tensor, name: str) -> np.ndarray:
-    tensor = tensor.detach().cpu()
     values = (tensor.float() if tensor.is_floating_point() else tensor).numpy()
     if values.ndim == 3 and values.shape[0] in _CHANNELS:
         values = values.transpose(1, 2, 0)
