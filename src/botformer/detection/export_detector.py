@@ -71,8 +71,7 @@ def export_detector(detector: Any, size: tuple[int, int], batch: int, images: Se
 
 def _graph(given: Any, size: tuple[int, int], onnx: bool) -> FixedCanvas:
     detector = copy.deepcopy(given)
-    if callable(fold := getattr(detector.backbone, "fold", None)):
-        fold()
+    detector.fold()
     for module in detector.modules():
         if isinstance(getattr(module, "backend", None), str):
             setattr(module, "backend", "sdpa")  # noqa: B010  (attention of operators that every runtime has)
