@@ -1,3 +1,4 @@
+import ast
 import json
 import subprocess
 import sys
@@ -11,7 +12,9 @@ from torch import nn
 from botformer.deploy import detector_script
 from botformer.deploy.export import export
 from botformer.deploy.read_detections import read_detections
+from botformer.deploy.run_script import run_script
 from botformer.deploy.runtimes import open_exported
+from botformer.deploy.task_config import task_config
 from botformer.detection.masks import paste_window
 from botformer.detection.padding import PaddedImages, pad_images
 from botformer.errors import InputError
@@ -113,6 +116,15 @@ def test_what_does_not_work_says_why(format_name, precision, detector, tmp_path)
     with pytest.raises(InputError, match="refused: (ExecuTorch has|ONNX Runtime has|coordinates)"):
         export(format_name, detector, tmp_path / "refused", precision=precision)
     assert not (tmp_path / "refused").exists()
+
+
+def test_a_network_that_sees_tiles_elsewhere_says_so(detector):
+    model_config = {"categories": [[1, "a"], [2, "b"]], "images": {"tile": 512}}
+    config = task_config(detector.exportable(size=CANVAS), model_config)
+    assert "tiles of 512 px" in config["notes"][0]
+    script = run_script(config | {"format": "onnx", "precision": "float32", "task": "detection"})
+    assert "tiles of 512 px" in ast.get_docstring(ast.parse(script))
+    assert "notes" not in task_config(detector.exportable(size=CANVAS), model_config | {"images": {"tile": 0}})
 
 
 def test_masks_pasted_with_numpy_are_those_of_the_detector():
