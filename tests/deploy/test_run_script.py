@@ -75,21 +75,14 @@ def test_the_answers_are_those_of_the_predictor(name, fit, network, photographs,
         assert {key: pytest.approx(value, abs=PROBABILITY) for key, value in mine.items()} == dict(line["top5"]), file
     # Both runtimes keep an id of the machine there when they report.
     assert list((tmp_path / "home").iterdir()) == []
-
-
-def test_pytorchs_own_format_needs_no_botformer(network, photographs, tmp_path):
-    folder = export("torch", network, tmp_path / "x", size=(64, 64))
-    ran = run(folder, photographs[:1], tmp_path, hidden=("botformer", "torchvision", "timm"))
-    assert ran.returncode == 0, ran.stderr
-    assert len(json.loads(ran.stdout)["top5"]) == 5
     usage = subprocess.run([sys.executable, folder / "run.py"], capture_output=True, text=True, check=False)
     assert usage.returncode == 1
     assert usage.stderr == "usage: python run.py IMAGE...\n"
 
 
-def test_backbones_save_their_maps(photographs, tmp_path):
+def test_backbones_save_their_maps_and_pytorchs_own_format_needs_no_botformer(photographs, tmp_path):
     folder = export("torch", sharp_network("resnet_nano", backbone=True), tmp_path / "x", size=(40, 56), batch=1)
-    ran = run(folder, photographs[-1:], tmp_path, hidden=("botformer",))
+    ran = run(folder, photographs[-1:], tmp_path, hidden=("botformer", "torchvision", "timm"))
     assert ran.returncode == 0, ran.stderr
     answer = json.loads(ran.stdout)
     with np.load(tmp_path / answer["saved"]) as maps:
