@@ -3,7 +3,9 @@ import torch
 from torch import nn
 
 import botformer
+from botformer.detection import build_detector
 from botformer.errors import InputError
+from tests.detection.scenes import SMALL
 
 COMPILE = torch.compile
 
@@ -101,6 +103,29 @@ def test_another_type_of_floats_keeps_what_the_network_says_of_itself():
     without, told = optimized(images)["c5"], optimized(images=images, padding_mask=padding)["c5"]
     assert told.dtype == torch.float32
     assert not torch.equal(without, told)
+
+
+@pytest.mark.parametrize("kind", ["mask_rcnn", "keypoint_rcnn"])
+def test_a_detector_finds_the_same(kind, monkeypatch):
+    monkeypatch.setattr(torch, "compile", lambda model, **_: COMPILE(model, backend="eager"))
+    detector = build_detector(kind, trained("botnet_mini", backbone=True), 2, 64, SMALL).double().eval()
+    images = [torch.rand(3, 60, 64, dtype=torch.float64), torch.rand(3, 33, 47, dtype=torch.float64)]
+    (first, second), third = detector(images), "masks" if kind == "mask_rcnn" else "keypoints"
+    assert len(first["scores"])
+    for compile in (False, True):
+        optimized = botformer.deploy.optimize(detector, compile=compile)
+        assert not any("Norm" in type(module).__name__ for module in optimized.backbone.modules())
+        for found, exact in zip(optimized(images), (first, second), strict=True):
+            assert found.keys() == exact.keys()
+            for name in ("boxes", "scores", "labels"):
+                torch.testing.assert_close(found[name], exact[name])
+            if third == "keypoints":
+                torch.testing.assert_close(found[third], exact[third])
+            else:
+                assert found[third] == exact[third]
+    rough = botformer.deploy.optimize(detector, dtype=torch.bfloat16)([image.float() for image in images])
+    assert {result["boxes"].dtype for result in rough} == {torch.float32}
+    assert any("BatchNorm" in type(module).__name__ for module in detector.backbone.modules())
 
 
 def test_other_models_are_refused():

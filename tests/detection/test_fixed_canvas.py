@@ -6,7 +6,7 @@ from torchvision.ops import nms
 
 from botformer.detection.export_detector import _Differences, _graph, _Reference
 from botformer.detection.fixed_canvas import NEVER, suppress_by_torchvision
-from botformer.detection.onnx_suppression import suppress_in_onnx
+from botformer.detection.onnx_operators import suppress_in_onnx
 from botformer.detection.padding import pad_images
 from botformer.detection.roi_heads.roi_align import AtlasRoIAlign, MultiScaleRoIAlign
 from tests.detection.scenes import SMALL, scene, small_detector
@@ -60,6 +60,19 @@ def test_the_graph_finds_what_the_detector_finds(kind, canvas, sizes):
     assert expected["scores"].any()
     for figure in figures:
         assert all(value <= EXACT[name] for name, value in figure.items()), figure
+
+
+@pytest.mark.parametrize("kind", ["mask_rcnn", "keypoint_rcnn"])
+def test_of_equal_scores_the_first_comes_first(kind):
+    """Every anchor and every class scores the same: places alone decide, and what is found is not only as good."""
+    network = detector(kind, rpn_pre_nms_top_n_test=50, score_threshold=0.0)
+    for layer in (network.rpn.logits, network.box_head.predictor.cls_score):
+        nn.init.zeros_(layer.weight)
+    expected, found, _ = compared(network, images_of((64, 64), (40, 50)), (64, 64))
+    assert np.unique(expected["scores"]) == pytest.approx([0, 1 / 3])  # 0: none
+    for one in found:
+        for name, values in expected.items():
+            np.testing.assert_allclose(one[name], values, atol=1e-6, err_msg=name)
 
 
 @pytest.mark.parametrize(("threshold", "most"), [(0.9999, 100), (0.05, 3), (0.0, 300)])

@@ -5,6 +5,7 @@ Put together from a head, the lines of the format (they define `network(**arrays
 
 from collections.abc import Mapping
 from string import Template
+from textwrap import fill
 from typing import Any, NamedTuple
 
 from botformer.deploy.detector_script import DETECTION
@@ -21,10 +22,8 @@ class _Runtime(NamedTuple):
 
 _RUNTIMES: dict[FormatName, _Runtime] = {
     "torch": _Runtime(
-        "torch torchvision",
-        """import torch
-import torchvision  # noqa: F401  (its operators)
-""",
+        "torch",
+        "import torch\n",
         """graph = torch.export.load(HERE / "model.pt2").module()
 
 
@@ -77,7 +76,7 @@ _HEAD = '''#!/usr/bin/env python3
 """$title: python run.py IMAGE...   (pip install $packages pillow numpy)
 
 One line of JSON per image on standard output. Written by botformer export; config.json says what goes in and out.
-"""
+$notes"""
 
 import json
 import os
@@ -183,7 +182,14 @@ def run_script(config: Mapping[str, Any]) -> str:
     runtime = _RUNTIMES[config["format"]]
     title, task = _TASKS[config["task"]]
     opened = Template(runtime.opened).substitute(hint=HINTS[config["precision"]])
+    packages, imports = runtime.packages, runtime.imports
+    if (config["format"], config["task"]) == ("torch", "detection"):
+        packages, imports = f"{packages} torchvision", f"{imports}import torchvision  # noqa: F401  (its operators)\n"
     head = Template(_HEAD).substitute(
-        title=title, packages=runtime.packages, imports=runtime.imports, opened=opened.rstrip("\n") + "\n"
+        title=title,
+        packages=packages,
+        imports=imports,
+        opened=opened.rstrip("\n") + "\n",
+        notes="".join(f"\n{fill(note, 110)}\n" for note in config.get("notes", ())),
     )
     return head + task + _TAIL

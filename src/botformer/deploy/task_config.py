@@ -50,7 +50,13 @@ def _detection(exportable: Exportable, model_config: Mapping[str, Any] | None) -
     if len(categories) != count:
         raise InputError(f"the model config names {len(categories)} categories, but the network has {count}")
     layout = ("keypoint_names", "skeleton")
-    return {"categories": categories, **{name: model_config[name] for name in layout if name in model_config}}
+    found = {"categories": categories, **{name: model_config[name] for name in layout if name in model_config}}
+    if tile := model_config["images"].get("tile"):
+        found["notes"] = [
+            f"botformer cuts images into tiles of {tile} px for this network (images.tile). The graph and run.py see "
+            "an image whole, scaled down to the canvas, and may miss small objects: cut larger images into tiles first."
+        ]
+    return found
 
 
 _OF_TASK: dict[ExportTask, Callable[[Exportable, Mapping[str, Any] | None], dict[str, Any]]] = {

@@ -2,6 +2,7 @@
 
 import tempfile
 from pathlib import Path
+from typing import Any
 
 from botformer.deploy.no_telemetry import import_openvino
 from botformer.deploy.precise_regions import keep_regions_precise
@@ -20,4 +21,12 @@ def write_openvino(exportable: Exportable, precision: str, file: Path) -> None:
         write_onnx(exportable, "float32", onnx_file)
         model = openvino.Core().read_model(onnx_file)
         keep_regions_precise(model)
+        _keep_the_order(model)
         openvino.save_model(model, file, compress_to_fp16=precision == "float16")
+
+
+def _keep_the_order(model: Any) -> None:
+    """Among equal values the lower index comes first, as ONNX demands it; OpenVINO takes them in any order."""
+    for node in model.get_ordered_ops():
+        if node.get_type_name() == "TopK":
+            node.set_attribute("stable", True)

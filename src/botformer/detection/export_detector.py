@@ -11,8 +11,9 @@ from torch.nn import functional as F
 
 from botformer.detection.backbone_adapter import unwrapped
 from botformer.detection.fixed_canvas import FixedCanvas, suppress_by_torchvision
-from botformer.detection.onnx_suppression import onnx_translations, suppress_in_onnx
+from botformer.detection.onnx_operators import onnx_translations, suppress_in_onnx, topk_in_onnx
 from botformer.detection.padding import PaddedImages, check_images, pad_images, shrink_to_fit
+from botformer.detection.stable_order import stable_topk
 from botformer.exportable import Exportable, Outputs
 
 _SAME_PX = 0.5
@@ -70,12 +71,12 @@ def export_detector(detector: Any, size: tuple[int, int], batch: int, images: Se
 
 def _graph(given: Any, size: tuple[int, int], onnx: bool) -> FixedCanvas:
     detector = copy.deepcopy(given)
-    if callable(fold := getattr(detector.backbone, "fold", None)):
-        fold()
+    detector.fold()
     for module in detector.modules():
         if isinstance(getattr(module, "backend", None), str):
             setattr(module, "backend", "sdpa")  # noqa: B010  (attention of operators that every runtime has)
-    return FixedCanvas(detector, size, suppress_in_onnx if onnx else suppress_by_torchvision).eval()
+    operators = (suppress_in_onnx, topk_in_onnx) if onnx else (suppress_by_torchvision, stable_topk)
+    return FixedCanvas(detector, size, *operators).eval()
 
 
 class _Reference:

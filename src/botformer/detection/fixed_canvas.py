@@ -26,6 +26,8 @@ NEVER = -1e30
 Suppression = Callable[[Tensor, Tensor, float], Tensor]
 """Boxes (G, N, 4) xyxy, scores (G, N) and an overlap -> bool (G, N): what is left of each group by itself, without
 those whose score is `NEVER`."""
+TopK = Callable[[Tensor, int], tuple[Tensor, Tensor]]
+"""As `stable_topk`."""
 
 
 class FixedCanvas(nn.Module):
@@ -40,11 +42,12 @@ class FixedCanvas(nn.Module):
         detector: a copy of a `rcnn.Detector` in evaluation mode: its heads will read the pyramid in another way.
         size: (height, width) of the canvas.
         suppress: non-maximum suppression.
+        topk: the best scores along the last axis.
     """
 
-    def __init__(self, detector: Any, size: tuple[int, int], suppress: Suppression) -> None:
+    def __init__(self, detector: Any, size: tuple[int, int], suppress: Suppression, topk: TopK) -> None:
         super().__init__()
-        self.detector, self.size, self.suppress = detector, size, suppress
+        self.detector, self.size, self.suppress, self.topk = detector, size, suppress, topk
         self.roi_align = AtlasRoIAlign(MultiScaleRoIAlign(detector.fpn.strides, detector.settings))
         for head in (detector.box_head, detector.mask_head, detector.keypoint_head):
             if head is not None:
@@ -79,7 +82,7 @@ class FixedCanvas(nn.Module):
         boxes, scores = [], []
         for logits, deltas, anchors in zip(rpn_output.logits, rpn_output.deltas, rpn_output.anchors_xyxy, strict=True):
             count = min(most, len(anchors))
-            score, best = logits.topk(count, 1)
+            score, best = self.topk(logits, count)
             delta = deltas.gather(1, best[:, :, None].expand(-1, -1, 4))
             box = rpn.coder.decode(delta.flatten(0, 1), anchors[best.flatten()]).unflatten(0, (-1, count))
             boxes.append(F.pad(box, (0, 0, 0, most - count)))
@@ -88,7 +91,7 @@ class FixedCanvas(nn.Module):
         box = torch.minimum(box.clamp(min=0), limits[:, None, None])
         score = _left(score, _extended(box, SMALLEST_PX))
         kept = self.suppress(box.flatten(0, 1), score.flatten(0, 1), settings.rpn_nms_iou).view_as(score)
-        score, best = _left(score, kept).flatten(1).topk(min(settings.rpn_post_nms_top_n, len(boxes) * most), 1)
+        score, best = self.topk(_left(score, kept).flatten(1), min(settings.rpn_post_nms_top_n, len(boxes) * most))
         return _at(box.flatten(1, 2), best), score > NEVER
 
     def _detections(
@@ -107,7 +110,7 @@ class FixedCanvas(nn.Module):
         scores = _left(scores, found)
         kept = self.suppress(boxes.flatten(0, 1), scores.flatten(0, 1), settings.nms_iou).view_as(scores)
         most = settings.max_detections
-        scores, best = _left(scores, kept).flatten(1).topk(min(most, classes * count), 1)
+        scores, best = self.topk(_left(scores, kept).flatten(1), min(most, classes * count))
         is_object = scores > NEVER
         boxes = _at(boxes.flatten(1, 2), best) * is_object[..., None]
         missing = (0, most - best.shape[1])

@@ -191,6 +191,11 @@ class Detector(nn.Module):
         `batch` images (1 by default). Larger `images` are scaled down to the canvas."""
         return export_detector(self, size or self.test_size, batch or 1, images)
 
+    def fold(self) -> None:
+        """Fold the BatchNorms of the backbone, in place, if it can: to detect, never to train again."""
+        if callable(fold := getattr(self.backbone, "fold", None)):
+            fold()
+
     def as_torchvision(self) -> "TorchvisionCall":
         """The same detector behind torchvision's call, for scripts that expect it; weights are shared."""
         return TorchvisionCall(self).train(self.training)

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
-from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
+from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from botformer.batch_norm import make_norm
 from botformer.detection.anchors import Anchors
@@ -13,6 +13,7 @@ from botformer.detection.balanced_sampling import balanced_sample
 from botformer.detection.box_coder import BoxCoder
 from botformer.detection.float_types import at_least_float32
 from botformer.detection.matcher import BELOW_LOW, match
+from botformer.detection.stable_order import stable_nms, stable_topk
 from botformer.detection.targets import Targets
 from botformer.recipes.detector_settings import Settings
 
@@ -66,18 +67,19 @@ class RegionProposalNetwork(nn.Module):
     @torch.no_grad()
     def propose(self, rpn_output: RPNOutput, sizes: list[tuple[int, int]], candidates: int) -> list[Tensor]:
         """(n, 4) boxes xyxy per image, best first, clipped to its own (height, width): nothing lies in the padding."""
+        best_of_level = [stable_topk(logits, min(candidates, logits.shape[1])) for logits in rpn_output.logits]
         proposals = []
         for image, size in enumerate(sizes):
             boxes, scores, levels = [], [], []
             for level, anchors in enumerate(rpn_output.anchors_xyxy):
-                score, best = rpn_output.logits[level][image].topk(min(candidates, len(anchors)))
+                score, best = (both[image] for both in best_of_level[level])
                 boxes.append(self.coder.decode(rpn_output.deltas[level][image, best], anchors[best]))
                 scores.append(score)
                 levels.append(torch.full_like(best, level))
             box, score, level = clip_boxes_to_image(torch.cat(boxes), size), torch.cat(scores), torch.cat(levels)
             wide = remove_small_boxes(box, SMALLEST_PX)
             box, score, level = box[wide], score[wide], level[wide]
-            kept = batched_nms(box, score, level, self.settings.rpn_nms_iou)
+            kept = stable_nms(box, score, level, self.settings.rpn_nms_iou)
             proposals.append(box[kept[: self.settings.rpn_post_nms_top_n]])
         return proposals
 

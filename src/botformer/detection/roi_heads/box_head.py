@@ -6,7 +6,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
-from torchvision.ops import batched_nms, clip_boxes_to_image, remove_small_boxes
+from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from botformer.batch_norm import make_norm
 from botformer.detection.box_coder import BoxCoder
@@ -14,6 +14,7 @@ from botformer.detection.flip_augmentation import mirror_boxes, mirror_deltas
 from botformer.detection.float_types import at_least_float32
 from botformer.detection.roi_heads.roi_align import RegionPooling
 from botformer.detection.roi_heads.sampling import SampledProposals
+from botformer.detection.stable_order import stable_nms
 from botformer.detection.targets import Targets
 from botformer.recipes.detector_settings import Settings
 
@@ -109,12 +110,13 @@ class BoxHead(nn.Module):
     def _select(self, scores: Tensor, deltas: Tensor, proposals: Tensor, size: tuple[int, int]) -> Detections:
         """Scores (n, classes + 1), deltas (n, classes + 1, 4): threshold, suppression within a class, the best."""
         settings = self.settings
-        proposal, label = torch.where(scores[:, 1:] > settings.score_threshold)
+        # Class after class: the order among equal scores.
+        label, proposal = torch.where(scores[:, 1:].mT > settings.score_threshold)
         label = label + 1
         score = scores[proposal, label]
         boxes = self.coder.decode(deltas[proposal, label], proposals[proposal])
         boxes = clip_boxes_to_image(boxes, size)
         kept = remove_small_boxes(boxes, SMALLEST_PX)
         boxes, label, score = boxes[kept], label[kept], score[kept]
-        kept = batched_nms(boxes, score, label, settings.nms_iou)[: settings.max_detections]
+        kept = stable_nms(boxes, score, label, settings.nms_iou)[: settings.max_detections]
         return Detections(boxes[kept], label[kept], score[kept])
