@@ -24,8 +24,7 @@ from botformer.deploy.deployed_accuracy import DeployedAccuracy
 from botformer.deploy.export import export
 from botformer.deploy.exported_folder import read_config
 from botformer.deploy.formats import FormatName, Precision
-from botformer.deploy.int8 import quantize
-from botformer.deploy.prepared_images import prepared_batches, prepared_inputs
+from botformer.deploy.int8 import calibration_inputs, quantize
 from botformer.deploy.runtimes import Runtime, open_exported
 from botformer.errors import InputError
 
@@ -37,7 +36,6 @@ WAYS: tuple[tuple[FormatName, Precision], ...] = (
     ("openvino", "bfloat16"),
     ("openvino", "int8"),
 )
-CALIBRATION_IMAGES = {"classification": 200, "detection": 64}
 
 
 def main() -> None:
@@ -72,10 +70,7 @@ def rows(loaded: Loaded, data: str, images: int) -> Iterator[dict[str, Any]]:
             try:
                 if precision == "int8":
                     float_folder = float_folders[name]
-                    config = read_config(float_folder)
-                    count = CALIBRATION_IMAGES[config["task"]]
-                    batches, _ = prepared_batches(loaded, config, data, "train", count, -1)
-                    quantize(float_folder, prepared_inputs(config, batches), folder)
+                    quantize(float_folder, calibration_inputs(loaded, read_config(float_folder), data), folder)
                 elif name != "torch":
                     float_folders[name] = export(name, loaded.model, folder, loaded.model_config, precision=precision)
                 runtime = _pytorch(loaded) if name == "torch" else open_exported(folder)

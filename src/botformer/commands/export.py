@@ -3,7 +3,7 @@
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Any, Literal
+from typing import Annotated, Literal
 
 import tyro
 
@@ -11,9 +11,6 @@ from botformer.commands.screen import new_table, print_table, progress_bar
 from botformer.errors import InputError
 from botformer.terminal import screen
 from botformer.text import duration
-
-if TYPE_CHECKING:
-    from torch import Tensor
 
 
 @dataclass(frozen=True)
@@ -36,8 +33,8 @@ class Arguments:
     batch: int | None = None
     """Images per call, fixed. By default any, or 1 where it must be fixed."""
     data: Path | None = None
-    """A folder of images. The exported network is compared with PyTorch on some of them too; --precision int8 is
-    calibrated and measured on them."""
+    """A folder of images, on some of which the exported network is compared with PyTorch, too. For --precision int8 the
+    data of the training: training images calibrate, validation images measure."""
 
 
 _COMPARED = 8
@@ -64,19 +61,23 @@ def export_run(given: Arguments) -> None:
     from botformer.create.from_checkpoint import load_for_rgb
     from botformer.deploy.export import export
     from botformer.deploy.exported_folder import check_free, read_config
-    from botformer.deploy.int8 import export_int8
+    from botformer.deploy.int8 import check_int8, export_int8
+    from botformer.deploy.prepared_images import images_in, training_images
     from botformer.deploy.support import check_supported
 
     out = given.out or _default_out(given.checkpoint, given.format)
     check_free(out)
     loaded = load_for_rgb(given.checkpoint)
     model, model_config = loaded
-    # int8 is made of a network in float32, which stays beside it.
-    in_float = given.precision if given.precision != "int8" else "float32"
-    written = out if given.precision != "int8" else out.with_name(f"{out.name}-float32")
-    check_free(written)
-    check_supported(given.format, model_config["task"], in_float)
-    images = [] if given.data is None else _images(given.data, model_config, given.size)
+    check_supported(given.format, model_config["task"], given.precision)
+    in_float, written, images = given.precision, out, []
+    if given.precision == "int8":  # made of a network in float32, which stays beside it
+        check_int8(given.format, model_config["task"])
+        in_float, written = "float32", out.with_name(f"{out.name}-float32")
+        check_free(written)
+        images = training_images(loaded, given.size, str(given.data), _COMPARED)
+    elif given.data is not None:
+        images = images_in(given.data, model_config, given.size, _COMPARED)
     console = screen()
     started = time.monotonic()
     with progress_bar(f"exporting to {given.format}") as bar:
@@ -111,14 +112,3 @@ def _default_out(checkpoint: Path, format_name: str) -> Path:
     if checkpoint.is_dir():
         return checkpoint / "exported" / format_name
     return Path("runs/exported") / checkpoint.stem / format_name
-
-
-def _images(folder: Path, model_config: dict[str, Any], size: int | None) -> "list[Tensor]":
-    """Some images of the folder, prepared as in an evaluation: (C, h, w) floats in 0..1."""
-    from botformer.data.classification.transforms import evaluation_transform
-    from botformer.predict.files import list_images, read_image
-    from botformer.recipes.schema import Images
-
-    files = list_images([folder], folder)[:: max(1, len(list_images([folder], folder)) // _COMPARED)][:_COMPARED]
-    transform = evaluation_transform(Images(**(model_config["images"] | ({"size": size} if size else {}))))
-    return [transform(read_image(file, 100.0)[1]) / 255 for file in files]

@@ -8,7 +8,7 @@ import torch
 from botformer.classification.metrics import Accuracy
 from botformer.create import Loaded
 from botformer.deploy.gate import Scale
-from botformer.deploy.prepared_images import Batches, inputs_of, prepared_batches
+from botformer.deploy.prepared_images import Batches, fixed_side, inputs_of, prepared_batches
 from botformer.deploy.read_detections import read_detections
 from botformer.deploy.runtimes import Runtime
 from botformer.detection import Detector
@@ -16,8 +16,8 @@ from botformer.detection.padding import PaddedImages
 from botformer.detection.task import DetectionTask
 from botformer.errors import InputError
 
-_LIMITS = {"classification": 0.01, "detection": 0.01}
-"""What may be lost: a point of top-1, 0.01 of average precision."""
+LIMIT = 0.01
+"""What int8 may lose: a point of top-1, 0.01 of average precision."""
 
 
 class DeployedAccuracy:
@@ -30,9 +30,8 @@ class DeployedAccuracy:
         self, loaded: Loaded, config: Mapping[str, Any], data: str, at_most: int = 0, workers: int = -1
     ) -> None:
         self._loaded, self._config = loaded, config
-        self._batches, self._categories = prepared_batches(loaded, config, data, "validation", at_most, workers)
-        task = loaded.model_config["task"]
-        self.limit = _LIMITS[task]
+        side = fixed_side(config)
+        self._batches, self._categories = prepared_batches(loaded, side, data, "validation", at_most, workers)
         self.scale = Scale("", 0, "")
         """Known once something was measured."""
 

@@ -108,7 +108,7 @@ def export(
             in evaluation mode.
         folder: new, empty, or an earlier export, which is replaced.
         model_config: what `botformer.load` gave with the model: class names and how images are prepared.
-        precision: what the graph computes in.
+        precision: what the graph computes in; int8 is made of a network in float32 (`deploy.int8`).
         size: (height, width) of the pixels, fixed; by default any, or the network's own where there must be one.
         batch: images per call, fixed; by default any, or 1 where there must be one.
         images: (C, h, w) floats in 0..1, on which the graph is compared too.
@@ -130,6 +130,11 @@ def export(
         size, batch = size or _own_size(network, model_config), batch or 1
     exportable = network.exportable(size=size, batch=batch, images=images)
     check_supported(format_name, exportable.task, precision)
+    if precision == "int8":
+        raise InputError(
+            "int8 needs data: export in float32 and give the folder to botformer.deploy.int8.export_int8, as "
+            "botformer export --precision int8 --data DIR does"
+        )
     with new_folder(folder) as unfinished:
         _WRITERS[format_name](exportable, precision, unfinished / row.model_file)
         on_progress(0.5)

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import tempfile
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
 from itertools import chain
 from pathlib import Path
@@ -18,14 +18,16 @@ import numpy as np
 
 import botformer
 from botformer.create import Loaded
-from botformer.deploy.deployed_accuracy import DeployedAccuracy
+from botformer.deploy.deployed_accuracy import LIMIT, DeployedAccuracy
 from botformer.deploy.exported_folder import check_files, check_free, new_folder, read_config, write_config
-from botformer.deploy.formats import FORMATS
+from botformer.deploy.formats import FORMATS, FormatName
 from botformer.deploy.gate import Verdict, gate
-from botformer.deploy.prepared_images import prepared_batches, prepared_inputs
-from botformer.deploy.quantizers import PACKAGES, QUANTIZERS, SEEN
+from botformer.deploy.prepared_images import Inputs, fixed_side, prepared_batches, prepared_inputs
+from botformer.deploy.quantizers import PACKAGES, SEEN
 from botformer.deploy.runtimes import Runtime
+from botformer.deploy.support import check_supported
 from botformer.errors import InputError
+from botformer.exportable import ExportTask
 
 _CALIBRATION_IMAGES = {"classification": 200, "detection": 64}
 _CALIBRATED, _FLOAT_MEASURED = 0.4, 0.7
@@ -41,8 +43,6 @@ def export_int8(
     loaded: Loaded,
     data: str,
     *,
-    calibration_images: int = 0,
-    validation_images: int = 0,
     workers: int = -1,
     on_progress: Callable[[float], object] = lambda fraction: None,
 ) -> Verdict:
@@ -52,10 +52,8 @@ def export_int8(
         float_folder: what an `export_...` function wrote in float32; it stays as it is.
         out: a folder that is not there yet, or an earlier export.
         loaded: the network that was exported: it says how images are prepared.
-        data: its data, as for `botformer train`. Ranges of numbers are measured on training images, accuracy on
-            validation images.
-        calibration_images: 0: 200 for a classifier, 64 for a detector, evenly spread over the training images.
-        validation_images: 0: all of them.
+        data: its data, as for `botformer train`. Ranges of numbers are measured on training images, evenly spread, 200
+            for a classifier and 64 for a detector; accuracy on all validation images.
         workers: processes that read images; -1: one per core, at most 8; 0: none.
         on_progress: called with the fraction that is done.
 
@@ -67,13 +65,12 @@ def export_int8(
             int8 is not faster, or less accurate: with both figures. `out` is then as it was before.
     """
     config = read_config(float_folder)
-    check_quantizable(config, float_folder)
+    _check_quantizable(config, float_folder)
     check_free(out)
     if out.resolve() == float_folder.resolve():
         raise InputError(f"{out} holds the float network, which stays; name another folder for int8")
-    count = calibration_images or _CALIBRATION_IMAGES[config["task"]]
-    inputs = prepared_inputs(config, prepared_batches(loaded, config, data, "train", count, workers)[0])
-    accuracy = DeployedAccuracy(loaded, config, data, validation_images, workers)
+    inputs = calibration_inputs(loaded, config, data, workers)
+    accuracy = DeployedAccuracy(loaded, config, data, workers=workers)
     first = next(inputs)
     parts = iter([(_CALIBRATED, _FLOAT_MEASURED), (_FLOAT_MEASURED, 1.0)])
 
@@ -85,7 +82,7 @@ def export_int8(
         _quantize_into(
             unfinished, float_folder, config, chain([first], inputs), lambda done: on_progress(_CALIBRATED * done)
         )
-        verdict = gate(float_folder, unfinished, evaluate, accuracy.limit, first, lambda: accuracy.scale)
+        verdict = gate(float_folder, unfinished, evaluate, LIMIT, first, lambda: accuracy.scale)
         if verdict.reasons:
             raise InputError(
                 f"int8 of {FORMATS[config['format']].title} is refused, because {' and '.join(verdict.reasons)}: "
@@ -93,6 +90,13 @@ def export_int8(
             )
         write_config(unfinished, read_config(unfinished) | {"int8": verdict.as_dict()})
     return verdict
+
+
+def calibration_inputs(loaded: Loaded, config: Mapping[str, Any], data: str, workers: int = -1) -> Iterator[Inputs]:
+    """Training images as the exported network takes them."""
+    count = _CALIBRATION_IMAGES[config["task"]]
+    batches, _ = prepared_batches(loaded, fixed_side(config), data, "train", count, workers)
+    return prepared_inputs(config, batches)
 
 
 def quantize(
@@ -113,30 +117,28 @@ def quantize(
         InputError: a format without int8, a package that is missing, or no inputs.
     """
     config = read_config(folder)
-    check_quantizable(config, folder)
+    _check_quantizable(config, folder)
     out = folder.with_name(f"{folder.name}-int8") if out is None else out
     with new_folder(out) as unfinished:
         _quantize_into(unfinished, folder, config, calibration, on_progress)
     return out
 
 
-def check_quantizable(config: Mapping[str, Any], folder: Path) -> None:
-    """Raise `InputError` unless the exported network can be quantised here."""
-    name = config["format"]
-    if name not in QUANTIZERS:
-        raise InputError(f"there is no int8 for {FORMATS[name].title}; there is for {', '.join(QUANTIZERS)}")
-    if config["precision"] != "float32":
-        raise InputError(f"{folder} is in {config['precision']}; int8 is made of a network in float32")
-    if config["task"] not in _CALIBRATION_IMAGES:
-        raise InputError(
-            "int8 is for classifiers and detectors: a backbone alone has no accuracy that could be measured"
-        )
-    missing = [package for package in PACKAGES[name] if find_spec(package) is None]
+def check_int8(format_name: FormatName, task: ExportTask) -> None:
+    """Raise `InputError` unless such networks can be quantised here."""
+    check_supported(format_name, task, "int8")
+    missing = [package for package in PACKAGES[format_name] if find_spec(package) is None]
     if missing:
         raise InputError(
-            f"int8 of {FORMATS[name].title} needs {' and '.join(missing)}, which is not installed: "
+            f"int8 of {FORMATS[format_name].title} needs {' and '.join(missing)}, which is not installed: "
             'pip install "botformer[export]"'
         )
+
+
+def _check_quantizable(config: Mapping[str, Any], folder: Path) -> None:
+    check_int8(config["format"], config["task"])
+    if config["precision"] != "float32":
+        raise InputError(f"{folder} is in {config['precision']}; int8 is made of a network in float32")
     check_files(folder, config)
 
 
@@ -151,7 +153,7 @@ def _quantize_into(
     with tempfile.TemporaryDirectory() as scratch:
         count = 0
         for count, inputs in enumerate(calibration, 1):
-            np.savez(Path(scratch) / f"{count:06}.npz", **inputs)
+            np.savez(Path(scratch) / f"{count:06}.npz", allow_pickle=False, **inputs)
         if not count:
             raise InputError("int8 needs images to calibrate on, and there are none")
         _run_quantizer([str(folder), str(out), scratch], FORMATS[config["format"]].title, count, on_progress)

@@ -25,6 +25,9 @@ class Support:
     """The reason, where it does not work."""
 
 
+_INT8 = "kept only if it is faster and as accurate, on the machine and data at hand"
+
+
 def _refused(reason: str) -> Support:
     return Support(sizes="", refused=reason)
 
@@ -33,36 +36,48 @@ _CLASSIFIERS_AND_BACKBONES: dict[tuple[FormatName, Precision], Support] = {
     ("torch", "float32"): Support(ANY_SIZE),
     ("torch", "bfloat16"): Support(ANY_SIZE, "computes in bfloat16; inputs and results stay float32"),
     ("torch", "float16"): _refused("PyTorch computes float16 on processors no faster than float32; take bfloat16"),
+    ("torch", "int8"): Support(ANY_SIZE, _INT8),
     ("onnx", "float32"): Support(ANY_SIZE),
     ("onnx", "float16"): Support(ANY_SIZE, "weights stored in float16, half the file; computes in float32"),
     ("onnx", "bfloat16"): _refused("ONNX Runtime has no bfloat16 convolution on processors; take openvino"),
+    ("onnx", "int8"): Support(ANY_SIZE, _INT8),
     ("openvino", "float32"): Support(ANY_SIZE),
     ("openvino", "float16"): Support(ANY_SIZE, "weights stored in float16, half the file; computes in float32"),
     ("openvino", "bfloat16"): Support(ANY_SIZE, "computes in bfloat16 where the processor has it, else in float32"),
+    ("openvino", "int8"): Support(ANY_SIZE, _INT8),
     ("executorch", "float32"): Support(FIXED_SIZE),
     ("executorch", "float16"): _refused("ExecuTorch's XNNPACK backend is exported in float32 here"),
     ("executorch", "bfloat16"): _refused("ExecuTorch's XNNPACK backend has no bfloat16 convolution"),
+    ("executorch", "int8"): _refused("ExecuTorch's XNNPACK backend is exported in float32 here"),
 }
 SUPPORT: dict[tuple[FormatName, ExportTask, Precision], Support] = {
     (name, task, precision): row
     for (name, precision), row in _CLASSIFIERS_AND_BACKBONES.items()
     for task in ("classification", "features")
 }
+SUPPORT |= {
+    (name, "features", "int8"): _refused("a backbone alone has no accuracy that could be measured")
+    for name in get_args(FormatName)
+}
 _DETECTORS: dict[tuple[FormatName, Precision], Support] = {
     ("torch", "float32"): Support(FIXED_CANVAS),
     ("torch", "bfloat16"): _refused("coordinates of boxes need float32; take openvino, which keeps them so"),
     ("torch", "float16"): _refused("coordinates of boxes need float32"),
+    ("torch", "int8"): Support(FIXED_CANVAS, _INT8),
     ("onnx", "float32"): Support(FIXED_CANVAS),
     ("onnx", "float16"): Support(FIXED_CANVAS, "weights stored in float16, half the file; computes in float32"),
     ("onnx", "bfloat16"): _refused("ONNX Runtime has no bfloat16 convolution on processors; take openvino"),
+    ("onnx", "int8"): Support(FIXED_CANVAS, _INT8),
     ("openvino", "float32"): Support(FIXED_CANVAS),
     ("openvino", "float16"): Support(FIXED_CANVAS, "weights stored in float16, half the file; computes in float32"),
     ("openvino", "bfloat16"): Support(
         FIXED_CANVAS, "layers compute in bfloat16 where the processor has it; boxes and scores stay float32"
     ),
+    ("openvino", "int8"): Support(FIXED_CANVAS, _INT8),
     ("executorch", "float32"): _refused("ExecuTorch has neither non-maximum suppression nor RoIAlign"),
     ("executorch", "float16"): _refused("ExecuTorch has neither non-maximum suppression nor RoIAlign"),
     ("executorch", "bfloat16"): _refused("ExecuTorch has neither non-maximum suppression nor RoIAlign"),
+    ("executorch", "int8"): _refused("ExecuTorch has neither non-maximum suppression nor RoIAlign"),
 }
 SUPPORT |= {(name, "detection", precision): row for (name, precision), row in _DETECTORS.items()}
 
