@@ -49,7 +49,9 @@ def test_a_suite_leaves_a_complete_receipt_a_table_and_a_chart(suite, tmp_path, 
     assert {"python", "torch", "timm"} <= set(receipt["versions"])
     timed = [row for row in receipt["figures"] if "left_out" not in row]
     assert len(timed) >= 2
-    assert all(row["ms"] > 0 and row["ratio"] > 0 and row["peak_mib"] > 0 for row in timed)
+    assert all(row["ms"] > 0 and row["ratio"] > 0 for row in timed)
+    assert all(row["peak_mib"] > 0 for row in timed if "peak_mib" in row)  # other runtimes allocate for themselves
+    assert any("peak_mib" in row for row in timed)
     printed = capsys.readouterr().out
     assert all(f"{row['ms']}" in printed for row in timed)
     with Image.open(tmp_path / f"{suite}_cpu_quick.png") as image:

@@ -54,7 +54,7 @@ class Way:
 
     @property
     def title(self) -> str:
-        return f"{FORMATS[self.runtime].title if self.exported else self.runtime}, {self.precision}"
+        return f"{FORMATS[self.runtime].title if self.runtime in FORMATS else self.runtime}, {self.precision}"
 
     @property
     def exported(self) -> bool:
@@ -143,15 +143,10 @@ def detector_case(backbone: str, ways: Sequence[Way], work: Work, device: torch.
 
 def classifier(name: str, way: Way, image_px: int, batch: int) -> Call:
     """A call that returns logits (batch, classes)."""
-    if not way.exported:
-        call = _eager(_in_pytorch(_classifier(name, image_px), way), image_px, batch)
+    if way.exported:
+        call = _in_runtime(_open(_exported_classifier(name, way, image_px)), image_px, batch)
     else:
-        runtime = _open(_exported_classifier(name, way, image_px))
-        inputs = [images.numpy() for images in _pixels(image_px, batch)]
-
-        def call(number: int) -> Tensor:
-            return torch.from_numpy(runtime(pixels=inputs[number % INPUTS])["logits"])
-
+        call = _eager(_in_pytorch(_classifier(name, image_px), way), image_px, batch)
     if way.precision != "float32":
         expected = _eager(_classifier(name, image_px), image_px, batch)(0)
         error = float((call(0) - expected).norm() / expected.norm())
@@ -208,6 +203,12 @@ def _eager(model: Any, image_px: int, batch: int) -> Call:
             return model(images[number % INPUTS])
 
     return call
+
+
+def _in_runtime(runtime: Runtime, image_px: int, batch: int) -> Call:
+    """The same of an exported network, which normalises by itself."""
+    inputs = [images.numpy() for images in _pixels(image_px, batch)]
+    return lambda number: torch.from_numpy(runtime(pixels=inputs[number % INPUTS])["logits"])
 
 
 def _in_pytorch(network: nn.Module, way: Way) -> Any:

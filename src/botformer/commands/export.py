@@ -103,6 +103,8 @@ def export_run(given: Arguments) -> None:
             verdict = export_int8(written, out, loaded, str(given.data), on_progress=bar.show)
         console.print(f"int8 is kept: {verdict.figures()}")
         config = read_config(out)
+    for note in config.get("notes", ()):
+        console.print(f"note: {note}")
     megabytes = sum(file["bytes"] for file in config["files"].values()) / 1e6
     console.print(f"{out}: {megabytes:.1f} MB in {duration(time.monotonic() - started)}. To run it anywhere:")
     console.print(f"  python {out / 'run.py'} IMAGE")

@@ -153,7 +153,7 @@ def _quantize_into(
     with tempfile.TemporaryDirectory() as scratch:
         count = 0
         for count, inputs in enumerate(calibration, 1):
-            np.savez(Path(scratch) / f"{count:06}.npz", allow_pickle=False, **inputs)
+            np.savez(Path(scratch) / f"{count:06}.npz", **inputs)  # pyright: ignore[reportArgumentType]
         if not count:
             raise InputError("int8 needs images to calibrate on, and there are none")
         _run_quantizer([str(folder), str(out), scratch], FORMATS[config["format"]].title, count, on_progress)
