@@ -49,7 +49,9 @@ def main() -> None:
     networks = [(source, source) for source in given.checkpoint] or [("botnet50, random weights", random_botnet50())]
     rows = [measure(name, source, files, given.rounds, given.batch_size) for name, source in networks]
     title = f"The predictor from files beside a bare loop over its network, {len(files)} photographs"
-    command = f"python benchmarks/predictor_speed.py {shlex.join(sys.argv[1:])}"
+    # Folders of this machine are no part of a result.
+    arguments = [Path(argument).name if "/" in argument else argument for argument in sys.argv[1:]]
+    command = shlex.join(["python", "benchmarks/predictor_speed.py", *arguments])
     print(write_receipt(given.out, title, command, rows, 0, NOTES))
 
 
