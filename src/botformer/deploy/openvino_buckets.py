@@ -3,6 +3,7 @@
 import threading
 from collections import OrderedDict
 from collections.abc import Callable, Mapping
+from functools import cache
 from pathlib import Path
 from typing import Any
 
@@ -27,14 +28,12 @@ class _Buckets:
     """The first call with a shape runs the graph for any shape; from the second on it has a graph of its own."""
 
     def __init__(self, file: Path, config: Mapping[str, Any], threads: int | None) -> None:
-        openvino = import_openvino()
         self._settings: dict[str, Any] = {"INFERENCE_PRECISION_HINT": HINTS[config["precision"]]}
         if threads is not None:
             self._settings["INFERENCE_NUM_THREADS"] = threads
-        self._core = openvino.Core()
-        self._model = self._core.read_model(file)
+        self._model = _core().read_model(file)
         self._names = [row["name"] for row in config["inputs"]], [row["name"] for row in config["outputs"]]
-        self._any = _Compiled(self._core.compile_model(self._model, "CPU", self._settings))
+        self._any = _Compiled(_core().compile_model(self._model, "CPU", self._settings))
         self._fixed = not self._model.is_dynamic()
         self._seen: set[Shapes] = set()
         self._own: OrderedDict[Shapes, _Compiled] = OrderedDict()
@@ -54,11 +53,22 @@ class _Buckets:
                 return self._any
             model = self._model.clone()
             model.reshape(dict(zip(self._names[0], map(list, shapes), strict=True)))
-            self._own[shapes] = _Compiled(self._core.compile_model(model, "CPU", self._settings))
+            self._own[shapes] = _Compiled(_core().compile_model(model, "CPU", self._settings))
             if len(self._own) > KEPT:
                 oldest, _ = self._own.popitem(last=False)
                 self._seen.discard(oldest)
             return self._own[shapes]
+
+
+@cache
+def _core() -> Any:
+    """One for the process, for ever.
+
+    OpenVINO 2026.4 gives the thread that opens a CPU device a stack for signals, and takes it back with the device. Of
+    two devices that end in the order in which they began, the second puts back the first one's stack, which is freed:
+    the next signal, such as the end of a child process, ends the program.
+    """
+    return import_openvino().Core()
 
 
 class _Compiled:
