@@ -1,20 +1,20 @@
 """Every row of the table of exports, tried with small networks -> results/export_matrix.json.
 
-python benchmarks/export_matrix.py                       # five minutes on two cores
+python benchmarks/export_matrix.py
 python benchmarks/export_matrix.py --only classifier     # some of the rows, to see that they run; writes nothing
 
 A network is exported, opened in the format's runtime, and compared with PyTorch's on what was traced and on what was
-not: other sizes, odd and oblong, for what takes any; other images for detectors. What is refused is refused by calling
-the very function that is to refuse it.
+not: other sizes, odd and oblong, for what takes any; other images for detectors. What `deploy.support` refuses is tried
+as well: it must be refused. Anything else that fails is an error, and no receipt is written.
 """
 
 import argparse
-import shlex
 import sys
 import tempfile
 from collections.abc import Iterator
 from functools import cache
 from pathlib import Path
+from time import monotonic
 from typing import Any, get_args
 
 import torch
@@ -25,17 +25,15 @@ from botformer.benchmark.receipt import write_receipt
 from botformer.create import create_backbone, create_detector, create_model
 from botformer.deploy.export import export
 from botformer.deploy.formats import FormatName, Precision
-from botformer.deploy.int8 import quantize
+from botformer.deploy.int8 import check_int8, quantize
 from botformer.deploy.runtimes import open_exported
 from botformer.deploy.support import SUPPORT
 from botformer.errors import InputError
 from botformer.exportable import Exportable
 
 RESULTS = Path(__file__).parents[1] / "results"
-NETWORKS = ("classifier", "backbone", "faster_rcnn", "mask_rcnn", "keypoint_rcnn")
-TASKS = {"classifier": "classification", "backbone": "features"}
-"""Of a detector: "detection"."""
-SHOWN = {"torch": "torch.export", "onnx": "ONNX", "openvino": "OpenVINO", "executorch": "ExecuTorch"}
+NETWORKS = ("classifier", "backbone", "mask_rcnn", "keypoint_rcnn")
+"""Faster R-CNN is Mask R-CNN without its mask head."""
 DETECTOR = {
     "levels": ("p2", "p3", "p4", "p5"),
     "fpn_channels": 16,
@@ -58,15 +56,17 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS)
     given = parser.parse_args()
     figures = []
-    for row in rows(given.only):
-        figures.append(row)
-        print(row, file=sys.stderr, flush=True)
+    with tempfile.TemporaryDirectory() as scratch:
+        for combination in combinations(given.only):
+            started = monotonic()
+            figures.append(tried(*combination, Path(scratch)))
+            print(f"{monotonic() - started:.0f} s", figures[-1], file=sys.stderr, flush=True)
     if given.only:
         return
     write_receipt(
         given.out / "export_matrix.json",
         "Exports: format x network x precision",
-        shlex.join(["python", "benchmarks/export_matrix.py"]),
+        "python benchmarks/export_matrix.py",
         figures,
         seed=0,
         notes="Largest differences from PyTorch in float32. Weights are random, with sharp attention: differences of "
@@ -83,29 +83,18 @@ def combinations(only: str = "") -> Iterator[tuple[FormatName, str, Precision]]:
                     yield name, network, precision
 
 
-def rows(only: str = "") -> Iterator[dict[str, Any]]:
-    """A row per combination: the sizes that it takes and the differences, or why it is refused."""
-    with tempfile.TemporaryDirectory() as scratch:
-        for name, network, precision in combinations(only):
-            labels = {"format": name, "network": network, "precision": precision}
-            try:
-                yield labels | tried(name, network, precision, Path(scratch))
-            except InputError as error:
-                yield labels | {"refused": str(error).partition("\n")[0]}
-
-
 def tried(name: FormatName, network: str, precision: Precision, scratch: Path) -> dict[str, Any]:
-    """Raises `InputError` where the combination is refused."""
-    folder = scratch / f"{name}-{network}-{precision}"
-    model, exportable = small_network(network)
-    if precision == "int8":
-        float_folder = scratch / f"{name}-{network}-float32"
-        if not float_folder.is_dir():
-            export(name, model, float_folder)
-        folder = quantize(float_folder, _one_by_one(exportable, open_exported(float_folder).inputs), folder)
-    else:
-        export(name, model, folder, precision=precision)
-    runtime = open_exported(folder)
+    """The sizes that it takes and the differences, or why it is refused."""
+    _, exportable = small_network(network)
+    support = SUPPORT[name, exportable.task, precision]
+    row: dict[str, Any] = {"format": name, "network": network, "precision": precision}
+    try:
+        runtime = open_exported(exported(name, network, precision, scratch))
+    except InputError as error:
+        if not support.refused or support.refused not in str(error):
+            raise
+        return row | {"refused": support.refused}
+    assert not support.refused, f"{row} works"
     differences: dict[str, dict[str, float]] = {}
     calls = [("traced", exportable.example), *(("not traced", probe) for probe in exportable.probes)]
     for kind, inputs in calls:
@@ -118,13 +107,21 @@ def tried(name: FormatName, network: str, precision: Precision, scratch: Path) -
         of_kind = differences.setdefault(kind, {})
         for figure, value in exportable.differences(expected, runtime(**arrays)).items():
             of_kind[figure] = max(of_kind.get(figure, 0.0), float(f"{value:.2g}"))
-    support = SUPPORT.get((name, exportable.task, precision))
-    row: dict[str, Any] = {"sizes": support.sizes if support else _sizes(runtime.inputs)}
-    if support and support.meaning:
-        row["meaning"] = support.meaning
-    if precision == "int8":
-        row["meaning"] = "kept if it is faster and as accurate, on your machine and data"
+    row |= {"sizes": support.sizes} | ({"meaning": support.meaning} if support.meaning else {})
     return row | {f"differences, {kind}": _words(of_kind) for kind, of_kind in differences.items()}
+
+
+def exported(name: FormatName, network: str, precision: Precision, scratch: Path) -> Path:
+    """Raises `InputError` where the combination is refused."""
+    folder = scratch / f"{name}-{network}-{precision}"
+    model, exportable = small_network(network)
+    if precision != "int8":
+        return export(name, model, folder, precision=precision)
+    check_int8(name, exportable.task)
+    float_folder = folder.with_name(f"{name}-{network}-float32")
+    if not float_folder.is_dir():
+        export(name, model, float_folder)
+    return quantize(float_folder, _one_by_one(exportable, open_exported(float_folder).inputs), folder)
 
 
 @cache
@@ -164,11 +161,6 @@ def _takes(inputs: Any, arrays: dict[str, Any]) -> bool:
         for row in inputs
         for side, own in zip(row["shape"], arrays[row["name"]].shape, strict=True)
     )
-
-
-def _sizes(inputs: Any) -> str:
-    shape = inputs[0]["shape"]
-    return "any " + ", ".join(str(side) for side in shape if isinstance(side, str))
 
 
 def _words(differences: dict[str, float]) -> str:
