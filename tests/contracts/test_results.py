@@ -8,8 +8,6 @@ from pathlib import Path
 
 import pytest
 
-from botformer.deploy.support import SUPPORT
-
 ROOT = Path(__file__).parents[2]
 RECEIPTS = sorted((ROOT / "results").glob("*.json"))
 
@@ -38,18 +36,6 @@ def test_every_goal_on_a_cpu_finds_its_figures(monkeypatch):
     rows = import_module("goals").table([json.loads(path.read_text(encoding="utf-8")) for path in RECEIPTS])
     empty = [row["what"] for row in rows if row["what"].startswith("CPU") and row["ours"] is None]
     assert not empty, "renamed in goals.py or in the receipts, but not in both"
-
-
-def test_the_table_of_formats_is_what_export_supports():
-    receipt = json.loads((ROOT / "results/export_matrix.json").read_text(encoding="utf-8"))
-    task_of = {"classifier": "classification", "backbone": "features"}
-    tried = set()
-    for row in receipt["figures"]:
-        key = row["format"], task_of.get(row["network"], "detection"), row["precision"]
-        assert ("refused" in row) == bool(SUPPORT[key].refused), key
-        assert row.get("sizes", "") == SUPPORT[key].sizes, key
-        tried.add(key)
-    assert tried == SUPPORT.keys()
 
 
 @pytest.mark.parametrize("path", sorted((ROOT / "results").glob("*.png")), ids=lambda path: path.stem)
