@@ -121,22 +121,22 @@ RESULTS = (
         {"ResNet-50": {"predictor": "resnet50"}},
     ),
     Result(
-        "BoTNet-50 in OpenVINO, bfloat16, one image of 224 px: ms",
+        "BoTNet-50 in OpenVINO, int8, one image of 224 px: ms",
         "deploy_cpu",
         "ms",
         ".3g",
-        _CLASSIFIER | {"implementation": "botnet50, OpenVINO, bfloat16"},
+        _CLASSIFIER | {"implementation": "botnet50, OpenVINO, int8"},
         {
             "torchvision's ResNet-50 in eager float32": {"implementation": "torchvision resnet50, eager, float32"},
-            "ResNet-50 likewise": {"implementation": "resnet50, OpenVINO, bfloat16"},
+            "ResNet-50 likewise": {"implementation": "resnet50, OpenVINO, int8"},
         },
     ),
     Result(
-        "Mask R-CNN with BoTNet-50 in OpenVINO, bfloat16, one image of 800 px: ms",
+        "Mask R-CNN with BoTNet-50 in OpenVINO, int8, one image of 800 px: ms",
         "deploy_cpu",
         "ms",
         ".4g",
-        {"network": "Mask R-CNN", "implementation": "Mask R-CNN, botnet50, OpenVINO, bfloat16"},
+        {"network": "Mask R-CNN", "implementation": "Mask R-CNN, botnet50, OpenVINO, int8"},
         {
             "torchvision's with ResNet-50 in eager float32": {
                 "implementation": "torchvision's Mask R-CNN, resnet50, eager, float32"
