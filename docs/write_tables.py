@@ -21,7 +21,7 @@ from tests.data.detection.layout_examples import LAYOUTS  # noqa: E402
 from tests.data.layout_row import markdown_table  # noqa: E402
 
 README, MODELS, DECISIONS = ROOT / "README.md", ROOT / "docs/models.md", ROOT / "docs/decisions/README.md"
-DATA, DEPLOY = ROOT / "docs/data.md", ROOT / "docs/deploy.md"
+DATA, DEPLOY, PREDICT = ROOT / "docs/data.md", ROOT / "docs/deploy.md", ROOT / "docs/predict.md"
 
 Labels = Mapping[str, Any]
 
@@ -44,6 +44,7 @@ class Result:
 _MAP = {"map": "64x64", "batch": 1, "implementation": "ours, tiled"}
 _OTHERS = {name: {"implementation": name} for name in ("timm", "lucidrains", "FlexAttention")}
 _PX = {"px": 1024, "batch": 1, "implementation": "botnet50, ours"}
+_CLASSIFIER = {"network": "classifier", "px": 224, "batch": 1}
 _WITH = {
     f"attention of {name}": {"implementation": f"botnet50, attention of {name}"} for name in ("timm", "lucidrains")
 }
@@ -118,6 +119,29 @@ RESULTS = (
         ".3f",
         {"predictor": "botnet50", "seed": "mean"},
         {"ResNet-50": {"predictor": "resnet50"}},
+    ),
+    Result(
+        "BoTNet-50 in OpenVINO, int8, one image of 224 px: ms",
+        "deploy_cpu",
+        "ms",
+        ".3g",
+        _CLASSIFIER | {"implementation": "botnet50, OpenVINO, int8"},
+        {
+            "torchvision's ResNet-50 in eager float32": {"implementation": "torchvision resnet50, eager, float32"},
+            "ResNet-50 likewise": {"implementation": "resnet50, OpenVINO, int8"},
+        },
+    ),
+    Result(
+        "Mask R-CNN with BoTNet-50 in OpenVINO, int8, one image of 800 px: ms",
+        "deploy_cpu",
+        "ms",
+        ".4g",
+        {"network": "Mask R-CNN", "implementation": "Mask R-CNN, botnet50, OpenVINO, int8"},
+        {
+            "torchvision's with ResNet-50 in eager float32": {
+                "implementation": "torchvision's Mask R-CNN, resnet50, eager, float32"
+            },
+        },
     ),
     Result(
         "H100, attention, 8 images of 64x64 positions, forward and backward: ms",
@@ -256,6 +280,20 @@ def accuracy_table() -> str:
     return _markdown([key.replace("_", " ") for key in keys], rows)
 
 
+def predictor_table() -> str:
+    return _markdown(
+        ["network", "bare loop: images/s", "predictor: images/s", "ratio within a round, median", "lowest", "highest"],
+        [
+            [
+                f"{row['network']}, {row['side_px']} px, batches of {row['batch_size']}",
+                *(f"{row[f'{way}_images_per_s']:.1f}" for way in ("bare", "predictor")),
+                *(f"{row[name]:.2f}" for name in ("ratio", "ratio_low", "ratio_high")),
+            ]
+            for row in figures_of("predictor_cpu")
+        ],
+    )
+
+
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
     """A table without the columns that are empty; nothing where there are no rows."""
     kept = [place for place in range(len(head)) if any(row[place] for row in rows)]
@@ -270,6 +308,7 @@ PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (DATA, "class folders", lambda: markdown_table(CLASSIFICATION_LAYOUTS).rstrip()),
     (DATA, "objects", lambda: markdown_table(LAYOUTS).rstrip()),
     (MODELS, "models", models_table),
+    (PREDICT, "speed", predictor_table),
     (DEPLOY, "formats", formats_table),
     (DEPLOY, "speed", speed_table),
     (DEPLOY, "accuracy", accuracy_table),

@@ -41,9 +41,10 @@ class Exportable:
     """How its own operators are written: for `torch.onnx.export(custom_translation_table=...)`."""
     settings: Mapping[str, Any] = field(default_factory=dict)
     """What else whoever runs the graph must know, as JSON: config.json has it under "settings"."""
-    rounded: "Callable[..., tuple[Tensor, ...]] | None" = None
-    """The network in float32 where `reference` is in float64: of its own distance from `reference` a graph may have ten
-    times, beside the limit. Attention that hangs on a hair's breadth turns rounding into more than any fixed limit."""
+    rounded: "Mapping[str, Callable[..., tuple[Tensor, ...]]]" = field(default_factory=dict)
+    """Precision -> PyTorch's network in it, where `reference` is in float64: a graph may have some times the distance
+    of that from `reference`, beside the limit. Attention that hangs on a hair's breadth turns rounding into more than
+    any fixed limit."""
 
 
 @runtime_checkable

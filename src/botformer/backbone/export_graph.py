@@ -70,7 +70,12 @@ def export_graph(
     if batch is None:
         others = [example[:1], *(pixels[: 1 + number % 2] for number, pixels in enumerate(others))]
     axes = {0: "batch"} if batch is None else {}
-    rounded, exact = _Graph(given, results), _Graph(copy.deepcopy(given).double(), results)
+    exact = _Graph(copy.deepcopy(given).double(), results)
+    in_precision = {
+        "float32": _Graph(given, results),
+        "float16": _Graph(copy.deepcopy(portable).half().float(), results),  # of the weights alone
+        "bfloat16": _Graph(copy.deepcopy(portable).bfloat16(), lambda out: tuple(one.float() for one in results(out))),
+    }
 
     def reference(pixels: Tensor) -> tuple[Tensor, ...]:
         with torch.no_grad():
@@ -80,7 +85,7 @@ def export_graph(
         task=task,
         module=_Graph(portable, results).eval(),
         reference=reference,
-        rounded=torch.no_grad()(rounded),
+        rounded={precision: torch.no_grad()(graph) for precision, graph in in_precision.items()},
         example=(example,),
         input_names=("pixels",),
         output_names=output_names,
