@@ -9,7 +9,7 @@ from PIL import Image
 
 import botformer
 from botformer.deploy.deployed_accuracy import DeployedAccuracy
-from botformer.deploy.prepared_images import inputs_of, prepared_batches, prepared_inputs
+from botformer.deploy.prepared_images import images_in, inputs_of, prepared_batches, prepared_inputs
 from botformer.detection.padding import PaddedImages
 from botformer.errors import InputError
 from botformer.evaluate.evaluate_checkpoint import evaluate_checkpoint
@@ -116,7 +116,7 @@ def test_images_in_tiles_are_given_tile_by_tile(scenes):
     config = {
         "inputs": [{"name": "pixels", "shape": ["batch", 3, side, side]}, {"name": "sizes", "shape": ["batch", 2]}]
     }
-    batches, _ = prepared_batches(loaded, config, str(data), "validation", 0, 0)
+    batches, _ = prepared_batches(loaded, None, str(data), "validation", 0, 0)
     inputs = list(prepared_inputs(config, batches))
     assert len(inputs) > len(batches)
     assert all(each["pixels"].shape == (1, 3, side, side) and each["sizes"].shape == (1, 2) for each in inputs)
@@ -128,18 +128,37 @@ def test_calibration_images_are_the_same_every_time_and_evenly_spread(colours):
     loaded = botformer.load(CLASSIFIER)
     names = []
     for _ in range(2):
-        batches, _ = prepared_batches(loaded, ANY_SIZE, str(colours), "train", 4, 0)
+        batches, _ = prepared_batches(loaded, None, str(colours), "train", 4, 0)
         names.append([file for batch in batches for file in batch["files"]])
     assert names[0] == names[1]
     assert len(names[0]) == 4
     assert {name.split("/")[0] for name in names[0]} == {"green", "red"}
 
 
-def test_a_network_for_other_images_cannot_be_measured(colours):
+def test_a_network_for_oblong_images_cannot_be_measured(colours):
     loaded = botformer.load(CLASSIFIER)
     config = {"inputs": [{"name": "pixels", "shape": ["batch", 3, 32, 48]}]}
-    with pytest.raises(InputError, match="exported for images of 48x32 px, and it is evaluated on squares of 16 px"):
+    with pytest.raises(InputError, match="exported for images of 48x32 px, and it is evaluated on squares"):
         DeployedAccuracy(loaded, config, str(colours), workers=0)
+
+
+@pytest.mark.parametrize(("width", "height"), [(31, 17), (17, 63), (1, 200)])
+def test_images_in_a_folder_are_as_the_network_sees_them(width, height, scenes, tmp_path):
+    """The whole of an image, scaled to the canvas; of a classifier a square."""
+    Image.new("L", (width, height), 77).save(tmp_path / "a.png")
+    (image,) = images_in(tmp_path, botformer.load(scenes[0]).model_config, 64, 8)
+    scale = 64 / max(width, height)
+    assert image.shape == (3, max(1, round(height * scale)), max(1, round(width * scale)))
+    (square,) = images_in(tmp_path, botformer.load(CLASSIFIER).model_config, None, 8)
+    assert square.shape == (3, 16, 16)
+    assert torch.allclose(image, torch.full_like(image, 77 / 255))
+
+
+@pytest.mark.parametrize(("there", "taken"), [(1, 1), (8, 8), (9, 5), (30, 8)])
+def test_a_few_images_are_taken_of_many(there, taken, tmp_path):
+    for number in range(there):
+        Image.new("RGB", (8, 8), (number, 0, 0)).save(tmp_path / f"{number:02}.png")
+    assert len(images_in(tmp_path, botformer.load(CLASSIFIER).model_config, None, 8)) == taken
 
 
 def test_floats_and_bytes_are_the_same_image():
