@@ -16,14 +16,13 @@ from typing import Any
 
 import numpy as np
 
-import botformer
 from botformer.create import Loaded
+from botformer.deploy import quantizers
 from botformer.deploy.deployed_accuracy import LIMIT, DeployedAccuracy
-from botformer.deploy.exported_folder import check_files, check_free, new_folder, read_config, write_config
+from botformer.deploy.exported_folder import CONFIG, check_files, check_free, new_folder, read_config, write_config
 from botformer.deploy.formats import FORMATS, FormatName
 from botformer.deploy.gate import Verdict, gate
 from botformer.deploy.prepared_images import Inputs, fixed_side, prepared_batches, prepared_inputs
-from botformer.deploy.quantizers import PACKAGES, SEEN
 from botformer.deploy.runtimes import Runtime
 from botformer.deploy.support import check_supported
 from botformer.errors import InputError
@@ -127,7 +126,7 @@ def quantize(
 def check_int8(format_name: FormatName, task: ExportTask) -> None:
     """Raise `InputError` unless such networks can be quantised here."""
     check_supported(format_name, task, "int8")
-    missing = [package for package in PACKAGES[format_name] if find_spec(package) is None]
+    missing = [package for package in quantizers.PACKAGES[format_name] if find_spec(package) is None]
     if missing:
         raise InputError(
             f"int8 of {FORMATS[format_name].title} needs {' and '.join(missing)}, which is not installed: "
@@ -156,30 +155,30 @@ def _quantize_into(
             np.savez(Path(scratch) / f"{count:06}.npz", **inputs)  # pyright: ignore[reportArgumentType]
         if not count:
             raise InputError("int8 needs images to calibrate on, and there are none")
-        _run_quantizer([str(folder), str(out), scratch], FORMATS[config["format"]].title, count, on_progress)
+        row = FORMATS[config["format"]]
+        paths = folder / row.model_file, out / row.model_file, folder / CONFIG, Path(scratch)
+        _run_quantizer(paths, row.title, count, on_progress)
     if (folder / _RUN).is_file():
         shutil.copyfile(folder / _RUN, out / _RUN)
     more = {key: value for key, value in config.items() if key != "files"}
     write_config(out, more | {"precision": "int8", "calibration_images": count})
 
 
-def _run_quantizer(arguments: list[str], title: str, count: int, on_progress: Callable[[float], object]) -> None:
-    paths = [str(Path(botformer.__file__).parents[1]), os.environ.get("PYTHONPATH", "")]
-    environment = os.environ | {"PYTHONPATH": os.pathsep.join(filter(None, paths)), "NNCF_CI": "1"}
+def _run_quantizer(paths: Iterable[Path], title: str, count: int, on_progress: Callable[[float], object]) -> None:
     process = subprocess.Popen(
-        [sys.executable, "-m", "botformer.deploy.quantizers", *arguments],
+        [sys.executable, "-P", quantizers.__file__, *paths],
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
         text=True,
         encoding="utf-8",
         errors="replace",
-        env=environment,
+        env=os.environ | {"NNCF_CI": "1", "ORT_DISABLE_TELEMETRY": "1"},
     )
     assert process.stdout is not None
     lines, seen = [], 0
     try:
         for line in process.stdout:
-            if line.startswith(SEEN):
+            if line.startswith(quantizers.SEEN):
                 seen += 1
                 on_progress(min(seen / (count + 1), 1))  # the last part is what follows the last image
             else:

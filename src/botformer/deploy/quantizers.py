@@ -1,12 +1,14 @@
 """Post-training quantisation to int8, a function per format. Run as a program of its own by `int8.quantize`:
 
-python -m botformer.deploy.quantizers FOLDER OUT SAMPLES
+python quantizers.py MODEL OUT CONFIG SAMPLES
 
-reads the exported network in FOLDER and the inputs in SAMPLES/*.npz, writes the model's file into OUT, and prints a
-line per sample that was seen. The packages that do it change the logging of the process that imports them, draw bars of
-their own and report their use to a server: here all that is a process that ends, and reports nothing.
+reads an exported model, its config.json and the inputs in SAMPLES/*.npz, writes the file OUT, and prints a line per
+sample that was seen. The packages that do it change the logging of the process that imports them, draw bars of their
+own and report their use to a server: here all that is a process that ends, and reports nothing. It imports nothing of
+ours, as that would take longer than the work.
 """
 
+import json
 import sys
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -126,6 +128,7 @@ def quantize_torch(file: Path, out: Path, folder: Path, config: Mapping[str, Any
     Whoever compiles the result may compute in int8; as it stands, PyTorch computes in float32 between the roundings.
     """
     import torch
+    import torchvision  # noqa: F401  (operators of detectors)
     from torchao.quantization.pt2e import HistogramObserver, PerChannelMinMaxObserver
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
     from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, QuantizationSpec, Quantizer
@@ -170,14 +173,10 @@ PACKAGES = {"openvino": ("nncf",), "onnx": ("onnx", "onnxruntime"), "torch": ("t
 
 
 def main(arguments: list[str]) -> None:
-    from botformer.deploy.exported_folder import read_config
-    from botformer.deploy.formats import find_format
-
-    folder, out, inputs = map(Path, arguments)
+    file, out, config_file, inputs = map(Path, arguments)
     sys.modules["openvino_telemetry"] = None  # pyright: ignore[reportArgumentType]  # nothing is reported
-    config = read_config(folder)
-    name = find_format(config["format"]).model_file
-    QUANTIZERS[config["format"]](folder / name, out / name, inputs, config)
+    config = json.loads(config_file.read_text(encoding="utf-8"))
+    QUANTIZERS[config["format"]](file, out, inputs, config)
 
 
 if __name__ == "__main__":
