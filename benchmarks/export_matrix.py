@@ -126,8 +126,8 @@ def exported(name: FormatName, network: str, precision: Precision, scratch: Path
 
 @cache
 def small_network(name: str) -> tuple[nn.Module, Exportable]:
-    """With attention that is sharp: flat, it would hide a wrong one. The scores of a detector are far apart, as those of
-    a trained one: between equal ones any rounding decides."""
+    """With attention that is sharp: flat, it would hide a wrong one. The scores of a detector are far apart, as those
+    of a trained one are: between equal ones any rounding decides."""
     torch.manual_seed(0)
     model: Any
     if name == "classifier":
