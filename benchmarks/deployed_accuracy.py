@@ -63,16 +63,15 @@ def main() -> None:
 def rows(loaded: Loaded, data: str, images: int) -> Iterator[dict[str, Any]]:
     """PyTorch's figures, then those of each way."""
     with tempfile.TemporaryDirectory() as scratch:
-        float_folders: dict[str, Path] = {}
         expected = None
         for name, precision in (("torch", "float32"), *WAYS):
             folder = Path(scratch) / f"{name}-{precision}"
             try:
                 if precision == "int8":
-                    float_folder = float_folders[name]
+                    float_folder = folder.with_name(f"{name}-float32")
                     quantize(float_folder, calibration_inputs(loaded, read_config(float_folder), data), folder)
                 elif name != "torch":
-                    float_folders[name] = export(name, loaded.model, folder, loaded.model_config, precision=precision)
+                    export(name, loaded.model, folder, loaded.model_config, precision=precision)
                 runtime = _pytorch(loaded) if name == "torch" else open_exported(folder)
                 accuracy = DeployedAccuracy(loaded, runtime.config, data, images)
                 score = accuracy.measure(runtime)

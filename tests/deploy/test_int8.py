@@ -93,6 +93,8 @@ def test_int8_computes_nearly_the_same_at_any_size(name, float_folders, capfd):
     )
     if config["format"] != "torch":
         assert int8_bytes < 0.75 * float_bytes  # a nano network is a graph for the most
+    how = {"openvino": '"INFERENCE_PRECISION_HINT": "bf16"', "torch": "import torchao", "onnx": "onnxruntime"}
+    assert how[name] in (folder / "run.py").read_text(encoding="utf-8")
     expected, found = open_exported(float_folder), open_exported(folder)
     for shape in ((1, 3, SIDE, SIDE), (2, 3, 97, 65)):
         pixels = np.random.default_rng(1).random(shape, dtype=np.float32)

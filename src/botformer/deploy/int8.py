@@ -4,7 +4,6 @@ A float network is written first; `quantize` makes a copy of it in int8, `gate.g
 """
 
 import os
-import shutil
 import subprocess
 import sys
 import tempfile
@@ -19,10 +18,12 @@ import numpy as np
 from botformer.create import Loaded
 from botformer.deploy import quantizers
 from botformer.deploy.deployed_accuracy import LIMIT, DeployedAccuracy
+from botformer.deploy.export import RUN_SCRIPT
 from botformer.deploy.exported_folder import CONFIG, check_files, check_free, new_folder, read_config, write_config
 from botformer.deploy.formats import FORMATS, FormatName
 from botformer.deploy.gate import Verdict, gate
 from botformer.deploy.prepared_images import Inputs, fixed_side, prepared_batches, prepared_inputs
+from botformer.deploy.run_script import run_script
 from botformer.deploy.runtimes import Runtime
 from botformer.deploy.support import check_supported
 from botformer.errors import InputError
@@ -33,7 +34,6 @@ _CALIBRATED, _FLOAT_MEASURED = 0.4, 0.7
 """Fractions of the whole, for a bar."""
 _LAST_LINES = 12
 """Of what a quantiser printed, shown where it failed."""
-_RUN = "run.py"
 
 
 def export_int8(
@@ -158,10 +158,11 @@ def _quantize_into(
         row = FORMATS[config["format"]]
         paths = folder / row.model_file, out / row.model_file, folder / CONFIG, Path(scratch)
         _run_quantizer(paths, row.title, count, on_progress)
-    if (folder / _RUN).is_file():
-        shutil.copyfile(folder / _RUN, out / _RUN)
     more = {key: value for key, value in config.items() if key != "files"}
-    write_config(out, more | {"precision": "int8", "calibration_images": count})
+    more |= {"precision": "int8", "calibration_images": count}
+    if (folder / RUN_SCRIPT).is_file():
+        (out / RUN_SCRIPT).write_text(run_script(more), encoding="utf-8")
+    write_config(out, more)
 
 
 def _run_quantizer(paths: Iterable[Path], title: str, count: int, on_progress: Callable[[float], object]) -> None:

@@ -185,6 +185,9 @@ def run_script(config: Mapping[str, Any]) -> str:
     packages, imports = runtime.packages, runtime.imports
     if (config["format"], config["task"]) == ("torch", "detection"):
         packages, imports = f"{packages} torchvision", f"{imports}import torchvision  # noqa: F401  (its operators)\n"
+    if (config["format"], config["precision"]) == ("torch", "int8"):
+        packages = f"{packages} torchao"
+        imports += "import torchao.quantization.pt2e  # noqa: F401  (operators that round)\n"
     head = Template(_HEAD).substitute(
         title=title,
         packages=packages,
