@@ -319,3 +319,10 @@ def test_a_pool_padded_after_the_map_looks_at_the_same_cells_whatever_the_size()
     windows = torch.tensor([[cells[0, 0, y : y + 3, x : x + 3].max() for x in range(0, 9, 2)] for y in range(0, 9, 2)])
     assert torch.equal(pool(cells)[0, 0], windows)
     assert torch.equal(pool(cells[..., :8, :8]), nn.functional.max_pool2d(cells[..., :8, :8], 3, 2, ceil_mode=True))
+
+
+def test_the_spatial_operation_of_a_block_can_be_exchanged():
+    """For a layer that knows no padding, as the benchmarks and people's ablations do."""
+    model = create_model("botnet_nano", num_classes=3, image_size=64).eval()
+    model.layer4[-1].conv2 = nn.Sequential(nn.Identity())
+    assert model(torch.rand(1, 3, 64, 64)).shape == (1, 3)

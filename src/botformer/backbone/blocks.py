@@ -79,13 +79,22 @@ class Bottleneck(nn.Module):
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.act(self.bn1(self.conv1(x)))
-        if self.attends:
-            out = self.conv2(out, downsample_padding_mask(padding_mask, self.key_stride))
+        if torch.jit.is_scripting():  # pyright: ignore[reportPrivateImportUsage]
+            if self.attends:
+                out = self.conv2(out, downsample_padding_mask(padding_mask, self.key_stride))
+            else:
+                out = self.conv2(out)
         else:
-            out = self.conv2(out)
+            out = self._spatial(out, padding_mask)
         out = self.act(self.bn2(out))
         out = self.se(self.bn3(self.conv3(out)))
         return self.act(shortcut + self.drop_path(out))
+
+    def _spatial(self, out: Tensor, padding_mask: Tensor | None) -> Tensor:
+        """Whatever stands at `conv2` now: it may have been exchanged for another layer."""
+        if isinstance(self.conv2, MHSA2d):
+            return self.conv2(out, downsample_padding_mask(padding_mask, self.key_stride))
+        return self.conv2(out)
 
 
 class NonLocal(nn.Module):
