@@ -79,11 +79,11 @@ def test_every_head_is_the_softmax_of_the_formula(position, size):
             np.testing.assert_allclose(layer.content_alone, softmax(content), atol=1e-12)
         if position == "none":
             assert layer.position is None
-            assert (layer.position_share == 0).all()
+            assert (layer.position_fraction == 0).all()
         else:
             np.testing.assert_allclose(layer.position_alone, softmax(place), atol=1e-12)
-            shares = place.var((1, 2)) / (place.var((1, 2)) + content.var((1, 2)))
-            np.testing.assert_allclose(layer.position_share, shares, atol=1e-9)
+            fractions = place.var((1, 2)) / (place.var((1, 2)) + content.var((1, 2)))
+            np.testing.assert_allclose(layer.position_fraction, fractions, atol=1e-9)
 
 
 @torch.no_grad()

@@ -97,6 +97,16 @@ class Bottleneck(nn.Module):
         return self.conv2(out)
 
 
+def init_convolutions(network: nn.Module) -> None:
+    """He normal, fan-in, for convolutions; attention and BatchNorm have their own."""
+    attention_projections = {module.qkv for module in network.modules() if isinstance(module, MHSA2d)}
+    for module in network.modules():
+        if isinstance(module, nn.Conv2d) and module not in attention_projections:
+            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+            if module.bias is not None:
+                nn.init.zeros_(module.bias)
+
+
 class NonLocal(nn.Module):
     """The Non-Local block the paper compares with: one head, no positions, channels halved, inserted as a residual.
 

@@ -3,9 +3,7 @@
 from collections.abc import Sequence
 from typing import Literal
 
-from torch import nn
-
-from botformer.backbone.blocks import ACTIVATIONS, Bottleneck
+from botformer.backbone.blocks import ACTIVATIONS, Bottleneck, init_convolutions
 from botformer.backbone.mhsa import MHSA2d
 from botformer.errors import InputError, unknown
 from botformer.recipes.check import as_whole, height_and_width
@@ -97,6 +95,4 @@ class BoTBlock(Bottleneck):
             drop_path=drop_path,
             key_stride=1,
         )
-        for module in self.modules():
-            if isinstance(module, nn.Conv2d) and module is not attention.qkv:
-                nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
+        init_convolutions(self)

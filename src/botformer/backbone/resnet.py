@@ -9,7 +9,7 @@ from torch import Tensor, nn
 from torch.func import functional_call
 from torch.utils.checkpoint import checkpoint
 
-from botformer.backbone.blocks import ACTIVATIONS, Bottleneck, NonLocal
+from botformer.backbone.blocks import ACTIVATIONS, Bottleneck, NonLocal, init_convolutions
 from botformer.backbone.export_graph import export_graph
 from botformer.backbone.fold_batchnorm import fold
 from botformer.backbone.mhsa import MHSA2d
@@ -52,7 +52,7 @@ class Stages(nn.Module):
         """Channels of each map."""
         self.strides = builder.strides
         """Stride of each map in pixels of the image."""
-        _initialise(self)
+        init_convolutions(self)
         _freeze(self._frozen_parts())
 
     @property
@@ -147,9 +147,7 @@ class Backbone(Stages):
         self, *, size: tuple[int, int] | None = None, batch: int | None = None, images: Sequence[Tensor] = ()
     ) -> Exportable:
         """For `botformer.deploy`: pixels (B, C, h, w) floats in 0..1 -> c2, c3, c4, c5. As `ExportsItself` says."""
-        return export_graph(
-            self, "features", STAGES, lambda maps: tuple(maps[name] for name in STAGES), size, batch, images
-        )
+        return export_graph(self, "features", STAGES, _in_order, size, batch, images)
 
 
 class Classifier(Stages):
@@ -311,16 +309,6 @@ def _recomputed(block: nn.Module, x: Tensor, padding_mask: Tensor | None) -> Ten
         for buffer, new in zip(buffers.values(), after, strict=True):
             buffer.copy_(new)
     return result
-
-
-def _initialise(stages: Stages) -> None:
-    """He normal, fan-in, for convolutions; attention and BatchNorm initialise themselves."""
-    attention_projections = {module.qkv for module in stages.modules() if isinstance(module, MHSA2d)}
-    for module in stages.modules():
-        if isinstance(module, nn.Conv2d) and module not in attention_projections:
-            nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
-            if module.bias is not None:
-                nn.init.zeros_(module.bias)
 
 
 def _freeze(parts: list[nn.Module]) -> None:

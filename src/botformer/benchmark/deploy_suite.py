@@ -126,7 +126,7 @@ def detector_case(backbone: str, ways: Sequence[Way], work: Work, device: torch.
     """
     peer = Implementation(
         f"{TORCHVISION}, eager, float32",
-        lambda: _torchvision_detector(work),
+        lambda: _eager_detector(torchvision_detector(work), work),
         unsupported_reason=_on_a_gpu(device),
         third_party=True,
     )
@@ -159,17 +159,10 @@ def classifier(name: str, way: Way, image_px: int, batch: int) -> Call:
 def detector(backbone: str, way: Way, work: Work) -> Call:
     """A call that returns boxes and scores of every image, with masks as run lengths made."""
     if not way.exported:
-        model = _detector(backbone, work).eval().to(memory_format=torch.channels_last)
+        model = _detector(backbone, work)
         if way != EAGER:
             model.backbone = _in_pytorch(model.backbone, way)
-        canvases = _canvases(work)
-
-        def call(number: int) -> list[Tensor]:
-            with torch.inference_mode():
-                found = model(canvases[number % INPUTS])
-            return [one[name] for one in found for name in ("boxes", "scores")]
-
-        return call
+        return _eager_detector(model, work)
     runtime = _open(_exported_detector(backbone, way, work))
     size = work.images.size, work.images.size
     inputs = [[inputs_of(runtime.config, image, size) for image in images] for images in _canvases(work)]
@@ -181,8 +174,9 @@ def detector(backbone: str, way: Way, work: Work) -> Call:
     return _warmed_up(exported_call)
 
 
-def _torchvision_detector(work: Work) -> Call:
-    model = torchvision_detector(work).eval().to(memory_format=torch.channels_last)
+def _eager_detector(model: Any, work: Work) -> Call:
+    """PyTorch's call of a detector, ours or torchvision's."""
+    model = model.eval().to(memory_format=torch.channels_last)
     canvases = _canvases(work)
 
     def call(number: int) -> list[Tensor]:

@@ -1,6 +1,7 @@
 """Between botformer and annotation programs: botformer convert PREDICTIONS --to label_studio (or coco, or classes)."""
 
 import json
+from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated, Any, Literal
@@ -75,7 +76,7 @@ def convert(given: Arguments) -> None:
     write_json(out, tasks, indent=None)
     write_text(out.with_suffix(".xml"), labeling_config(tasks, images))
     kinds = [each["type"] for task in tasks for each in task["predictions"][0]["result"]]
-    counts = counted({kind: kinds.count(kind) for kind in set(kinds)}, 5) or "nothing"
+    counts = counted(Counter(kinds), 5) or "nothing"
     console.print(f"{counts} on {len(tasks):,} images: {out}, and the labeling interface: {out.with_suffix('.xml')}")
     if given.at is None:
         console.print(
@@ -99,7 +100,7 @@ def _write_classes(file: Path, out: Path | None) -> None:
     classes = read_choices(content, file, file.parent)
     write_class_folders(classes, file.parent, out)
     names = list(classes.values())
-    counts = counted({name: names.count(name) for name in set(names)}, 10)
+    counts = counted(Counter(names), 10)
     screen().print(f"{counts}: {out}. Next: botformer train classify --data {out}")
 
 

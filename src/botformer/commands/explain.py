@@ -119,13 +119,13 @@ def _print(explanation: "Explanation") -> None:
         attention = layer.attention
         height, width = attention.shape[1:]
         brightest = attention.max((1, 2)) * height * width
-        share = layer.position_share
+        fraction = layer.position_fraction
         table.add_row(
             layer_title(layer.name),
             f"{width}\N{MULTIPLICATION SIGN}{height}",
             str(layer.heads),
             _span(brightest, "{:.1f}"),
-            "no positions" if layer.position is None else _span(100 * share, "{:.0f}", "%"),
+            "no positions" if layer.position is None else _span(100 * fraction, "{:.0f}", "%"),
         )
     print_table(console, table)
     if explanation.without is not None:

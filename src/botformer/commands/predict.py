@@ -18,7 +18,7 @@ from botformer.terminal import screen
 from botformer.text import and_more, printable
 
 if TYPE_CHECKING:
-    from botformer.predict.bulk import BulkSummary
+    from botformer.predict.bulk import BulkOptions, BulkSummary
 
 
 @dataclass(frozen=True)
@@ -64,7 +64,6 @@ _OF_DETECTORS = ("threshold", "tile", "tta", "attention", "detection", "annotati
 _OF_DRAWINGS = ("query", "threshold", "attention", "detection", "annotations")
 _LISTED = 5
 """Classes that are named on the screen."""
-_THRESHOLD = 0.5
 _MUCH_SMALLER = 4
 """From this factor on, what was not found on an image may have been too small on the network's canvas."""
 
@@ -112,7 +111,7 @@ def predict(given: Arguments) -> None:
         console.print(f"{summary.earlier} images were predicted before this run was stopped, and are not done again")
     if isinstance(loaded.model, Detector):
         categories = dict(zip(summary.category_ids, network.names, strict=True))
-        table = _detections_table(summary.first, categories, given, network.network.side, console)
+        table = _detections_table(summary.first, categories, options, given.tile, network.network.side, console)
     else:
         table = _classes_table(summary.first, console)
     print_table(console, table)
@@ -198,20 +197,20 @@ def _classes_table(records: Sequence[Mapping[str, Any]], console: Console) -> Ta
 def _detections_table(
     records: Sequence[Mapping[str, Any]],
     categories: Mapping[int, str],
-    given: Arguments,
+    options: "BulkOptions",
+    tile: int | None,
     canvas: int,
     console: Console,
 ) -> Table:
-    threshold = _THRESHOLD if given.threshold is None else given.threshold
-    table = _table("image", f"detections, score {threshold:g} or more", "best score", "")
+    table = _table("image", f"detections, score {options.threshold:g} or more", "best score", "")
     for record in records:
         found = record["detections"]
-        names = Counter(categories[each["category_id"]] for each in found if each["score"] >= threshold)
+        names = Counter(categories[each["category_id"]] for each in found if each["score"] >= options.threshold)
         counts = ", ".join(f"{count} \N{MULTIPLICATION SIGN} {name}" for name, count in names.most_common())
         best = f"{max(each['score'] for each in found):.3f}" if found else ""
-        note = "" if counts or given.tile else _shrunk(record, canvas)
-        if given.attention and (given.detection or 0) >= len(found):
-            note = f"no detection {given.detection or 0}, so no attention"
+        note = "" if counts or tile else _shrunk(record, canvas)
+        if options.attention and options.detection >= len(found):
+            note = f"no detection {options.detection}, so no attention"
         table.add_row(file_name(record["file_name"], console), counts or "nothing", best, note)
     return table
 

@@ -16,7 +16,7 @@ from botformer.image_normalization import IMAGENET_MEAN, IMAGENET_STD
 from botformer.recipes.schema import Model
 from botformer.training.checkpoint import read_state
 from botformer.training.loaded_weights import LoadedWeights
-from botformer.weights.hub_file import hub_file, is_hub_address
+from botformer.weights.hub_file import local_file
 from botformer.weights.imagenet import (
     IMAGENET,
     ImagenetWeights,
@@ -106,14 +106,14 @@ def _read(source: str | Path | ImagenetWeights, network: nn.Module) -> tuple[dic
         assert isinstance(stages, Stages)
         assert isinstance(stages.bn1.eps, float)
         return read_imagenet_weights(source, stages.bn1.eps)
-    file = hub_file(source) if is_hub_address(source) else Path(source)
+    file = local_file(source)
     return read_state_dict(file), file
 
 
 def _model_config_beside(source: str | Path) -> dict[str, Any]:
     """What a run or a file of botformer says of its network; empty where nothing is said."""
     try:
-        file = hub_file(source) if is_hub_address(source) else Path(source)
+        file = local_file(source)
         if file.with_name("state.json").is_file():
             return read_state(file.parent).model_config
         return read_model_config(file) if file.suffix == ".safetensors" and file.is_file() else {}

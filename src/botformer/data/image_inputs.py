@@ -84,10 +84,9 @@ class InputImage:
             return open_image(io.BytesIO(source), name, self.max_megapixels)
         if isinstance(source, Image.Image):
             with _LOADING[id(source) % len(_LOADING)]:
-                source.load()
-            if source.format is None and source.mode in ("I", "F"):  # no file says what its numbers mean
-                return _of_array(np.asarray(source), name)
-            return upright_rgb(source, name)
+                if source.format is None and source.mode in ("I", "F"):  # no file says what its numbers mean
+                    return _of_array(np.asarray(source), name)
+                return upright_rgb(source, name)
         if isinstance(source, Tensor):
             return _of_array(_channels_last_tensor(source, name), name)
         if isinstance(source, np.ndarray):

@@ -4,17 +4,10 @@ DETECTION = '''
 def on_canvas(file):
     """The image as large as the canvas allows, and its own (height, width)."""
     (high, wide), image = CONFIG["settings"]["canvas"], Image.open(file)
-    turned = image.getexif().get(274, 1)
-    width, height = image.size[::-1] if turned >= 5 else image.size
+    width, height = upright_size(image)
     scale = min(high / height, wide / width)
     new = [max(1, round(side * scale)) for side in (width, height)]
-    shrink = min(width / new[0], height / new[1])
-    exact = turned > 1  # a JPEG file is decoded smaller where that is enough, but not with a rest that is turned
-    steps = [n for n in (8, 4, 2) if n <= shrink and not (exact and (image.width % n or image.height % n))]
-    n = steps[0] if steps and image.format == "JPEG" else 1
-    if n > 1:
-        image.draft(None, (image.width // n, image.height // n))
-    image = upright_rgb(image)
+    image, n = decoded(image, min(width / new[0], height / new[1]))
     box = [0, 0, min(width / n, image.width), min(height / n, image.height)]
     return image.resize(new, Image.Resampling.BILINEAR, box), (height, width)
 

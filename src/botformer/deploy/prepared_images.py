@@ -18,7 +18,7 @@ from botformer.data.detection.batches import detection_evaluation_batches
 from botformer.data.detection.layouts import open_detection_dataset
 from botformer.data.detection.match_categories import match_categories
 from botformer.data.detection.transforms import fitting_transform
-from botformer.data.image_io import open_image
+from botformer.data.image_inputs import input_image
 from botformer.data.loader import EvaluationLoader, evenly_spread
 from botformer.errors import InputError
 from botformer.predict.files import list_images
@@ -118,8 +118,7 @@ def images_in(folder: Path, model_config: Mapping[str, Any], side: int | None, a
     images = images_of_side(model_config, side)
     files, seen = list_images([folder], folder), []
     for file in (files[place] for place in evenly_spread(len(files), at_most)):
-        with file.open("rb") as stream:
-            image = open_image(stream, str(file), images.max_megapixels)
+        with input_image(file, 1, images.max_megapixels).open() as image:
             if isinstance(images, Images):
                 seen.append(evaluation_transform(images)(image) / 255)
             else:

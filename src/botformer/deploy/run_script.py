@@ -100,6 +100,22 @@ def upright_rgb(image):
     return image.convert("RGB")
 
 
+def upright_size(image):
+    """(width, height) as it is to be seen."""
+    return image.size[::-1] if image.getexif().get(274, 1) >= 5 else image.size
+
+
+def decoded(image, shrink):
+    """Upright in RGB, and by how much a JPEG file was decoded smaller: where that is enough, but not with a rest that
+    is turned."""
+    exact = image.getexif().get(274, 1) > 1
+    steps = [n for n in (8, 4, 2) if n <= shrink and not (exact and (image.width % n or image.height % n))]
+    n = steps[0] if steps and image.format == "JPEG" else 1
+    if n > 1:
+        image.draft(None, (image.width // n, image.height // n))
+    return upright_rgb(image), n
+
+
 def as_batch(image):
     """(batch, 3, height, width) floats in 0..1; a graph of a fixed batch gets the image as often."""
     batch = CONFIG["inputs"][0]["shape"][0]
@@ -123,8 +139,7 @@ _CLASSIFICATION = '''
 def prepared(file):
     """The middle of the image, resized, or with "letterbox" all of it on grey: a square."""
     want, image = CONFIG["preprocessing"], Image.open(file)
-    size, turned = want["size"], image.getexif().get(274, 1)
-    width, height = image.size[::-1] if turned >= 5 else image.size
+    size, (width, height) = want["size"], upright_size(image)
     if want["fit"] == "letterbox":
         new, box = [max(1, round(side * size / max(width, height))) for side in (width, height)], [0, 0, width, height]
     else:
@@ -133,12 +148,7 @@ def prepared(file):
         first, scale = [round((side - size) / 2) for side in scaled], (width / scaled[0], height / scaled[1])
         box = [(first[i % 2] + size * (i > 1)) * scale[i % 2] for i in range(4)]
     shrink = min((box[2] - box[0]) / new[0], (box[3] - box[1]) / new[1], *image.size)
-    exact = turned > 1  # a JPEG file is decoded smaller where that is enough, but not with a rest that is turned
-    steps = [n for n in (8, 4, 2) if n <= shrink and not (exact and (image.width % n or image.height % n))]
-    n = steps[0] if steps and image.format == "JPEG" else 1
-    if n > 1:
-        image.draft(None, (image.width // n, image.height // n))
-    image = upright_rgb(image)
+    image, n = decoded(image, shrink)
     box = [min(max(side / n, 0), image.size[i % 2]) for i, side in enumerate(box)]
     whole = [image.size[i] * new[i] / (box[i + 2] - box[i]) for i in (0, 1)]
     if all(abs(side - round(side)) < 1e-6 and side <= 2 * new[i] for i, side in enumerate(whole)):

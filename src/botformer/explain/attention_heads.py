@@ -42,7 +42,7 @@ class LayerHeads:
         return None if self.position is None else _softmax(self.position)
 
     @property
-    def position_share(self) -> np.ndarray:
+    def position_fraction(self) -> np.ndarray:
         """(heads,): variance over the cells of the logits by position, of that of both terms; 0 where both are flat."""
         of_position, of_content = (
             np.zeros(self.heads) if term is None else term.var((1, 2)) for term in (self.position, self.content)

@@ -71,7 +71,7 @@ class ColourBar:
 
 @dataclass(frozen=True)
 class Panels:
-    """Pictures to be compared, in labelled rows, each with a few words below it."""
+    """Images to be compared, in labelled rows, each with a few words below it."""
 
     rows: Sequence[tuple[str, Sequence[tuple[bytes, str]]]]
     """The label of a row (none where it is empty); JPEG or PNG files and their words."""

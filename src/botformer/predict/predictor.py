@@ -34,19 +34,11 @@ _MOST_AT_ONCE = 64
 _MOST_DECODERS = 8
 
 
-def predictor(
-    source: str | Path | Loaded,
-    device: str | torch.device = "auto",
-    batch_size: int | None = None,
-    threshold: float = 0.0,
-    *,
-    tile: int | None = None,
-    flip: bool = False,
-    precision: Precision = "float32",
-    max_megapixels: float | None = None,
-    decoders: int | None = None,
-) -> "Predictor":
+class Predictor:
     """A trained network that takes images as programs have them.
+
+    Threads may share one: nothing of a call is kept, and there is no lock. An image of many that cannot be read becomes
+    `Unreadable` in its place.
 
     Args:
         source: what `botformer.load` takes: the folder of a run, a .safetensors file, "nuclei", or
@@ -67,38 +59,10 @@ def predictor(
     Raises:
         InputError: no such network, device or precision, or a value out of range.
     """
-    if isinstance(source, nn.Module):
-        raise InputError(
-            "predictor takes a trained network with what belongs to it: the folder of a run, a .safetensors file, or "
-            f"what botformer.load returned. Write this {type(source).__name__} into a file first: "
-            "botformer.save(model, botformer.model_config(model, names), FILE)"
-        )
-    if not isinstance(source, (str, Path, Loaded)):
-        raise InputError(f"predictor takes the folder of a run, a file or a name, got a {type(source).__name__}")
-    loaded = source if isinstance(source, Loaded) else load(source)
-    return Predictor(
-        loaded,
-        device,
-        batch_size,
-        threshold,
-        tile=tile,
-        flip=flip,
-        precision=precision,
-        max_megapixels=max_megapixels,
-        decoders=decoders,
-    )
-
-
-class Predictor:
-    """What `botformer.predictor` gives; the arguments are described there.
-
-    Threads may share one: nothing of a call is kept, and there is no lock. An image of many that cannot be read becomes
-    `Unreadable` in its place.
-    """
 
     def __init__(
         self,
-        loaded: Loaded,
+        source: str | Path | Loaded,
         device: str | torch.device = "auto",
         batch_size: int | None = None,
         threshold: float = 0.0,
@@ -109,6 +73,7 @@ class Predictor:
         max_megapixels: float | None = None,
         decoders: int | None = None,
     ) -> None:
+        loaded = _loaded(source)
         for name, value, least in (("batch_size", batch_size, 1), ("decoders", decoders, 1)):
             if value is not None and (isinstance(value, bool) or not isinstance(value, int) or value < least):
                 raise InputError(f"{name} is {value!r}; expected a whole number, at least {least}")
@@ -228,6 +193,22 @@ class Predictor:
         readable = [each for each in batch if not isinstance(each, Unreadable)]
         results = iter(self.network.run(readable, on_progress) if readable else [])
         return [each if isinstance(each, Unreadable) else next(results) for each in batch]
+
+
+predictor = Predictor
+"""As `botformer.predictor` it is called like the function that it is to a program."""
+
+
+def _loaded(source: Any) -> Loaded:
+    if isinstance(source, nn.Module):
+        raise InputError(
+            "predictor takes a trained network with what belongs to it: the folder of a run, a .safetensors file, or "
+            f"what botformer.load returned. Write this {type(source).__name__} into a file first: "
+            "botformer.save(model, botformer.model_config(model, names), FILE)"
+        )
+    if not isinstance(source, (str, Path, Loaded)):
+        raise InputError(f"predictor takes the folder of a run, a file or a name, got a {type(source).__name__}")
+    return source if isinstance(source, Loaded) else load(source)
 
 
 def _batch_size(network: ClassifierNetwork | DetectorNetwork, device: torch.device) -> int:

@@ -1,6 +1,7 @@
 """What a network looks at on one image, computed: a class or a detection, every head, positions."""
 
 import logging
+from collections import Counter
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -196,7 +197,7 @@ def _detection(
         (found,) = model.padded_detections(padded(model, seen.pixels), [(seen.pixels.shape[1], seen.pixels.shape[2])])
     on_progress(0.3)
     labels = [names[int(label) - 1] for label in found["labels"]]
-    counts = counted({name: labels.count(name) for name in labels}, 5) or "nothing"
+    counts = counted(Counter(labels), 5) or "nothing"
     number = options.detection or 0
     if options.class_name is not None:
         if options.class_name not in labels:

@@ -290,9 +290,9 @@ def _without(explanation: Explanation) -> list[Section]:
     both = [layer for layer in explanation.heads if layer.position is not None and layer.content is not None]
     if both:
         rows = [
-            (f"{layer_title(layer.name).partition(' (')[0]}, head {number}", [round(100 * float(share), 1)])
+            (f"{layer_title(layer.name).partition(' (')[0]}, head {number}", [round(100 * float(fraction), 1)])
             for layer in both
-            for number, share in enumerate(layer.position_share, start=1)
+            for number, fraction in enumerate(layer.position_fraction, start=1)
         ]
         blocks += [
             "How much positions decide, in percent: the variance of the position term over the cells, of the variance "

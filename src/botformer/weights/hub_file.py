@@ -34,6 +34,11 @@ def is_hub_address(source: str | Path) -> bool:
     return str(source).startswith("hf:/")
 
 
+def local_file(source: str | Path) -> Path:
+    """`source` as a path, of an address on the hub that of `hub_file`."""
+    return hub_file(source) if is_hub_address(source) else Path(source)
+
+
 def read_address(source: str | Path) -> HubAddress:
     """Raises `InputError` where `source` is none. A revision with a slash is written as refs/pr/1 or with %2F."""
     found = _ADDRESS.fullmatch(str(source))

@@ -16,7 +16,7 @@ from torch import Tensor
 
 from botformer import stored_names
 from botformer.errors import InputError
-from botformer.weights.hub_file import hub_file, is_hub_address
+from botformer.weights.hub_file import local_file
 
 logger = logging.getLogger(__name__)
 
@@ -56,7 +56,7 @@ def read_state_dict(source: str | Path) -> dict[str, Tensor]:
         InputError: the file is missing, truncated, holds no tensors, or holds Python objects that would have to be
             executed to load it.
     """
-    path = hub_file(source) if is_hub_address(source) else Path(source)
+    path = local_file(source)
     if not path.is_file():
         raise InputError(f"{path} is not a file; expected weights as .safetensors or .pth, or hf://owner/name")
     content = _read_safetensors(path) if path.suffix == ".safetensors" else _read_torch(path)

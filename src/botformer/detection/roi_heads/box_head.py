@@ -12,7 +12,7 @@ from botformer.batch_norm import make_norm
 from botformer.detection.box_coder import BoxCoder
 from botformer.detection.flip_augmentation import mirror_boxes, mirror_deltas
 from botformer.detection.float_types import at_least_float32
-from botformer.detection.roi_heads.roi_align import RegionPooling
+from botformer.detection.roi_heads.roi_align import RoIPooler
 from botformer.detection.roi_heads.sampling import SampledProposals
 from botformer.detection.stable_order import stable_nms
 from botformer.detection.targets import Targets
@@ -36,10 +36,10 @@ class Detections:
 class BoxHead(nn.Module):
     """RoIs -> classes and boxes: two fully connected layers with BatchNorm, then two linear ones."""
 
-    def __init__(self, num_classes: int, pooling: RegionPooling, settings: Settings) -> None:
+    def __init__(self, num_classes: int, pooling: RoIPooler, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        self.pooling: RegionPooling = pooling
+        self.pooling: RoIPooler = pooling
         width = settings.box_channels
         self.fc1 = nn.Linear(settings.fpn_channels * settings.box_output_size**2, width, bias=False)
         self.norm1 = make_norm(width, settings)

@@ -9,7 +9,7 @@ from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, Keypoi
 
 from botformer.detection.float_types import at_least_float32
 from botformer.detection.roi_heads.heatmaps import heatmaps_to_keypoints, keypoints_to_cells
-from botformer.detection.roi_heads.roi_align import RegionPooling
+from botformer.detection.roi_heads.roi_align import RoIPooler
 from botformer.detection.roi_heads.sampling import SampledProposals
 from botformer.detection.targets import Targets
 from botformer.recipes.detector_settings import Settings
@@ -18,10 +18,10 @@ from botformer.recipes.detector_settings import Settings
 class KeypointHead(nn.Module):
     """RoIs -> heat maps (k, keypoints, S, S), S = 4 keypoint_output_size."""
 
-    def __init__(self, pooling: RegionPooling, settings: Settings) -> None:
+    def __init__(self, pooling: RoIPooler, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        self.pooling: RegionPooling = pooling
+        self.pooling: RoIPooler = pooling
         widths = (settings.keypoint_channels,) * settings.keypoint_convolutions
         self.convolutions = KeypointRCNNHeads(settings.fpn_channels, widths)
         self.predictor = KeypointRCNNPredictor(settings.keypoint_channels, settings.keypoints)

@@ -11,7 +11,7 @@ from torchvision.ops import Conv2dNormActivation
 from botformer.batch_norm import make_norm
 from botformer.detection.float_types import at_least_float32
 from botformer.detection.masks import mask_targets
-from botformer.detection.roi_heads.roi_align import RegionPooling
+from botformer.detection.roi_heads.roi_align import RoIPooler
 from botformer.detection.roi_heads.sampling import SampledProposals
 from botformer.detection.targets import Targets
 from botformer.recipes.detector_settings import Settings
@@ -20,10 +20,10 @@ from botformer.recipes.detector_settings import Settings
 class MaskHead(nn.Module):
     """RoIs -> a mask for every class: 3x3 convolutions, a transposed one that doubles the cells, a 1x1."""
 
-    def __init__(self, num_classes: int, pooling: RegionPooling, settings: Settings) -> None:
+    def __init__(self, num_classes: int, pooling: RoIPooler, settings: Settings) -> None:
         super().__init__()
         self.settings = settings
-        self.pooling: RegionPooling = pooling
+        self.pooling: RoIPooler = pooling
         width, norm = settings.mask_channels, partial(make_norm, options=settings)
         widths = [settings.fpn_channels] + [width] * settings.mask_convolutions
         self.convolutions = nn.Sequential(*(Conv2dNormActivation(a, b, norm_layer=norm) for a, b in pairwise(widths)))

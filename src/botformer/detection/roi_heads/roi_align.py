@@ -11,7 +11,7 @@ from botformer.detection.float_types import at_least_float32
 from botformer.recipes.detector_settings import Settings
 
 
-class RegionPooling(Protocol):
+class RoIPooler(Protocol):
     """Pyramid, boxes (n_i, 4) xyxy per image and a side in cells -> (sum n_i, C, cells, cells)."""
 
     def __call__(self, pyramid: dict[str, Tensor], boxes_xyxy: list[Tensor], cells: int) -> Tensor: ...
