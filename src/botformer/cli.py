@@ -1,5 +1,6 @@
 """`botformer COMMAND ...`: imports the one command that was asked for, and runs it."""
 
+import errno
 import io
 import logging
 import os
@@ -26,6 +27,20 @@ COMMANDS = {
 
 _NOISY = ("PIL", "matplotlib", "accelerate", "httpx", "torch", "onnxscript", "onnx_ir", "nncf", "executorch")
 """Libraries whose loggers tell what no user asked for."""
+
+_WAYS_OUT = {
+    errno.ENOENT: "it was removed meanwhile, or its folder takes no files",
+    errno.EACCES: "choose another folder, or ask its owner for the permission",
+    errno.EPERM: "choose another folder, or ask its owner for the permission",
+    errno.EROFS: "choose a folder on another disk",
+    errno.ENOSPC: "make room there, or choose a folder on another disk",
+    errno.EDQUOT: "make room there, or choose a folder on another disk",
+    errno.ENOTDIR: "a part of this path is a file; choose another folder",
+    errno.EEXIST: "it stands where a folder is wanted; choose another folder",
+    errno.ENAMETOOLONG: "choose a shorter name",
+    errno.EMFILE: "raise the limit of open files (ulimit -n)",
+}
+"""What to do about an error of the system."""
 
 
 def main(arguments: list[str] | None = None) -> int:
@@ -60,10 +75,17 @@ def main(arguments: list[str] | None = None) -> int:
     except BrokenPipeError:  # the reader of the output is gone, as after `| head`
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
-    except OSError as error:  # disk full, no permission, no such folder: it names the file
-        print(f"botformer {name}: {error}", file=sys.stderr)
+    except OSError as error:
+        print(f"botformer {name}: {_of_the_system(error)}", file=sys.stderr)
         return 2
     return 0
+
+
+def _of_the_system(error: OSError) -> str:
+    if error.errno not in _WAYS_OUT:
+        return str(error)
+    file = error.filename2 or error.filename or "a file"
+    return f"{file}: {os.strerror(error.errno).lower()}; {_WAYS_OUT[error.errno]}"
 
 
 def _print_any_name() -> None:

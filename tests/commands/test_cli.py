@@ -1,3 +1,5 @@
+import errno
+import os
 import subprocess
 import sys
 
@@ -95,6 +97,26 @@ def test_an_interrupt_outside_training_ends_with_a_word_and_no_trace(monkeypatch
     monkeypatch.setattr("botformer.commands.models.main", interrupted)
     assert cli.main(["models"]) == 130
     assert capsys.readouterr().err == "botformer models: interrupted\n"
+
+
+@pytest.mark.parametrize("number", [*cli._WAYS_OUT, errno.EIO])
+def test_an_error_of_the_system_names_the_file_and_says_what_to_do(number, capsys, monkeypatch):
+    def fails(_):
+        raise OSError(number, os.strerror(number), "there/file")
+
+    monkeypatch.setattr("botformer.commands.models.main", fails)
+    assert cli.main(["models"]) == 2
+    printed = capsys.readouterr().err
+    assert "there/file" in printed
+    assert os.strerror(number).lower() in printed.lower()
+    assert cli._WAYS_OUT.get(number, "") in printed
+
+
+def test_a_file_in_place_of_the_folder_to_write_to_is_named(tmp_path, capsys):
+    (tmp_path / "file").touch()
+    assert cli.main(["export", "nuclei", "--format", "onnx", "--out", str(tmp_path / "file" / "exported")]) == 2
+    assert f"{tmp_path / 'file'}" in (printed := capsys.readouterr().err)
+    assert "is a file" in printed or "choose another folder" in printed
 
 
 def test_help_of_a_recipe_says_what_is_ours(capsys):

@@ -71,7 +71,7 @@ def test_nothing_is_left_to_the_machine(machine):
     assert (recipe.run.threads, recipe.run.workers) == (2, 1)
     assert recipe.schedule.steps > 0
     per_epoch = 3_000 // recipe.run.batch_size
-    assert recipe.schedule.warmup_epochs == pytest.approx(0.05 * recipe.schedule.steps / per_epoch)
+    assert recipe.schedule.warmup_epochs == pytest.approx(0.05 * recipe.schedule.steps / per_epoch, abs=1e-4)
     assert recipe.run.checkpoint_every == recipe.run.evaluate_every
 
 

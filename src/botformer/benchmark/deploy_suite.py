@@ -121,8 +121,7 @@ def classifier_case(ways: dict[str, Sequence[Way]], image_px: int, batch: int, d
 def detector_case(backbone: str, ways: Sequence[Way], work: Work, device: torch.device) -> Case:
     """Images (3, px, px) -> boxes, scores and masks, of which each detector finds as many as it may.
 
-    torchvision's masks are pasted into the image, ours are run lengths, wherever the network runs. In PyTorch the
-    backbone alone is optimised and compiled; pyramid and heads stay as they are.
+    torchvision's masks are pasted into the image, ours are run lengths, wherever the network runs.
     """
     peer = Implementation(
         f"{TORCHVISION}, eager, float32",
@@ -159,10 +158,7 @@ def classifier(name: str, way: Way, image_px: int, batch: int) -> Call:
 def detector(backbone: str, way: Way, work: Work) -> Call:
     """A call that returns boxes and scores of every image, with masks as run lengths made."""
     if not way.exported:
-        model = _detector(backbone, work)
-        if way != EAGER:
-            model.backbone = _in_pytorch(model.backbone, way)
-        return _eager_detector(model, work)
+        return _eager_detector(_in_pytorch(_detector(backbone, work), way), work)
     runtime = _open(_exported_detector(backbone, way, work))
     size = work.images.size, work.images.size
     inputs = [[inputs_of(runtime.config, image, size) for image in images] for images in _canvases(work)]

@@ -250,7 +250,7 @@ def _complete(recipe: Any, lasts: Length, work: Work, fixed: Mapping[str, Any]) 
     planned = {
         "schedule.epochs": ceil(lasts.steps / per_epoch),
         "schedule.steps": 0 if "schedule.epochs" in fixed else lasts.steps,
-        "schedule.warmup_epochs": WARMUP * lasts.steps / per_epoch,
+        "schedule.warmup_epochs": round(WARMUP * lasts.steps / per_epoch, 4),
         "run.evaluate_every": lasts.evaluate_every,
         "run.checkpoint_every": lasts.evaluate_every,
         "run.evaluation_images": lasts.evaluation_images,
