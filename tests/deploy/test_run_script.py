@@ -75,6 +75,15 @@ def test_the_answers_are_those_of_the_predictor(name, fit, network, photographs,
         assert {key: pytest.approx(value, abs=PROBABILITY) for key, value in mine.items()} == dict(line["top5"]), file
     # Both runtimes keep an id of the machine there when they report.
     assert list((tmp_path / "home").iterdir()) == []
+    # A bad file is a line, and the one after it is answered.
+    (tmp_path / "empty.jpg").touch()
+    (tmp_path / "cut.png").write_bytes(photographs[0].read_bytes()[:3000])
+    bad = [tmp_path / "nowhere.jpg", tmp_path / "empty.jpg", tmp_path / "cut.png", tmp_path]
+    (tmp_path / "again").mkdir()
+    ran = run(folder, [*bad, photographs[0]], tmp_path / "again")
+    *told, last = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [line["file_name"] for line in told if line["error"]] == [str(file) for file in bad]
+    assert (last, ran.returncode) == (lines[0], 2)
     usage = subprocess.run([sys.executable, folder / "run.py"], capture_output=True, text=True, check=False)
     assert usage.returncode == 1
     assert usage.stderr == "usage: python run.py IMAGE...\n"

@@ -75,7 +75,8 @@ def network(**inputs):
 _HEAD = '''#!/usr/bin/env python3
 """$title: python run.py IMAGE...   (pip install $packages pillow numpy)
 
-One line of JSON per image on standard output. Written by botformer export; config.json says what goes in and out.
+One line of JSON per image on standard output; an image that cannot be read is a line with "error", and the exit status
+is 2 then. Written by botformer export; config.json says what goes in and out.
 $notes"""
 
 import json
@@ -128,11 +129,14 @@ _TAIL = """
 
 if len(sys.argv) < 2:
     sys.exit("usage: python run.py IMAGE...")
+failed = False
 for name in sys.argv[1:]:
     try:
-        print(json.dumps({"file_name": name} | answer(name), ensure_ascii=False), flush=True)
-    except OSError as error:
-        sys.exit(f"{name}: {error}")
+        line = answer(name)
+    except Exception as error:  # decoders raise nearly anything when fed with garbage; the other images go on
+        line, failed = {"error": f"{type(error).__name__}: {error}"}, True
+    print(json.dumps({"file_name": name} | line, ensure_ascii=False), flush=True)
+sys.exit(2 if failed else 0)
 """
 
 _CLASSIFICATION = '''
