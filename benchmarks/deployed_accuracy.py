@@ -30,6 +30,9 @@ from botformer.errors import InputError
 
 RESULTS = Path(__file__).parents[1] / "results"
 WAYS: tuple[tuple[FormatName, Precision], ...] = (
+    ("torch", "float32"),
+    ("torch", "bfloat16"),
+    ("torch", "int8"),
     ("onnx", "float32"),
     ("onnx", "int8"),
     ("openvino", "float32"),
@@ -64,15 +67,15 @@ def rows(loaded: Loaded, data: str, images: int) -> Iterator[dict[str, Any]]:
     """PyTorch's figures, then those of each way."""
     with tempfile.TemporaryDirectory() as scratch:
         expected = None
-        for name, precision in (("torch", "float32"), *WAYS):
+        for name, precision in (("PyTorch", "float32"), *WAYS):
             folder = Path(scratch) / f"{name}-{precision}"
             try:
                 if precision == "int8":
                     float_folder = folder.with_name(f"{name}-float32")
                     quantize(float_folder, calibration_inputs(loaded, read_config(float_folder), data), folder)
-                elif name != "torch":
+                elif name != "PyTorch":
                     export(name, loaded.model, folder, loaded.model_config, precision=precision)
-                runtime = _pytorch(loaded) if name == "torch" else open_exported(folder)
+                runtime = _pytorch(loaded) if name == "PyTorch" else open_exported(folder)
                 accuracy = DeployedAccuracy(loaded, runtime.config, data, images)
                 score = accuracy.measure(runtime)
             except InputError as error:
@@ -81,7 +84,7 @@ def rows(loaded: Loaded, data: str, images: int) -> Iterator[dict[str, Any]]:
             expected = score if expected is None else expected
             metric, counted, unit = accuracy.scale
             yield {
-                "format": "PyTorch" if name == "torch" else name,
+                "format": name,
                 "precision": precision,
                 "metric": metric,
                 "score": round(score, 4),

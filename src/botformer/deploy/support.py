@@ -61,8 +61,8 @@ SUPPORT |= {
 }
 _DETECTORS: dict[tuple[FormatName, Precision], Support] = {
     ("torch", "float32"): Support(FIXED_CANVAS),
-    ("torch", "bfloat16"): _refused("coordinates of boxes need float32; take openvino, which keeps them so"),
-    ("torch", "float16"): _refused("coordinates of boxes need float32"),
+    ("torch", "bfloat16"): Support(FIXED_CANVAS, "layers compute in bfloat16; boxes and scores stay float32"),
+    ("torch", "float16"): _refused("PyTorch computes float16 on processors no faster than float32; take bfloat16"),
     ("torch", "int8"): Support(FIXED_CANVAS, _INT8),
     ("onnx", "float32"): Support(FIXED_CANVAS),
     ("onnx", "float16"): Support(FIXED_CANVAS, "weights stored in float16, half the file; computes in float32"),

@@ -35,5 +35,5 @@ class _InBfloat16(nn.Module):
         self.module = copy.deepcopy(module).bfloat16()
 
     def forward(self, *inputs: Tensor) -> tuple[Tensor, ...]:
-        results = self.module(*(x.bfloat16() if x.is_floating_point() else x for x in inputs))
+        results = self.module(*inputs)  # which networks round by themselves, and detectors where no coordinate is lost
         return tuple(result.float() if result.is_floating_point() else result for result in results)

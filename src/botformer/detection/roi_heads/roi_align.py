@@ -67,7 +67,7 @@ class AtlasRoIAlign:
 
     def atlas(self, pyramid: dict[str, Tensor]) -> dict[str, Tensor]:
         """Pyramid (B, C, H, W) per level -> one map and the corners of the levels on it, for the heads in its place."""
-        maps = [F.pad(level.to(at_least_float32(level)), (1, 1, 1, 1), mode="replicate") for level in pyramid.values()]
+        maps = [F.pad(level, (1, 1, 1, 1), mode="replicate") for level in pyramid.values()]
         corners, left, top = [(1.0, 1.0)], 0, maps[0].shape[2]
         width = max(maps[0].shape[3], sum(level.shape[3] for level in maps[1:]))
         beneath = []
@@ -77,16 +77,17 @@ class AtlasRoIAlign:
             beneath.append(F.pad(level, (0, 0, 0, maps[1].shape[2] - level.shape[2])))
         rows = [maps[0], torch.cat(beneath, 3)] if beneath else [maps[0]]
         atlas = torch.cat([F.pad(row, (0, width - row.shape[3])) for row in rows], 2)
-        return {"atlas": atlas, "corners_xy": atlas.new_tensor(corners)}
+        return {"atlas": atlas, "corners_xy": atlas.new_tensor(corners, dtype=at_least_float32(atlas))}
 
     def __call__(self, pyramid: dict[str, Tensor], boxes_xyxy: list[Tensor], cells: int) -> Tensor:
         atlas, corners = pyramid["atlas"], pyramid["corners_xy"]
-        boxes = torch.cat(boxes_xyxy).to(atlas.dtype)
+        boxes = torch.cat(boxes_xyxy).to(corners.dtype)
         image = torch.cat([boxes.new_full((len(one), 1), float(i)) for i, one in enumerate(boxes_xyxy)])
         level = self.levels(boxes)
         stride = boxes.new_tensor(self.strides)[level][:, None]
         corner = corners[level].repeat(1, 2)
-        return roi_align(atlas, torch.cat([image, boxes / stride + corner], 1), cells, 1, self.points)
+        rois = torch.cat([image, boxes / stride + corner], 1)
+        return roi_align(atlas.to(corners.dtype), rois, cells, 1, self.points).to(atlas.dtype)
 
 
 def roi_align(feature_map: Tensor, rois: Tensor, cells: int, stride: int, points: int) -> Tensor:
