@@ -88,7 +88,7 @@ def rows(loaded: Loaded, data: str, images: int) -> Iterator[dict[str, Any]]:
                 "precision": precision,
                 "metric": metric,
                 "score": round(score, 4),
-                "difference": round(score - expected, 4),
+                "difference": round(score - expected, 4) + 0.0,  # never -0.0
                 "over": f"{counted} {unit}",
             }
 

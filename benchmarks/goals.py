@@ -55,6 +55,7 @@ GOALS = (
     Goal("the same, 8 images",                                                         "≥ 2.50", "deploy_cpu",    "ratio",       CLASSIFIER_8, EAGER_CLASSIFIER, f"botnet50, {OPENVINO}"),
     Goal("CPU, 800 px, torchvision's Mask R-CNN R50 / ours with BoT50 in OpenVINO, int8", "≥ 1.50", "deploy_cpu",   "ratio",       DETECTOR_800, EAGER_DETECTOR, f"Mask R-CNN, botnet50, {OPENVINO}"),
     Goal("the same, ours in float32",                                                  "≥ 1.50", "deploy_cpu",    "ratio",       DETECTOR_800, EAGER_DETECTOR, "Mask R-CNN, botnet50, OpenVINO, float32"),
+    Goal("the same, ours in PyTorch, optimised, bfloat16",                             "≥ 1.50", "deploy_cpu",    "ratio",       DETECTOR_800, EAGER_DETECTOR, "Mask R-CNN, botnet50, optimized, bfloat16"),
     Goal("CPU, attention, 64x64, forward / plain SDPA without position",               "",       "attention_cpu", "ratio",       FORWARD_64,  TILED,      PLAIN,                    "timm"),
     Goal("CPU, attention, peak memory, 64x64 / 32x32",                                 "4",      "attention_cpu", "peak_mib",    BOTH_64,     TILED,      "",                       "timm", BOTH_32),
     Goal("CPU, training step, EfficientNet-B7 / T7",                                   "",       "headline_cpu",  "ratio",       {},          B7,         T7),

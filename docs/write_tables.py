@@ -141,6 +141,7 @@ RESULTS = (
             "torchvision's with ResNet-50 in eager float32": {
                 "implementation": "torchvision's Mask R-CNN, resnet50, eager, float32"
             },
+            "ours in PyTorch in bfloat16": {"implementation": "Mask R-CNN, botnet50, optimized, bfloat16"},
         },
     ),
     Result(

@@ -5,6 +5,7 @@ import math
 import os
 import platform
 import sys
+from collections.abc import Iterable
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -29,12 +30,12 @@ PACKAGES = (
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # of glibc's malloc.h
 
 
-def versions(device: "torch.device | None" = None) -> dict[str, str]:
-    """Versions of Python, botformer and the installed ones of `PACKAGES`; and what `device` is, if given."""
+def versions(device: "torch.device | None" = None, more: Iterable[str] = ()) -> dict[str, str]:
+    """Versions of Python, botformer and the installed ones of `PACKAGES` and `more`; and what `device` is, if given."""
     import torch
 
     found = {"python": platform.python_version(), "botformer": __version__}
-    for package in PACKAGES:
+    for package in (*PACKAGES, *more):
         try:
             found[package] = version(package)
         except PackageNotFoundError:

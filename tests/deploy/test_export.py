@@ -3,6 +3,7 @@
 import json
 import shutil
 import threading
+from importlib.metadata import version
 
 import numpy as np
 import pytest
@@ -276,5 +277,11 @@ def test_every_kind_of_attention_is_the_same_in_onnx_runtime_at_every_width(tmp_
                 np.testing.assert_allclose(found, exact.numpy(), rtol=1e-4, atol=1e-5, err_msg=str(size))
 
 
-def test_json_of_the_config_is_plain(folders):
-    assert json.loads((folders["onnx"] / "config.json").read_text())["versions"]["botformer"] == botformer.__version__
+@pytest.mark.parametrize(
+    ("format_name", "packages"),
+    [("onnx", ["onnx", "onnxscript", "onnxruntime"]), ("openvino", ["onnx", "onnxscript", "openvino"])],
+)
+def test_the_config_names_the_versions_of_all_that_wrote_and_ran_it(format_name, packages, folders):
+    named = json.loads((folders[format_name] / "config.json").read_text())["versions"]
+    assert named["botformer"] == botformer.__version__
+    assert {package: named[package] for package in packages} == {package: version(package) for package in packages}

@@ -19,8 +19,10 @@ from botformer.deploy import int8, to_openvino
 from botformer.deploy.deployed_accuracy import DeployedAccuracy
 from botformer.deploy.export import export
 from botformer.deploy.exported_folder import check_files, new_folder, read_config, write_config
+from botformer.deploy.formats import FORMATS
 from botformer.deploy.gate import Verdict
 from botformer.deploy.int8 import export_int8, quantize
+from botformer.deploy.quantizers import PACKAGES
 from botformer.deploy.runtimes import open_exported
 from botformer.errors import InputError
 from tests.commands.detection_scenes import save_detector, write_scenes
@@ -88,6 +90,7 @@ def test_int8_computes_nearly_the_same_at_any_size(name, float_folders, capfd):
     config = json.loads((folder / "config.json").read_text(encoding="utf-8"))
     assert config["precision"] == "int8"
     assert config["calibration_images"] == 8
+    assert {"botformer", *PACKAGES[config["format"]], *FORMATS[config["format"]].to_run} <= set(config["versions"])
     float_bytes, int8_bytes = (
         sum(file.stat().st_size for file in each.glob("model.*")) for each in (float_folder, folder)
     )

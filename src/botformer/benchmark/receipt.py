@@ -11,6 +11,7 @@ from botformer.environment import hardware, versions
 
 # Tables that a GPU fills: results themselves, which are collected beside the receipts.
 _MEASURED = tuple(f":!src/botformer/attention/{table}.json" for table in ("triton_tuning", "cuda_backends"))
+_RUNTIMES = ("onnxruntime", "openvino", "nncf", "torchao", "executorch")
 _ROOT = Path(__file__).resolve().parents[3]  # of the repository, where the package is in one
 
 
@@ -57,7 +58,7 @@ def receipt_origin() -> dict[str, Any]:
         "commit": _commit(),
         "uncommitted_changes": bool(_git("status", "--porcelain", "--untracked-files=no", "--", "src", *_MEASURED)),
         "hardware": hardware(),
-        "versions": versions(),
+        "versions": versions(more=_RUNTIMES),
     }
 
 

@@ -8,7 +8,7 @@ from torch import Tensor, nn
 
 from botformer.deploy.check_graph import check_graph
 from botformer.deploy.exported_folder import check_free, new_folder, write_config
-from botformer.deploy.formats import FormatName, Precision, check_installed, find_format
+from botformer.deploy.formats import FORMATS, FormatName, Precision, check_installed, find_format
 from botformer.deploy.run_script import run_script
 from botformer.deploy.runtimes import open_model
 from botformer.deploy.support import check_supported
@@ -178,9 +178,9 @@ def _own_size(network: ExportsItself, model_config: Mapping[str, Any] | None) ->
 
 
 def _config(
-    exportable: Exportable, format_name: str, precision: str, model_config: Mapping[str, Any] | None
+    exportable: Exportable, format_name: FormatName, precision: str, model_config: Mapping[str, Any] | None
 ) -> dict[str, Any]:
-    results = exportable.reference(*exportable.example)
+    row, results = FORMATS[format_name], exportable.reference(*exportable.example)
     inputs = zip(exportable.input_names, exportable.example, strict=True)
     first = exportable.dynamic.get(exportable.input_names[0], {})
     return {
@@ -195,7 +195,7 @@ def _config(
         **task_config(exportable, model_config),
         "settings": dict(exportable.settings),
         "model_config": None if model_config is None else dict(model_config),
-        "versions": versions(),
+        "versions": versions(more=row.to_write + row.to_run),
     }
 
 

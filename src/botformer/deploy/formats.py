@@ -32,7 +32,7 @@ class Format:
 FORMATS: dict[FormatName, Format] = {
     "torch": Format("torch.export", "model.pt2", "", (), ("torch",)),
     "onnx": Format("ONNX", "model.onnx", "export", ("onnx", "onnxscript"), ("onnxruntime",)),
-    "openvino": Format("OpenVINO", "model.xml", "export", ("openvino",), ("openvino",)),
+    "openvino": Format("OpenVINO", "model.xml", "export", ("onnx", "onnxscript"), ("openvino",)),  # read from ONNX
     "executorch": Format("ExecuTorch", "model.pte", "executorch", ("executorch",), ("executorch",), fixed_size=True),
 }
 
