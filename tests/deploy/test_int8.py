@@ -119,7 +119,7 @@ def stand_ins(monkeypatch):
         with new_folder(folder) as unfinished:
             (unfinished / "model.xml").write_text("float")
             (unfinished / "run.py").write_text("run")
-            write_config(unfinished, config | {"checked": [{"inputs": {}, "differences": {}}]})
+            write_config(unfinished, config | {"versions": {}, "checked": [{"inputs": {}, "differences": {}}]})
 
     def quantize_samples(paths, *_):
         _, out, _, samples = paths

@@ -161,7 +161,7 @@ def _quantize_into(
         _run_quantizer(paths, row.title, count, on_progress)
     more = {key: value for key, value in config.items() if key != "files"}
     more |= {"precision": "int8", "calibration_images": count}
-    more["versions"] = {**config["versions"], **versions(more=row.to_run + quantizers.PACKAGES[config["format"]])}
+    more["versions"] = config["versions"] | versions(more=row.to_run + quantizers.PACKAGES[config["format"]])
     if (folder / RUN_SCRIPT).is_file():
         (out / RUN_SCRIPT).write_text(run_script(more), encoding="utf-8")
     write_config(out, more)
