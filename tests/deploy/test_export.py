@@ -13,7 +13,7 @@ from torch import nn
 import botformer
 from botformer.backbone.mhsa import MHSA2d
 from botformer.deploy import export as export_module
-from botformer.deploy import open_exported, to_openvino
+from botformer.deploy import open_exported, optimize, to_openvino
 from botformer.deploy.export import export
 from botformer.deploy.exported_folder import read_config
 from botformer.deploy.formats import FORMATS
@@ -185,6 +185,10 @@ def test_bfloat16_is_rounded_and_no_more(tmp_path):
     exact, found = expected(model, pixels), runtime(pixels=pixels.numpy())["logits"]
     assert found.dtype == np.float32
     assert 1e-4 < np.abs(found - exact).max() / np.abs(exact).max() < 0.05
+    # Images are normalised before they are rounded: mean and deviation keep their digits.
+    with torch.no_grad():
+        rounded = optimize(model, dtype=torch.bfloat16)(model.preprocess(pixels)).numpy()
+    np.testing.assert_allclose(found, rounded, atol=1e-5 * np.abs(exact).max())
 
 
 def test_a_graph_that_differs_is_refused_with_the_figures_and_nothing_is_left(tmp_path, monkeypatch):

@@ -16,8 +16,9 @@ from botformer.deploy.read_detections import read_detections
 from botformer.deploy.run_script import run_script
 from botformer.deploy.runtimes import open_exported
 from botformer.deploy.task_config import task_config
+from botformer.deploy.to_torch import write_torch
 from botformer.detection.masks import paste_window
-from botformer.detection.padding import PaddedImages, pad_images
+from botformer.detection.padding import PaddedImages, pad_images, shrink_to_fit
 from botformer.errors import InputError
 from botformer.rle import decode_counts
 from tests.detection.scenes import SMALL, small_detector, two_scenes
@@ -90,21 +91,32 @@ def pixels(encoded):
     return np.repeat(np.arange(len(counts)) % 2, counts)
 
 
-def test_in_bfloat16_layers_round_and_coordinates_do_not(detector, tmp_path):
+@pytest.mark.parametrize(
+    ("kind", "canvas"), [("faster_rcnn", (128, 64)), ("mask_rcnn", CANVAS), ("keypoint_rcnn", (96, 131))]
+)
+def test_in_bfloat16_layers_round_and_coordinates_do_not(kind, canvas, tmp_path):
     """It finds what `optimize` finds in bfloat16, by another RoIAlign and suppression."""
-    folder = export("torch", detector, tmp_path / "x", precision="bfloat16", size=CANVAS)
-    weights = torch.export.load(folder / "model.pt2").state_dict
+    detector = sharp_detector(kind, max_detections=30, score_threshold=0.0)
+    exportable = detector.exportable(size=canvas)
+    write_torch(exportable, "bfloat16", tmp_path / "model.pt2")
+    program = torch.export.load(tmp_path / "model.pt2")
+    weights = program.state_dict
     assert {weights[name].dtype for name in weights if name.endswith("weight")} == {torch.bfloat16}
-    padded, runtime = pad_images(two_scenes()[0][:1], CANVAS), open_exported(folder)
-    found = runtime(pixels=padded.pixels.numpy(), sizes=np.array(padded.sizes))
+    padded = pad_images([shrink_to_fit(two_scenes()[0][0], canvas)], canvas)
+    with torch.no_grad():
+        results = program.module()(padded.pixels, torch.tensor(padded.sizes))
+    found = dict(zip(exportable.output_names, (values.numpy() for values in results), strict=True))
     assert {values.dtype for name, values in found.items() if name != "labels"} == {np.dtype(np.float32)}
     boxes = torch.from_numpy(found["boxes"])
     assert (boxes.bfloat16().float() != boxes).float().mean() > 0.8  # a step there is up to half a pixel
     (result,) = optimize(detector, dtype=torch.bfloat16).detect_on_canvas(padded)
     expected = {"boxes": result.detections.boxes_xyxy, "scores": result.detections.scores}
-    expected |= {"labels": result.detections.labels, "masks": result.masks.float()}
-    arrays = {name: values[None].numpy() for name, values in expected.items()}
-    exportable = detector.exportable(size=CANVAS)
+    expected["labels"] = result.detections.labels
+    if result.masks is not None:
+        expected["masks"] = result.masks
+    if result.keypoints is not None:
+        expected["keypoints"] = torch.cat([result.keypoints[0][..., :2], result.keypoints[1][..., None]], -1)
+    arrays = {name: values[None].float().numpy() for name, values in expected.items()}
     differences, limits = exportable.differences(arrays, found), exportable.limits["float32"]
     assert all(value <= limits[name] for name, value in differences.items()), differences
 

@@ -12,6 +12,7 @@ from torch import Tensor, nn
 from botformer.backbone.mhsa import MHSA2d
 from botformer.errors import InputError
 from botformer.exportable import Exportable, ExportTask, Outputs
+from botformer.image_normalization import normalize
 
 _OTHER_CELLS = ((7, 7), (6, 3), (2, 8))
 """Height and width, in cells of the coarsest map, of further images on which a graph is compared; oblong ones get a
@@ -33,17 +34,12 @@ class Network(Protocol):
 class _Graph(nn.Module):
     """pixels (B, C, H, W) floats in 0..1 -> the network's results as a tuple."""
 
-    mean: Tensor
-    std: Tensor
-
     def __init__(self, network: Any, results: Callable[[Any], tuple[Tensor, ...]]) -> None:
         super().__init__()
         self.network, self.results = network, results
-        self.register_buffer("mean", torch.tensor(network.mean)[:, None, None])
-        self.register_buffer("std", torch.tensor(network.std)[:, None, None])
 
     def forward(self, pixels: Tensor) -> tuple[Tensor, ...]:
-        return self.results(self.network((pixels - self.mean) / self.std))
+        return self.results(self.network(normalize(pixels, self.network.mean, self.network.std)))
 
 
 def export_graph(

@@ -1,6 +1,7 @@
 """What each format can do, as rows: format x task x precision. `export` refuses by them, docs/deploy.md prints them.
 
-Every row that works is exported and compared with PyTorch by the tests; a row that does not says why.
+`benchmarks/export_matrix.py` exports by every row and compares with PyTorch, and a test holds its receipt against the
+rows; a row that does not work says why.
 """
 
 from dataclasses import dataclass
