@@ -12,7 +12,7 @@ from botformer.errors import InputError
 # Name -> what it does; the command is `botformer.commands.NAME.main(arguments)`.
 COMMANDS = {
     "demo": "train small BoTNets on nuclei and handwritten digits and write a report; minutes on a CPU",
-    "data": "look at images and labels before training: copies, leaks, damage, classes, sizes; a page with pictures",
+    "data": "look at images and labels before training: copies, leaks, damage, classes, sizes; a page with images",
     "train": "train a recipe on your images",
     "evaluate": "measure a trained network on annotated images: accuracy, or COCO's average precision",
     "predict": "classify images, or detect objects with boxes and masks; draw them and the attention",
@@ -20,7 +20,7 @@ COMMANDS = {
     "export": "write a trained network for ONNX Runtime, OpenVINO, PyTorch or ExecuTorch, and a script that runs it",
     "convert": "write predictions for annotation programs: Label Studio, FiftyOne, CVAT (COCO)",
     "push": "publish a trained network on the Hugging Face hub, with a model card from its journal",
-    "report": "make the page of a training run anew: results, pictures, curves, commands",
+    "report": "make the page of a training run anew: results, images, curves, commands",
     "benchmark": "measure speed and memory side by side with other implementations",
     "models": "list the networks with their parameters and multiply-adds, computed and from the paper",
 }

@@ -105,8 +105,8 @@ def test_f1_and_the_community_s_ap_are_of_the_same_threshold(evaluated, kind):
     f1, precision, recall = (metrics["best_f1"][name] for name in ("f1", "precision", "recall"))
     assert f1 == pytest.approx(2 * precision * recall / (precision + recall))
     assert metrics["community_ap"]["0.5"] == pytest.approx(f1 / (2 - f1))  # TP / (TP + FP + FN), of 2 TP / (...)
-    shares = [metrics["community_ap"][iou] for iou in ("0.5", "0.6", "0.7", "0.8", "0.9")]
-    assert shares == sorted(shares, reverse=True)
+    fractions = [metrics["community_ap"][iou] for iou in ("0.5", "0.6", "0.7", "0.8", "0.9")]
+    assert fractions == sorted(fractions, reverse=True)
     assert "these very images" in metrics_in(evaluated[0])["threshold_chosen_on"]
 
 
@@ -130,11 +130,11 @@ def test_best_and_worst_images_show_truth_beside_what_passes_the_threshold(evalu
     out, _, drawn = evaluated
     titles = [title for title, _, _ in drawn]
     assert [title.split(":")[0] for title in titles] == ["best"] * 3 + ["worst"] * 3
-    shares = [float(title.split()[1]) for title in titles]
-    assert shares[:3] == sorted(shares[:3], reverse=True)
-    assert shares[3:] == sorted(shares[3:])
-    assert min(shares[:3]) >= max(shares[3:])
-    assert shares[0] > shares[3]
+    fractions = [float(title.split()[1]) for title in titles]
+    assert fractions[:3] == sorted(fractions[:3], reverse=True)
+    assert fractions[3:] == sorted(fractions[3:])
+    assert min(fractions[:3]) >= max(fractions[3:])
+    assert fractions[0] > fractions[3]
     with contextlib.redirect_stdout(io.StringIO()):
         truth = COCO(str(annotations_of(data)))
         found = truth.loadRes(str(out / "predictions.json"))

@@ -24,7 +24,7 @@ KINDS = {"mask_rcnn": "loss_mask", "faster_rcnn": None, "keypoint_rcnn": "loss_k
 
 @pytest.fixture(scope="module")
 def trained():
-    """A Mask R-CNN that knows two images by heart."""
+    """A Mask R-CNN overfitted to two images."""
     return train(small_detector(), *two_scenes(), steps=100, learning_rate=8e-3)
 
 
@@ -89,7 +89,7 @@ def test_a_image_larger_than_the_canvas_is_found_in_its_own_pixels(trained):
     torch.testing.assert_close(found["boxes"], 2 * fitting["boxes"])
     best = found["scores"].argsort(descending=True)[:2]
     overlap, index = box_iou(2 * target["boxes"], found["boxes"][best]).max(1)
-    assert overlap.min() > 0.7  # scaling down blurs what was learned by heart
+    assert overlap.min() > 0.7  # scaling down blurs what it was overfitted to
     masks = target["masks"].repeat_interleave(2, 1).repeat_interleave(2, 2)
     assert min(mask_iou(found["masks"][best][index], masks)) > 0.7
 

@@ -54,7 +54,7 @@ def test_clean_folders_have_nothing_but_their_size_said(tmp_path, capsys):
     assert page.images >= 24
 
 
-def test_planted_copies_between_and_within_splits_are_found_with_pictures(tmp_path):
+def test_planted_copies_between_and_within_splits_are_found_with_images(tmp_path):
     data = write_folders(tmp_path / "data", FOLDERS)
     shutil.copy(data / "train/cat/3.png", data / "validation/cat/leak.png")
     Image.open(data / "train/dog/4.png").save(data / "validation/dog/nearly.jpg", quality=70)

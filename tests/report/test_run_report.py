@@ -17,7 +17,7 @@ from botformer.predict import detector
 from botformer.recipes import find_experiment
 from botformer.report.inspection import inspect_data
 from botformer.report.opened_data import open_data
-from botformer.report.run_pictures import attend
+from botformer.report.run_images import attend
 from botformer.report.run_report import write_run_report
 from botformer.report.training_command import training_command
 from botformer.training.resume import as_json
@@ -110,7 +110,7 @@ def test_the_command_makes_it_again_and_finds_the_data_by_itself(run, colours, c
     assert "Sure and right" in Page(run / "report.html").text
 
 
-def test_without_data_there_are_no_pictures_and_it_says_so(run, tmp_path):
+def test_without_data_there_are_no_images_and_it_says_so(run, tmp_path):
     copy = shutil.copytree(run, tmp_path / "run", ignore=shutil.ignore_patterns("evaluation", "report.html"))
     page = Page(write_run_report(copy))
     assert "Nobody said where the data are" in page.text
@@ -157,7 +157,7 @@ def test_the_plan_is_shown_with_what_it_chose_from(run, colours, tmp_path):
         assert words in page.text, words
 
 
-def test_a_detectors_page_shows_curves_pictures_and_attention(nuclei_run):
+def test_a_detectors_page_shows_curves_images_and_attention(nuclei_run):
     page = Page(write_run_report(nuclei_run / "run", str(nuclei_run / "data")))
     assert "Mask R-CNN: run" in page.text
     for words in (

@@ -49,7 +49,7 @@ def look(given: Arguments) -> bool:
     out = given.out or Path("runs/data") / f"{Path(given.data).expanduser().resolve().name or 'data'}.html"
     _print(found)
     write_data_page(found, out)
-    screen().print(f"with pictures: {out}")
+    screen().print(f"with images: {out}")
     return found.trainable
 
 

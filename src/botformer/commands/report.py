@@ -15,7 +15,7 @@ class Arguments:
     run: Annotated[Path, tyro.conf.Positional]
     """The --out folder of a training run, finished or not."""
     data: str = ""
-    """What it was trained on; by default what its plan or its evaluation names. Without data there are no pictures."""
+    """What it was trained on; by default what its plan or its evaluation names. Without data there are no images."""
 
 
 def main(arguments: list[str]) -> None:

@@ -25,7 +25,7 @@ def pasted(mask, box, size):
     return (values >= 0.5) & inside[0][:, None] & inside[1]
 
 
-def run_lengths(mask):
+def encode_counts(mask):
     """COCO's uncompressed encoding: down the columns, the lengths of runs of 0, 1, 0, ..."""
     pixels = np.concatenate([[0], mask.ravel(order="F"), [0]])
     ends = np.concatenate([np.flatnonzero(np.diff(pixels)), [mask.size]])
@@ -47,7 +47,7 @@ def answer(file):
         one = {"label": label, "name": CONFIG["categories"][label - 1][1]}
         one |= {"score": float(found["scores"][i]), "box_xyxy": box.tolist()}
         if "masks" in found:
-            one["mask"] = run_lengths(pasted(found["masks"][i], box, size))
+            one["mask"] = encode_counts(pasted(found["masks"][i], box, size))
         if "keypoints" in found:
             one["keypoints_xy"] = (found["keypoints"][i, :, :2] * scale).tolist()
         objects.append(one)

@@ -17,7 +17,7 @@ class Candidate:
     images: int
     """Training images, repetitions counted, that it needs to be worth its time."""
     most: int
-    """Training images, repetitions counted, from which on more only learn them by heart."""
+    """Training images, repetitions counted, from which on a longer training overfits."""
 
 
 def merged(candidate: Candidate, same: Candidate | None) -> Candidate:

@@ -1,4 +1,4 @@
-"""Small pictures of values: over an image, or alone, and the bar that says what their colours mean."""
+"""Small images of values: over another image, or alone, and the bar that says what their colours mean."""
 
 import math
 from collections.abc import Sequence

@@ -52,7 +52,7 @@ class Gallery:
 
 @dataclass(frozen=True)
 class Bars:
-    """A horizontal bar per label, of one value per series: shares of the largest one. All values at least 0."""
+    """A horizontal bar per label, of one value per series: fractions of the largest one. All values at least 0."""
 
     series: Sequence[str]
     rows: Sequence[tuple[str, Sequence[float]]]

@@ -1,4 +1,4 @@
-"""The page of a data set: what was found, the worst first, with pictures; then all numbers."""
+"""The page of a data set: what was found, the worst first, with images; then all numbers."""
 
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def _found(look: Inspection) -> list[Block]:
 
 
 def finding_blocks(look: Inspection, finding: Finding) -> list[Block]:
-    """The finding in words, and its pictures."""
+    """The finding in words, and its images."""
     blocks: list[Block] = [Notice(finding.severity, finding.sentence, finding.fix, finding.command, finding.listed)]
     if finding.examples:
         # An object is shown with what is around it.

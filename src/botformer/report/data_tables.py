@@ -80,9 +80,9 @@ def canvas_table(data: OpenedData, canvas: float) -> Table:
     rows = []
     for size in sorted({*_CANVASES, int(canvas)}):
         seen = sides / longest * size
-        shares = [f"{np.mean(seen < limit):.1%}" if len(seen) else "-" for limit in _SEEN_PX]
+        fractions = [f"{np.mean(seen < limit):.1%}" if len(seen) else "-" for limit in _SEEN_PX]
         median = f"{np.median(seen):.0f}" if len(seen) else "-"
-        rows.append([f"{size} px{' (judged by)' if size == int(canvas) else ''}", *shares, median])
+        rows.append([f"{size} px{' (judged by)' if size == int(canvas) else ''}", *fractions, median])
     return Table(("canvas", *(f"under {limit} px" for limit in _SEEN_PX), "median px"), rows)
 
 

@@ -186,9 +186,9 @@ def _cases(
 
 def _missed(index: int, record: ImageRecord, annotation: Annotation, name: str) -> _Case:
     x1, y1, x2, y2 = annotation.box_xyxy
-    share = (x2 - x1) * (y2 - y1) / (record.width * record.height)
+    fraction = (x2 - x1) * (y2 - y1) / (record.width * record.height)
     words = f"{name}, {x2 - x1:.0f}x{y2 - y1:.0f} px, not found"
-    return _Case(share, index, record.file, words, annotation.box_xyxy, None)
+    return _Case(fraction, index, record.file, words, annotation.box_xyxy, None)
 
 
 def _inside(boxes: np.ndarray, crowds: np.ndarray) -> np.ndarray:

@@ -180,7 +180,7 @@ def _heads(explanation: Explanation) -> Section:
     shown = [
         (
             "attention",
-            "Each picture is one head of one layer: the ring attends to what is bright. The weights of a picture "
+            "Each image is one head of one layer: the ring attends to what is bright. The weights of an image "
             "add up to 1.",
         ),
         (
@@ -207,7 +207,7 @@ def _heads(explanation: Explanation) -> Section:
         if term != "attention" and len(kinds) < 2:
             continue
         rows = [(layer, weights) for layer, weights in maps[term] if weights is not None]
-        bars = [_bar(scale, f"times the mean weight; dark is below 1{TIMES}. One scale for all pictures here")]
+        bars = [_bar(scale, f"times the mean weight; dark is below 1{TIMES}. One scale for all images here")]
         panels = [_row_of_heads(explanation, layer, weights, scale) for layer, weights in rows]
         blocks.append(Panels(panels, caption, bars if term == "attention" else ()))
     if kinds == {"content"}:

@@ -137,7 +137,7 @@ def _leaks(groups: Sequence[Sequence[_Image]], how: str) -> Iterator[Finding]:
                 "scores will be better than the network is",
                 f"{measured} and train",
                 len(leaks),
-                "Remove one of each pair, or split anew so that all pictures of one thing are on one side.",
+                "Remove one of each pair, or split anew so that all images of one thing are on one side.",
                 listed=listed([f"{image.words} = {other.words}" for image, other in leaks]),
                 examples=[
                     Example([image.ref, other.ref], f"{image.words} = {other.words}")
@@ -147,7 +147,7 @@ def _leaks(groups: Sequence[Sequence[_Image]], how: str) -> Iterator[Finding]:
 
 
 def _conflicts(groups: Sequence[Sequence[_Image]], kind: str) -> Iterator[Finding]:
-    """One picture with two labels: at least one of them is wrong."""
+    """One image with two labels: at least one of them is wrong."""
     pairs = []
     for group in groups:
         members = group[:_COMPARED] if len({image.label for image in group}) > 1 else []
@@ -208,7 +208,7 @@ def _blank(images: Sequence[_Image]) -> Iterator[Finding]:
     if found:
         yield _of_images(
             "warning", f"{_count(len(found), 'image')} {_show(len(found))} nothing: one colour all over", found,
-            "Remove them unless an empty picture belongs to the task.",
+            "Remove them unless an empty image belongs to the task.",
         )  # fmt: skip
 
 
@@ -216,7 +216,7 @@ _ODD: tuple[tuple[Callable[[ImageHeader], bool], str, str], ...] = (
     (
         lambda header: header.orientation != 1,
         "turned or mirrored by EXIF, and read upright as viewers show them",
-        "Nothing to do, unless boxes were drawn with a program that ignores EXIF: look at their pictures.",
+        "Nothing to do, unless boxes were drawn with a program that ignores EXIF: look at them.",
     ),
     (
         lambda header: header.deep,

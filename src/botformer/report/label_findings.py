@@ -135,7 +135,7 @@ def _problems(split: Split, dataset: DetectionDataset) -> Iterator[Finding]:
             f"{more or found[0].reason}",
             split.name,
             len(found),
-            "Correct them where the images were annotated." if lost else "Nothing to do if the pictures look right.",
+            "Correct them where the images were annotated." if lost else "Nothing to do if the images look right.",
             listed=listed([printable(str(problem)) for problem in found]),
         )
 

@@ -32,7 +32,7 @@ from botformer.report.inspection import evaluation_workers
 from botformer.report.label_findings import class_samples
 from botformer.report.opened_data import OpenedData, open_data
 from botformer.report.run_folder import EVALUATION, RunFolder
-from botformer.report.run_pictures import Attention, attend, surest
+from botformer.report.run_images import Attention, attend, surest
 from botformer.report.thumbnails import cards, compact
 from botformer.report.training_command import training_command
 from botformer.text import duration
@@ -119,7 +119,7 @@ def _what_is_missing(run: RunFolder, data: str, why: str) -> list[Notice]:
         notes.append(
             Notice(
                 "note",
-                "Nobody said where the data are, so there are no pictures.",
+                "Nobody said where the data are, so there are no images.",
                 command=f"botformer report {shlex.quote(str(run.out))} --data DIR",
             )
         )
@@ -148,7 +148,7 @@ class _Sections:
         sections = [
             Section("In short", [*notes, *self._in_short()]),
             Section("Results", self._detector_results() if self.run.is_detection else self._classifier_results()),
-            Section("Pictures", self._pictures()),
+            Section("Images", self._images()),
             Section("Where it looks", self._looks()),
             Section("Training", self._curves()),
             Section("Data", self._data()),
@@ -249,7 +249,7 @@ class _Sections:
             content.append(Bars(["AP"], [(row["name"], [round(100 * row["AP"], 1)]) for row in per_class[:_CLASSES]]))
         return [*content, *self._drawing("precision_recall.png", "Precision and recall on the validation images.")]
 
-    def _pictures(self) -> list[Block]:
+    def _images(self) -> list[Block]:
         if not self.opened or not self.metrics:
             return []
         split = self.opened.split("validation")

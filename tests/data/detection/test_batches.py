@@ -200,8 +200,8 @@ def test_a_thousand_objects_fit_a_batch(tmp_path: Path) -> None:
     batches = detection_training_batches(open_coco(path, tmp_path / "train"), images, 1, seed=0, workers=0)
     target = next(batches.starting_at(0))["targets"][0]
     assert target["mask_crops"].shape == (1000, 112, 112)
-    share = target["mask_crops"].float().mean((1, 2))
-    assert (share - np.pi / 4).abs().max() < 0.015
+    fraction = target["mask_crops"].float().mean((1, 2))
+    assert (fraction - np.pi / 4).abs().max() < 0.015
     assert target["has_mask"].all()
 
 

@@ -1,4 +1,4 @@
-"""Pictures of what a trained network does on validation images: best, worst, surely wrong, and where it looks."""
+"""What a trained network does on validation images, drawn: best, worst, surely wrong, and where it looks."""
 
 import time
 from collections.abc import Sequence
