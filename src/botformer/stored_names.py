@@ -18,6 +18,8 @@ _STATE = {"card": "model_config"}
 """Fields of a checkpoint's state.json."""
 _NOTHING_LOADED = {"source": "", "sha256": "", "names": []}
 """What older runs say of the weights that they started from: they do not, and learn at one rate."""
+_NEWER_FIELDS = {"loaded": _NOTHING_LOADED, "data": {}, "processes": 1, "sha256": {}}
+"""Of a checkpoint's state.json, with what they are in older ones."""
 
 _IMAGES = {"flip": "hflip", "quarter_turns": "rot90"}
 _SETTINGS = {
@@ -50,7 +52,7 @@ def tensors(state: Mapping[str, Value]) -> dict[str, Value]:
 
 def checkpoint_state(content: Mapping[str, Any]) -> dict[str, Any]:
     """The content of a state.json."""
-    state = {"loaded": _NOTHING_LOADED} | _renamed(content, _STATE)
+    state = _NEWER_FIELDS | _renamed(content, _STATE)
     for field, mapped in (("recipe", recipe), ("model_config", model_config), ("metrics", metrics)):
         if isinstance(state.get(field), dict):
             state[field] = mapped(state[field])

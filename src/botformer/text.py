@@ -1,4 +1,4 @@
-"""Lists, names and durations in messages."""
+"""Lists, names, sizes and durations in messages."""
 
 from collections import Counter
 from collections.abc import Mapping, Sequence
@@ -34,3 +34,12 @@ def duration(seconds: float) -> str:
     if seconds < 100:
         return f"{seconds:.0f} s"
     return f"{seconds / 60:.0f} min" if seconds < 100 * 60 else f"{seconds / 3600:.1f} h"
+
+
+def readable_bytes(number: float) -> str:
+    """In the unit that needs one to three digits before the point: "512 B", "1.5 MB", "260 MB"."""
+    for unit in ("B", "kB", "MB", "GB", "TB"):
+        if number < 999.5 or unit == "TB":
+            return f"{number:.0f} {unit}" if number >= 10 or unit == "B" else f"{number:.1f} {unit}"
+        number /= 1000
+    raise AssertionError

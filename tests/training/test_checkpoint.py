@@ -2,6 +2,7 @@ import json
 import os
 import pickletools
 import warnings
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -15,6 +16,7 @@ from botformer.training.checkpoint import (
     Checkpoints,
     State,
     checkpoint_folder,
+    is_intact,
     load_model_tensors,
     model_tensors,
     older_checkpoints,
@@ -60,7 +62,9 @@ def test_what_is_written_is_read_back(tmp_path: Path) -> None:
     folder = checkpoint_folder(tmp_path)
     assert folder is not None
     assert folder == tmp_path / "checkpoints" / "step-00000007"
-    assert read_state(folder) == state(7)
+    found = read_state(folder)
+    assert found.sha256.keys() == {"model", "optimizer"}
+    assert replace(found, sha256={}) == state(7)
     back = read_tensors(folder, read_state(folder))
     for name, content in tensors(7).items():
         assert back[name].keys() == content.keys()
@@ -72,7 +76,8 @@ def test_tied_weights_are_saved_twice_rather_than_refused(tmp_path: Path) -> Non
     shared = torch.randn(3)
     sets = {"model": {"a": shared, "b": shared}, "optimizer": {"0.x": shared}}
     write_checkpoint(tmp_path / "step-00000001", state(1), sets)
-    assert torch.equal(read_tensors(tmp_path / "step-00000001", state(1))["model"]["b"], shared)
+    folder = tmp_path / "step-00000001"
+    assert torch.equal(read_tensors(folder, read_state(folder))["model"]["b"], shared)
 
 
 def test_last_k_and_the_best_are_kept(tmp_path: Path) -> None:
@@ -129,7 +134,8 @@ def test_complete_folder_that_no_pointer_had_reached_is_written_again(tmp_path: 
     saved(tmp_path, 1)
     write_checkpoint(tmp_path / "checkpoints" / "step-00000002", state(2), tensors(99))
     Checkpoints(tmp_path, 2, state(1)).save(state(2), tensors(2))
-    back = read_tensors(tmp_path / "checkpoints" / "step-00000002", state(2))
+    folder = tmp_path / "checkpoints" / "step-00000002"
+    back = read_tensors(folder, read_state(folder))
     assert back["model"]["count"] == 2
 
 
@@ -185,9 +191,50 @@ def test_broken_tensor_file_is_named(tmp_path: Path, file: str, how: str) -> Non
     saved(tmp_path, 1, 2)
     folder = tmp_path / "checkpoints" / "step-00000002"
     break_file(folder / file, how)
-    with pytest.raises(InputError, match=rf"{file} is (missing|truncated)"):
+    with pytest.raises(InputError, match=rf"{file} is (missing|damaged)"):
         read_tensors(folder, read_state(folder))
-    assert "Intact older checkpoints: step-00000001." in older_checkpoints(tmp_path, than=folder)
+    assert "step-00000001 (later ones are removed): --resume previous" in older_checkpoints(tmp_path, than=folder)
+
+
+@pytest.mark.parametrize("file", ["model.safetensors", "optimizer.safetensors", "state.json"])
+def test_one_flipped_bit_anywhere_is_recognised(tmp_path: Path, file: str) -> None:
+    saved(tmp_path, 1)
+    folder = tmp_path / "checkpoints" / "step-00000001"
+    content = (folder / file).read_bytes()
+    for place in range(0, len(content), 7):
+        (folder / file).write_bytes(content[:place] + bytes([content[place] ^ 1]) + content[place + 1 :])
+        same = file == "state.json" and _same_json(content, (folder / file).read_bytes())
+        assert is_intact(folder) is same, place
+    (folder / file).write_bytes(content)
+    assert is_intact(folder)
+
+
+def _same_json(one: bytes, other: bytes) -> bool:
+    """A changed space may leave the content as it is."""
+    try:
+        return json.loads(one) == json.loads(other)
+    except ValueError:
+        return False
+
+
+def test_checkpoints_of_older_versions_have_no_checksums_and_are_read(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    folder = tmp_path / "checkpoints" / "step-00000001"
+    content = json.loads((folder / "state.json").read_text())
+    for newer in ("state_sha256", "sha256", "data", "processes"):
+        del content[newer]
+    (folder / "state.json").write_text(json.dumps(content))
+    assert torch.equal(read_tensors(folder, read_state(folder))["model"]["count"], torch.tensor(1))
+    (folder / "model.safetensors").write_bytes((folder / "model.safetensors").read_bytes()[:-1])
+    assert not is_intact(folder)
+
+
+def test_same_state_gives_the_same_bytes(tmp_path: Path) -> None:
+    for name in "abcdef":
+        saved(tmp_path / name, 3)
+    files = ["model.safetensors", "optimizer.safetensors", "state.json"]
+    for file in files:
+        assert len({(tmp_path / n / "checkpoints/step-00000003" / file).read_bytes() for n in "abcdef"}) == 1, file
 
 
 @pytest.mark.parametrize("how", ["missing", "empty", "half", "foreign"])
@@ -210,7 +257,7 @@ def test_tensors_of_another_step_are_refused(tmp_path: Path) -> None:
     saved(tmp_path, 1, 2)
     one, two = (tmp_path / "checkpoints" / f"step-0000000{step}" for step in (1, 2))
     (two / "optimizer.safetensors").write_bytes((one / "optimizer.safetensors").read_bytes())
-    with pytest.raises(InputError, match=r"optimizer\.safetensors was not written with this checkpoint"):
+    with pytest.raises(InputError, match=r"optimizer\.safetensors is damaged: it has another checksum"):
         read_tensors(two, read_state(two))
 
 
@@ -218,7 +265,7 @@ def test_tensors_of_another_step_are_refused(tmp_path: Path) -> None:
 def test_pointer_to_nothing_says_what_can_be_resumed(tmp_path: Path, content: str) -> None:
     saved(tmp_path, 1)
     (tmp_path / LAST).write_text(content)
-    with pytest.raises(InputError, match=r"not there\. Intact older checkpoints: step-00000001"):
+    with pytest.raises(InputError, match=r"not there\. To continue from .* step-00000001 "):
         checkpoint_folder(tmp_path)
 
 

@@ -49,10 +49,15 @@ def test_fields_of_the_machine_may_differ(tmp_path: Path) -> None:
     assert find_start(tmp_path, other, "auto") is not None
 
 
-def test_accumulation_may_not_because_batch_norm_sees_the_parts(tmp_path: Path) -> None:
+def test_another_length_is_refused_with_the_way_to_have_it(tmp_path: Path) -> None:
     saved(tmp_path, toy_recipe())
-    with pytest.raises(InputError, match=r"run\.accumulation: 1 there, 2 now"):
-        find_start(tmp_path, toy_recipe(run={"accumulation": 2}), "auto")
+    longer = toy_recipe(schedule={"epochs": 9})
+    with pytest.raises(InputError, match=r"schedule\.epochs: 3 there, 9 now.*add --extend"):
+        find_start(tmp_path, longer, "auto")
+    assert find_start(tmp_path, longer, "auto", extend=True) is not None
+    with pytest.raises(InputError, match=r"optimizer\.learning_rate") as error:
+        find_start(tmp_path, toy_recipe(schedule={"epochs": 9}, optimizer={"learning_rate": 0.7}), "auto")
+    assert "extend" not in str(error.value)
 
 
 def test_every_field_that_may_differ_exists() -> None:

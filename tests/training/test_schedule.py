@@ -1,3 +1,4 @@
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
@@ -66,8 +67,22 @@ def test_last_step_is_evaluated_and_saved_wherever_it_falls() -> None:
     recipe = toy_recipe(run={"evaluate_every": 2, "checkpoint_every": 3, "max_steps": 35}, schedule={"epochs": 10})
     plan = make_plan(recipe, steps_per_epoch=5)
     assert [s for s in range(36) if plan.evaluates(s)] == [10, 20, 30, 35]
-    assert [s for s in range(36) if plan.saves(s)] == [15, 30, 35]
+    assert [s for s in range(36) if plan.saves(s)] == [10, 15, 20, 30, 35]  # before each evaluation, too
+    recipe = replace(recipe, run=replace(recipe.run, checkpoint_every_steps=12))
+    plan = make_plan(recipe, steps_per_epoch=5)
+    assert [s for s in range(36) if plan.saves(s)] == [10, 12, 15, 20, 24, 30, 35]
     assert (plan.steps, plan.last) == (50, 35)
+
+
+@pytest.mark.parametrize(("steps_per_epoch", "later"), [(4, 4), (150, 150), (1251, 104), (40_037, 100)])
+def test_journal_has_each_step_of_the_first_epoch_and_then_a_hundred_per_epoch(
+    steps_per_epoch: int, later: int
+) -> None:
+    plan = make_plan(toy_recipe(schedule={"epochs": 4}), steps_per_epoch)
+    kept = [step for step in range(1, plan.last + 1) if plan.records(step)]
+    assert kept[:steps_per_epoch] == list(range(1, steps_per_epoch + 1))
+    assert (len(kept) - steps_per_epoch) / 3 == pytest.approx(later, abs=1)
+    assert kept[-1] == plan.last
 
 
 def test_max_steps_beyond_the_schedule_adds_nothing() -> None:

@@ -5,10 +5,12 @@ import time
 
 import pytest
 
-from botformer.training.signals import Interrupted, stop_request
+from botformer.stop_signals import STOP_SIGNALS
+from botformer.training import signals
+from botformer.training.signals import Interrupted, StopRequested, stop_request
 
 
-@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+@pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_first_signal_asks_and_leaving_restores_the_handlers(number: signal.Signals) -> None:
     before = signal.getsignal(number)
     with stop_request() as request:
@@ -18,7 +20,8 @@ def test_first_signal_asks_and_leaving_restores_the_handlers(number: signal.Sign
     assert signal.getsignal(number) is before
 
 
-def test_second_ctrl_c_stops_at_once() -> None:
+def test_second_ctrl_c_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(signals, "SAME_REQUEST_S", 0.0)
     before = signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job would have it ignored
     try:
         with stop_request():
@@ -27,6 +30,35 @@ def test_second_ctrl_c_stops_at_once() -> None:
                 signal.raise_signal(signal.SIGINT)
     finally:
         signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.parametrize("second", [signal.SIGTERM, signal.SIGINT, signal.SIGUSR1])
+def test_the_same_request_that_comes_twice_is_one(second: signal.Signals) -> None:
+    """To a group of processes, and from torchrun, which is one of them."""
+    with stop_request() as request:
+        signal.raise_signal(signal.SIGTERM)
+        signal.raise_signal(second)
+        assert request.signal == signal.SIGTERM
+
+
+def test_waiting_ends_at_once_and_does_not_begin_after_the_signal() -> None:
+    with stop_request() as request:
+        with request.interrupts():
+            pass
+        with pytest.raises(StopRequested), request.interrupts():
+            signal.raise_signal(signal.SIGTERM)
+        with pytest.raises(StopRequested), request.interrupts():
+            pytest.fail("began although it was asked to stop")
+
+
+def test_nohup_is_respected() -> None:
+    before = signal.signal(signal.SIGHUP, signal.SIG_IGN)
+    try:
+        with stop_request() as request:
+            signal.raise_signal(signal.SIGHUP)
+            assert request.signal == 0
+    finally:
+        signal.signal(signal.SIGHUP, before)
 
 
 def test_forked_data_worker_outlives_ctrl_c_but_can_be_ended() -> None:

@@ -29,8 +29,12 @@ _DATA = {
 class RunOptions:
     out: Path = Path()
     """Where checkpoints, journal and curves go; runs/RECIPE by default."""
-    resume: Literal["auto", "never"] = "auto"
-    """auto: continue the run in --out if there is one, else start. never: start, and refuse a folder with a run."""
+    resume: Literal["auto", "never", "previous"] = "auto"
+    """auto: continue the run in --out if there is one, else start. previous: likewise, where its last checkpoint is
+    damaged from the one before it. never: start, and refuse a folder with a run."""
+    extend: bool = False
+    """Let the run in --out have another length (schedule.epochs or schedule.steps) than it began with. It continues
+    with the learning rate that the new schedule has there: not what a run of that length would have given."""
 
 
 def main(arguments: list[str]) -> None:
@@ -47,7 +51,7 @@ def main(arguments: list[str]) -> None:
     given = parse(find_experiment(arguments[0]), arguments[1:])
     from botformer.create.train_recipe import train_recipe  # heavy, and --help should not wait for it
 
-    train_recipe(given.recipe, given.data, given.out, given.resume)
+    train_recipe(given.recipe, given.data, given.out, given.resume, given.extend)
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun the first process speaks for all
         screen().print(f"Everything is in {given.out}. Next: botformer evaluate {given.out} --data {given.data}")
 

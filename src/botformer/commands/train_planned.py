@@ -45,8 +45,12 @@ class PlannedOptions:
     said first."""
     out: Path | None = None
     """Where the run goes; runs/VERB-NAME by default, NAME being that of the data. A run that is there is continued."""
-    resume: Literal["auto", "never"] = "auto"
-    """auto: continue the run in --out if there is one, else start. never: start, and refuse a folder with a run."""
+    resume: Literal["auto", "never", "previous"] = "auto"
+    """auto: continue the run in --out if there is one, else start. previous: likewise, where its last checkpoint is
+    damaged from the one before it. never: start, and refuse a folder with a run."""
+    extend: bool = False
+    """Let the run in --out have another length (schedule.epochs or schedule.steps) than it began with. It continues
+    with the learning rate that the new schedule has there: not what a run of that length would have given."""
 
 
 def train_planned(verb: str, arguments: list[str]) -> None:
@@ -75,13 +79,13 @@ def train_planned(verb: str, arguments: list[str]) -> None:
         found = look(given.data, asked, getattr(given.recipe.images, "max_bad_records", 0))
     say.print(f"{given.data}: {found.summary}")
     out = given.out or Path("runs") / f"{found.verb}-{_name_of(given.data)}"
-    recipe = saved_recipe(out, found.verb, given.minutes) if given.resume == "auto" else None
+    recipe = saved_recipe(out, found.verb, given.minutes) if given.resume != "never" else None
     if recipe is not None:
         say.print(f"continuing the run in {out} as it was planned")
         recipe = with_fields(recipe, fixed)
     else:
         recipe = _planned(found, given, fixed, out, began, verb, arguments, say)
-    train_recipe(recipe, given.data, out, given.resume)
+    train_recipe(recipe, given.data, out, given.resume, given.extend)
     if not tests_at_the_end(out):
         found = replace(found, test=0)
     if int(os.environ.get("RANK", "0")) == 0:

@@ -26,6 +26,7 @@ from botformer.training.distributed import Accelerator, open_accelerator
 from botformer.training.loaded_weights import RANDOM, LoadedWeights
 from botformer.training.loop import fit
 from botformer.training.resume import Resume, find_start, with_saved_precision
+from botformer.training.run_lock import check_unlocked
 from botformer.training.task import Batch, Task, TrainBatches
 from botformer.training.trackers import find_trackers
 
@@ -47,10 +48,14 @@ class Parts(NamedTuple):
 
 
 def train_recipe(
-    recipe: ClassificationRecipe | DetectionRecipe, data: str, out: Path, resume: Resume = "auto"
+    recipe: ClassificationRecipe | DetectionRecipe,
+    data: str,
+    out: Path,
+    resume: Resume = "auto",
+    extend: bool = False,
 ) -> dict[str, float | None]:
-    """Train a recipe on `data` into the folder `out`; a run that is there is continued. Returns the metrics of the
-    last evaluation.
+    """Train a recipe on `data` into the folder `out`; a run that is there is continued, by `extend` with a schedule of
+    another length. Returns the metrics of the last evaluation.
 
     Raises:
         InputError: data that the recipe cannot be trained on, and what `fit` raises.
@@ -60,11 +65,12 @@ def train_recipe(
     accelerator = open_accelerator(recipe.run)
     if not accelerator.is_main_process:
         logging.disable(logging.INFO)  # one of several processes speaks for all
-    start = find_start(out, recipe, resume)
+    check_unlocked(out)
+    start = find_start(out, recipe, resume, extend)
     parts = make_parts(recipe, data, accelerator, start[1] if start else None)
     if parts.calibration is not None:
         calibrate(parts.task, parts.calibration, parts.loaded, accelerator.device)
-    return fit(parts.task, parts.train, parts.evaluation, recipe, out, resume, accelerator, parts.loaded)
+    return fit(parts.task, parts.train, parts.evaluation, recipe, out, resume, accelerator, parts.loaded, extend)
 
 
 def make_parts(

@@ -4,29 +4,35 @@ It depends neither on the number of workers or processes nor on where a run was 
 batch, from its epoch and its indices.
 """
 
+import hashlib
 import logging
 import multiprocessing
 import os
+import re
+import shutil
 import signal
 import sys
 import threading
 import warnings
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from multiprocessing import resource_tracker
+from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
 
 import numpy as np
 import torch
 from torch import Tensor
-from torch.utils.data import DataLoader, Dataset
+from torch.utils.data import DataLoader, Dataset, get_worker_info
 
 from botformer.data.image_io import BadImage
 from botformer.environment import cores
 from botformer.errors import InputError
 from botformer.seeding import host_state_kept, seed_host
+from botformer.stop_signals import STOP_SIGNALS
+from botformer.text import readable_bytes
 
 log = logging.getLogger("botformer.data")
 
@@ -52,6 +58,16 @@ class Samples(Protocol[BatchT_co]):
     def __len__(self) -> int: ...
 
     def name(self, index: int) -> str: ...
+
+    @property
+    def targets(self) -> np.ndarray:
+        """Numbers that change when somebody changes the annotations: labels, or sizes of boxes."""
+        ...
+
+    @property
+    def image_bytes(self) -> int:
+        """About what an image of a batch takes."""
+        ...
 
     @property
     def weights(self) -> np.ndarray | None:
@@ -121,6 +137,19 @@ class TrainingLoader(Generic[BatchT_co]):
         self._sampler = sampler
         self._workers = workers
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """How many images there are, and SHA-256 of their names and of their targets."""
+        names = hashlib.sha256()
+        for index in range(len(self._images)):
+            names.update(self._images.name(index).encode("utf-8", "surrogateescape") + b"\0")
+        targets = hashlib.sha256(np.ascontiguousarray(self._images.targets).tobytes())
+        return {
+            "images": len(self._images),
+            "names_sha256": names.hexdigest(),
+            "targets_sha256": targets.hexdigest(),
+        }
+
     def starting_at(self, step: int) -> Iterator[BatchT_co]:
         """Step s is batch `s % steps_per_epoch` of epoch `s // steps_per_epoch`. Workers end with the iterator.
 
@@ -128,7 +157,8 @@ class TrainingLoader(Generic[BatchT_co]):
         than `max_bad_files` images cannot be read.
         """
         dataset = _TrainingBatches(self._images, self._sampler.seed)
-        for result in _loader(dataset, self._sampler.from_step(step), self._workers):
+        workers = _that_fit(self._workers, self._sampler.batch_size // self._sampler.world * self._images.image_bytes)
+        for result in _loader(dataset, self._sampler.from_step(step), workers):
             _note_bad(self.bad, result.bad, self._images)
             if result.packed is None:
                 raise _none_readable(self._images, self.bad)
@@ -150,7 +180,9 @@ class EvaluationLoader(Generic[BatchT_co]):
     def __iter__(self) -> Iterator[BatchT_co]:
         """Raises InputError when more than `max_bad_files` images cannot be read, or none can."""
         empty = bool(self._batches)
-        for result in _loader(_EvaluationBatches(self._images), self._batches, self._workers):
+        largest = max(map(len, self._batches), default=0)
+        workers = _that_fit(self._workers, largest * self._images.image_bytes)
+        for result in _loader(_EvaluationBatches(self._images), self._batches, workers):
             _note_bad(self.bad, result.bad, self._images)
             if result.packed is not None:
                 empty = False
@@ -219,6 +251,8 @@ class _WorkerResult:
 
     packed: Any
     bad: dict[str, str]
+    failure: str = ""
+    """Why there is no batch, where that is no image's fault."""
 
     def pin_memory(self) -> "_WorkerResult":
         """PyTorch's hook for custom types."""
@@ -228,13 +262,42 @@ class _WorkerResult:
         return _WorkerResult(pinned, self.bad)
 
 
+def _result_of(make: "Callable[[], _WorkerResult]") -> _WorkerResult:
+    """What `make` gives; in a worker with its tensors in shared memory already: where there is no room for them, the
+    thread that sends them would only drop them, and the main process would wait for ever."""
+    in_worker = get_worker_info() is not None
+    try:
+        result = make()
+        if in_worker and result.packed is not None:
+            for value in result.packed.values():
+                if isinstance(value, Tensor):
+                    value.share_memory_()
+        return result
+    except InputError as error:
+        return _WorkerResult(None, {}, str(error))
+    except RuntimeError as error:
+        if in_worker and _NO_ROOM.search(str(error)):
+            return _WorkerResult(None, {}, f"the shared memory of the data workers is full ({error}); {_MORE_SHM}")
+        raise
+
+
+_NO_ROOM = re.compile("shared memory|No space left|Cannot allocate memory", re.IGNORECASE)
+_SHM = Path("/dev/shm")
+_MORE_SHM = (
+    "give it more (docker run --shm-size=2g or --ipc=host; in Kubernetes an emptyDir with medium Memory at /dev/shm), "
+    "or take fewer workers (run.workers; 0 needs none)"
+)
+
+
 @dataclass(frozen=True)
 class _TrainingBatches(Dataset):
     images: Samples
     seed: int
 
     def __getitem__(self, key: tuple[int, list[int]]) -> _WorkerResult:
-        epoch, draws = key
+        return _result_of(lambda: self._batch(*key))
+
+    def _batch(self, epoch: int, draws: list[int]) -> _WorkerResult:
         samples: list[Any] = []
         read: list[int] = []
         bad: dict[str, str] = {}
@@ -265,6 +328,9 @@ class _EvaluationBatches(Dataset):
     images: Samples
 
     def __getitem__(self, indices: list[int]) -> _WorkerResult:
+        return _result_of(lambda: self._batch(indices))
+
+    def _batch(self, indices: list[int]) -> _WorkerResult:
         samples: list[Any] = []
         read: list[int] = []
         bad: dict[str, str] = {}
@@ -295,7 +361,7 @@ def _read(images: Samples, index: int, bad: dict[str, str]) -> Any:
 
 def _loader(
     parts: "_TrainingBatches | _EvaluationBatches", keys: Iterable[Any], workers: int
-) -> Iterable[_WorkerResult]:
+) -> Iterator[_WorkerResult]:
     if workers:
         _prepare_fork_server(parts.images)
     loader = DataLoader(
@@ -309,22 +375,34 @@ def _loader(
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # PyTorch draws a number from it, or else from the global generator
     )
-    with _interrupts_blocked():
-        return iter(loader)
+    with _stop_signals_blocked():
+        results = iter(loader)
+    for result in results:
+        if result.failure:
+            raise InputError(f"{parts.images.where}: {result.failure}")
+        yield result
 
 
 @contextmanager
-def _interrupts_blocked() -> Iterator[None]:
-    """Ctrl-C goes to every process of a terminal. Processes that start inside ignore it, so that the main process can
-    finish its step; the main process receives it afterwards."""
+def _stop_signals_blocked() -> Iterator[None]:
+    """Ctrl-C goes to every process of a terminal, a batch system's SIGTERM to every one of a job. Processes that start
+    inside ignore them, so that the main process can finish its step; it receives the signal afterwards itself.
+
+    PyTorch would have the end of a worker raise an error wherever the main process is, as in the middle of a step; the
+    next batch raises it anyway.
+    """
     if not hasattr(signal, "pthread_sigmask"):  # Windows
         yield
         return
-    resource_tracker.ensure_running()  # starting it unblocks the signal
-    before = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT})
+    resource_tracker.ensure_running()  # starting it unblocks the signals
+    in_main_thread = threading.current_thread() is threading.main_thread()
+    of_children = signal.getsignal(signal.SIGCHLD)
+    before = signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)
     try:
         yield
     finally:
+        if in_main_thread:
+            signal.signal(signal.SIGCHLD, of_children)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
 
@@ -333,10 +411,12 @@ def _unchanged(result: Any) -> Any:
 
 
 def _start_worker(_: int) -> None:
-    """Ignore Pillow's warnings of damaged metadata, in this process alone, and exit when the main process does.
+    """Ignore Pillow's warnings of damaged metadata, in this process alone, and exit when the main process does, and not
+    when it is asked to stop.
 
     PyTorch's own check watches the fork server, which waits for its workers if the main process is killed.
     """
+    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # the fork server may be older than our blocking
     warnings.filterwarnings("ignore", module=r"PIL\.")
     main = multiprocessing.parent_process()
     assert main is not None
@@ -368,6 +448,29 @@ def _worker_count(workers: int) -> int:
     if workers >= 0:
         return workers
     return min(8, cores())
+
+
+def _that_fit(workers: int, batch_bytes: int) -> int:
+    """So many workers, or as many as have room for their batches in shared memory: each prepares two of `batch_bytes`,
+    and one or two more are in use."""
+    if not workers or not _SHM.is_dir():
+        return workers
+    free = shutil.disk_usage(_SHM).free
+    fit = int(free / max(batch_bytes, 1) - 2) // 2
+    if fit >= workers:
+        return workers
+    fit = max(fit, 0)
+    log.warning(
+        "%d workers with batches of %s need %s of shared memory, and %s has %s: %s; %s",
+        workers,
+        readable_bytes(batch_bytes),
+        readable_bytes((2 * workers + 2) * batch_bytes),
+        _SHM,
+        readable_bytes(free),
+        f"only {fit} of them are started" if fit else "images are read in the main process, which is slow",
+        _MORE_SHM,
+    )
+    return fit
 
 
 def _note_bad(known: dict[str, str], new: dict[str, str], images: Samples) -> None:

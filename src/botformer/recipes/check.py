@@ -115,6 +115,8 @@ RANGES: dict[str, tuple[float, float]] = {
     "run.evaluate_every": POSITIVE,
     "run.evaluation_images": ANY,
     "run.checkpoint_every": POSITIVE,
+    "run.checkpoint_every_steps": ANY,
+    "run.checkpoint_every_minutes": ANY,
     "run.keep": COUNT,
     "run.max_steps": ANY,
 }

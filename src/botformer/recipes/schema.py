@@ -186,7 +186,11 @@ class Run:
     evaluation_images: int = 0
     """Validation images of each evaluation, evenly spread over the split; 0: all."""
     checkpoint_every: float = 1
-    """Epochs between checkpoints, likewise."""
+    """Epochs between checkpoints, likewise. One is also written before each evaluation, which then adds its results."""
+    checkpoint_every_steps: int = 0
+    """Another checkpoint after every so many steps; 0: none."""
+    checkpoint_every_minutes: float = 15
+    """Another checkpoint when the last one is so many minutes old; 0: none."""
     keep: int = 2
     """Latest checkpoints to keep, besides the best."""
     max_steps: int = 0

@@ -4,30 +4,32 @@ OUT/checkpoints/step-00001234/      complete, or not there at all
     model.safetensors               the model's state dict, plain names
     ema.safetensors                 the same of the moving average, if the run has one
     optimizer.safetensors           "<parameter>.<name>" as in `optimizer.optimizer_tensors`
-    state.json                      the fields of `State`
+    state.json                      the fields of `State`, with checksums of the other files and of its own content
 
-A pointer is a text file with the name of a folder. It moves only after the folder that it names is complete, and a
-folder is removed only after no pointer names it.
+The same run writes the same bytes. A pointer is a text file with the name of a folder. It moves only after the folder
+that it names is complete, and a folder is removed only after no pointer names it.
 """
 
+import errno
+import hashlib
 import json
 import math
 import re
 import shutil
 from collections.abc import Callable
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any
 
 import torch
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import Tensor, nn
 
 from botformer import stored_names
 from botformer.atomic_write import atomic_file, atomic_folder, remove_leftovers, write_json, write_text
 from botformer.errors import InputError
-from botformer.text import and_more
+from botformer.tensor_file import write_tensors
+from botformer.text import and_more, readable_bytes
 from botformer.training.loaded_weights import RANDOM, LoadedWeights
 
 STATE = "state.json"
@@ -60,8 +62,15 @@ class State:
     """`Task.model_config()`: how to build the model."""
     loaded: LoadedWeights = RANDOM
     """What the run started from."""
+    data: dict[str, Any] = field(default_factory=dict)
+    """`TrainBatches.data`: which images it is trained on."""
+    processes: int = 1
+    sha256: dict[str, str] = field(default_factory=dict)
+    """Of each tensor file, by its set; empty in checkpoints of older versions."""
 
 
+_CHECKSUM = "state_sha256"
+"""In state.json: the SHA-256 of everything else there."""
 _MOST_STEPS = 10**12
 _SETS = {"model", "ema", "optimizer"}
 
@@ -101,6 +110,9 @@ _FIELDS: dict[str, tuple[Callable[[Any], bool], str]] = {
     "versions": (_is_object_of(lambda value: isinstance(value, str)), "an object of texts"),
     "model_config": _OBJECT,
     "loaded": (_is_loaded, "an object with source, sha256 and names"),
+    "data": _OBJECT,
+    "processes": _STEP,
+    "sha256": (_is_object_of(lambda value: isinstance(value, str)), "an object of texts"),
 }
 """What the fields of a state.json may hold. What is in the recipe and in the model config is checked by their types."""
 
@@ -116,18 +128,56 @@ def step_of(folder: Path) -> int | None:
 
 
 def write_checkpoint(folder: Path, state: State, sets: TensorSets) -> None:
-    """Write a new checkpoint. `folder` appears only when everything in it is on the disk."""
+    """Write a new checkpoint. `folder` appears only when everything in it is on the disk.
+
+    Raises `InputError` when the disk has no room for it; nothing of it is left then.
+    """
     assert sorted(state.sets) == sorted(sets)
     folder.parent.mkdir(parents=True, exist_ok=True)
-    with atomic_folder(folder) as unfinished:
-        for name, tensors in sets.items():
-            with atomic_file(unfinished / f"{name}.safetensors") as file:
-                save_file(_plain(tensors), file, metadata={"format": "pt", "step": str(state.step)})
-        write_state(unfinished, state)
+    needed = sum(tensor.nbytes for tensors in sets.values() for tensor in tensors.values()) + _MORE_BYTES
+    if shutil.disk_usage(folder.parent).free < needed:
+        raise no_room(folder, needed)
+    try:
+        with atomic_folder(folder) as unfinished:
+            sha256 = {}
+            for name, tensors in sets.items():
+                with atomic_file(unfinished / f"{name}.safetensors") as file:
+                    write_tensors(file, tensors, {"format": "pt"})
+                    sha256[name] = _sha256(file)
+            write_state(unfinished, replace(state, sha256=sha256))
+    except OSError as error:
+        if error.errno in FULL:
+            raise no_room(folder, needed) from error
+        raise
+
+
+FULL = (errno.ENOSPC, errno.EDQUOT)
+_MORE_BYTES = 2**20
+"""About what a checkpoint has besides its tensors."""
+
+
+def no_room(file: Path, needed: int) -> InputError:
+    """For a disk that cannot hold `file`, with which the `needed` bytes of a checkpoint would come."""
+    free = shutil.disk_usage(next(folder for folder in file.parents if folder.exists())).free
+    return InputError(
+        f"{file} cannot be written: the disk (or the quota) is full. A checkpoint takes {readable_bytes(needed)}, "
+        f"{readable_bytes(free)} are free. Make room for {readable_bytes(2 * needed)} there; the same command then "
+        "continues after the last checkpoint, which is whole"
+    )
 
 
 def write_state(folder: Path, state: State) -> None:
-    write_json(folder / STATE, asdict(state))
+    content = json.loads(json.dumps(asdict(state)))
+    write_json(folder / STATE, content | {_CHECKSUM: _sha256_of_json(content)})
+
+
+def _sha256_of_json(content: dict[str, Any]) -> str:
+    return hashlib.sha256(json.dumps(content, sort_keys=True).encode()).hexdigest()
+
+
+def _sha256(file: Path) -> str:
+    with file.open("rb") as opened:
+        return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
 def read_state(folder: Path) -> State:
@@ -143,6 +193,9 @@ def read_state(folder: Path) -> State:
         raise InputError(f"{path} cannot be read: {error}") from error
     expected = {field.name for field in fields(State)}
     if isinstance(content, dict):
+        checksum = content.pop(_CHECKSUM, None)
+        if checksum is not None and checksum != _sha256_of_json(content):
+            raise InputError(f"{path} is damaged, or was changed: its content has another checksum than it says")
         content = stored_names.checkpoint_state(content)
     if not isinstance(content, dict) or content.keys() != expected:
         raise InputError(f"{path} is not a checkpoint's state: expected an object of {', '.join(sorted(expected))}")
@@ -158,38 +211,45 @@ def read_state(folder: Path) -> State:
 
 
 def read_tensors(folder: Path, state: State) -> TensorSets:
-    """All tensors of a checkpoint, on the CPU. Raises `InputError` naming the file that is missing or broken."""
-    return {name: _read_file(folder / f"{name}.safetensors", state.step) for name in state.sets}
+    """All tensors of a checkpoint, on the CPU. Raises `InputError` naming the file that is missing or damaged."""
+    check_files(folder, state)
+    return {name: _read_file(folder / f"{name}.safetensors") for name in state.sets}
+
+
+def check_files(folder: Path, state: State) -> None:
+    """Raises `InputError` naming the tensor file of a checkpoint that is missing or not as it was written."""
+    for name in state.sets:
+        path = folder / f"{name}.safetensors"
+        try:
+            if state.sha256:
+                intact = _sha256(path) == state.sha256.get(name)
+            else:  # of an older version: safetensors at least checks the length
+                with safe_open(path, framework="pt"):
+                    intact = True
+        except FileNotFoundError:
+            raise InputError(f"{path} is missing") from None
+        except (SafetensorError, OSError) as error:
+            raise InputError(f"{path} is truncated or not a safetensors file ({error})") from error
+        if not intact:
+            raise InputError(f"{path} is damaged: it has another checksum (SHA-256) than {folder / STATE} says")
 
 
 def is_intact(folder: Path) -> bool:
-    """Whether the checkpoint can be read (safetensors checks a file's length as it opens it)."""
+    """Whether the checkpoint is as it was written."""
     try:
-        for name in read_state(folder).sets:
-            with safe_open(folder / f"{name}.safetensors", framework="pt"):
-                pass
-    except (InputError, OSError, SafetensorError):
+        check_files(folder, read_state(folder))
+    except InputError:
         return False
     return True
 
 
-def _read_file(path: Path, step: int) -> dict[str, Tensor]:
+def _read_file(path: Path) -> dict[str, Tensor]:
     try:
         with safe_open(path, framework="pt") as file:
-            written_at = (file.metadata() or {}).get("step")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
-    except FileNotFoundError:
-        raise InputError(f"{path} is missing") from None
     except (SafetensorError, OSError) as error:
         raise InputError(f"{path} is truncated or not a safetensors file ({error})") from error
-    if written_at != str(step):
-        raise InputError(f"{path} was not written with this checkpoint: it is of step {written_at}, expected {step}")
     return stored_names.tensors(tensors)
-
-
-def _plain(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """Copies on the CPU that share no memory, in row-major order: what safetensors can store."""
-    return {name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()}
 
 
 def checkpoint_folder(out: Path, pointer: str = LAST) -> Path | None:
@@ -210,15 +270,18 @@ def checkpoint_folder(out: Path, pointer: str = LAST) -> Path | None:
 
 
 def older_checkpoints(out: Path, than: Path | None = None) -> str:
-    """What to do about a broken checkpoint, as a sentence."""
-    steps = [(step_of(folder), folder) for folder in _step_folders(out)]
-    limit = step_of(than) if than else None
-    intact = [f for step, f in steps if step is not None and (limit is None or step < limit) and is_intact(f)]
-    if not intact:
+    """What to do about a damaged checkpoint, as a sentence."""
+    intact = newest_intact(out, than)
+    if intact is None:
         return f"No older checkpoint is there to resume from; start again with another --out, or delete {out}"
-    names = ", ".join(folder.name for folder in intact)
-    newest = intact[-1].name
-    return f"Intact older checkpoints: {names}. To continue from one (later ones will go): echo {newest} > {out / LAST}"
+    return f"To continue from the intact one before it, {intact.name} (later ones are removed): --resume previous"
+
+
+def newest_intact(out: Path, than: Path | None = None) -> Path | None:
+    """The newest checkpoint that is as it was written, of those older `than` another."""
+    limit = step_of(than) if than else None
+    older = [folder for folder in _step_folders(out) if limit is None or (step_of(folder) or 0) < limit]
+    return next((folder for folder in reversed(older) if is_intact(folder)), None)
 
 
 class Checkpoints:
@@ -239,9 +302,8 @@ class Checkpoints:
 
     def save(self, state: State, sets: TensorSets) -> Path:
         folder = self.out / "checkpoints" / folder_name(state.step)
-        if folder.exists():  # resumed here: the same weights, of which more may be known now
-            assert read_state(folder).step == state.step
-            write_state(folder, state)
+        if folder.exists():  # the same weights, of which more is known now
+            write_state(folder, replace(state, sha256=read_state(folder).sha256))
         else:
             write_checkpoint(folder, state, sets)
         self._point(state)

@@ -4,25 +4,41 @@ import math
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
+from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
+from typing import Any, NoReturn
+
+from torch import Tensor
 
 from botformer.environment import versions
+from botformer.errors import InputError
+from botformer.recipes.from_json import flat
 from botformer.recipes.schema import Recipe
 from botformer.seeding import seed_all
-from botformer.training.checkpoint import Checkpoints, State
+from botformer.training.batches_ahead import BatchesAhead
+from botformer.training.checkpoint import FULL, Checkpoints, State, no_room
 from botformer.training.distributed import Accelerator, memory_mb, open_accelerator
 from botformer.training.evaluation_loop import evaluate
 from botformer.training.loaded_weights import RANDOM, LoadedWeights
 from botformer.training.non_finite import loss_error, weights_error
-from botformer.training.resume import Resume, as_json, find_start, restore, with_saved_precision
+from botformer.training.resume import (
+    LENGTH,
+    Resume,
+    as_json,
+    check_same_data,
+    find_start,
+    restore,
+    with_saved_precision,
+)
+from botformer.training.run_lock import RunLock, run_lock
 from botformer.training.run_log import FileRunLog, RunLog, SilentRunLog, finite_or_none
 from botformer.training.schedule import Plan, learning_rate, make_plan, peak_learning_rate
-from botformer.training.signals import Interrupted, StopRequest, stop_request
+from botformer.training.signals import Interrupted, StopRequest, StopRequested, stop_request
 from botformer.training.task import Batch, Task, TrainBatches
 from botformer.training.trackers import find_trackers
-from botformer.training.train_step import StepInfo, StepReport, StepResult, TrainState, batch_length
+from botformer.training.train_step import StepInfo, StepReport, StepResult, TrainState, Wishes, batch_length
 
 STEPS_LATE = {"cuda": 1}
 """How many steps later losses are read: a GPU is still busy with a step when the next one is launched."""
@@ -37,17 +53,20 @@ def fit(
     resume: Resume = "auto",
     accelerator: Accelerator | None = None,
     loaded: LoadedWeights = RANDOM,
+    extend: bool = False,
 ) -> dict[str, float | None]:
     """Train `task` as `recipe` says and return the metrics of the last evaluation.
 
-    Everything is written to the folder `out`; with "auto" a run that is there already continues from its last
-    checkpoint. Under torchrun every process calls this and brings its own part of the batches; `out` is one folder
-    that all of them see. `accelerator` is the result of `open_accelerator(recipe.run)`, for callers who needed it to
-    make the batches; by default it is opened here. `loaded` says which weights of `task` were loaded before; a run that
-    continues remembers that itself.
+    Everything is written to the folder `out`, which is locked meanwhile; with "auto" a run that is there already
+    continues from its last checkpoint, with "previous" from the newest one that is intact, and with `extend` its
+    schedule may get another length. Under torchrun every process calls this and brings its own part of the batches;
+    `out` is one folder that all of them see. `accelerator` is the result of `open_accelerator(recipe.run)`, for callers
+    who needed it to make the batches; by default it is opened here. `loaded` says which weights of `task` were loaded
+    before; a run that continues remembers that itself.
 
-    Raises `InputError` for settings that make no run, a folder that holds another run, a broken checkpoint, and a loss
-    that is not finite; `Interrupted` when a signal stopped the run, after it has saved a checkpoint.
+    Raises `InputError` for settings that make no run, a folder that holds another run or is in use, a damaged
+    checkpoint, data that cannot be read, a full disk, and a loss that is not finite; what was trained until then is
+    saved wherever that is possible. Raises `Interrupted` when a signal stopped the run, after a checkpoint.
     """
     find_trackers(recipe.run.trackers)
     recipe = with_saved_precision(recipe, out)
@@ -55,17 +74,41 @@ def fit(
     if recipe.run.precision == "auto":
         recipe = replace(recipe, run=replace(recipe.run, precision=accelerator.precision))
     plan = make_plan(recipe, train.steps_per_epoch)
-    start = find_start(out, recipe, resume)
-    loaded = start[1].loaded if start else loaded
-    train_state = TrainState(task, recipe, accelerator, loaded)
-    if start:
-        restore(train_state, out, start)
-    accelerator.wait_for_everyone()  # all have looked at the folder before the first process changes it
-    run = _Run(train_state, plan, recipe, out, start[1] if start else None, loaded)
-    try:
-        return run.train(train, evaluation)
-    finally:
-        run.run_log.close()
+    with _locked(out, accelerator) as lock:
+        start, data = find_start(out, recipe, resume, extend), train.data
+        if start:
+            check_same_data(out, start[1].data, data)
+        loaded = start[1].loaded if start else loaded
+        train_state = TrainState(task, recipe, accelerator, loaded)
+        if start:
+            restore(train_state, out, start)
+        accelerator.wait_for_everyone()  # all have looked at the folder before the first process changes it
+        run = _Run(train_state, plan, recipe, out, start[1] if start else None, loaded, data, lock)
+        try:
+            return run.train(train, evaluation)
+        except OSError as error:
+            if error.errno in FULL and error.filename:
+                needed = sum(t.nbytes for tensors in train_state.tensors().values() for t in tensors.values())
+                raise no_room(Path(error.filename), needed) from error
+            raise
+        finally:
+            run.run_log.close()
+
+
+@contextmanager
+def _locked(out: Path, accelerator: Accelerator) -> Iterator[RunLock | None]:
+    """The first process, which alone writes there, locks the folder for all."""
+    with ExitStack() as stack:
+        lock, refused = None, None
+        if accelerator.is_main_process:
+            try:
+                lock = stack.enter_context(run_lock(out))
+            except InputError as error:
+                refused = str(error)
+        refused = accelerator.of_main_process(refused)
+        if refused:
+            raise InputError(refused)
+        yield lock
 
 
 class _Run:
@@ -79,8 +122,10 @@ class _Run:
         out: Path,
         resumed: State | None,
         loaded: LoadedWeights,
+        data: dict[str, Any],
+        lock: RunLock | None,
     ) -> None:
-        self.train_state, self.plan, self.recipe, self.out = train_state, plan, recipe, out
+        self.train_state, self.plan, self.recipe, self.out, self.lock = train_state, plan, recipe, out, lock
         self.accelerator = train_state.accelerator
         made_with = versions(self.accelerator.device) | {"first weights": str(loaded)}
         self.state = State(
@@ -94,10 +139,11 @@ class _Run:
             versions=made_with,
             model_config=train_state.task.model_config(),
             loaded=loaded,
+            data=data,
+            processes=self.accelerator.num_processes,
         )
         self.run_log: RunLog = SilentRunLog()
         if self.accelerator.is_main_process:
-            out.mkdir(parents=True, exist_ok=True)
             self.checkpoints = Checkpoints(out, recipe.run.keep, resumed)
             self.run_log = FileRunLog(out, recipe, made_with, plan, self.state.step, train_state.task.shown)
         self.peak_rate = peak_learning_rate(recipe.optimizer, recipe.run.batch_size)
@@ -112,43 +158,68 @@ class _Run:
                 "that of the new ones, which the log shows"
             )
         if resumed:
-            self.run_log.note(f"continuing after step {resumed.step} of {plan.last} from {out}")
+            done = " (nothing is left to do)" if resumed.step >= plan.last else ""
+            self.run_log.note(f"continuing after step {resumed.step} of {plan.last} from {out}{done}")
+            self._say_extended(resumed)
             for name in sorted(made_with.keys() & resumed.versions.keys()):
                 if made_with[name] != resumed.versions[name]:
                     self.run_log.note(f"{name} was {resumed.versions[name]}, is now {made_with[name]}")
 
+    def _say_extended(self, resumed: State) -> None:
+        before, now = flat(resumed.recipe), flat(self.state.recipe)
+        names = [name for name in sorted(LENGTH & before.keys()) if before[name] != now[name]]
+        if names:
+            changed = ", ".join(f"{name} was {before[name]}, is now {now[name]}" for name in names)
+            self.run_log.note(
+                f"extended: of another length since step {resumed.step} ({changed}). The learning rate is what the new "
+                "schedule has there; a run of this length from the start would have had it all the time"
+            )
+
     def train(self, train: TrainBatches, evaluation: Iterable[Batch]) -> dict[str, float | None]:
         state, plan = self.state, self.plan
-        if state.step and plan.evaluates(state.step) and state.metrics_step != state.step:
-            self.evaluate(evaluation)  # the run was stopped between this step and its evaluation
-            self.save()
-            self.run_log.draw()
-        running: deque[StepReport] = deque()
-        late = STEPS_LATE.get(self.accelerator.device.type, 0)
         with stop_request() as request:
-            batches = train.starting_at(state.step)
-            self.clock = time.perf_counter()
-            while state.step < plan.last:
-                asked = time.perf_counter()
-                batch = next(batches)
-                running.append(self.launch(batch, time.perf_counter() - asked, request))
-                evaluates, saves = plan.evaluates(state.step), plan.saves(state.step)
-                stop = False
-                while len(running) > (0 if evaluates or saves or stop else late):
-                    stop |= self.settle(running.popleft().read())
-                if stop:
-                    self.save()
-                    self.leave(request.signal or signal.SIGTERM)
-                is_best = evaluates and self.evaluate(evaluation)
-                if saves or is_best:
-                    self.save()
-                if evaluates:
-                    self.run_log.draw()
-                if evaluates or saves:
-                    self.clock = time.perf_counter()
+            try:
+                if state.step and plan.evaluates(state.step) and state.metrics_step != state.step:
+                    self.evaluate(evaluation, request)  # the run was stopped between this step and its evaluation
+                self._train(train, evaluation, request)
+            except StopRequested:  # whatever was interrupted, the steps before it are saved
+                self.leave(request.signal)
         return state.metrics
 
-    def launch(self, batch: Batch, waited_s: float, request: StopRequest) -> StepReport:
+    def _train(self, train: TrainBatches, evaluation: Iterable[Batch], request: StopRequest) -> None:
+        state, plan = self.state, self.plan
+        running: deque[StepReport] = deque()
+        late = STEPS_LATE.get(self.accelerator.device.type, 0)
+        batches = BatchesAhead(train, state.step, plan.last, late, request)
+        self.clock = self.saved_at = time.monotonic()
+        while state.step < plan.last:
+            losses, info = self.launch(*batches.take())
+            batches.fetch()
+            wishes = Wishes(request.signal != 0, batches.failure is not None, self.checkpoint_is_due())
+            running.append(StepReport(self.accelerator, info, losses, wishes))
+            evaluates, saves = plan.evaluates(state.step), plan.saves(state.step)
+            wishes = Wishes()
+            while len(running) > (0 if saves or any(wishes) else late):
+                wishes |= self.settle(running.popleft().read())
+            if saves or any(wishes):
+                self.save()
+            if wishes.stop:
+                self.leave(request.signal or signal.SIGTERM)
+            if wishes.give_up:
+                raise batches.failure or InputError(
+                    f"another process of this run cannot read its images; the run was saved after step {state.step}"
+                )
+            if evaluates:
+                self.evaluate(evaluation, request)
+            if saves or any(wishes):
+                self.clock = time.monotonic()
+
+    def checkpoint_is_due(self) -> bool:
+        """By the clock of the first process."""
+        seconds = 60 * self.recipe.run.checkpoint_every_minutes
+        return self.accelerator.is_main_process and 0 < seconds < time.monotonic() - self.saved_at
+
+    def launch(self, batch: Batch, waited_s: float) -> tuple[dict[str, Tensor], StepInfo]:
         """One step on a batch, for which it has waited. A GPU may still be computing it afterwards."""
         step, recipe, plan = self.state.step, self.recipe, self.plan
         # The first thing done with the batch: fetching it may have left a random state that depends on the workers.
@@ -156,20 +227,19 @@ class _Run:
         rate = learning_rate(step, plan.steps, recipe.schedule, plan.steps_per_epoch, self.peak_rate)
         losses = self.train_state.step(batch, rate)
         self.state.step = step + 1
-        info = StepInfo(
+        return losses, StepInfo(
             step=step + 1,
             learning_rate=rate,
             images=batch_length(batch) * self.accelerator.num_processes,
             waited_s=waited_s,
             files=[str(file) for file in batch.get("files", [])],
         )
-        return StepReport(self.accelerator, info, losses, stop=request.signal != 0)
 
-    def settle(self, result: StepResult) -> bool:
-        """Write a step down once its losses are known. True: somebody asked to stop."""
+    def settle(self, result: StepResult) -> Wishes:
+        """Write a step down once its losses are known. Returns what the processes ask for."""
         if not result.finite:
             raise loss_error(result, self.plan, self.out, self.accelerator)
-        now = time.perf_counter()
+        now = time.monotonic()
         seconds, self.clock = now - self.clock, now
         info = result.info
         record = {
@@ -185,47 +255,63 @@ class _Run:
         if len(result.losses) > 1:
             assert not result.losses.keys() & record.keys(), f"a loss cannot be called {sorted(result.losses)}"
             record |= result.losses
-        self.run_log.train(record)
-        return result.stop
+        self.run_log.train(record, kept=self.plan.records(info.step))
+        return result.wishes
 
-    def evaluate(self, evaluation: Iterable[Batch]) -> bool:
-        """Evaluate the weights, and their average if there is one. True: the best so far."""
-        self.check_weights()
+    def evaluate(self, evaluation: Iterable[Batch], request: StopRequest) -> None:
+        """Evaluate the weights, and their average if there is one, and add the metrics to the checkpoint, which is
+        there already: an evaluation that fails or is interrupted costs no step."""
         train_state, state = self.train_state, self.state
-        metrics = self.metrics_of(train_state.task, evaluation)
-        headline = metrics[train_state.task.headline]
-        if train_state.averaged_task:
-            averaged = self.metrics_of(train_state.averaged_task, evaluation)
-            headline = averaged[train_state.task.headline]
-            metrics |= {f"ema_{name}": value for name, value in averaged.items()}
+        with request.interrupts():
+            metrics = self.metrics_of(train_state.task, evaluation)
+            headline = metrics[train_state.task.headline]
+            if train_state.averaged_task:
+                averaged = self.metrics_of(train_state.averaged_task, evaluation)
+                headline = averaged[train_state.task.headline]
+                metrics |= {f"ema_{name}": value for name, value in averaged.items()}
         state.metrics, state.metrics_step = finite_or_none(metrics), state.step
         self.run_log.evaluation(
             {"kind": "evaluation", "step": state.step, "epoch": self.plan.epoch(state.step)} | state.metrics
         )
-        is_best = math.isfinite(headline) and (state.best_value is None or headline > state.best_value)
-        if is_best:
+        if math.isfinite(headline) and (state.best_value is None or headline > state.best_value):
             state.best_step, state.best_value = state.step, headline
-        return is_best
+        self.save()
+        self.run_log.draw()
 
     def metrics_of(self, task: Task, evaluation: Iterable[Batch]) -> dict[str, float]:
         return evaluate(task, self.run_log.evaluating(evaluation), self.accelerator).compute()
 
     def save(self) -> None:
+        """Write a checkpoint, or what has become known of the one of this step."""
         self.check_weights()
-        if self.accelerator.is_main_process:
-            self.run_log.sync()
-            self.checkpoints.save(self.state, self.train_state.tensors())
-        self.accelerator.wait_for_everyone()
+        refused = None
+        if self.lock:
+            try:
+                is_there = self.lock.check()
+                if not is_there:  # nor is the best one
+                    self.state.best_step, self.state.best_value = 0, None
+                self.run_log.sync()
+                self.checkpoints.save(self.state, self.train_state.tensors())
+                if not is_there:
+                    refused = (
+                        f"{self.out} was removed or moved while the run wrote into it; a checkpoint of step "
+                        f"{self.state.step} is there again, from which the same command continues. The journal of the "
+                        "steps until then is where the folder has gone"
+                    )
+            except InputError as error:
+                refused = str(error)
+        refused = self.accelerator.of_main_process(refused)
+        if refused:
+            raise InputError(refused)
+        self.saved_at = time.monotonic()
 
     def check_weights(self) -> None:
         """A gradient can be infinite while the loss is not: such weights are neither evaluated nor saved."""
         if not self.train_state.weights_are_finite():
             raise weights_error(self.state.step, self.plan, self.out)
 
-    def leave(self, number: int) -> None:
-        name = signal.Signals(number).name
-        self.run_log.note(
-            f"stopped by {name} after step {self.state.step} of {self.plan.last}, checkpoint saved; "
-            "the same command continues"
-        )
+    def leave(self, number: int) -> NoReturn:
+        name, step = signal.Signals(number).name, self.state.step
+        saved = f"after step {step} of {self.plan.last}, checkpoint saved" if step else "before the first step"
+        self.run_log.note(f"stopped by {name} {saved}; the same command continues")
         raise Interrupted(128 + number)

@@ -1,6 +1,7 @@
 """Whether a run starts or continues, and whether it may."""
 
 import json
+import logging
 import os
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -13,15 +14,19 @@ from botformer.text import printable
 from botformer.training.checkpoint import (
     LAST,
     State,
+    check_files,
     checkpoint_folder,
     folder_name,
+    newest_intact,
     older_checkpoints,
     read_state,
     read_tensors,
 )
 from botformer.training.train_step import TrainState
 
-Resume = Literal["auto", "never"]
+log = logging.getLogger("botformer.training")
+
+Resume = Literal["auto", "never", "previous"]
 RecipeT = TypeVar("RecipeT", bound=Recipe)
 
 MAY_DIFFER = {
@@ -31,27 +36,36 @@ MAY_DIFFER = {
     "images.max_bad_files",
     "images.max_bad_records",
     "images.max_megapixels",
+    "run.accumulation",
     "run.workers",
     "run.device",
     "run.evaluate_every",
     "run.evaluation_images",
     "run.checkpoint_every",
+    "run.checkpoint_every_steps",
+    "run.checkpoint_every_minutes",
     "run.keep",
     "run.max_steps",
     "run.trackers",
 }
 """Fields a continued run may change: they are of the machine, of the record or of how often, not of the result. The
-first weights have been read when a run continues."""
+first weights have been read when a run continues. Accumulation changes what BatchNorm sees, and the run says so."""
+
+LENGTH = {"schedule.epochs", "schedule.steps"}
+"""Fields that `extend` may change as well."""
 
 TRACES = (LAST, "checkpoints", "recipe.json", "metrics.jsonl")
 """Names that show that a folder holds a run."""
 
 
-def find_start(out: Path, recipe: Recipe, resume: Resume) -> tuple[Path, State] | None:
-    """The checkpoint to continue from; None to start. Writes nothing.
+def find_start(out: Path, recipe: Recipe, resume: Resume, extend: bool = False) -> tuple[Path, State] | None:
+    """The checkpoint to continue from, which is as it was written; None to start. Writes nothing.
 
-    Raises `InputError` when `out` holds a run that must not be touched: any run for "never", one of another recipe or
-    a broken one for "auto".
+    "previous" is "auto" where the last checkpoint is intact, and else takes the newest one before it that is. With
+    `extend` the schedule may have another length than the run began with.
+
+    Raises `InputError` when `out` holds a run that must not be touched: any run for "never", else one of another recipe
+    or a damaged one.
     """
     if out.exists() and not out.is_dir():
         raise InputError(f"{out} is a file; the output of a run needs a folder")
@@ -67,17 +81,35 @@ def find_start(out: Path, recipe: Recipe, resume: Resume) -> tuple[Path, State] 
                 f"{out} holds a run already ({', '.join(traces)}); choose another --out, or continue with --resume auto"
             )
         return None
+    try:
+        start = _last(out)
+    except InputError as error:
+        intact = newest_intact(out) if resume == "previous" else None
+        if intact is None:
+            raise
+        log.warning("%s", error)
+        log.warning("continuing from the checkpoint before it, %s", intact.name)
+        start = intact, read_state(intact)
+    if start is None:
+        return None
+    _, state = start
+    _check_same_recipe(out, state.recipe, recipe, extend)
+    best = out / "checkpoints" / folder_name(state.best_step)
+    if state.best_step and not best.is_dir():  # somebody went back to a checkpoint whose best is gone
+        state.best_step, state.best_value = 0, None
+    return start
+
+
+def _last(out: Path) -> tuple[Path, State] | None:
+    """Raises `InputError` where it is damaged, with what to do."""
     folder = checkpoint_folder(out)
     if folder is None:
         return None
     try:
         state = read_state(folder)
+        check_files(folder, state)
     except InputError as error:
         raise InputError(f"{error}. {older_checkpoints(out, than=folder)}") from error
-    _check_same_recipe(out, state.recipe, recipe)
-    best = out / "checkpoints" / folder_name(state.best_step)
-    if state.best_step and not best.is_dir():  # somebody went back to a checkpoint whose best is gone
-        state.best_step, state.best_value = 0, None
     return folder, state
 
 
@@ -103,6 +135,25 @@ def restore(train_state: TrainState, out: Path, start: tuple[Path, State]) -> No
         raise InputError(f"cannot resume from {folder}: {error}. {older_checkpoints(out, than=folder)}") from error
 
 
+def check_same_data(out: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+    """Raises `InputError` where the training data are not those that the run began with. Runs of older versions do not
+    say."""
+    for what in saved.keys() & now.keys():
+        if saved[what] != now[what]:
+            raise InputError(
+                f"{out} holds a run on other data: {_difference(saved, now)}; give the data the run began with, or "
+                f"start another run from its weights: --model.weights {out} with another --out"
+            )
+
+
+def _difference(saved: dict[str, Any], now: dict[str, Any]) -> str:
+    if saved.get("images") != now.get("images"):
+        return f"it began with {saved.get('images')} training images, now there are {now.get('images')}"
+    if saved.get("names_sha256") != now.get("names_sha256"):
+        return f"there are {now.get('images')} training images as before, but some have other names"
+    return "the images are the same, but their labels or boxes have changed"
+
+
 def _check_same_model_config(out: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
     """With one recipe only the data can make a difference: other classes, in another order.
 
@@ -117,21 +168,23 @@ def _check_same_model_config(out: Path, saved: dict[str, Any], now: dict[str, An
             )
 
 
-def _check_same_recipe(out: Path, saved: dict[str, Any], recipe: Recipe) -> None:
+def _check_same_recipe(out: Path, saved: dict[str, Any], recipe: Recipe, extend: bool) -> None:
     now = flat(as_json(recipe))
     before = flat(as_json(type(recipe)())) | flat(saved)  # a field that is newer than the run had its default value
-    names = sorted((now.keys() | before.keys()) - MAY_DIFFER)
     gone = "no such field"
-    differences = [
-        f"{name}: {before.get(name, gone)} there, {now.get(name, gone)} now"
-        for name in names
+    may_differ = MAY_DIFFER | LENGTH if extend else MAY_DIFFER
+    different = [
+        name
+        for name in sorted((now.keys() | before.keys()) - may_differ)
         if now.get(name, gone) != before.get(name, gone)
     ]
-    if differences:
-        raise InputError(
-            f"{out} holds a run of a different recipe ({'; '.join(differences)}); choose another --out, "
-            "or give the same settings to continue it"
-        )
+    if not different:
+        return
+    listed = "; ".join(f"{name}: {before.get(name, gone)} there, {now.get(name, gone)} now" for name in different)
+    advice = "choose another --out, or give the same settings to continue it"
+    if LENGTH.issuperset(different):
+        advice += "; to train this one longer, or shorter, add --extend"
+    raise InputError(f"{out} holds a run of a different recipe ({listed}); {advice}")
 
 
 def as_json(recipe: Recipe) -> dict[str, Any]:

@@ -7,6 +7,7 @@ import math
 import os
 import time
 from collections.abc import Callable, Iterable, Iterator, Sequence, Sized
+from contextlib import contextmanager
 from datetime import timedelta
 from pathlib import Path
 from typing import Any, Protocol
@@ -32,7 +33,9 @@ SECONDS_BETWEEN_LINES = 30.0
 
 
 class RunLog(Protocol):
-    def train(self, record: Record) -> None: ...
+    def train(self, record: Record, kept: bool) -> None:
+        """A step, for the terminal; one that is `kept` also for the journal and the trackers."""
+        ...
 
     def evaluation(self, record: Record) -> None: ...
 
@@ -58,7 +61,7 @@ class RunLog(Protocol):
 class SilentRunLog:
     """The log of every process but the first."""
 
-    def train(self, record: Record) -> None: ...
+    def train(self, record: Record, kept: bool) -> None: ...
 
     def evaluation(self, record: Record) -> None: ...
 
@@ -92,8 +95,9 @@ class FileRunLog:
         config = flat(as_json(recipe))
         self._trackers = Trackers(recipe.run.trackers, out, config, step, known_steps, self.note)
 
-    def train(self, record: Record) -> None:
-        self._write(record)
+    def train(self, record: Record, kept: bool) -> None:
+        if kept:
+            self._write(record)
         self._console.train(record)
 
     def evaluation(self, record: Record) -> None:
@@ -132,21 +136,32 @@ class MetricsFile:
         """Continue the file at `step`: records of later steps are dropped, for those will happen again."""
         kept = [record for record in read_metrics(path) if record["step"] <= step] if step and path.exists() else []
         write_text(path, "".join(_line(record) for record in kept))
-        self._file = path.open("a", encoding="utf-8", errors="backslashreplace")
+        self._path = path
+        self._file = path.open("ab", buffering=0)  # a full disk fails in `write`, and leaves nothing for `close`
 
     def write(self, record: Record) -> None:
-        self._file.write(_line(record))
-        self._file.flush()
+        with self._errors_named():
+            self._file.write(_line(record).encode("utf-8", "backslashreplace"))
 
     def sync(self) -> None:
-        os.fsync(self._file.fileno())
+        with self._errors_named():
+            os.fsync(self._file.fileno())
 
     def close(self) -> None:
         self._file.close()
 
+    @contextmanager
+    def _errors_named(self) -> Iterator[None]:
+        """The system does not say of an open file which it is."""
+        try:
+            yield
+        except OSError as error:
+            raise OSError(error.errno, error.strerror, str(self._path)) from error
+
 
 def read_metrics(path: Path) -> list[Record]:
-    """The records of a run, one JSON object per line. A last line that is still being written is left out.
+    """The records of a run, one JSON object per line. Left out are a last line that is still being written, and lines
+    at the end that a power cut has damaged.
 
     Raises `InputError` if the file is missing or another of its lines is not a record.
     """
@@ -155,22 +170,33 @@ def read_metrics(path: Path) -> list[Record]:
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; a run writes it into its folder") from None
     records = []
+    damaged = 0
     for number, line in enumerate(lines[:-1], start=1):  # the last one has no newline yet
-        try:
-            record = json.loads(line)
-            if not (
-                isinstance(record, dict)
-                and {"kind", "epoch"} <= record.keys()
-                and type(record["step"]) is int
-                and type(record["epoch"]) in (int, float)
-            ):
-                raise ValueError
-        except (ValueError, KeyError):
+        record = _record(line)
+        if record is None:
+            damaged = damaged or number
+        elif damaged:
             raise InputError(
-                f"{path}, line {number}, is not a record of a run (JSON with kind, step and epoch); delete that line"
-            ) from None
-        records.append(stored_names.metrics(record))
+                f"{path}, line {damaged}, is not a record of a run (JSON with kind, step and epoch); delete that line"
+            )
+        else:
+            records.append(record)
     return records
+
+
+def _record(line: str) -> Record | None:
+    try:
+        record = json.loads(line)
+    except ValueError:
+        return None
+    if (
+        isinstance(record, dict)
+        and {"kind", "epoch", "step"} <= record.keys()
+        and type(record["step"]) is int
+        and type(record["epoch"]) in (int, float)
+    ):
+        return stored_names.metrics(record)
+    return None
 
 
 def finite_or_none(values: dict[str, float]) -> dict[str, float | None]:

@@ -44,6 +44,7 @@ class Plan:
     """Where the run stops, at or before `steps`."""
     evaluate_every: float
     checkpoint_every: float
+    checkpoint_every_steps: int = 0
 
     def epoch(self, step: int) -> float:
         return round(step / self.steps_per_epoch, 4)
@@ -52,7 +53,17 @@ class Plan:
         return step == self.last or self._ends_epoch(step, self.evaluate_every)
 
     def saves(self, step: int) -> bool:
-        return step == self.last or self._ends_epoch(step, self.checkpoint_every)
+        """Before an evaluation, too: one that fails costs no step."""
+        every = self.checkpoint_every_steps
+        return (
+            self.evaluates(step)
+            or self._ends_epoch(step, self.checkpoint_every)
+            or (every > 0 and step > 0 and step % every == 0)
+        )
+
+    def records(self, step: int) -> bool:
+        """Whether the step goes into the journal: each of the first epoch, later about a hundred per epoch."""
+        return step <= self.steps_per_epoch or step == self.last or step % max(1, self.steps_per_epoch // 100) == 0
 
     def _ends_epoch(self, step: int, every: float) -> bool:
         return step > 0 and step % max(1, round(every * self.steps_per_epoch)) == 0
@@ -73,4 +84,4 @@ def make_plan(recipe: Recipe, steps_per_epoch: int) -> Plan:
             f"(schedule.{length} {getattr(schedule, length)}); lower schedule.warmup_epochs or raise schedule.{length}"
         )
     last = min(steps, run.max_steps or steps)
-    return Plan(steps_per_epoch, steps, last, run.evaluate_every, run.checkpoint_every)
+    return Plan(steps_per_epoch, steps, last, run.evaluate_every, run.checkpoint_every, run.checkpoint_every_steps)

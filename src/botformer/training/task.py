@@ -63,6 +63,12 @@ class TrainBatches(Protocol):
     @property
     def steps_per_epoch(self) -> int: ...
 
+    @property
+    def data(self) -> dict[str, Any]:
+        """Which images these are, as JSON: how many there are (`images`), and checksums of their names and targets. A
+        run does not continue on others."""
+        ...
+
     def starting_at(self, step: int) -> Iterator[Batch]:
         """The batches of step, step + 1, ...: the same ones, wherever the run was interrupted."""
         ...

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
 from itertools import pairwise
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from accelerate.utils import send_to_device
@@ -167,6 +167,20 @@ class StepInfo:
     """Images of this process's part of the batch."""
 
 
+class Wishes(NamedTuple):
+    """What a process asks of all of them, once the steps that have begun are done."""
+
+    stop: bool = False
+    """It was told to by a signal."""
+    give_up: bool = False
+    """It will get no more batches."""
+    save: bool = False
+    """It is time for a checkpoint."""
+
+    def __or__(self, other: "Wishes") -> "Wishes":  # type: ignore[override]
+        return Wishes(*(one or another for one, another in zip(self, other, strict=True)))
+
+
 @dataclass(frozen=True)
 class StepResult:
     info: StepInfo
@@ -174,8 +188,8 @@ class StepResult:
     """Means over all processes."""
     own_losses: dict[str, float]
     """This process's."""
-    stop: bool
-    """Whether any process was asked to stop."""
+    wishes: Wishes
+    """Of all processes together."""
 
     @property
     def loss(self) -> float:
@@ -189,10 +203,11 @@ class StepResult:
 class StepReport:
     """The losses of a step on their way to the run log. Its kernels may still be running: `read` waits for them."""
 
-    def __init__(self, accelerator: Accelerator, info: StepInfo, losses: dict[str, Tensor], stop: bool):
+    def __init__(self, accelerator: Accelerator, info: StepInfo, losses: dict[str, Tensor], wishes: Wishes):
         self._info = info
         self._names = list(losses)
-        own = torch.stack([*losses.values(), torch.full((), float(stop), device=accelerator.device)])
+        asked = torch.tensor(wishes, dtype=torch.float32, device=accelerator.device)
+        own = torch.cat([torch.stack(list(losses.values())), asked])
         means = accelerator.mean(own)
         # The copy is queued right behind the step, and the event behind the copy: reading one step later does not
         # wait for the step after it.
@@ -205,12 +220,12 @@ class StepReport:
     def read(self) -> StepResult:
         if self._copied is not None:
             self._copied.synchronize()
-        (*means, stop), (*own, _) = self._values.tolist()
+        means, own = self._values.tolist()
         return StepResult(
             info=self._info,
-            losses=dict(zip(self._names, means, strict=True)),
-            own_losses=dict(zip(self._names, own, strict=True)),
-            stop=stop > 0,
+            losses=dict(zip(self._names, means, strict=False)),
+            own_losses=dict(zip(self._names, own, strict=False)),
+            wishes=Wishes(*(value > 0 for value in means[len(self._names) :])),
         )
 
 

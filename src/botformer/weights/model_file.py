@@ -5,12 +5,12 @@ from pathlib import Path
 from typing import Any
 
 from safetensors import SafetensorError, safe_open
-from safetensors.torch import save_file
 from torch import nn
 
 from botformer import stored_names
 from botformer.atomic_write import atomic_file
 from botformer.errors import InputError
+from botformer.tensor_file import write_tensors
 from botformer.weights.read_state_dict import plain_names
 
 _METADATA_KEY = "botformer"
@@ -37,10 +37,9 @@ def save(model: nn.Module, model_config: dict[str, Any], file: str | Path) -> No
     except (TypeError, ValueError) as error:
         raise InputError(f"the model config for {file} must be a dict that JSON can hold ({error})") from error
     state = model.state_dict()
-    # Copies: tied tensors share memory, which the format cannot hold.
-    tensors = {plain: state[name].detach().cpu().clone().contiguous() for plain, name in plain_names(state).items()}
+    tensors = {plain: state[name] for plain, name in plain_names(state).items()}
     with atomic_file(file) as unfinished:
-        save_file(tensors, unfinished, metadata={"format": "pt", _METADATA_KEY: text})
+        write_tensors(unfinished, tensors, {"format": "pt", _METADATA_KEY: text})
 
 
 def holds_model_config(file: Path) -> bool:

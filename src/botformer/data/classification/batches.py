@@ -83,6 +83,14 @@ class _LabelledImages:
         return self.dataset.name(index)
 
     @property
+    def targets(self) -> np.ndarray:
+        return self.dataset.labels
+
+    @property
+    def image_bytes(self) -> int:
+        return 3 * self.images.size**2
+
+    @property
     def weights(self) -> np.ndarray | None:
         if not self.images.balance:
             return None

@@ -117,6 +117,14 @@ class _DetectionSamples:
         return self.images.max_bad_files
 
     @property
+    def targets(self) -> np.ndarray:
+        return self.dataset.object_sizes
+
+    @property
+    def image_bytes(self) -> int:
+        return 3 * (self.images.size if self.training else self.images.canvas) ** 2
+
+    @property
     def preload(self) -> list[str]:
         return [__name__, *preloaded_for(self.dataset.name(0))]
 
