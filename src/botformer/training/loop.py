@@ -27,7 +27,6 @@ from botformer.training.resume import (
     LENGTH,
     Resume,
     as_json,
-    check_same_data,
     find_start,
     restore,
     with_saved_precision,
@@ -76,12 +75,10 @@ def fit(
     plan = make_plan(recipe, train.steps_per_epoch)
     with _locked(out, accelerator) as lock:
         start, data = find_start(out, recipe, resume, extend), train.data
-        if start:
-            check_same_data(out, start[1].data, data)
         loaded = start[1].loaded if start else loaded
         train_state = TrainState(task, recipe, accelerator, loaded)
         if start:
-            restore(train_state, out, start)
+            restore(train_state, out, start, data)
         accelerator.wait_for_everyone()  # all have looked at the folder before the first process changes it
         run = _Run(train_state, plan, recipe, out, start[1] if start else None, loaded, data, lock)
         try:

@@ -125,17 +125,19 @@ def with_saved_precision(recipe: RecipeT, out: Path) -> RecipeT:
         return recipe
 
 
-def restore(train_state: TrainState, out: Path, start: tuple[Path, State]) -> None:
-    """Load a checkpoint's weights and optimiser state. Raises `InputError` when a file is broken or of another run."""
+def restore(train_state: TrainState, out: Path, start: tuple[Path, State], data: dict[str, Any]) -> None:
+    """Load a checkpoint's weights and optimiser state. Raises `InputError` when a file is damaged or of another run, or
+    the `data` are others."""
     folder, state = start
     _check_same_model_config(out, state.model_config, train_state.task.model_config())
+    _check_same_data(out, state.data, data)
     try:
         train_state.load(read_tensors(folder, state))
     except InputError as error:
         raise InputError(f"cannot resume from {folder}: {error}. {older_checkpoints(out, than=folder)}") from error
 
 
-def check_same_data(out: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
+def _check_same_data(out: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:
     """Raises `InputError` where the training data are not those that the run began with. Runs of older versions do not
     say."""
     for what in saved.keys() & now.keys():
