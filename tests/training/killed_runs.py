@@ -107,6 +107,7 @@ def start(program: Program, data: Path, out: Path) -> BaseProcess:
 
 
 def _quietly(program: Program, data: Path, out: Path) -> None:
+    os.setsid()  # with the processes that read its images it is a group of its own, as a batch system's job is
     os.dup2(os.open(out.parent / f"{out.name}.log", os.O_WRONLY | os.O_CREAT | os.O_TRUNC), 2)
     program(data, out)
 
