@@ -86,7 +86,7 @@ class _Failed(Exception):  # noqa: N818
         """Asked for by the server."""
 
 
-def read_part(address: str, start: int, size: int, what: str = "", retries: Retries = RETRIES) -> Part:
+def read_part(address: str, start: int, size: int, retries: Retries, what: str = "") -> Part:
     """`size` bytes from `start` on, fewer at the end of the file. `what` is said in messages: the member of a tar.
 
     Raises:

@@ -33,7 +33,7 @@ _SHOWN = 20
 def read_text(address: str) -> str | None:
     """A small text file on the server; None where there is none."""
     try:
-        content = read_part(address, 0, _LONGEST_TEXT, retries=http_ranges.RETRIES).content
+        content = read_part(address, 0, _LONGEST_TEXT, http_ranges.RETRIES).content
     except Unreachable:
         raise
     except InputError:
@@ -51,7 +51,7 @@ class RemoteTar:
     def read(self, offset: int, size: int, name: str) -> bytes:
         if size == 0:
             return b""
-        part = read_part(self.address, offset, size, name, self.retries)
+        part = read_part(self.address, offset, size, self.retries, name)
         if not part.version.is_same(self.version) or len(part.content) != size:
             raise InputError(
                 f"{shown(self.address)} was changed on the server since it was listed (now {_described(part.version)}; "
@@ -113,7 +113,7 @@ def _list(addresses: Sequence[str], sizes: dict[str, int], retries: Retries) -> 
 
 
 def _look_up(address: str, retries: Retries) -> _Known:
-    version = read_part(address, 0, 1, retries=retries).version
+    version = read_part(address, 0, 1, retries).version
     return _Known(version, kept_index(address, version))
 
 

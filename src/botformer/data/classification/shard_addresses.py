@@ -9,7 +9,7 @@ from botformer.data.http_ranges import shown
 from botformer.errors import InputError
 
 _SCHEMES = ("http://", "https://")
-_MOST = 1_000_000
+_MOST = 100_000
 _NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
 _EXAMPLE = "http://HOST/PATH/{train-{0000..0127},validation-{0000..0006}}.tar"
 

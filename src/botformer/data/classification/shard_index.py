@@ -63,7 +63,7 @@ class _RangedFile:
         self._address, self._retries = address, retries
         self._position = self._start = 0
         self._block = _SHORTEST
-        first = read_part(address, 0, self._block, retries=retries)
+        first = read_part(address, 0, self._block, retries)
         self._held, self.version = first
 
     def tell(self) -> int:
@@ -97,7 +97,7 @@ class _RangedFile:
         gap = offset - (self._start + len(self._held))
         # Reading on: the blocks grow. A jump over more than a block: they start small again.
         self._block = min(4 * self._block, _LONGEST) if abs(gap) < self._block else _SHORTEST
-        part = read_part(self._address, offset, max(size, self._block), retries=self._retries)
+        part = read_part(self._address, offset, max(size, self._block), self._retries)
         if not part.version.is_same(self.version):
             raise BrokenTar("it was changed while it was being listed")
         self._start, self._held = offset, part.content

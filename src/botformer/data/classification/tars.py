@@ -184,14 +184,15 @@ def members_of(file: BinaryIO, tars: tuple[str, ...] = (), offset: int = 0) -> I
     except InputError:  # of a file that is read over HTTP
         raise
     except (tarfile.TarError, EOFError, ValueError, OverflowError) as error:
-        raise BrokenTar(str(error) if tar else f"not a whole tar, or compressed ({error})") from error
-    if end.strip(b"\0"):
-        raise BrokenTar(f"damaged at byte {offset + tar.offset:,}, where a file should begin")
-    if len(end) < tarfile.BLOCKSIZE:
+        place = f"damaged or cut off at byte {offset + tar.offset:,}" if tar else "not a whole tar, or compressed"
+        raise BrokenTar(f"{place} ({error})") from error
+    if not end:
         raise BrokenTar(
             f"cut off at byte {offset + tar.offset:,}: the mark at its end is missing (if nothing else is, this adds "
             "it: head -c 1024 /dev/zero >> TAR)"
         )
+    if len(end) < tarfile.BLOCKSIZE or end.strip(b"\0"):
+        raise BrokenTar(f"damaged or cut off at byte {offset + tar.offset:,}, where a file should begin")
 
 
 def _members(tar: tarfile.TarFile, tars: tuple[str, ...], offset: int) -> Iterator[Member]:
