@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from botformer.data.classification.class_names import match_classes, natural_order
-from botformer.data.classification.hub import HUB_PREFIX, list_hub
+from botformer.data.classification.hub import is_hub, list_hub
 from botformer.data.classification.listing import Listing, Store, label
 from botformer.data.classification.shard_addresses import are_addresses
 from botformer.data.classification.shard_splits import open_addresses
@@ -67,13 +67,13 @@ def open_classification_datasets(data: str) -> tuple[ClassificationDataset, Clas
     Without a train split a tenth of every class, chosen by a hash of the names, is held out. Raises InputError where
     the layout is none of these, where a class has no images, or where there are classes only to validate on.
     """
-    if data.startswith(HUB_PREFIX):
+    if is_hub(data):
         train, names = _hub_dataset(data, "train")
         name = first_to_measure_on(read_splits(names), SplitName("train", ()))
         if name is None:
             return _tenth_held_out(train)
         _warn_of_test(data, name)
-        return train, _hub_dataset(data, name)[0]
+        return train, _hub_dataset(data, name)[0].relabelled(train.class_names, train.where)
     root = _open_splits(data)
     train_name = root.train()
     if train_name is None:
@@ -96,7 +96,7 @@ def open_classification_dataset(data: str, split: str = "") -> ClassificationDat
     "train" and "validation" are those of `open_classification_datasets`, held out if need be; any other is found by its
     name; "" is everything directly below `data`, such as DIR/test. Raises InputError as `open_classification_datasets`.
     """
-    if data.startswith(HUB_PREFIX):
+    if is_hub(data):
         return (
             open_classification_datasets(data)[split == "validation"]
             if split in _PAIR
@@ -117,7 +117,7 @@ def open_classification_dataset(data: str, split: str = "") -> ClassificationDat
 
 def has_test_split(data: str) -> bool:
     """Whether there is a test split besides one to train and one to validate on."""
-    if data.startswith(HUB_PREFIX):
+    if is_hub(data):
         kinds = {split.kind for name in list_hub(data, "train").splits if (split := read_split(name))}
         return kinds >= {"train", "validation", "test"}
     root = _open_splits(data)

@@ -31,6 +31,8 @@ def open_folder(data: str) -> Splits:
     if not at.exists():
         raise InputError(f"data folder {at} does not exist; {LAYOUTS}")
     if at.is_file():
+        if at.suffix.lower() == ".parquet":
+            raise InputError(f"{at} is a file; give its folder, {at.parent}: all Parquet files there are read")
         if at.suffix.lower() != ".tar":
             raise InputError(
                 f"{at} is a file, not a folder or a .tar (unpack a zip or a compressed tar first); {LAYOUTS}"

@@ -18,7 +18,9 @@ LAYOUTS = """expected one of
   DIR/train/CLASS/*.jpg and DIR/validation/CLASS/*.jpg (also val, valid, dev or test)
   DIR/CLASS/*.jpg (a tenth of every class is held out for validation)
   DIR/train.tar and DIR/validation.tar, or folders of tars (inside: CLASS/*.jpg, or WebDataset's *.jpg and *.cls)
-  hfds/OWNER/NAME, a data set of the hub with columns image and label"""
+  http://HOST/PATH/{train-{0000..0127},validation-{0000..0006}}.tar, the same tars on a server
+  DIR/train-*.parquet and DIR/validation-*.parquet with columns image and label
+  hfds/OWNER/NAME, a data set of the hub with such columns"""
 
 _SHOWN = 10
 
