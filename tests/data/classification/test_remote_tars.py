@@ -201,6 +201,13 @@ def test_small_files_come_many_per_request(server: ShardServer, shards: Path, tm
     assert len(server.requests) < 12
 
 
+def test_a_proxy_is_asked(server: ShardServer, data: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    expected = open_classification_dataset(data)
+    monkeypatch.setenv("http_proxy", server.address)
+    behind = open_classification_dataset("http://nowhere.invalid/set-{000..002}.tar")
+    assert behind.read(20)[0].read() == expected.read(20)[0].read()
+
+
 def test_a_connection_is_kept(server: ShardServer, data: str) -> None:
     dataset = open_classification_dataset(data)
     before = server.connections

@@ -1,7 +1,7 @@
 """Data sets of the hub and folders of Parquet files, opened by the package datasets.
 
-It copies Parquet files into its cache as Arrow files, once: of those any row can be read alone. The import takes seconds,
-so it waits until something is listed.
+It copies Parquet files into its cache as Arrow files, once: of those any row can be read alone. The import takes
+seconds, so it waits until something is listed.
 """
 
 import importlib.util
