@@ -11,7 +11,7 @@ from typing import BinaryIO
 import numpy as np
 
 from botformer.data.classification.class_names import match_classes, natural_order
-from botformer.data.classification.hub import is_hub, list_hub
+from botformer.data.classification.hub import HubRows, is_hub, list_hub
 from botformer.data.classification.listing import Listing, Store, label
 from botformer.data.classification.shard_addresses import are_addresses
 from botformer.data.classification.shard_splits import open_addresses
@@ -49,6 +49,11 @@ class ClassificationDataset:
     def name(self, index: int) -> str:
         """Name in the data set: the relative path with slashes, or the hub's split and row."""
         return self.store.name(int(self.rows[index]))
+
+    @property
+    def preload(self) -> list[str]:
+        """Modules that are needed to read, besides those of this package."""
+        return ["datasets"] if isinstance(self.store, HubRows) else []
 
     def relabelled(self, class_names: Iterable[str], known_by: str) -> "ClassificationDataset":
         """The same images with labels that are indices into `class_names`, of which they may have a part.
