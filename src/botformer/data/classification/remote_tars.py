@@ -16,6 +16,7 @@ from botformer.data.classification.shard_addresses import relative_names
 from botformer.data.classification.shard_index import Index, keep_index, kept_index, read_index
 from botformer.data.classification.tars import BrokenTar, Listed, broken_tars
 from botformer.data.http_ranges import NotThere, Retries, Unreachable, Version, close_connections, read_part, shown
+from botformer.environment import cache_folder
 from botformer.errors import InputError
 from botformer.terminal import screen, text_column
 from botformer.text import and_more
@@ -95,6 +96,7 @@ def _list(addresses: Sequence[str], sizes: dict[str, int], retries: Retries) -> 
     # Processes of one training begin at different tars, and find those that another one has done by then.
     first = os.getpid() * 7919 % len(addresses)
     columns = (text_column("{task.description}"), BarColumn(), TaskProgressColumn(), TimeRemainingColumn())
+    not_kept: list[OSError] = []
     quiet = os.environ.get("RANK", "0") != "0"
     with (
         Progress(*columns, console=screen(stderr=True, quiet=quiet), transient=True) as progress,
@@ -106,10 +108,21 @@ def _list(addresses: Sequence[str], sizes: dict[str, int], retries: Retries) -> 
             known = _look_up(address, retries)
             index = known.listed or _walk(address, retries, workers.stop, lambda size: progress.advance(bar, size))
             if known.listed is None:
-                _keep(address, index)
+                try:
+                    keep_index(address, index)
+                except OSError as error:
+                    not_kept.append(error)
             return index
 
-        return workers.of_each([*addresses[first:], *addresses[:first]], list_one)
+        indices = workers.of_each([*addresses[first:], *addresses[:first]], list_one)
+    if not_kept:
+        log.warning(
+            "what is in %d tars cannot be kept in %s (%s), so they are listed again next time",
+            len(not_kept),
+            cache_folder(),
+            not_kept[0].strerror or not_kept[0],
+        )
+    return indices
 
 
 def _look_up(address: str, retries: Retries) -> _Known:
@@ -133,22 +146,6 @@ def _walk(address: str, retries: Retries, stop: threading.Event, advance: Callab
         return read_index(address, retries, on_progress)
     except BrokenTar:
         return read_index(address, retries, on_progress)
-
-
-def _keep(address: str, index: Index) -> None:
-    try:
-        keep_index(address, index)
-    except OSError as error:
-        _say_not_kept(error)
-
-
-_SAID = threading.Lock()
-
-
-def _say_not_kept(error: OSError) -> None:
-    """Once per process."""
-    if _SAID.acquire(blocking=False):
-        log.warning("what is in the tars cannot be kept (%s), so they are listed again next time", error)
 
 
 def _described(version: Version) -> str:
