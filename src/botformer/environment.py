@@ -77,6 +77,11 @@ def _share_of_cpu_time(file: Path) -> int:
         return sys.maxsize
 
 
+def cache_folder() -> Path:
+    """For what can be made again: botformer in the user's cache folder (XDG_CACHE_HOME). It may not be there yet."""
+    return Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "botformer"
+
+
 def keep_freed_memory() -> None:
     """From now on keep freed memory in this process instead of returning it to the system; glibc alone can.
 

@@ -18,8 +18,8 @@ from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 from botformer.terminal import screen
 
 _DATA = {
-    ClassificationRecipe: "DIR with train/CLASS/*.jpg and validation/CLASS/*.jpg, or with CLASS/*.jpg alone; tars; "
-    "hfds/OWNER/NAME.",
+    ClassificationRecipe: "DIR with train/CLASS/*.jpg and validation/CLASS/*.jpg, or with CLASS/*.jpg alone; tars, "
+    "also on a server (http://HOST/train-{0000..0127}.tar); Parquet files; hfds/OWNER/NAME.",
     DetectionRecipe: "DIR with annotations/instances_train*.json, instances_val*.json and images (COCO; for key points "
     "person_keypoints_train*.json), with data.yaml (YOLO), or of Pascal VOC, LabelMe or VIA; a single annotation file.",
 }

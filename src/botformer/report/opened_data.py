@@ -14,7 +14,8 @@ from botformer.data.classification.dataset import (
     open_classification_dataset,
     open_classification_datasets,
 )
-from botformer.data.classification.hub import HUB_PREFIX
+from botformer.data.classification.hub import HUB_PREFIX, is_hub
+from botformer.data.classification.shard_addresses import are_addresses
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.layouts import (
     format_of,
@@ -90,7 +91,7 @@ def open_data(data: str) -> OpenedData:
     Raises:
         InputError: there is no such folder or file.
     """
-    if not data.startswith(HUB_PREFIX) and not Path(data).expanduser().exists():
+    if not (data.startswith(HUB_PREFIX) or are_addresses(data) or Path(data).expanduser().exists()):
         raise InputError(f"{data} does not exist; expected a folder of images, as for botformer train --data")
     return _open_detection(data) if is_annotated(data) else _open_classification(data)
 
@@ -169,7 +170,11 @@ def _own_test(is_there: bool, open_test: Callable[[], _DatasetT]) -> tuple[_Data
 
 
 def _classes_lie_in(data: str) -> str:
-    return "a data set of the hub" if data.startswith(HUB_PREFIX) else "images in class folders"
+    if data.startswith(HUB_PREFIX):
+        return "a data set of the hub"
+    if are_addresses(data):
+        return "images in tars on a server"
+    return "images in Parquet files" if is_hub(data) else "images in class folders"
 
 
 def _refused(error: InputError) -> Finding:

@@ -336,10 +336,10 @@ def test_a_tar_that_cannot_be_listed(split_folder: Path, tmp_path: Path) -> None
     tar = write_tar(tmp_path / "train.tar", split_folder / "train")
     with tarfile.open(tmp_path / "zipped.tar", "w:gz") as zipped:
         zipped.add(split_folder / "train", "train")
-    with pytest.raises(InputError, match=r"zipped\.tar cannot be listed .* compressed"):
+    with pytest.raises(InputError, match=r"zipped\.tar: not a whole tar, or compressed"):
         open_classification_dataset(str(tmp_path / "zipped.tar"))
     tar.write_bytes(tar.read_bytes()[:1000])
-    with pytest.raises(InputError, match=r"train\.tar cannot be listed .* truncated"):
+    with pytest.raises(InputError, match=r"train\.tar: not a whole tar(.|\n)*if they were cut off"):
         open_classification_dataset(str(tar))
     (tmp_path / "empty").mkdir()
     with pytest.raises(InputError, match=r"empty\.tar: no images"):

@@ -74,7 +74,7 @@ class _LabelledImages:
         timm = (
             ["timm.data.auto_augment"] if self.images.rand_augment_layers else []
         )  # takes four seconds: only if needed
-        return [__name__, *timm, *(preloaded_for(self.dataset.name(0)) if len(self) else [])]
+        return [__name__, *timm, *self.dataset.preload, *(preloaded_for(self.dataset.name(0)) if len(self) else [])]
 
     def __len__(self) -> int:
         return len(self.dataset)

@@ -3,10 +3,10 @@
 import json
 import logging
 import re
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path, PurePosixPath
-from typing import BinaryIO, Protocol
+from typing import Any, BinaryIO, NamedTuple, Protocol
 
 from botformer.data.classification.split_names import is_numbered, read_shard, read_split
 from botformer.data.image_files import EXTENSIONS, ending, endings, is_image, report_left_out
@@ -32,19 +32,61 @@ class Store(Protocol):
     def name(self, row: int) -> str: ...
 
 
+class FoundText(NamedTuple):
+    where: str
+    text: str
+
+
+FindText = Callable[[Sequence[str]], FoundText | None]
+"""Names of text files -> the first that lies beside the images' folder or tars, or in the folder above them."""
+
+
 @dataclass(frozen=True)
 class Listing:
     """Files and folders below one place, hidden ones left out."""
 
     where: str
-    at: Path
-    """The folder, or the (first) tar."""
+    find_text: FindText
     store: Store
     paths: list[str]
     """Of the rows of the store, relative, with slashes."""
     folders: list[str]
     tars: list[str] = field(default_factory=list)
     """Per row the name of its innermost tar; empty for folders."""
+
+
+def text_beside(at: Path, names: Sequence[str]) -> FoundText | None:
+    """`FindText` for a folder or a tar."""
+    folder = at if at.is_dir() else at.parent
+    file = next((above / name for above in (folder, folder.parent) for name in names if (above / name).is_file()), None)
+    return file and FoundText(str(file), file.read_text(encoding="utf-8-sig", errors="replace"))
+
+
+def below(listing: Listing, prefix: str, where: str) -> Listing:
+    """What lies below a folder of a listing."""
+    rows = [row for row, path in enumerate(listing.paths) if path.startswith(prefix)]
+    return replace(
+        listing,
+        where=where,
+        store=_Rows(listing.store, rows),
+        paths=[listing.paths[row].removeprefix(prefix) for row in rows],
+        folders=[folder.removeprefix(prefix) for folder in listing.folders if folder.startswith(prefix)],
+        tars=[listing.tars[row] for row in rows],
+    )
+
+
+@dataclass(frozen=True)
+class _Rows:
+    """Some of the rows of a store."""
+
+    store: Store
+    rows: list[int]
+
+    def open(self, row: int) -> BinaryIO:
+        return self.store.open(self.rows[row])
+
+    def name(self, row: int) -> str:
+        return self.store.name(self.rows[row])
 
 
 @dataclass(frozen=True)
@@ -282,15 +324,19 @@ def _read_cls(listing: Listing, row: int) -> str | None:
 
 def _read_json(listing: Listing, row: int) -> str | None:
     with listing.store.open(row) as file:
-        content = file.read()
-    try:
-        record = json.loads(content)
-    except ValueError:
-        return None
-    found = record.get("label") if isinstance(record, dict) else None
+        found = label_of_json(file.read())
     if isinstance(found, bool) or not isinstance(found, int | str) or not str(found).strip():
         return None
     return printable(_canonical(str(found).strip()))
+
+
+def label_of_json(content: bytes) -> Any:
+    """What "label" is in an object; None where there is none."""
+    try:
+        record = json.loads(content)
+    except (ValueError, RecursionError):
+        return None
+    return record.get("label") if isinstance(record, dict) else None
 
 
 def _canonical(name: str) -> str:
@@ -312,13 +358,11 @@ def _named(listing: Listing, labels: list[str]) -> list[str]:
     """Names instead of numbers, where a file beside the shards gives them."""
     if not all(name.isdecimal() for name in labels):
         return labels
-    folder = listing.at if listing.at.is_dir() else listing.at.parent
-    file = next(
-        (at / name for at in (folder, folder.parent) for name in CLASS_NAME_FILES if (at / name).is_file()), None
-    )
-    if file is None:
+    found = listing.find_text(CLASS_NAME_FILES)
+    if found is None:
         return labels
-    names = [line.strip() for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines()]
+    file = found.where
+    names = [line.strip() for line in found.text.splitlines()]
     while names and not names[-1]:
         names.pop()
     highest = max(map(int, labels))

@@ -1,6 +1,8 @@
 """Names of splits as people write them: train, Training, training_set, seg_train, train2017, TestSet, valid, dev."""
 
 import re
+from collections import defaultdict
+from collections.abc import Iterable
 from typing import Literal, NamedTuple
 
 Kind = Literal["train", "validation", "test"]
@@ -15,6 +17,9 @@ _SPELT: dict[Kind, tuple[str, ...]] = {
 _KINDS: dict[str, Kind] = {word: kind for kind, words in _SPELT.items() for word in words}
 _FILLERS = ("dataset", "data", "sets", "set", "split", "images", "image", "imgs", "img", "files", "folder", "photos")
 """Words that say nothing about which split it is."""
+
+_MEASURED_ON: tuple[Kind, ...] = ("validation", "test")
+"""Kinds of splits that training is validated on; the first that exists is taken."""
 
 _TOKEN = re.compile(r"[A-Z]+(?![a-z])|[A-Z]?[a-z]+|\d+|[^\W\d_a-zA-Z]+")
 _WITH_FILLER = re.compile(rf"(\w+?)(?:{'|'.join(_FILLERS)})")
@@ -43,6 +48,33 @@ def read_shard(stem: str) -> SplitName | None:
     return name and SplitName(
         kind=name.kind, rest=tuple(word for word in name.rest if not word.isdigit() and word != "of")
     )
+
+
+def read_splits(names: Iterable[str]) -> dict[str, SplitName]:
+    return {name: split for name in names if (split := read_split(name))}
+
+
+def paired(splits: dict[str, SplitName]) -> dict[str, SplitName]:
+    """Without those that are splits only as a pair, such as seg_train and seg_test: train_station may be a class."""
+    kinds: dict[tuple[str, ...], set[Kind]] = defaultdict(set)
+    for split in splits.values():
+        kinds[split.rest].add(split.kind)
+    return {
+        name: split
+        for name, split in splits.items()
+        if not split.rest or ("train" in kinds[split.rest] and len(kinds[split.rest]) > 1)
+    }
+
+
+def first_to_measure_on(splits: dict[str, SplitName], beside: SplitName | None) -> str | None:
+    """The split to validate on, of those that belong to the train split `beside`."""
+    for kind in _MEASURED_ON:
+        names = [
+            name for name, split in splits.items() if split.kind == kind and (not beside or split.rest == beside.rest)
+        ]
+        if names:
+            return min(names, key=lambda name: (name.lower() not in ("validation", "test"), name))
+    return None
 
 
 def is_numbered(stems: list[str]) -> bool:
