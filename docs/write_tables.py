@@ -13,7 +13,9 @@ from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path.insert(0, str(ROOT))  # for the rows of the tests
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # for the rows of the tests and of the scaling page
+
+import scaling_tables  # noqa: E402
 
 from botformer.commands.models import rows as model_rows  # noqa: E402
 from tests.data.classification.layout_examples import CLASSIFICATION_LAYOUTS  # noqa: E402
@@ -22,6 +24,7 @@ from tests.data.layout_row import markdown_table  # noqa: E402
 
 README, MODELS, DECISIONS = ROOT / "README.md", ROOT / "docs/models.md", ROOT / "docs/decisions/README.md"
 DATA, DEPLOY, PREDICT = ROOT / "docs/data.md", ROOT / "docs/deploy.md", ROOT / "docs/predict.md"
+SCALING = ROOT / "docs/scaling.md"
 
 Labels = Mapping[str, Any]
 
@@ -313,6 +316,12 @@ PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (DEPLOY, "formats", formats_table),
     (DEPLOY, "speed", speed_table),
     (DEPLOY, "accuracy", accuracy_table),
+    (SCALING, "check", lambda: _markdown(*scaling_tables.check_table())),
+    (SCALING, "parts", lambda: _markdown(*scaling_tables.parts_table())),
+    (SCALING, "hours", lambda: _markdown(*scaling_tables.hours_table())),
+    (SCALING, "steps", lambda: _markdown(*scaling_tables.step_table())),
+    (SCALING, "networks", lambda: _markdown(*scaling_tables.network_table())),
+    (SCALING, "bulk", lambda: _markdown(*scaling_tables.bulk_table())),
     (DECISIONS, "index", decisions_index),
 )
 
