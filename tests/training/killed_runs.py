@@ -113,10 +113,18 @@ def _quietly(program: Program, data: Path, out: Path) -> None:
 
 
 def run_and_kill(
-    program: Program, data: Path, folder: Path, kills: int, in_a_write: int, seed: int, same: Callable[[Path], object]
+    program: Program,
+    data: Path,
+    folder: Path,
+    kills: int,
+    in_a_write: int,
+    seed: int,
+    same: Callable[[Path], object],
+    writing: Callable[[Path], set[str]],
 ) -> Outcome:
     """Kill runs of `program` in `folder` `kills` times, at least `in_a_write` of them while a checkpoint is written,
-    restarting each, and let the last one end. `same` says of a run's folder all that must be equal."""
+    restarting each, and let the last one end. `same` says of a run's folder all that must be equal; `writing` which
+    checkpoints are being written there, or were when the run was killed."""
     began = time.monotonic()
     process = start(program, data, folder / "whole")
     process.join()
@@ -125,11 +133,11 @@ def run_and_kill(
     moments, outcome = random.Random(seed), Outcome(seed)
     while True:
         out = folder / f"run-{outcome.runs}"
-        before = _unfinished(out)
+        before = writing(out)
         process = start(program, data, out)
         kill = outcome.kills < kills
         if kill and kills - outcome.kills <= in_a_write - outcome.in_a_write:
-            while process.is_alive() and _unfinished(out) <= before:
+            while process.is_alive() and writing(out) <= before:
                 time.sleep(0.0002)
             time.sleep(moments.uniform(0, 0.004))
         elif kill:
@@ -139,7 +147,7 @@ def run_and_kill(
         process.join()
         if process.exitcode == -9:
             outcome.kills += 1
-            outcome.in_a_write += not _unfinished(out) <= before
+            outcome.in_a_write += not writing(out) <= before
             continue
         if process.exitcode:
             outcome.restarts_that_failed += 1
@@ -166,7 +174,8 @@ def bits(out: Path) -> dict[str, object]:
     return found | {name: (out / name).read_text() for name in (LAST, BEST)}
 
 
-def _unfinished(out: Path) -> set[str]:
+def unfinished(out: Path) -> set[str]:
+    """Of a run of ours: checkpoints that are being written, or were when it was killed."""
     try:
         return {name for name in os.listdir(out / "checkpoints") if name.endswith(".partial")}
     except OSError:

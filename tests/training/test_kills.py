@@ -10,7 +10,7 @@ import pytest
 
 from botformer.training.checkpoint import checkpoint_folder
 from botformer.training.run_log import read_metrics
-from tests.training.killed_runs import JOBS, bits, run_and_kill, start
+from tests.training.killed_runs import JOBS, bits, run_and_kill, start, unfinished
 
 
 @pytest.mark.parametrize("job", sorted(JOBS))
@@ -20,7 +20,7 @@ def test_killed_runs_end_with_the_bits_of_an_undisturbed_one(tmp_path: Path, job
         pytest.importorskip("faster_coco_eval")
     write, program = JOBS[job]
     write(tmp_path / "data")
-    outcome = run_and_kill(program, tmp_path / "data", tmp_path, 5, 1, random.randrange(2**32), bits)
+    outcome = run_and_kill(program, tmp_path / "data", tmp_path, 5, 1, random.randrange(2**32), bits, unfinished)
     assert not outcome.differences, outcome
     assert outcome.kills == 5
     assert outcome.in_a_write >= 1
