@@ -10,7 +10,7 @@ from pathlib import Path
 
 from botformer.environment import versions
 from botformer.recipes.schema import Recipe
-from botformer.seeding import seed_all
+from botformer.seeding import image_seeds, seed_all
 from botformer.training.checkpoint import Checkpoints, State
 from botformer.training.distributed import Accelerator, memory_mb, open_accelerator
 from botformer.training.evaluation_loop import evaluate
@@ -152,14 +152,17 @@ class _Run:
         """One step on a batch, for which it has waited. A GPU may still be computing it afterwards."""
         step, recipe, plan = self.state.step, self.recipe, self.plan
         # The first thing done with the batch: fetching it may have left a random state that depends on the workers.
-        seed_all(recipe.run.seed, step, self.accelerator.process_index)
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        seed_all(recipe.run.seed, step, rank)
+        places = range(rank, rank + processes * batch_length(batch), processes)  # as the data loader deals them
+        batch = {**batch, "seeds": image_seeds(recipe.run.seed, step, places)}
         rate = learning_rate(step, plan.steps, recipe.schedule, plan.steps_per_epoch, self.peak_rate)
         losses = self.train_state.step(batch, rate)
         self.state.step = step + 1
         info = StepInfo(
             step=step + 1,
             learning_rate=rate,
-            images=batch_length(batch) * self.accelerator.num_processes,
+            images=recipe.run.batch_size,
             waited_s=waited_s,
             files=[str(file) for file in batch.get("files", [])],
         )
