@@ -54,7 +54,7 @@ class CPUSyncBatchNorm(nn.BatchNorm2d):
 
 
 class _Normalized(torch.autograd.Function):
-    """What torch.nn.SyncBatchNorm computes on a GPU. Counts, sums and sums of squares travel in float64."""
+    """What torch.nn.SyncBatchNorm computes on a GPU; all sums in float64, as PyTorch's BatchNorm has them on a CPU."""
 
     @staticmethod
     def forward(
@@ -65,7 +65,7 @@ class _Normalized(torch.autograd.Function):
         here = x.numel() // x.shape[1]
         moments = x.new_zeros(2, x.shape[1], dtype=torch.float64)
         if here:
-            variance, mean = (each.double() for each in torch.var_mean(_exact(x), _all_but_channels(x), correction=0))
+            variance, mean = torch.var_mean(x.double(), _all_but_channels(x), correction=0)
             moments = here * torch.stack([mean, variance + mean.square()])
         sums = _sum(torch.cat([moments.flatten(), moments.new_tensor([here])]))
         count = sums[-1]
@@ -83,7 +83,7 @@ class _Normalized(torch.autograd.Function):
         dy, dims = _exact(gradients[0]), _all_but_channels(x)
         shape = [1, -1] + [1] * (x.ndim - 2)
         normalized = (_exact(x) - mean.view(shape)) * inverse_deviation.view(shape)
-        own = torch.stack([dy.sum(dims), (dy * normalized).sum(dims)])
+        own = torch.stack([part.sum(dims, dtype=torch.float64) for part in (dy, dy * normalized)])
         of_dy, of_product = (_sum(own) / count.clamp(min=1)).to(dy)
         scale = inverse_deviation if weight is None else inverse_deviation * weight
         dx = (dy - of_dy.view(shape) - normalized * of_product.view(shape)) * scale.view(shape)

@@ -10,9 +10,11 @@ import pytest
 import torch
 from accelerate import PartialState
 from PIL import Image
+from safetensors.torch import load_file
+from torch import nn
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from botformer.create.train_recipe import make_parts, train_recipe
+from botformer.create.train_recipe import make_parts
 from botformer.recipes.detector_settings import Settings
 from botformer.recipes.schema import (
     ClassificationRecipe,
@@ -24,6 +26,7 @@ from botformer.recipes.schema import (
     Run,
     Schedule,
 )
+from botformer.training.checkpoint import checkpoint_folder
 from botformer.training.distributed import open_accelerator
 from botformer.training.loop import fit
 from botformer.training.run_log import read_metrics
@@ -35,7 +38,7 @@ MODEL = Model("botnet_nano", normalization="sync", zero_gamma=False)
 CLASSIFIER = ClassificationRecipe(
     model=MODEL,
     images=Images(size=32),
-    optimizer=Optimizer("sgd", learning_rate=0.02, clip_norm=1.0),
+    optimizer=Optimizer("sgd", learning_rate=2e-4, clip_norm=1.0),
     schedule=Schedule(epochs=99, warmup_epochs=0),
     run=RUN,
 )
@@ -47,14 +50,22 @@ DETECTOR = DetectionRecipe(
         rpn_pre_nms_top_n=60, rpn_post_nms_top_n=30, box_channels=16, mask_channels=8, mask_convolutions=1,
         normalization="sync", norm_momentum=0.1,
     ),
-    optimizer=Optimizer("momentum", learning_rate=0.01, clip_norm=1.0),
+    optimizer=Optimizer("momentum", learning_rate=1e-3, clip_norm=1.0),
     schedule=Schedule(epochs=99, warmup_epochs=0),
     run=RUN,
 )  # fmt: skip
-RECIPES = {
-    "classifier": CLASSIFIER,
-    "detector": DETECTOR,
-    "accumulated": replace(DETECTOR, run=replace(RUN, batch_size=8, accumulation=2)),
+RUNS: dict[str, tuple[Any, torch.dtype]] = {
+    "classifier": (CLASSIFIER, torch.float32),
+    "detector": (DETECTOR, torch.float32),
+    # Float32 rounds in another order, and a run magnifies the difference. Not so float64, at any learning rate.
+    "accumulated": (
+        replace(
+            DETECTOR,
+            optimizer=replace(DETECTOR.optimizer, learning_rate=0.02),
+            run=replace(RUN, batch_size=8, accumulation=2, max_steps=8),
+        ),
+        torch.float64,
+    ),
 }
 
 
@@ -87,6 +98,12 @@ def write_discs(root: Path, split: str, count: int) -> None:
         picture.save(root / split / name)
 
 
+def folder_of(run: Path) -> Path:
+    folder = checkpoint_folder(run)
+    assert folder is not None
+    return folder
+
+
 def losses(out: Path) -> list[dict[str, float]]:
     """Of every step."""
     return [
@@ -96,19 +113,20 @@ def losses(out: Path) -> list[dict[str, float]]:
     ]
 
 
+def train_all(data: dict[str, Path], out: Path) -> None:
+    for name, (recipe, dtype) in RUNS.items():
+        accelerator = open_accelerator(recipe.run)
+        parts = make_parts(recipe, str(data[name]), accelerator)
+        assert isinstance(parts.task, nn.Module)
+        parts.task.to(dtype)
+        fit(parts.task, parts.train, parts.evaluation, recipe, out / name, accelerator=accelerator)
+
+
 def train_in_a_process(data: dict[str, Path], out: Path) -> None:
     torch.set_num_threads(1)
     PartialState._reset_state()  # forked along with the process
     PartialState(cpu=True)
-    for name, recipe in RECIPES.items():
-        train(recipe, data[name], out / name)
-
-
-def train(recipe: Any, data: Path, out: Path) -> None:
-    accelerator = open_accelerator(recipe.run)
-    parts = make_parts(recipe, str(data), accelerator)
-    parts.task.double()
-    fit(parts.task, parts.train, parts.evaluation, recipe, out, accelerator=accelerator)
+    train_all(data, out)
 
 
 def torchrun(processes: int, data: dict[str, Path], out: Path) -> None:
@@ -130,20 +148,21 @@ def in_processes(count: int, data: dict[str, Path], out: Path) -> Path:
 
 
 @pytest.fixture(scope="module")
-def one(data, tmp_path_factory) -> Path:
+def one(data: dict[str, Path], tmp_path_factory: pytest.TempPathFactory) -> Path:
     out = tmp_path_factory.mktemp("one")
-    for name, recipe in RECIPES.items():
-        train(recipe, data[name], out / name)
+    train_all(data, out)
     return out
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("count", [2, 4])
 def test_losses_are_those_of_one_process(count: int, one: Path, data: dict[str, Path], tmp_path: Path) -> None:
+    """Six images among four processes: two of them have two, two have one; and often a process has no object."""
     many = in_processes(count, data, tmp_path)
-    for name in RECIPES:
+    for name, (recipe, _) in RUNS.items():
         expected, found = losses(one / name), losses(many / name)
-        assert len(found) == STEPS
-        worst = [max(abs(a[k] - b[k]) for k in a) for a, b in zip(expected, found)]
-        print(count, name, worst, expected[0], expected[-1])
+        assert len(found) == recipe.run.max_steps
         for step, (ours, theirs) in enumerate(zip(expected, found, strict=True)):
-            assert theirs == pytest.approx(ours, rel=1e-5, abs=1e-5), (name, step)
+            assert theirs == pytest.approx(ours, rel=0, abs=1e-5), (name, step)
+        weights, same = (load_file(folder_of(run / name) / "model.safetensors") for run in (one, many))
+        torch.testing.assert_close(same, weights, rtol=1e-4, atol=1e-4)  # statistics of BatchNorm among them

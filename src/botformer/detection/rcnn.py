@@ -8,6 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from botformer.detection.backbone_adapter import accepts_padding_mask, adapt_backbone, unwrapped
+from botformer.detection.balanced_sampling import Generators
 from botformer.detection.batch_means import ONE_PROCESS, Processes
 from botformer.detection.export_detector import export_detector
 from botformer.detection.flip_augmentation import Flip, mirror_boxes, mirrored
@@ -174,9 +175,7 @@ class Detector(nn.Module):
             seeds: one per image, from which what is drawn for it follows; None: draws come from torch's generator.
             processes: those that compute the batch together: `batch_means` says how their losses become its losses.
         """
-        generators = None
-        if seeds is not None:
-            generators = [torch.Generator(self._device()).manual_seed(seed) for seed in seeds]
+        generators = _generators(seeds, self._device())
         pyramid = self._pyramid(images)
         targets = [target.to(self._box_dtype()) for target in targets]
         rpn_output = self.rpn(pyramid)
@@ -281,6 +280,10 @@ class Detector(nn.Module):
 
     def _device(self) -> torch.device:
         return self.box_head.fc1.weight.device
+
+
+def _generators(seeds: Sequence[int] | None, device: torch.device) -> Generators:
+    return None if seeds is None else [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
 
 class TorchvisionCall(nn.Module):

@@ -16,6 +16,7 @@ from botformer.training.distributed import Accelerator, memory_mb, open_accelera
 from botformer.training.evaluation_loop import evaluate
 from botformer.training.loaded_weights import RANDOM, LoadedWeights
 from botformer.training.non_finite import loss_error, weights_error
+from botformer.training.out_of_memory import out_of_memory_explained
 from botformer.training.resume import Resume, as_json, find_start, restore, with_saved_precision
 from botformer.training.run_log import FileRunLog, RunLog, SilentRunLog, finite_or_none
 from botformer.training.schedule import Plan, learning_rate, make_plan, peak_learning_rate
@@ -157,7 +158,8 @@ class _Run:
         places = range(rank, rank + processes * batch_length(batch), processes)  # as the data loader deals them
         batch = {**batch, "seeds": image_seeds(recipe.run.seed, step, places)}
         rate = learning_rate(step, plan.steps, recipe.schedule, plan.steps_per_epoch, self.peak_rate)
-        losses = self.train_state.step(batch, rate)
+        with out_of_memory_explained(recipe, processes):
+            losses = self.train_state.step(batch, rate)
         self.state.step = step + 1
         info = StepInfo(
             step=step + 1,

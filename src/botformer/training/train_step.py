@@ -35,6 +35,8 @@ class TrainState:
         self.accelerator = accelerator
         self.accumulation = recipe.run.accumulation
         self.clip_norm = recipe.optimizer.clip_norm
+        if accelerator.num_processes > 1:  # or else some processes would wait for one that has stopped
+            _check_parts(recipe.run.batch_size // accelerator.num_processes, self.accumulation)
         _synchronise_batch_norm(task, recipe, accelerator)
         task.to(accelerator.device)
         if accelerator.device.type in ("cuda", "cpu"):
@@ -225,14 +227,18 @@ def batch_length(batch: Batch) -> int:
 def split(batch: Batch, parts: int) -> Iterator[Batch]:
     """The batch in `parts` consecutive parts whose lengths differ by one at most."""
     length = batch_length(batch)
-    if length < parts:
-        raise InputError(
-            f"a batch of {length} images on each process cannot be computed in {parts} parts; "
-            "lower run.accumulation or raise run.batch_size"
-        )
+    _check_parts(length, parts)
     bounds = [length * i // parts for i in range(parts + 1)]
     for start, end in pairwise(bounds):
         yield {name: value[start:end] for name, value in batch.items()}
+
+
+def _check_parts(images: int, parts: int) -> None:
+    if images < parts:
+        raise InputError(
+            f"a batch of {images} images on each process cannot be computed in {parts} parts; "
+            "lower run.accumulation or raise run.batch_size"
+        )
 
 
 def _synchronise_batch_norm(task: nn.Module, recipe: Recipe, accelerator: Accelerator) -> None:
