@@ -31,7 +31,7 @@ class Processes:
         counts = counts.float()
         if self.count == 1:
             return torch.ones_like(counts)
-        own = torch.cat([counts, counts.new_tensor([images])])
+        own = torch.cat([counts, counts.new_full((1,), images)])
         *_, all_images = everywhere = self._sum(own.clone())
         return counts * all_images / (images * everywhere[:-1].clamp(min=1))
 

@@ -81,7 +81,7 @@ class BoxHead(nn.Module):
         )
         said = deltas[labels > 0, labels[labels > 0]]
         box_loss = F.huber_loss(said, wanted, delta=self.settings.box_huber_delta, reduction="sum")
-        counts = torch.tensor([len(labels), len(wanted)], device=logits.device)
+        counts = torch.stack([logits.new_full((), len(each)) for each in (labels, wanted)])  # a copy would wait
         of_all, of_objects = processes.weights_of_means(counts, len(targets))
         return {
             "loss_classifier": of_all * F.cross_entropy(logits, labels),
