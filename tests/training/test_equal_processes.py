@@ -62,7 +62,7 @@ RUNS: dict[str, tuple[Any, torch.dtype]] = {
         replace(
             DETECTOR,
             optimizer=replace(DETECTOR.optimizer, learning_rate=0.02),
-            run=replace(RUN, batch_size=8, accumulation=2, max_steps=8),
+            run=replace(RUN, batch_size=8, accumulation=2, max_steps=3),
         ),
         torch.float64,
     ),
