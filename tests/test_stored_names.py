@@ -19,6 +19,7 @@ from botformer.data import resampling
 from botformer.data.detection.coco_writer import CocoWriter
 from botformer.data.detection.dataset import Category
 from botformer.data.synthetic.nuclei_crops import read_nuclei
+from botformer.detection import rcnn
 from botformer.recipes import find_recipe
 from botformer.recipes.detector_settings import SMALL
 from botformer.recipes.schema import DetectionImages, Optimizer, Schedule
@@ -146,6 +147,7 @@ def detector_recipe():
 )
 def test_a_run_is_continued_where_it_was_stopped(name, recipe, folder, data, tmp_path, monkeypatch):
     monkeypatch.setattr(resampling, "_is_vectorized", lambda: False)  # Pillow's pixels, as those of the old runs
+    monkeypatch.setattr(rcnn, "_generators", lambda *_: None)  # and one generator for all draws of a step
     run = tmp_path / name
     shutil.copytree(FILES / name, run)
     train_recipe(recipe(), str(data / folder), run, "auto")

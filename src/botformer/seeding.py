@@ -1,10 +1,11 @@
 """Random seeds computed from (seed, epoch, sample) or (seed, step, rank), so that no random state has to be saved.
 
-A run therefore depends neither on the number of workers nor on where it was interrupted.
+A run therefore depends neither on the number of workers nor on where it was interrupted. What is drawn for one image of
+a batch follows from (seed, step, place in the batch), and depends on the number of processes as little.
 """
 
 import random
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -23,6 +24,11 @@ def seed_host(*key: int) -> None:
     reading a sample in the training process must not disturb the network's dropout.
     """
     torch.default_generator.manual_seed(_seed_python_and_numpy(key))
+
+
+def image_seeds(seed: int, step: int, places: Iterable[int]) -> list[int]:
+    """A seed of its own for whatever is drawn for an image in a step; `places` are in the batch of all processes."""
+    return [int(np.random.SeedSequence((seed, step, place, 1)).generate_state(1)[0]) for place in places]
 
 
 @contextmanager

@@ -4,7 +4,7 @@ import time
 import numpy as np
 import torch
 
-from botformer.seeding import host_state_kept, seed_all, seed_host
+from botformer.seeding import host_state_kept, image_seeds, seed_all, seed_host
 
 
 def draws() -> tuple[float, float, float]:
@@ -43,3 +43,10 @@ def test_seeding_a_sample_is_cheap() -> None:
     for index in range(500):
         seed_host(0, 0, index)
     assert (time.perf_counter() - start) / 500 < 1e-3  # 11 microseconds on an idle core; reading a sample takes 200
+
+
+def test_seeds_of_images_follow_from_their_places_in_the_whole_batch() -> None:
+    whole = [image_seeds(3, step, range(8)) for step in range(50)]
+    assert len({seed for seeds in whole for seed in seeds}) == 400
+    assert image_seeds(3, 5, range(1, 8, 3)) == whole[5][1::3]
+    assert image_seeds(4, 5, range(8)) != whole[5]

@@ -1,5 +1,7 @@
-"""What evaluation measures: exact over any number of processes, because only counts and predictions travel."""
+"""What evaluation measures: exact over any number of processes, because only counts, predictions and each image's loss
+travel."""
 
+import math
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, NotRequired, TypedDict
 
@@ -57,19 +59,18 @@ class Accuracy:
     def __init__(self, num_classes: int) -> None:
         self.num_classes = num_classes
         self.in_top5 = 0
-        self.loss_sum = 0.0
         self._files: list[str] = []
-        self._batches: list[tuple[Tensor, Tensor, Tensor]] = []
-        """Labels (B,), classes and probabilities (B, 5) of the files."""
+        self._batches: list[tuple[Tensor, Tensor, Tensor, Tensor]] = []
+        """Labels (B,), classes and probabilities (B, 5), losses (B,) of the files."""
 
     def update(self, predictions: Tensor, batch: Mapping[str, Any]) -> None:
         """`predictions` are logits (B, num_classes); `batch["labels"]` (B,) int64; `batch["files"]` B names."""
         logits, labels = predictions.float(), batch["labels"]
-        self.loss_sum += float(torch.nn.functional.cross_entropy(logits, labels, reduction="sum"))
+        losses = torch.nn.functional.cross_entropy(logits, labels, reduction="none")
         best, probabilities = top5(logits)
         self.in_top5 += int((best == labels[:, None]).any(1).sum())
         self._files += batch["files"]
-        self._batches.append((labels.cpu(), best.cpu(), probabilities.cpu()))
+        self._batches.append((labels.cpu(), best.cpu(), probabilities.cpu(), losses.cpu()))
 
     def state(self) -> dict[str, Any]:
         tables = tuple(
@@ -77,7 +78,6 @@ class Accuracy:
         )  # one tensor each: many small ones travel slowly
         return {
             "in_top5": self.in_top5,
-            "loss_sum": self.loss_sum,
             "files": self._files,
             "batches": [tables] if tables else [],
         }
@@ -85,7 +85,6 @@ class Accuracy:
     def merge(self, states: list[dict[str, Any]]) -> None:
         for state in states:
             self.in_top5 += state["in_top5"]
-            self.loss_sum += state["loss_sum"]
             self._files += state["files"]
             self._batches += state["batches"]
 
@@ -96,12 +95,14 @@ class Accuracy:
         """
         images = len(self._files)
         metrics = {
-            "top1": sum(int((t == b[:, 0]).sum()) for t, b, _ in self._batches) / max(images, 1),
+            "top1": sum(int((labels == best[:, 0]).sum()) for labels, best, _, _ in self._batches) / max(images, 1),
             "balanced_accuracy": float(self.of_classes().nanmean().nan_to_num()),  # 0 without images
         }
         if self.num_classes > 5:
             metrics["top5"] = self.in_top5 / max(images, 1)
-        return metrics | {"loss": self.loss_sum / max(images, 1), "images": images}
+        # fsum rounds once, whatever the order: the sum does not depend on the number of processes.
+        loss_sum = math.fsum(loss for _, _, _, losses in self._batches for loss in losses.tolist())
+        return metrics | {"loss": loss_sum / max(images, 1), "images": images}
 
     def of_classes(self) -> Tensor:
         """float64 (K,): the fraction of each class's images that is right; nan of a class without images."""
@@ -111,7 +112,7 @@ class Accuracy:
 
     def confusion(self) -> Confusion:
         """How many images of each class were taken for which."""
-        cells = [labels * self.num_classes + best[:, 0] for labels, best, _ in self._batches]
+        cells = [labels * self.num_classes + best[:, 0] for labels, best, _, _ in self._batches]
         found, images = torch.cat([torch.empty(0, dtype=torch.int64), *cells]).unique(return_counts=True)
         return Confusion(found // self.num_classes, found % self.num_classes, images)
 
@@ -124,5 +125,5 @@ class Accuracy:
                 "label": class_names[int(label)],
                 "top5": named_top5(classes, probabilities, class_names),
             }
-            for file, (label, classes, probabilities) in zip(self._files, rows, strict=True)
+            for file, (label, classes, probabilities, _) in zip(self._files, rows, strict=True)
         ]

@@ -25,6 +25,7 @@ class ClassificationTask(nn.Module):
     """
 
     headline = "top1"
+    has_unused_parameters = False
     shown: Sequence[str] = ("top1", "balanced_accuracy", "top5", "loss")
 
     def __init__(

@@ -92,15 +92,15 @@ def training_loader(
     images: Samples[BatchT_co], batch_size: int, seed: int, workers: int, rank: int, world: int
 ) -> "TrainingLoader[BatchT_co]":
     """`batch_size` counts the images of all `world` processes together. `workers`: -1 is one per core, at most 8."""
-    if batch_size < 1 or batch_size % world:
+    if batch_size < world:
         raise InputError(
-            f"batch size {batch_size} cannot be divided evenly among {world} processes; "
-            f"{max(1, round(batch_size / world)) * world} can"
+            f"batch size {batch_size} leaves some of {world} processes without an image; take {world} or more "
+            "(run.batch_size), or fewer processes"
         )
     if len(images) < batch_size:
         raise InputError(
             f"{images.where} has {len(images)} images, fewer than one batch of {batch_size}; "
-            f"take a batch size of {max(1, len(images) // world) * world} or less (run.batch_size)"
+            f"take a batch size of {len(images)} or less (run.batch_size)"
         )
     sampler = _Sampler(len(images), batch_size, seed, rank, world, images.weights)
     return TrainingLoader(images, sampler, _worker_count(workers))
@@ -109,15 +109,17 @@ def training_loader(
 def evaluation_loader(
     images: Samples[BatchT_co], batch_size: int, workers: int, rank: int, world: int, at_most: int = 0
 ) -> "EvaluationLoader[BatchT_co]":
-    """This process's shard (every `world`-th image), in batches of `batch_size`; the last one may be smaller.
+    """This process's shard, every `world`-th batch of `batch_size`; the last one may be smaller.
+
+    The batches are the same, whatever the number of processes: the last bits of what a network gives depend on them.
 
     `at_most`: of the images only so many, evenly spread; 0: all.
     """
     if batch_size < 1:
         raise InputError(f"batch size {batch_size} is too small; at least 1 is expected")
-    shard = evenly_spread(len(images), at_most or len(images))[rank::world]
-    batches = [list(shard[start : start + batch_size]) for start in range(0, len(shard), batch_size)]
-    return EvaluationLoader(images, batches, _worker_count(workers))
+    chosen = evenly_spread(len(images), at_most or len(images))
+    batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
+    return EvaluationLoader(images, batches[rank::world], _worker_count(workers))
 
 
 def evenly_spread(count: int, at_most: int) -> list[int]:
@@ -217,12 +219,11 @@ class _Sampler:
     def from_step(self, step: int) -> Iterator[tuple[int, list[int]]]:
         """(epoch, draws of this process) of every step from `step` on."""
         epoch, position = divmod(step, self.steps_per_epoch)
-        per_process = self.batch_size // self.world
         while True:
             order = self._order(epoch)
             for start in range(position * self.batch_size, self.steps_per_epoch * self.batch_size, self.batch_size):
-                first = start + self.rank * per_process
-                yield epoch, order[first : first + per_process].tolist()
+                # Every `world`-th: accumulation then makes parts of the same images, whatever the number of processes.
+                yield epoch, order[start + self.rank : start + self.batch_size : self.world].tolist()
             epoch, position = epoch + 1, 0
 
     def _order(self, epoch: int) -> Tensor:

@@ -8,6 +8,8 @@ import torch
 from torch import Tensor, nn
 
 from botformer.detection.backbone_adapter import accepts_padding_mask, adapt_backbone, unwrapped
+from botformer.detection.balanced_sampling import Generators
+from botformer.detection.batch_means import ONE_PROCESS, Processes
 from botformer.detection.export_detector import export_detector
 from botformer.detection.flip_augmentation import Flip, mirror_boxes, mirrored
 from botformer.detection.float_types import at_least_float32, weights_dtype
@@ -159,20 +161,32 @@ class Detector(nn.Module):
             padded, check_targets(targets, padded.sizes, self.kind, self.num_classes, self.settings, self._device())
         )
 
-    def padded_losses(self, images: PaddedImages, targets: list[Targets]) -> dict[str, Tensor]:
+    def padded_losses(
+        self,
+        images: PaddedImages,
+        targets: list[Targets],
+        seeds: Sequence[int] | None = None,
+        processes: Processes = ONE_PROCESS,
+    ) -> dict[str, Tensor]:
         """As `losses`, of images that lie on their canvas and targets that were checked: nothing is looked at again,
-        so that a GPU is never waited for."""
+        so that a GPU is never waited for.
+
+        Args:
+            seeds: one per image, from which what is drawn for it follows; None: draws come from torch's generator.
+            processes: those that compute the batch together: `batch_means` says how their losses become its losses.
+        """
+        generators = _generators(seeds, self._device())
         pyramid = self._pyramid(images)
         targets = [target.to(self._box_dtype()) for target in targets]
         rpn_output = self.rpn(pyramid)
-        losses = self.rpn.losses(rpn_output, targets)
+        losses = self.rpn.losses(rpn_output, targets, generators, processes)
         proposals = self.rpn.propose(rpn_output, images.sizes, self.settings.rpn_pre_nms_top_n)
-        samples = sample_proposals(proposals, targets, self.settings)
-        losses |= self.box_head.losses(pyramid, samples, targets)
+        samples = sample_proposals(proposals, targets, self.settings, generators)
+        losses |= self.box_head.losses(pyramid, samples, targets, processes)
         if self.mask_head is not None:
-            losses |= self.mask_head.losses(pyramid, samples, targets)
+            losses |= self.mask_head.losses(pyramid, samples, targets, processes)
         if self.keypoint_head is not None:
-            losses |= self.keypoint_head.losses(pyramid, samples, targets)
+            losses |= self.keypoint_head.losses(pyramid, samples, targets, processes)
         return losses
 
     @torch.no_grad()
@@ -266,6 +280,10 @@ class Detector(nn.Module):
 
     def _device(self) -> torch.device:
         return self.box_head.fc1.weight.device
+
+
+def _generators(seeds: Sequence[int] | None, device: torch.device) -> Generators:
+    return None if seeds is None else [torch.Generator(device).manual_seed(seed) for seed in seeds]
 
 
 class TorchvisionCall(nn.Module):

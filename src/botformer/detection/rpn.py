@@ -9,7 +9,8 @@ from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from botformer.batch_norm import make_norm
 from botformer.detection.anchors import Anchors
-from botformer.detection.balanced_sampling import balanced_sample
+from botformer.detection.balanced_sampling import Generators, balanced_sample
+from botformer.detection.batch_means import ONE_PROCESS, Processes
 from botformer.detection.box_coder import BoxCoder
 from botformer.detection.float_types import at_least_float32
 from botformer.detection.matcher import BELOW_LOW, match
@@ -83,7 +84,13 @@ class RegionProposalNetwork(nn.Module):
             proposals.append(box[kept[: self.settings.rpn_post_nms_top_n]])
         return proposals
 
-    def losses(self, rpn_output: RPNOutput, targets: list[Targets]) -> dict[str, Tensor]:
+    def losses(
+        self,
+        rpn_output: RPNOutput,
+        targets: list[Targets],
+        generators: Generators = None,
+        processes: Processes = ONE_PROCESS,
+    ) -> dict[str, Tensor]:
         """`loss_objectness`, cross-entropy over the sampled anchors, and `loss_rpn_box_reg`.
 
         The box loss is the code base's: the mean Huber loss of the positive anchors' coordinates on each level, summed
@@ -94,7 +101,13 @@ class RegionProposalNetwork(nn.Module):
         matched_idxs = [self._assign(anchors, image) for image in targets]
         positive, negative = (
             torch.stack(chosen)
-            for chosen in zip(*(self._sample(matched_idx) for matched_idx in matched_idxs), strict=True)
+            for chosen in zip(
+                *(
+                    self._sample(matched_idx, generator)
+                    for matched_idx, generator in zip(matched_idxs, generators or [None] * len(targets), strict=True)
+                ),
+                strict=True,
+            )
         )
         logits = torch.cat(rpn_output.logits, 1)
         sampled = positive | negative
@@ -106,8 +119,11 @@ class RegionProposalNetwork(nn.Module):
             [deltas.sum() * 0 for deltas in rpn_output.deltas]
         ).sum()  # in the graph without objects too
         start = 0
-        for level_anchors, deltas in zip(rpn_output.anchors_xyxy, rpn_output.deltas, strict=True):
-            here = positive[:, start : start + len(level_anchors)]
+        of_level = positive.split([len(anchors) for anchors in rpn_output.anchors_xyxy], 1)
+        weights = processes.weights_of_means(torch.stack([here.sum() for here in of_level]), len(targets))
+        for level_anchors, deltas, here, weight in zip(
+            rpn_output.anchors_xyxy, rpn_output.deltas, of_level, weights, strict=True
+        ):
             if here.any():
                 wanted = [
                     self.coder.encode(
@@ -115,7 +131,9 @@ class RegionProposalNetwork(nn.Module):
                     )
                     for image, matched_idx, chosen in zip(targets, matched_idxs, here, strict=True)
                 ]
-                box_loss = box_loss + F.huber_loss(deltas[here], torch.cat(wanted), delta=settings.rpn_huber_delta)
+                box_loss = box_loss + weight * F.huber_loss(
+                    deltas[here], torch.cat(wanted), delta=settings.rpn_huber_delta
+                )
             start += len(level_anchors)
         return {
             "loss_objectness": cross_entropy / (len(targets) * settings.rpn_samples),
@@ -132,9 +150,9 @@ class RegionProposalNetwork(nn.Module):
             allow_low_quality_matches=True,
         )
 
-    def _sample(self, matched_idx: Tensor) -> tuple[Tensor, Tensor]:
+    def _sample(self, matched_idx: Tensor, generator: torch.Generator | None) -> tuple[Tensor, Tensor]:
         """Bool (A,): the anchors of objects, and those of the background, that the losses look at."""
         settings = self.settings
         return balanced_sample(
-            matched_idx >= 0, matched_idx == BELOW_LOW, settings.rpn_samples, settings.rpn_positive_fraction
+            matched_idx >= 0, matched_idx == BELOW_LOW, settings.rpn_samples, settings.rpn_positive_fraction, generator
         )

@@ -6,6 +6,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+from botformer.detection.batch_means import all_processes
 from botformer.detection.evaluation.coco_eval import CocoEvaluator, Kind
 from botformer.detection.flip_augmentation import Flip
 from botformer.detection.padding import PaddedImages
@@ -30,7 +31,8 @@ class DetectionTask(nn.Module):
     A batch holds `images` (B, 3, S, S) uint8, each image in the top left corner of its canvas, and `targets`, a dict
     per image with `size` (height, width) of the image on the canvas, `boxes` and `labels`, in training for masks
     `mask_crops` and `has_mask`, for key points `keypoints`, in evaluation `original_size`, `image_id` and
-    `ground_truth`. In evaluation an image may come in tiles, each on a canvas of its own; `detect` says how.
+    `ground_truth`. `seeds`, where they are there, are one per image: what is drawn for it follows from its own. In
+    evaluation an image may come in tiles, each on a canvas of its own; `detect` says how.
 
     Args:
         model: boxes alone, or with masks or key points.
@@ -54,11 +56,17 @@ class DetectionTask(nn.Module):
         self.kinds = _KINDS[model.kind]
         self.headline = f"{self.kinds[-1]}_AP"
         self.shown: Sequence[str] = [f"{kind}_{name}" for kind in self.kinds for name in ("AP", "AP50", "AP75")]
+        self.has_unused_parameters = model.fpn.maps[-1] != "c5"  # the last stage is then computed in vain
         self._model_config, self._no_decay = model_config, no_decay
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
-        """The detector's losses, each a mean over the batch."""
-        return self.model.padded_losses(padded_images(batch), [_targets(target) for target in batch["targets"]])
+        """The detector's losses, each a mean over the batch.
+
+        Of one process's part of a batch: what becomes that mean when the parts are averaged by their images. All
+        processes of the program must then call this at once.
+        """
+        targets = [_targets(target) for target in batch["targets"]]
+        return self.model.padded_losses(padded_images(batch), targets, batch.get("seeds"), all_processes())
 
     def predict(self, batch: Mapping[str, Any]) -> list[dict[str, Any]]:
         """As `detect`."""

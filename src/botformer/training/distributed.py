@@ -2,6 +2,7 @@
 
 import resource
 import sys
+from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
 from typing import TypeVar
 
@@ -38,11 +39,12 @@ class Accelerator:
         """Inside, operations compute in the run's precision; weights stay as they are."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()
 
-    def distribute(self, module: nn.Module) -> nn.Module:
+    def distribute(self, module: nn.Module, has_unused_parameters: bool) -> nn.Module:
         """`module`, exchanging its gradients with the other processes, which are given the weights of the first."""
         if self.num_processes == 1:
             return module
-        return DistributedDataParallel(module, device_ids=None if self.device.type == "cpu" else [self.device])
+        devices = None if self.device.type == "cpu" else [self.device]
+        return DistributedDataParallel(module, devices, find_unused_parameters=has_unused_parameters)
 
     def no_sync(self, module: nn.Module) -> AbstractContextManager[object]:
         """Inside, what `distribute` gave exchanges no gradients."""
@@ -53,6 +55,16 @@ class Accelerator:
         mean = reduce(tensor, reduction="mean")
         assert isinstance(mean, Tensor)
         return mean
+
+    def fractions(self, images: list[int]) -> Sequence[float | Tensor]:
+        """Images in the parts of this process's batch -> what each part counts in the mean over the processes: its
+        fraction of the images of all, times the number of processes."""
+        if self.num_processes == 1:
+            return [count / sum(images) for count in images]
+        own = torch.tensor(images, dtype=torch.float32, device=self.device)
+        everywhere = reduce(own, reduction="sum")
+        assert isinstance(everywhere, Tensor)
+        return (own * self.num_processes / everywhere.sum()).unbind()
 
     def of_main_process(self, value: T) -> T:
         """The value that the main process has, in every process; it is pickled."""

@@ -16,21 +16,16 @@ from botformer.environment import versions
 from botformer.errors import InputError
 from botformer.recipes.from_json import flat
 from botformer.recipes.schema import Recipe
-from botformer.seeding import seed_all
+from botformer.seeding import image_seeds, seed_all
 from botformer.training.batches_ahead import BatchesAhead
 from botformer.training.checkpoint import FULL, Checkpoints, State, no_room
 from botformer.training.distributed import Accelerator, memory_mb, open_accelerator
 from botformer.training.evaluation_loop import evaluate
+from botformer.training.inexact import Division, division_note
 from botformer.training.loaded_weights import RANDOM, LoadedWeights
 from botformer.training.non_finite import loss_error, weights_error
-from botformer.training.resume import (
-    LENGTH,
-    Resume,
-    as_json,
-    find_start,
-    restore,
-    with_saved_precision,
-)
+from botformer.training.out_of_memory import out_of_memory_explained
+from botformer.training.resume import LENGTH, Resume, as_json, find_start, restore, with_saved_precision
 from botformer.training.run_lock import RunLock, run_lock
 from botformer.training.run_log import FileRunLog, RunLog, SilentRunLog, finite_or_none
 from botformer.training.schedule import Plan, learning_rate, make_plan, peak_learning_rate
@@ -158,6 +153,11 @@ class _Run:
             done = " (nothing is left to do)" if resumed.step >= plan.last else ""
             self.run_log.note(f"continuing after step {resumed.step} of {plan.last} from {out}{done}")
             self._say_extended(resumed)
+            accumulation = flat(resumed.recipe).get("run.accumulation", 1)
+            before = Division(resumed.processes, accumulation)
+            now = Division(self.accelerator.num_processes, recipe.run.accumulation)
+            if said := division_note(recipe, before, now):
+                self.run_log.note(said)
             for name in sorted(made_with.keys() & resumed.versions.keys()):
                 if made_with[name] != resumed.versions[name]:
                     self.run_log.note(f"{name} was {resumed.versions[name]}, is now {made_with[name]}")
@@ -220,14 +220,18 @@ class _Run:
         """One step on a batch, for which it has waited. A GPU may still be computing it afterwards."""
         step, recipe, plan = self.state.step, self.recipe, self.plan
         # The first thing done with the batch: fetching it may have left a random state that depends on the workers.
-        seed_all(recipe.run.seed, step, self.accelerator.process_index)
+        rank, processes = self.accelerator.process_index, self.accelerator.num_processes
+        seed_all(recipe.run.seed, step, rank)
+        places = range(rank, rank + processes * batch_length(batch), processes)  # as the data loader deals them
+        batch = {**batch, "seeds": image_seeds(recipe.run.seed, step, places)}
         rate = learning_rate(step, plan.steps, recipe.schedule, plan.steps_per_epoch, self.peak_rate)
-        losses = self.train_state.step(batch, rate)
+        with out_of_memory_explained(recipe, processes):
+            losses = self.train_state.step(batch, rate)
         self.state.step = step + 1
         return losses, StepInfo(
             step=step + 1,
             learning_rate=rate,
-            images=batch_length(batch) * self.accelerator.num_processes,
+            images=recipe.run.batch_size,
             waited_s=waited_s,
             files=[str(file) for file in batch.get("files", [])],
         )

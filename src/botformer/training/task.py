@@ -7,7 +7,8 @@ from torch import Tensor, nn
 
 Batch = Mapping[str, Any]
 """One process's part of the images of an optimiser step. Every value is a tensor or a list with one entry per image;
-`files`, when there, names the images."""
+`files`, when there, names the images. In a step there are `seeds`, whole numbers: what is drawn for an image follows
+from its own, so that it does not depend on the number of processes."""
 
 
 class Evaluator(Protocol):
@@ -40,8 +41,12 @@ class Task(Protocol):
     shown: Sequence[str]
     """The metrics that people are shown, where there are so many; all are written down."""
 
+    has_unused_parameters: bool
+    """Whether some parameters that need a gradient never get one: processes must know it to exchange the others'."""
+
     def forward(self, batch: Batch) -> dict[str, Tensor]:
-        """Losses, each a mean over the images of the batch; their sum is minimised."""
+        """Losses, each a mean over the images of the batch; their sum is minimised. Processes average theirs, weighted
+        by their images."""
         ...
 
     def predict(self, batch: Batch) -> Any: ...

@@ -15,6 +15,7 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 from botformer.errors import InputError
 from botformer.recipes.schema import Recipe
+from botformer.sync_batch_norm import is_synchronised, synchronise
 from botformer.training.checkpoint import TensorSets, load_model_tensors, model_tensors
 from botformer.training.distributed import Accelerator
 from botformer.training.loaded_weights import RANDOM, LoadedWeights
@@ -34,6 +35,8 @@ class TrainState:
         self.accelerator = accelerator
         self.accumulation = recipe.run.accumulation
         self.clip_norm = recipe.optimizer.clip_norm
+        if accelerator.num_processes > 1:  # or else some processes would wait for one that has stopped
+            _check_parts(recipe.run.batch_size // accelerator.num_processes, self.accumulation)
         _synchronise_batch_norm(task, recipe, accelerator)
         task.to(accelerator.device)
         if accelerator.device.type in ("cuda", "cpu"):
@@ -42,7 +45,7 @@ class TrainState:
         self.optimizer = make_optimizer(task, task.no_weight_decay(), recipe.optimizer, loaded.names)
         self._started = False
         self.average = ModelEmaV3(task, decay=recipe.optimizer.ema) if recipe.optimizer.ema else None
-        self._distributed = accelerator.distribute(task)
+        self._distributed = accelerator.distribute(task, task.has_unused_parameters)
         if self.average:
             self.average.set(task)  # several processes have just been given the weights of the first
 
@@ -80,7 +83,7 @@ class TrainState:
 
         def check(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
             values = inputs[0].numel() // max(inputs[0].shape[1], 1)
-            together = self.accelerator.num_processes if isinstance(module, nn.SyncBatchNorm) else 1
+            together = self.accelerator.num_processes if is_synchronised(module) else 1
             if module.training and values * together == 1:
                 raise self._one_value_per_channel(names[module], batch)
 
@@ -110,8 +113,8 @@ class TrainState:
         """Gradients of the whole batch, part by part; a part counts by its fraction of the images."""
         totals: dict[str, Tensor] = {}
         parts = list(split(batch, self.accumulation))
-        for number, part in enumerate(parts, start=1):
-            fraction = batch_length(part) / batch_length(batch)
+        fractions = self.accelerator.fractions([batch_length(part) for part in parts])
+        for number, (part, fraction) in enumerate(zip(parts, fractions, strict=True), start=1):
             if number < len(parts):  # processes exchange gradients once, with the last part
                 with self.accelerator.no_sync(self._distributed):
                     losses = self._backward_part(part, fraction)
@@ -121,7 +124,7 @@ class TrainState:
                 totals[name] = totals.get(name, torch.zeros_like(loss)) + loss
         return totals
 
-    def _backward_part(self, part: Batch, fraction: float) -> dict[str, Tensor]:
+    def _backward_part(self, part: Batch, fraction: float | Tensor) -> dict[str, Tensor]:
         on_device: Any = send_to_device(part, self.accelerator.device, non_blocking=True)
         with self.accelerator.autocast():
             losses: dict[str, Tensor] = self._distributed(on_device)
@@ -185,9 +188,9 @@ class Wishes(NamedTuple):
 class StepResult:
     info: StepInfo
     losses: dict[str, float]
-    """Means over all processes."""
+    """Of the whole batch: means over all processes."""
     own_losses: dict[str, float]
-    """This process's."""
+    """This process's, of which those are the means."""
     wishes: Wishes
     """Of all processes together."""
 
@@ -239,23 +242,22 @@ def batch_length(batch: Batch) -> int:
 def split(batch: Batch, parts: int) -> Iterator[Batch]:
     """The batch in `parts` consecutive parts whose lengths differ by one at most."""
     length = batch_length(batch)
-    if length < parts:
-        raise InputError(
-            f"a batch of {length} images on each process cannot be computed in {parts} parts; "
-            "lower run.accumulation or raise run.batch_size"
-        )
+    _check_parts(length, parts)
     bounds = [length * i // parts for i in range(parts + 1)]
     for start, end in pairwise(bounds):
         yield {name: value[start:end] for name, value in batch.items()}
+
+
+def _check_parts(images: int, parts: int) -> None:
+    if images < parts:
+        raise InputError(
+            f"a batch of {images} images on each process cannot be computed in {parts} parts; "
+            "lower run.accumulation or raise run.batch_size"
+        )
 
 
 def _synchronise_batch_norm(task: nn.Module, recipe: Recipe, accelerator: Accelerator) -> None:
     wanted = recipe.model.normalization == "sync" or any(isinstance(m, nn.SyncBatchNorm) for m in task.modules())
     if not wanted or accelerator.num_processes == 1:
         return  # one process already sees the whole batch
-    if accelerator.device.type != "cuda":
-        raise InputError(
-            f"normalization sync needs CUDA, these {accelerator.num_processes} processes run on "
-            f"{accelerator.device.type}; use normalization batch"
-        )
-    nn.SyncBatchNorm.convert_sync_batchnorm(task)
+    synchronise(task, accelerator.device)

@@ -143,12 +143,36 @@ def test_a_resumed_run_equals_the_uninterrupted(dataset: ClassificationDataset, 
     assert_same(take(batches.starting_at(0), 10)[step:], take(batches.starting_at(step), 10 - step))
 
 
-def test_two_processes_together_have_the_batch_of_one(dataset: ClassificationDataset) -> None:
+def together(dataset: ClassificationDataset, world: int, step: int, count: int, workers: int = 0) -> list[Batch]:
+    """`count` batches of six from `step` on, of which each process has every `world`-th image."""
+    loaders = [training_batches(dataset, AUGMENTED, 6, 3, workers, rank, world) for rank in range(world)]
+    wholes = []
+    for parts in zip(*(take(loader.starting_at(step), count) for loader in loaders), strict=True):
+        places = torch.cat([torch.arange(rank, 6, world) for rank in range(world)]).argsort()
+        each = joined(parts)
+        files = [each["files"][place] for place in places]
+        wholes.append(Batch(images=each["images"][places], labels=each["labels"][places], files=files))
+    return wholes
+
+
+@pytest.mark.parametrize("world", [2, 3, 4])
+def test_processes_together_have_the_batch_of_one(dataset: ClassificationDataset, world: int) -> None:
+    """Of six images four processes have 2, 2, 1 and 1."""
     alone = training_batches(dataset, AUGMENTED, 6, seed=3, workers=0)
-    pair = [training_batches(dataset, AUGMENTED, 6, seed=3, workers=0, rank=rank, world=2) for rank in range(2)]
-    assert all(batches.steps_per_epoch == alone.steps_per_epoch for batches in pair)
-    parts_of_batches = zip(*(take(batches.starting_at(0), 5) for batches in pair), strict=True)
-    assert_same(take(alone.starting_at(0), 5), [joined(parts) for parts in parts_of_batches])
+    assert_same(take(alone.starting_at(0), 5), together(dataset, world, 0, 5))
+
+
+@pytest.mark.filterwarnings("ignore:This DataLoader will create")
+def test_a_run_goes_on_with_the_same_bits_among_other_processes_and_workers(dataset: ClassificationDataset) -> None:
+    alone = training_batches(dataset, AUGMENTED, 6, seed=3, workers=0)
+    parts = [together(dataset, 2, 0, 3), together(dataset, 4, 3, 2, workers=1), together(dataset, 1, 5, 2)]
+    assert_same(take(alone.starting_at(0), 7), [batch for part in parts for batch in part])
+
+
+def test_processes_evaluate_the_very_batches_of_one(dataset: ClassificationDataset) -> None:
+    alone = list(evaluation_batches(dataset, PLAIN, 5, workers=0))
+    for rank in range(7):  # two have none
+        assert_same(alone[rank::7], evaluation_batches(dataset, PLAIN, 5, workers=0, rank=rank, world=7))
 
 
 @pytest.mark.parametrize("world", [2, 3, 30])
@@ -327,13 +351,13 @@ def test_an_image_above_the_size_limit_is_bad(dataset: ClassificationDataset) ->
 
 
 def test_a_data_set_smaller_than_a_batch_is_refused_with_numbers(dataset: ClassificationDataset) -> None:
-    with pytest.raises(InputError, match="has 23 images, fewer than one batch of 24; take a batch size of 22"):
+    with pytest.raises(InputError, match="has 23 images, fewer than one batch of 24; take a batch size of 23"):
         training_batches(dataset, PLAIN, 24, seed=0, workers=0, world=2)
 
 
-def test_a_batch_that_cannot_be_divided_evenly_is_refused(dataset: ClassificationDataset) -> None:
-    with pytest.raises(InputError, match="batch size 10 cannot be divided evenly among 3 processes; 9 can"):
-        training_batches(dataset, PLAIN, 10, seed=0, workers=0, world=3)
+def test_a_batch_of_fewer_images_than_processes_is_refused(dataset: ClassificationDataset) -> None:
+    with pytest.raises(InputError, match="batch size 2 leaves some of 3 processes without an image; take 3 or more"):
+        training_batches(dataset, PLAIN, 2, seed=0, workers=0, world=3)
     with pytest.raises(InputError, match="batch size 0"):
         evaluation_batches(dataset, PLAIN, 0, workers=0)
 

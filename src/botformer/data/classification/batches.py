@@ -47,7 +47,7 @@ def evaluation_batches(
     world: int = 1,
     at_most: int = 0,
 ) -> EvaluationLoader[Batch]:
-    """This process's shard (every `world`-th image), in batches of `batch_size`; the last one may be smaller.
+    """This process's shard, every `world`-th batch of `batch_size` images; the last one may be smaller.
 
     `at_most`: of all images only so many, evenly spread; 0: all.
     """

@@ -75,7 +75,7 @@ def detection_evaluation_batches(
     world: int = 1,
     at_most: int = 0,
 ) -> EvaluationLoader[DetectionBatch]:
-    """This process's part (every `world`-th image), in batches of `batch_size`, the last one smaller. `at_most`: of all
+    """This process's part, every `world`-th batch of `batch_size` images, the last one smaller. `at_most`: of all
     images only so many, evenly spread; 0: all. In tiles (`images.tile`) a batch is one image, which no worker
     reads ahead where the tiles of the largest image take more than 256 MiB."""
     say_small_objects(dataset, images.canvas, images.tile)

@@ -98,6 +98,7 @@ class CocoEvaluator:
         self._evaluated = {}
         for state in states:
             self.images.update(state)
+        self.images = {image_id: self.images[image_id] for image_id in _in_order(self.images)}
 
     def only(self, image_ids: Iterable[ImageId]) -> "CocoEvaluator":
         """The same of some of the images, such as those of one stain."""

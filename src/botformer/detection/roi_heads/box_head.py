@@ -9,6 +9,7 @@ from torchvision.models.detection.faster_rcnn import FastRCNNPredictor
 from torchvision.ops import clip_boxes_to_image, remove_small_boxes
 
 from botformer.batch_norm import make_norm
+from botformer.detection.batch_means import ONE_PROCESS, Processes
 from botformer.detection.box_coder import BoxCoder
 from botformer.detection.flip_augmentation import mirror_boxes, mirror_deltas
 from botformer.detection.float_types import at_least_float32
@@ -63,7 +64,11 @@ class BoxHead(nn.Module):
         return logits.to(dtype), deltas.to(dtype).unflatten(1, (-1, 4))
 
     def losses(
-        self, pyramid: dict[str, Tensor], samples: list[SampledProposals], targets: list[Targets]
+        self,
+        pyramid: dict[str, Tensor],
+        samples: list[SampledProposals],
+        targets: list[Targets],
+        processes: Processes = ONE_PROCESS,
     ) -> dict[str, Tensor]:
         """`loss_classifier`: mean cross-entropy; `loss_box_reg`: mean Huber loss of the objects' coordinates."""
         logits, deltas = self(pyramid, [sample.proposals_xyxy for sample in samples])
@@ -76,9 +81,11 @@ class BoxHead(nn.Module):
         )
         said = deltas[labels > 0, labels[labels > 0]]
         box_loss = F.huber_loss(said, wanted, delta=self.settings.box_huber_delta, reduction="sum")
+        counts = torch.stack([logits.new_full((), len(each)) for each in (labels, wanted)])  # a copy would wait
+        of_all, of_objects = processes.weights_of_means(counts, len(targets))
         return {
-            "loss_classifier": F.cross_entropy(logits, labels),
-            "loss_box_reg": box_loss / max(wanted.numel(), 1),
+            "loss_classifier": of_all * F.cross_entropy(logits, labels),
+            "loss_box_reg": of_objects * box_loss / max(wanted.numel(), 1),
         }
 
     def detect(

@@ -7,6 +7,7 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from torchvision.models.detection.keypoint_rcnn import KeypointRCNNHeads, KeypointRCNNPredictor
 
+from botformer.detection.batch_means import ONE_PROCESS, Processes
 from botformer.detection.float_types import at_least_float32
 from botformer.detection.roi_heads.heatmaps import heatmaps_to_keypoints, keypoints_to_cells
 from botformer.detection.roi_heads.roi_align import RoIPooler
@@ -33,27 +34,27 @@ class KeypointHead(nn.Module):
         return logits.to(at_least_float32(logits))
 
     def losses(
-        self, pyramid: dict[str, Tensor], samples: list[SampledProposals], targets: list[Targets]
+        self,
+        pyramid: dict[str, Tensor],
+        samples: list[SampledProposals],
+        targets: list[Targets],
+        processes: Processes = ONE_PROCESS,
     ) -> dict[str, Tensor]:
         """`loss_keypoint`: mean cross-entropy over the cells of each key point that is visible and lies in its RoI."""
         chosen = [sample.foreground() for sample in samples]
-        if not any(len(sample.labels) for sample in chosen):
+        proposals = torch.cat([sample.proposals_xyxy for sample in chosen])
+        keypoints = [_keypoints(image)[sample.matched_idx] for sample, image in zip(chosen, targets, strict=True)]
+        cells, usable = keypoints_to_cells(torch.cat(keypoints), proposals, 4 * self.settings.keypoint_output_size)
+        weight = usable.flatten().float()
+        (of_points,) = processes.weights_of_means(weight.sum()[None], len(targets))
+        if not len(proposals):
             sample = samples[0]  # see MaskHead.losses
             logits = self(pyramid, [sample.proposals_xyxy[:1]] + [sample.proposals_xyxy[:0]] * (len(samples) - 1))
             return {"loss_keypoint": logits.sum() * 0}
-        keypoints = []
-        for sample, image in zip(chosen, targets, strict=True):
-            assert image.keypoints is not None
-            keypoints.append(image.keypoints[sample.matched_idx])
-        proposals = [sample.proposals_xyxy for sample in chosen]
-        logits = self(pyramid, proposals).flatten(2)
-        cells, usable = keypoints_to_cells(
-            torch.cat(keypoints), torch.cat(proposals), 4 * self.settings.keypoint_output_size
-        )
+        logits = self(pyramid, [sample.proposals_xyxy for sample in chosen]).flatten(2)
         # All of them, weighted: choosing the usable ones would wait for the device.
         each = F.cross_entropy(logits.flatten(0, 1), cells.flatten(), reduction="none")
-        weight = usable.flatten().float()
-        return {"loss_keypoint": (each * weight).sum() / weight.sum().clamp(min=1)}
+        return {"loss_keypoint": of_points * (each * weight).sum() / weight.sum().clamp(min=1)}
 
     def predict(
         self,
@@ -77,3 +78,8 @@ class KeypointHead(nn.Module):
         points, scores = heatmaps_to_keypoints(logits, torch.cat(boxes_xyxy))
         points = torch.cat([points, torch.ones_like(points[..., :1])], -1)
         return list(points.split(counts)), list(scores.split(counts))
+
+
+def _keypoints(image: Targets) -> Tensor:
+    assert image.keypoints is not None
+    return image.keypoints

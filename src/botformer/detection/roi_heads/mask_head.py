@@ -9,12 +9,14 @@ from torch.nn import functional as F
 from torchvision.ops import Conv2dNormActivation
 
 from botformer.batch_norm import make_norm
+from botformer.detection.batch_means import ONE_PROCESS, Processes
 from botformer.detection.float_types import at_least_float32
 from botformer.detection.masks import mask_targets
 from botformer.detection.roi_heads.roi_align import RoIPooler
 from botformer.detection.roi_heads.sampling import SampledProposals
 from botformer.detection.targets import Targets
 from botformer.recipes.detector_settings import Settings
+from botformer.sync_batch_norm import is_synchronised
 
 
 class MaskHead(nn.Module):
@@ -43,11 +45,18 @@ class MaskHead(nn.Module):
         return logits.to(at_least_float32(logits))
 
     def losses(
-        self, pyramid: dict[str, Tensor], samples: list[SampledProposals], targets: list[Targets]
+        self,
+        pyramid: dict[str, Tensor],
+        samples: list[SampledProposals],
+        targets: list[Targets],
+        processes: Processes = ONE_PROCESS,
     ) -> dict[str, Tensor]:
         """`loss_mask`: mean cross-entropy of the cells of proposals whose object has a mask."""
         chosen = [sample.foreground() for sample in samples]
-        if not any(len(sample.labels) for sample in chosen):
+        masked = [_has_mask(image)[sample.matched_idx] for sample, image in zip(chosen, targets, strict=True)]
+        weight = torch.cat(masked).float()
+        (of_masks,) = processes.weights_of_means(weight.sum()[None], len(targets))
+        if self._lacks_input(sum(len(sample.labels) for sample in chosen), processes, weight.device):
             # One background proposal with weight 0: BatchNorm needs an input, and every process must
             # take part when statistics and gradients are averaged.
             sample = samples[0]
@@ -55,20 +64,24 @@ class MaskHead(nn.Module):
             return {"loss_mask": logits.sum() * 0}
         logits = self(pyramid, [sample.proposals_xyxy for sample in chosen])
         labels = torch.cat([sample.labels for sample in chosen])
-        wanted, counts = [], []
+        wanted = []
         for sample, image in zip(chosen, targets, strict=True):
             assert image.mask_crops is not None
-            assert image.has_mask is not None
             wanted.append(
                 mask_targets(
                     image.mask_crops, image.boxes_xyxy, sample.matched_idx, sample.proposals_xyxy, logits.shape[-1]
                 )
             )
-            counts.append(image.has_mask[sample.matched_idx])
         said = logits[torch.arange(len(labels), device=labels.device), labels]
         cells = F.binary_cross_entropy_with_logits(said, torch.cat(wanted), reduction="none").mean((1, 2))
-        weight = torch.cat(counts).float()
-        return {"loss_mask": (cells * weight).sum() / weight.sum().clamp(min=1)}
+        return {"loss_mask": of_masks * (cells * weight).sum() / weight.sum().clamp(min=1)}
+
+    def _lacks_input(self, regions: int, processes: Processes, device: torch.device) -> bool:
+        """Whether BatchNorm, for which this process has so many regions, would get nothing to take statistics of."""
+        if not is_synchronised(self.norm):
+            return regions == 0
+        # Among the regions of all processes there is one or more, or else the first of them lends one.
+        return processes.total(regions, device) == 0 and processes.index == 0
 
     def predict(self, pyramid: dict[str, Tensor], boxes_xyxy: list[Tensor], labels: list[Tensor]) -> list[Tensor]:
         """Boxes (n, 4) and labels (n,) per image -> probabilities (n, M, M) of the labelled class over each box."""
@@ -79,3 +92,8 @@ class MaskHead(nn.Module):
         label = torch.cat(labels)
         masks = logits[torch.arange(len(label), device=label.device), label].sigmoid()
         return list(masks.split([len(boxes) for boxes in boxes_xyxy]))
+
+
+def _has_mask(image: Targets) -> Tensor:
+    assert image.has_mask is not None
+    return image.has_mask

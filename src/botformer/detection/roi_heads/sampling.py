@@ -5,7 +5,7 @@ from dataclasses import dataclass
 import torch
 from torch import Tensor
 
-from botformer.detection.balanced_sampling import balanced_sample
+from botformer.detection.balanced_sampling import Generators, balanced_sample
 from botformer.detection.matcher import match
 from botformer.detection.targets import Targets
 from botformer.recipes.detector_settings import Settings
@@ -29,17 +29,19 @@ class SampledProposals:
 
 
 @torch.no_grad()
-def sample_proposals(proposals: list[Tensor], targets: list[Targets], settings: Settings) -> list[SampledProposals]:
+def sample_proposals(
+    proposals: list[Tensor], targets: list[Targets], settings: Settings, generators: Generators = None
+) -> list[SampledProposals]:
     """Proposals (n, 4) per image, and the objects' own boxes with them -> `SampledProposals` per image."""
     samples = []
-    for boxes, image in zip(proposals, targets, strict=True):
+    for boxes, image, generator in zip(proposals, targets, generators or [None] * len(targets), strict=True):
         candidates = torch.cat([boxes, image.boxes_xyxy])
         iou = settings.roi_positive_iou
         matched_idx = match(candidates, image.boxes_xyxy, iou, iou, allow_low_quality_matches=False)
         labels = torch.zeros_like(matched_idx)
         labels[matched_idx >= 0] = image.labels[matched_idx[matched_idx >= 0]]
         positive, negative = balanced_sample(
-            labels > 0, labels == 0, settings.roi_samples, settings.roi_positive_fraction
+            labels > 0, labels == 0, settings.roi_samples, settings.roi_positive_fraction, generator
         )
         chosen = torch.where(positive | negative)[0]
         samples.append(SampledProposals(candidates[chosen], labels[chosen], matched_idx[chosen].clamp(min=0)))
