@@ -21,8 +21,8 @@ set -euo pipefail
 # last_call_timeout: once the least number of machines is there, how long to wait for more of them. A machine that
 # vanished is given up after keep_alive_interval * keep_alive_max_attempt = 15 s, which are torchrun's own numbers.
 settings="last_call_timeout=${LAST_CALL:-20},join_timeout=600"
-if [[ -n "${ADDRESS:-}" ]]; then  # nor can torchrun tell by host names whether the rendezvous is on this machine
-    settings+=",is_host=$([[ "$ADDRESS" == "${RENDEZVOUS%:*}" ]] && echo 1 || echo 0)"
+if [[ "${ADDRESS:-}" == "${RENDEZVOUS%:*}" ]]; then  # else torchrun finds out by names and addresses
+    settings+=",is_host=1"
 fi
 exec "${PYTHON:-python3}" -m botformer.torchrun \
     --nnodes "${MACHINES:-1:4}" \

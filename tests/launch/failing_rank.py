@@ -1,8 +1,10 @@
-"""`botformer ...` in which one rank fails in a step of its first attempt, as FAIL says: RANK:STEP:HOW."""
+"""`botformer ...` in which one rank fails in one of its steps, as FAIL says: RANK:STEP:HOW. FAILED_AT: a file written
+then."""
 
 import os
 import signal
 import sys
+from pathlib import Path
 
 from botformer import cli
 from botformer.errors import InputError
@@ -15,12 +17,13 @@ step = TrainState.step
 
 def failing_step(self, batch, learning_rate):
     if next(steps) == int(at_step):
+        Path(os.environ["FAILED_AT"]).touch()
         if how == "killed":
             os.kill(os.getpid(), signal.SIGKILL)
-        raise InputError("its disk is full") if how == "input" else AttributeError("a mistake of ours")
+        raise InputError("its disk is full")
     return step(self, batch, learning_rate)
 
 
-if os.environ["RANK"] == rank and os.environ["TORCHELASTIC_RESTART_COUNT"] == "0":
+if os.environ["RANK"] == rank:
     TrainState.step = failing_step
 sys.exit(cli.main())

@@ -31,7 +31,7 @@ class Machine:
         with self.log.open("wb") as log:
             self.process = subprocess.Popen(
                 ["ip", "netns", "exec", self.name, *command],
-                env=os.environ | environment | {"ADDRESS": self.address, "GLOO_SOCKET_IFNAME": "eth0"},
+                env=environment | {"ADDRESS": self.address, "GLOO_SOCKET_IFNAME": "eth0"},
                 stdin=subprocess.DEVNULL, stdout=log, stderr=subprocess.STDOUT,
             )  # fmt: skip
 
@@ -50,6 +50,12 @@ class Machine:
             time.sleep(0.05)
         if self.process:
             self.process.wait(timeout=10)
+
+    def ended(self) -> bool:
+        return self.process is not None and self.process.poll() is not None
+
+    def status(self) -> int | None:
+        return self.process.returncode if self.process else None
 
     def text(self) -> str:
         return self.log.read_text(errors="replace") if self.log.exists() else ""

@@ -1,0 +1,64 @@
+"""What people see, and what a cluster is told, when one of several processes fails."""
+
+import re
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from botformer.rank_failure import LOST, describe_loss, lost_another_process
+
+from .colours import ROOT, environment, train_command, write_colours
+
+GLOO = (
+    "[/somewhere/gloo/gloo/transport/tcp/pair.cc:545] Read error [127.0.0.1]:14258: Connection reset by peer. This is "
+    "typically caused by a remote worker hanging"
+)
+
+
+def torchrun(*command: str, **variables: str) -> subprocess.CompletedProcess[str]:
+    launcher = [sys.executable, "-m", "botformer.torchrun", "--standalone", "--nproc-per-node=2"]
+    return subprocess.run(
+        [*launcher, *command], cwd=ROOT, env=environment() | variables, capture_output=True, text=True, timeout=300,
+        check=False,
+    )  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    ("how", "status", "said"),
+    [("input", 2, "botformer train: rank 1: its disk is full"), ("killed", 137, "Signal 9 (SIGKILL) received by PID")],
+)
+def test_the_rank_that_fails_is_the_root_cause_and_the_other_one_is_silent(how, status, said, tmp_path: Path) -> None:
+    data = write_colours(tmp_path / "data")
+    command = train_command(data, tmp_path / "run", steps=10_000)
+    done = torchrun("tests/launch/failing_rank.py", *command, FAIL=f"1:7:{how}", FAILED_AT=str(tmp_path / "failed"))
+    assert time.time() - (tmp_path / "failed").stat().st_mtime < 60
+    assert done.returncode == status, done.stderr
+    root_cause = done.stderr.partition("Root Cause")[2]
+    assert re.search(rf"rank +: 1 .*traceback : {re.escape(said)}", root_cause, re.DOTALL)
+    assert "Traceback" not in done.stderr
+    assert "Connection" not in done.stderr
+
+
+def test_what_all_ranks_complain_of_is_said_once() -> None:
+    done = torchrun("-m", "botformer.cli", "train", "no_such_recipe")
+    assert done.returncode == 2
+    before, _, root_cause = done.stderr.partition("Root Cause")
+    assert before.count("unknown recipe 'no_such_recipe'") == 1
+    assert "botformer train: rank 0: unknown recipe 'no_such_recipe'" in root_cause
+
+
+def test_only_an_exchange_that_broke_is_taken_for_the_end_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
+    from torch import distributed
+
+    lost = [RuntimeError(GLOO), distributed.DistNetworkError("gone"), distributed.DistBackendError("ncclRemoteError: x")]
+    own = [RuntimeError("shape mismatch"), ValueError(GLOO), distributed.DistBackendError("ncclInvalidUsage: x")]
+    assert not any(map(lost_another_process, lost)), "one process has no other"
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    assert all(map(lost_another_process, lost))
+    assert not any(map(lost_another_process, own))
+    assert "(Read error [127.0.0.1]:14258: Connection reset by peer)" in describe_loss(lost[0])
+    assert LOST not in (0, 1, 2)
