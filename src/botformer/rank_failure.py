@@ -10,7 +10,7 @@ import sys
 import time
 
 LOST = 75
-"""Exit status of a process that another one's end has ended: EX_TEMPFAIL of sysexits.h, the same command may succeed."""
+"""Exit status of a process that another one's end has ended: EX_TEMPFAIL of sysexits.h, try the same command again."""
 
 PATIENCE_S = 5.0
 """torchrun looks at its processes ten times a second, and ends all others once one has failed."""

@@ -1,4 +1,4 @@
-"""`python -m botformer.torchrun ...`: torchrun, with its arguments, and with the exit status of the rank that failed first.
+"""`python -m botformer.torchrun ...`: torchrun, and the exit status of the rank that failed first.
 
 torchrun itself ends with status 1 whatever its processes said, under a trace of its own. A cluster has to know more:
 bad input (2) fails again, the end of a machine (75) or a signal (128 + its number) is a reason to start once more.
@@ -11,8 +11,8 @@ from botformer.rank_failure import LOST
 
 
 def main(arguments: list[str]) -> int:
-    # Otherwise processes that start anew may meet addresses of the attempt before in the store that they share: torchrun
-    # counts attempts on each machine by itself (pytorch issue 135712).
+    # Otherwise processes that start anew may meet addresses of the attempt before in the store that they share:
+    # torchrun counts attempts on each machine by itself (pytorch issue 135712).
     os.environ.setdefault("TORCH_DISABLE_SHARE_RDZV_TCP_STORE", "1")
     from torch.distributed import run
     from torch.distributed.elastic.multiprocessing.api import SignalException

@@ -54,7 +54,11 @@ def test_what_all_ranks_complain_of_is_said_once() -> None:
 def test_only_an_exchange_that_broke_is_taken_for_the_end_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:
     from torch import distributed
 
-    lost = [RuntimeError(GLOO), distributed.DistNetworkError("gone"), distributed.DistBackendError("ncclRemoteError: x")]
+    lost = [
+        RuntimeError(GLOO),
+        distributed.DistNetworkError("gone"),
+        distributed.DistBackendError("ncclRemoteError: x"),
+    ]
     own = [RuntimeError("shape mismatch"), ValueError(GLOO), distributed.DistBackendError("ncclInvalidUsage: x")]
     assert not any(map(lost_another_process, lost)), "one process has no other"
     monkeypatch.setenv("WORLD_SIZE", "2")

@@ -37,6 +37,6 @@ def check_same_everywhere(accelerator: Accelerator, facts: Mapping[str, str]) ->
     if differences:
         raise InputError(
             f"the {accelerator.num_processes} processes of this run were not given the same. "
-            f"{and_more(differences, _SHOWN, '. ')}. Start all of them with the same command, and with --data and --out "
-            "that hold the same on every machine"
+            f"{and_more(differences, _SHOWN, '. ')}. Start all of them with the same command, and with --data and "
+            "--out that hold the same on every machine"
         )
