@@ -1,6 +1,8 @@
 """What people see, and what a cluster is told, when one of several processes fails."""
 
+import os
 import re
+import signal
 import subprocess
 import sys
 import time
@@ -9,6 +11,7 @@ from pathlib import Path
 import pytest
 
 from botformer.rank_failure import LOST, describe_loss, lost_another_process
+from botformer.training.signals import stop_request
 
 from .colours import ROOT, environment, train_command, write_colours
 
@@ -49,6 +52,15 @@ def test_what_all_ranks_complain_of_is_said_once() -> None:
     before, _, root_cause = done.stderr.partition("Root Cause")
     assert before.count("unknown recipe 'no_such_recipe'") == 1
     assert "botformer train: rank 0: unknown recipe 'no_such_recipe'" in root_cause
+
+
+def test_torchrun_may_repeat_a_cluster_s_signal(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Slurm may signal every process of a job, and torchrun hands its own on: one stop, not two."""
+    monkeypatch.setenv("TORCHELASTIC_RUN_ID", "7")
+    with stop_request() as request:
+        os.kill(os.getpid(), signal.SIGTERM)
+        os.kill(os.getpid(), signal.SIGTERM)
+        assert request.signal == signal.SIGTERM
 
 
 def test_only_an_exchange_that_broke_is_taken_for_the_end_of_another_process(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -38,7 +38,9 @@ def stop_request() -> Iterator[StopRequest]:
     def ask(number: int, frame: FrameType | None) -> None:
         if os.getpid() == own_process:
             request.signal = number
-            restore()
+            # A cluster may have signalled this process as well as torchrun, which repeats it, and kills in the end.
+            if number != signal.SIGTERM or "TORCHELASTIC_RUN_ID" not in os.environ:
+                restore()
         elif number == signal.SIGTERM:  # a data worker that was forked from us: its parent ends it
             signal.signal(number, signal.SIG_DFL)
             os.kill(os.getpid(), number)
