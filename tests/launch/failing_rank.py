@@ -1,5 +1,5 @@
 """`botformer ...` in which one rank fails in one of its steps, as FAIL says: RANK:STEP:HOW. FAILED_AT: a file written
-then."""
+then. HOW data: it is given OTHER_DATA."""
 
 import os
 import signal
@@ -24,6 +24,8 @@ def failing_step(self, batch, learning_rate):
     return step(self, batch, learning_rate)
 
 
-if os.environ["RANK"] == rank:
+if os.environ["RANK"] == rank and how == "data":
+    sys.argv.append(f"--data={os.environ['OTHER_DATA']}")  # the last one counts
+elif os.environ["RANK"] == rank:
     TrainState.step = failing_step
 sys.exit(cli.main())

@@ -13,7 +13,7 @@ import pytest
 from .colours import ROOT, environment, train_command, write_colours
 from .machines import Machine, machines, why_not
 
-STEPS = 400
+STEPS = 250
 
 
 def rank_of(machine: Machine) -> tuple[int, int] | None:

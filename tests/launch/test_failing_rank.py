@@ -46,6 +46,24 @@ def test_the_rank_that_fails_is_the_root_cause_and_the_other_one_is_silent(how, 
     assert "Connection" not in done.stderr
 
 
+@pytest.mark.slow
+def test_ranks_with_different_classes_do_not_train(tmp_path: Path) -> None:
+    """As many classes and images, so that without a comparison they would train on to exit 0."""
+    data, other = write_colours(tmp_path / "data"), write_colours(tmp_path / "other")
+    for split in ("train", "validation"):
+        (other / split / "red").rename(other / split / "yellow")
+    command = train_command(data, tmp_path / "run", steps=3)
+    done = torchrun("tests/launch/failing_rank.py", *command, FAIL="1:0:data", OTHER_DATA=str(other))
+    assert done.returncode == 2, done.stderr
+    root_cause = done.stderr.partition("Root Cause")[2]
+    assert "the 2 processes of this run were not given the same" in root_cause
+    assert re.search(
+        r"classes: 3 \(blue, green, red; \w+\) on rank 0; 3 \(blue, green, yellow; \w+\) on rank 1", root_cause
+    )
+    assert re.search(r"training images: 60 \(\w+\) on rank 0; 60 \(\w+\) on rank 1", root_cause)
+    assert not (tmp_path / "run").exists()
+
+
 def test_what_all_ranks_complain_of_is_said_once() -> None:
     done = torchrun("-m", "botformer.cli", "train", "no_such_recipe")
     assert done.returncode == 2
