@@ -5,9 +5,18 @@ import io
 import logging
 import os
 import sys
+import traceback
 from importlib import import_module
 
 from botformer.errors import InputError
+from botformer.rank_failure import (
+    LOST,
+    describe_loss,
+    let_others_speak,
+    lost_another_process,
+    name_of_rank,
+    tell_launcher,
+)
 
 # Name -> what it does; the command is `botformer.commands.NAME.main(arguments)`.
 COMMANDS = {
@@ -44,7 +53,10 @@ _WAYS_OUT = {
 
 
 def main(arguments: list[str] | None = None) -> int:
-    """Run one command and return its exit status: 0 done, 2 bad input (a message says what to do)."""
+    """Run one command and return its exit status: 0 done, 2 bad input (a message says what to do).
+
+    docs/clusters.md lists all of them.
+    """
     arguments = sys.argv[1:] if arguments is None else arguments
     if not arguments or arguments[0] in ("-h", "--help"):
         print(_help())
@@ -67,8 +79,7 @@ def main(arguments: list[str] | None = None) -> int:
         import_module(f"botformer.commands.{name}").main(rest)
         _leave_the_other_processes()
     except InputError as error:
-        print(f"botformer {name}: {error}", file=sys.stderr)
-        return 2
+        return _bad_input(name, str(error))
     except KeyboardInterrupt:
         print(f"botformer {name}: interrupted", file=sys.stderr)
         return 130
@@ -76,9 +87,26 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return 141
     except OSError as error:
-        print(f"botformer {name}: {_of_the_system(error)}", file=sys.stderr)
-        return 2
+        return _bad_input(name, _of_the_system(error))
+    except Exception as error:
+        if lost_another_process(error):
+            let_others_speak(everyone=True)
+            return _say(f"botformer {name}: {name_of_rank()}{describe_loss(error)}", LOST)
+        let_others_speak(everyone=False)
+        tell_launcher(traceback.format_exc())
+        raise
     return 0
+
+
+def _bad_input(name: str, message: str) -> int:
+    let_others_speak(everyone=False)
+    return _say(f"botformer {name}: {name_of_rank()}{message}", 2)
+
+
+def _say(message: str, status: int) -> int:
+    tell_launcher(message)
+    print(message, file=sys.stderr)
+    return status
 
 
 def _of_the_system(error: OSError) -> str:

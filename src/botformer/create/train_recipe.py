@@ -1,5 +1,6 @@
 """A recipe and a data set -> a training run."""
 
+import hashlib
 import logging
 from collections.abc import Iterable
 from dataclasses import replace
@@ -19,14 +20,17 @@ from botformer.data.detection.batches import detection_evaluation_batches, detec
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.layouts import has_keypoints, has_shapes, is_annotated, open_detection_datasets
 from botformer.errors import InputError
+from botformer.recipes.from_json import flat
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 from botformer.seeding import seed_all
+from botformer.text import and_more
 from botformer.training.checkpoint import State
 from botformer.training.distributed import Accelerator, open_accelerator
 from botformer.training.loaded_weights import RANDOM, LoadedWeights
 from botformer.training.loop import fit
-from botformer.training.resume import Resume, find_start, with_saved_precision
+from botformer.training.resume import Resume, as_json, find_start, with_saved_precision
 from botformer.training.run_lock import check_unlocked
+from botformer.training.same_everywhere import check_same_everywhere
 from botformer.training.task import Batch, Task, TrainBatches
 from botformer.training.trackers import find_trackers
 
@@ -36,6 +40,9 @@ CALIBRATION_AT_ONCE = 16 * 224**2
 """Pixels at a time."""
 MOST_CLASSIFIED_AT_ONCE, MOST_DETECTED_AT_ONCE = 256, 8
 """Images of a batch of the evaluation."""
+
+OF_THE_MACHINE = {"run.workers", "run.threads", "run.device", "model.backend"}
+"""Fields of a recipe in which the processes of one run may differ."""
 
 
 class Parts(NamedTuple):
@@ -109,6 +116,8 @@ def parts_of(
     resumed: State | None = None,
 ) -> Parts:
     """As `make_parts`, of data sets that are open; of the kind that the recipe is for."""
+    if accelerator.num_processes > 1:
+        check_same_everywhere(accelerator, _facts(recipe, train, validation, resumed))
     first = None if resumed else accelerator.of_main_process(find_first_weights(recipe.model))
     normalization = unusual_normalization(resumed.model_config) if resumed else first.normalization if first else {}
     seed_all(recipe.run.seed)  # the initial weights, the same in every process
@@ -140,6 +149,43 @@ def parts_of(
         load_first_weights(task, first, recipe.model.name) if first else RANDOM,
         evaluation_batches(train, recipe.images, **in_calibration) if calibrated else None,
     )
+
+
+def _facts(
+    recipe: ClassificationRecipe | DetectionRecipe,
+    train: ClassificationDataset | DetectionDataset,
+    validation: ClassificationDataset | DetectionDataset,
+    resumed: State | None,
+) -> dict[str, str]:
+    """What has to be the same in every process."""
+    fields = {name: str(value) for name, value in flat(as_json(recipe)).items() if name not in OF_THE_MACHINE}
+    return fields | {
+        "checkpoint to continue from": f"step {resumed.step}" if resumed else "none",
+        "classes": _classes(train),
+        "training images": _images(train),
+        "validation images": _images(validation),
+    }
+
+
+def _classes(dataset: ClassificationDataset | DetectionDataset) -> str:
+    if isinstance(dataset, DetectionDataset):
+        names = [f"{category.id} {category.name}" for category in dataset.categories] + [*dataset.keypoint_names]
+    else:
+        names = list(dataset.class_names)
+    return f"{len(names)} ({and_more(names, 5)}; {_digest(names)})"
+
+
+def _images(dataset: ClassificationDataset | DetectionDataset) -> str:
+    names = [dataset.name(index) for index in range(len(dataset))]
+    labels = dataset.labels.tolist() if isinstance(dataset, ClassificationDataset) else [dataset.objects]
+    return f"{len(names)} ({_digest([*names, *labels])})"
+
+
+def _digest(items: list) -> str:
+    whole = hashlib.sha256()
+    for item in items:
+        whole.update(f"{item}\0".encode("utf-8", "surrogateescape"))
+    return whole.hexdigest()[:8]
 
 
 def _shard(recipe: ClassificationRecipe | DetectionRecipe, accelerator: Accelerator) -> dict[str, int]:

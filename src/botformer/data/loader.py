@@ -378,7 +378,19 @@ def _loader(
     )
     with _stop_signals_blocked():
         results = iter(loader)
-    for result in results:
+    while True:
+        try:
+            result = next(results)
+        except StopIteration:
+            return
+        except RuntimeError as error:
+            if "DataLoader worker" not in str(error):
+                raise
+            raise InputError(
+                f"{parts.images.where}: a process that reads images has ended ({str(error).splitlines()[0]}). The "
+                "system may have killed it for want of memory: take fewer of them (run.workers) and give the same "
+                "command again"
+            ) from error
         if result.failure:
             raise InputError(f"{parts.images.where}: {result.failure}")
         yield result

@@ -4,6 +4,7 @@ import resource
 import sys
 from collections.abc import Sequence
 from contextlib import AbstractContextManager, nullcontext
+from datetime import timedelta
 from typing import TypeVar
 
 import torch
@@ -18,6 +19,11 @@ from botformer.recipes.schema import Run
 from botformer.training.precision import Precision, fastest_precision
 
 T = TypeVar("T")
+
+NO_ANSWER = timedelta(minutes=10)
+"""How long processes wait for one another before a run ends, over gloo as over NCCL. A process that dies is noticed at
+once, by its connections and by torchrun; this is for one that hangs. It must be longer than any process may be busy
+alone: the first one with checkpoints and curves, each with its part of an evaluation, or with files on a slow disk."""
 
 
 class Accelerator:
@@ -89,7 +95,7 @@ def open_accelerator(run: Run) -> Accelerator:
     if on_cpu:
         keep_freed_memory()
     # Without being told so, accelerate would leave several processes on CPUs alone, each with a run of its own.
-    processes = PartialState(cpu=on_cpu)
+    processes = PartialState(cpu=on_cpu, timeout=NO_ANSWER)
     device = processes.device if processes.num_processes > 1 else _own_device(on_cpu)
     assert device is not None
     if run.device not in ("auto", device.type):

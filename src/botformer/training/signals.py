@@ -58,6 +58,7 @@ def stop_request() -> Iterator[StopRequest]:
     own_process = os.getpid()
     before = {number: signal.getsignal(number) for number in STOP_SIGNALS}
     first_at = 0.0
+    under_torchrun = "TORCHELASTIC_RUN_ID" in os.environ  # which repeats a SIGTERM until it kills
 
     def restore() -> None:
         for number, handler in before.items():
@@ -74,7 +75,7 @@ def stop_request() -> Iterator[StopRequest]:
         elif not request.signal:
             first_at = time.monotonic()
             request.ask(number)
-        elif time.monotonic() - first_at > SAME_REQUEST_S:
+        elif time.monotonic() - first_at > SAME_REQUEST_S and not (number == signal.SIGTERM and under_torchrun):
             restore()
             signal.raise_signal(number)
 
