@@ -54,7 +54,10 @@ LINES: tuple[str, ...] = (
     " --settings.anchor-sizes 8 16 32 64 --settings.levels p2 p3 p4 p5 --images.scale-jitter 0.8 1.2",
 )  # fmt: skip
 
-_VALUES = (*ODD_TEXTS, *map(str, HUGE), "0", "1", "2", "0.5", "-0.5", "1e-320", "inf", "cpu", "cuda", "mps", "all", "auto")
+_NUMBERS = ("0", "1", "2", "0.5", "-0.5", "1e-320", "inf", *map(str, HUGE))
+# A system hands over no text with NUL, nor a surrogate that stands for no byte.
+_TEXTS = tuple(text for text in ODD_TEXTS if text not in ("\0", "\ud800"))
+_VALUES = (*_TEXTS, *_NUMBERS, "cpu", "cuda", "mps", "all", "auto")
 
 
 def run_command_line(rng: Random, valid: Path) -> int:

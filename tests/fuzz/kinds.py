@@ -6,22 +6,20 @@ return 0, 1 or 2; `watched_process` decides what is a find.
 
 import io
 import json
-import random
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
-
-import torch
 
 import botformer
 from botformer.create import create_classification_task
 from botformer.data.classification.batches import evaluation_batches, training_batches
 from botformer.data.classification.dataset import (
+    has_test_split,
     open_classification_dataset,
     open_classification_datasets,
-    has_test_split,
 )
 from botformer.data.classification.transforms import evaluation_transform, training_transform
 from botformer.data.detection.batches import detection_evaluation_batches, detection_training_batches
@@ -152,7 +150,14 @@ def checkpoints(rng: Random, valid: Path) -> None:
             state = TrainState(create_classification_task(recipe, list(CLASSES)), recipe, accelerator, start[1].loaded)
             restore(state, run, start)
 
-    _each([resumed, lambda: botformer.load(run), lambda: botformer.load(run / "last"), lambda: find_start(run, RECIPE, "never")])
+    _each(
+        [
+            resumed,
+            lambda: botformer.load(run),
+            lambda: botformer.load(run / "last"),
+            lambda: find_start(run, RECIPE, "never"),
+        ]
+    )
 
 
 def recipes(rng: Random, valid: Path) -> None:
@@ -200,7 +205,6 @@ def predictions(rng: Random, valid: Path) -> None:
     shutil.copytree(valid / "predictions" / kind, folder)
     exported = Path("exported")
     shutil.copytree(valid / "exported", exported)
-    (folder / "unfinished.json").write_text("{}", encoding="utf-8")
     export = Path("tasks.json")
     label_studio = rng.choice(sorted((valid / "annotations").glob("*/project-1-at*.json")))
     export.write_bytes(mutated_file(rng, export.name, label_studio.read_bytes()))
@@ -209,6 +213,10 @@ def predictions(rng: Random, valid: Path) -> None:
     to, shapes = rng.choice(("label_studio", "coco")), rng.choice(("brush", "polygon", "box"))
 
     def went_on() -> None:
+        with _system_says():
+            go_on()
+
+    def go_on() -> None:
         network = botformer.predictor(valid / "networks" / f"{kind}.safetensors", "cpu", decoders=1)
         predict_files(network, sorted((valid / "scenes" / "val").glob("*.png")), folder, BulkOptions(draw=0))
 
@@ -246,10 +254,21 @@ def _each(ways: list[Callable[[], object]]) -> None:
         try:
             way()
         except InputError as error:
-            assert str(error).strip(), "a message that says nothing"
             refused = error
     if refused:
+        assert str(refused).strip(), "a message that says nothing"
         raise refused
+
+
+@contextmanager
+def _system_says() -> Iterator[None]:
+    """Where a file cannot be written, the error of the system names it, and the command line says what to do."""
+    try:
+        yield
+    except OSError as error:
+        if not error.filename:
+            raise
+        raise InputError(str(error)) from error
 
 
 def _plain(recipe: Any) -> Any:

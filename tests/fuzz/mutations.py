@@ -15,13 +15,15 @@ Random = random.Random
 HUGE = (2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64, 10**30, -(2**63), -1, 0, 65536, 10**9)
 """Numbers at which something overflows, or which nobody should take for a size."""
 ODD_TEXTS = (
-    "", " ", "\n", "a\nb", "\0", "\x1b[31m", "../../etc/passwd", "/etc/passwd", "/dev/zero", "/dev/stdin", "C:\\a\\b", "..",
-    ".", "/", "~", "~nobody/x", "\udcff", "\ud800", "a" * 300, "x/" * 200 + "x", "nan", "NaN", "inf", "1e400", "-0", "0x10",
-    "1_000", "\u0661", "\u202e", "e\u0301", "\U0001f600", "%s%n", "${HOME}", "{0}", "[red]", "[/]", "__import__('os')",
-    "!!python/object/apply:os.system ['true']", "hf://a/b", "hfds/a/b", "file:///etc/passwd", "http://127.0.0.1:9/x", "null",
-    "true", "-", "--", "-1", "@", "*", "**", "[", "a=b", "\ufeff", "\ufffe",
+    "", " ", "\n", "a\nb", "\0", "\x1b[31m", "../../etc/passwd", "/etc/passwd", "/dev/zero", "/dev/stdin", "C:\\a\\b",
+    "..", ".", "/", "~", "~nobody/x", "\udcff", "\ud800", "a" * 300, "x/" * 200 + "x", "nan", "NaN", "inf", "1e400",
+    "-0", "0x10", "1_000", "\u0661", "\u202e", "e\u0301", "\U0001f600", "%s%n", "${HOME}", "{0}", "[red]", "[/]",
+    "__import__('os')", "!!python/object/apply:os.system ['true']", "hf://a/b", "hfds/a/b", "file:///etc/passwd",
+    "http://127.0.0.1:9/x", "null", "true", "-", "--", "-1", "@", "*", "**", "[", "a=b", "\ufeff", "\ufffe",
 )  # fmt: skip
-JUNK = (None, True, False, 0, -1, 1.5, -0.0, float("nan"), float("inf"), 1e308, "", "x", [], [[]], {}, {"": None}, [None])
+JUNK = (
+    None, True, False, 0, -1, 1.5, -0.0, float("nan"), float("inf"), 1e308, "", "x", [], [[]], {}, {"": None}, [None],
+)  # fmt: skip
 
 
 def mutated_bytes(rng: Random, data: bytes, other: bytes = b"") -> bytes:
@@ -206,7 +208,7 @@ def mutated_file(rng: Random, name: str, data: bytes, other: bytes = b"") -> byt
             return mutated_safetensors(rng, data)
         if ending in (".txt", ".yaml", ".xml", ".cls", ".data", ".names", ""):
             return mutated_text(rng, data.decode("utf-8"))
-    except (ValueError, IndexError):  # damaged already
+    except (ValueError, LookupError, RecursionError, struct.error):  # damaged already
         pass
     return mutated_bytes(rng, data, other)
 
@@ -275,7 +277,9 @@ def _link(rng: Random, file: Path) -> None:
 
 
 def _renamed(rng: Random, file: Path) -> None:
-    name = rng.choice(("a\nb", "\x1b[31m", os.fsdecode(b"\xff\xfe"), "e\u0301", " ", "-rf", "[red]", "x" * 200, "%s", "$(id)"))
+    name = rng.choice(
+        ("a\nb", "\x1b[31m", os.fsdecode(b"\xff\xfe"), "e\u0301", " ", "-rf", "[red]", "x" * 200, "%s", "$(id)")
+    )
     file.rename(file.with_name(name + file.suffix))
 
 

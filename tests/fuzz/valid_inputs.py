@@ -3,7 +3,9 @@
 import io
 import json
 import pickle
+import shutil
 import tarfile
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -164,13 +166,19 @@ def _write_evaluation(root: Path) -> None:
     from botformer.predict.bulk import BulkOptions, predict_files
 
     run = root / "run"
-    evaluate_checkpoint(
-        EvaluateOptions(run, str(root / "classes"), "validation", run / "evaluation", workers=0), "cpu"
-    )
+    evaluate_checkpoint(EvaluateOptions(run, str(root / "classes"), "validation", run / "evaluation", workers=0), "cpu")
     images = sorted((root / "scenes" / "val").glob("*.png"))
     for name in ("classifier", "detector"):
         network = botformer.predictor(root / "networks" / f"{name}.safetensors", "cpu", decoders=1)
-        predict_files(network, images, root / "predictions" / name, BulkOptions(draw=0))
+        out, stopped = root / "predictions" / name, root / "stopped" / name
+        predict_files(network, images, out, BulkOptions(draw=0))
+        with suppress(InterruptedError):
+            predict_files(network, images, stopped, BulkOptions(draw=0), _stop)
+        shutil.copytree(stopped, out, dirs_exist_ok=True)
+
+
+def _stop(fraction: float) -> None:
+    raise InterruptedError
 
 
 def _write_exported(folder: Path) -> None:
@@ -182,7 +190,9 @@ def _write_exported(folder: Path) -> None:
     pixels = helper.make_tensor_value_info("pixels", TensorProto.FLOAT, [1, 3, 8, 8])
     logits = helper.make_tensor_value_info("logits", TensorProto.FLOAT, [1, 3, 8, 8])
     graph = helper.make_graph([helper.make_node("Identity", ["pixels"], ["logits"])], "same", [pixels], [logits])
-    onnx.save(helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)]), folder / "model.onnx")
+    onnx.save(
+        helper.make_model(graph, ir_version=10, opset_imports=[helper.make_opsetid("", 18)]), folder / "model.onnx"
+    )
     shape = {"dtype": "float32", "shape": [1, 3, 8, 8]}
     write_config(
         folder,

@@ -93,8 +93,9 @@ class WatchedProcess:
         self._work = Path(tempfile.mkdtemp(prefix="fuzz-"))
         self._here, there = context.Pipe()
         arguments = (there, self._kinds, str(self._valid.resolve()), str(self._work))
-        self._process = context.Process(target=_serve, args=arguments, daemon=False)
-        self._process.start()
+        process = context.Process(target=_serve, args=arguments)
+        process.start()
+        self._process = process
         there.close()
         self._here.recv()  # ready
         self._cases = 0
@@ -142,9 +143,7 @@ def _serve(pipe: Connection, kinds: str, valid: str, work: str) -> None:
         pipe.send(_outcome(cases, kind, seed, Path(valid), Path(work), started, output))
 
 
-def _outcome(
-    cases: Any, kind: str, seed: int, valid: Path, work: Path, started: list[str], output: int
-) -> Outcome:
+def _outcome(cases: Any, kind: str, seed: int, valid: Path, work: Path, started: list[str], output: int) -> Outcome:
     import time
 
     folder = work / "case"
@@ -203,9 +202,9 @@ def _peak_mib() -> float:
 def _audit(started: list[str], event: str, arguments: tuple[Any, ...]) -> None:
     if event in _STARTS_CODE:
         started.append(f"{event} {arguments[:2]!r:.200}")
-    elif event in _CONNECTS and not _is_local(event, arguments):
-        started.append(f"{event} {arguments!r:.200}")
-    elif event == "pickle.find_class" and str(arguments[0]).partition(".")[0] in _UNPICKLES:
+    elif (event in _CONNECTS and not _is_local(event, arguments)) or (
+        event == "pickle.find_class" and str(arguments[0]).partition(".")[0] in _UNPICKLES
+    ):
         started.append(f"{event} {arguments!r:.200}")
 
 

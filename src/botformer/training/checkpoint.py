@@ -10,7 +10,6 @@ A pointer is a text file with the name of a folder. It moves only after the fold
 folder is removed only after no pointer names it.
 """
 
-import json
 import math
 import re
 import shutil
@@ -27,6 +26,7 @@ from torch import Tensor, nn
 from botformer import stored_names
 from botformer.atomic_write import atomic_file, atomic_folder, remove_leftovers, write_json, write_text
 from botformer.errors import InputError
+from botformer.read_file import demand_file, read_json, read_text
 from botformer.text import and_more
 from botformer.training.loaded_weights import RANDOM, LoadedWeights
 
@@ -134,7 +134,7 @@ def read_state(folder: Path) -> State:
     """Raises `InputError` when there is no checkpoint in `folder` or its state cannot be understood."""
     path = folder / STATE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise InputError(
             f"{path} is missing; {folder} is not a checkpoint of botformer, or an incomplete one"
@@ -166,7 +166,8 @@ def is_intact(folder: Path) -> bool:
     """Whether the checkpoint can be read (safetensors checks a file's length as it opens it)."""
     try:
         for name in read_state(folder).sets:
-            with safe_open(folder / f"{name}.safetensors", framework="pt"):
+            demand_file(file := folder / f"{name}.safetensors")
+            with safe_open(file, framework="pt"):
                 pass
     except (InputError, OSError, SafetensorError):
         return False
@@ -175,6 +176,7 @@ def is_intact(folder: Path) -> bool:
 
 def _read_file(path: Path, step: int) -> dict[str, Tensor]:
     try:
+        demand_file(path)
         with safe_open(path, framework="pt") as file:
             written_at = (file.metadata() or {}).get("step")
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
@@ -202,7 +204,10 @@ def checkpoint_folder(out: Path, pointer: str = LAST) -> Path | None:
     if not path.exists():
         folders = _step_folders(out) if pointer == LAST else []
         return folders[-1] if folders else None
-    name = path.read_text(encoding="utf-8", errors="replace").strip()
+    try:
+        name = read_text(path, errors="replace").strip()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}. {older_checkpoints(out)}") from error
     folder = out / "checkpoints" / name
     if step_of(folder) is None or folder.parent != out / "checkpoints" or not folder.is_dir():
         raise InputError(f"{path} names the checkpoint {name[:80]!r}, which is not there. {older_checkpoints(out)}")

@@ -17,6 +17,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress
 from botformer import stored_names
 from botformer.atomic_write import write_json, write_text
 from botformer.errors import InputError
+from botformer.read_file import parse_json, read_text
 from botformer.recipes.from_json import flat
 from botformer.recipes.schema import Recipe
 from botformer.terminal import screen, text_column
@@ -151,13 +152,15 @@ def read_metrics(path: Path) -> list[Record]:
     Raises `InputError` if the file is missing or another of its lines is not a record.
     """
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = read_text(path, errors="replace").split("\n")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; a run writes it into its folder") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     records = []
     for number, line in enumerate(lines[:-1], start=1):  # the last one has no newline yet
         try:
-            record = json.loads(line)
+            record = parse_json(line)
             if not (
                 isinstance(record, dict)
                 and {"kind", "epoch"} <= record.keys()

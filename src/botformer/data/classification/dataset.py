@@ -18,6 +18,7 @@ from botformer.data.classification.split_names import Kind, SplitName, read_shar
 from botformer.data.classification.tars import list_tars, tar_files
 from botformer.data.image_files import find_files, is_hidden, is_image, report_links
 from botformer.errors import InputError
+from botformer.read_file import open_file
 from botformer.text import and_more, printable
 
 log = logging.getLogger("botformer.data")
@@ -308,7 +309,7 @@ class _Files:
     names: list[str]
 
     def open(self, row: int) -> BinaryIO:
-        return open(os.path.join(self.root, self.names[row]), "rb")
+        return open_file(os.path.join(self.root, self.names[row]))
 
     def name(self, row: int) -> str:
         return self.names[row]

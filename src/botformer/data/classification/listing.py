@@ -1,6 +1,5 @@
 """The files of a data set, in folders or tars, and which class each image has."""
 
-import json
 import logging
 import re
 from collections.abc import Sequence
@@ -11,6 +10,7 @@ from typing import BinaryIO, Protocol
 from botformer.data.classification.split_names import is_numbered, read_shard, read_split
 from botformer.data.image_files import EXTENSIONS, ending, endings, is_image, report_left_out
 from botformer.errors import InputError
+from botformer.read_file import parse_json, read_text
 from botformer.text import and_more, counted, printable
 
 log = logging.getLogger("botformer.data")
@@ -284,7 +284,7 @@ def _read_json(listing: Listing, row: int) -> str | None:
     with listing.store.open(row) as file:
         content = file.read()
     try:
-        record = json.loads(content)
+        record = parse_json(content)
     except ValueError:
         return None
     found = record.get("label") if isinstance(record, dict) else None
@@ -318,7 +318,7 @@ def _named(listing: Listing, labels: list[str]) -> list[str]:
     )
     if file is None:
         return labels
-    names = [line.strip() for line in file.read_text(encoding="utf-8-sig", errors="replace").splitlines()]
+    names = [line.strip() for line in read_text(file, "utf-8-sig", "replace").splitlines()]
     while names and not names[-1]:
         names.pop()
     highest = max(map(int, labels))

@@ -13,6 +13,7 @@ import numpy as np
 from botformer.data.classification.listing import Listing
 from botformer.data.image_files import is_hidden
 from botformer.errors import InputError
+from botformer.read_file import open_file
 
 
 @dataclass(frozen=True)
@@ -26,7 +27,7 @@ class _Spans:
 
     def open(self, row: int) -> BinaryIO:
         tar, offset, size = self.spans[row].tolist()
-        with open(self.tars[tar], "rb") as file:
+        with open_file(self.tars[tar]) as file:
             file.seek(offset)
             return io.BytesIO(file.read(size))
 
@@ -59,7 +60,7 @@ def list_tars(where: str, tars: Sequence[Path], at: Path) -> Listing:
     for index, tar in enumerate(tars):
         outer = () if at == tar else (tar.name,)
         try:
-            with tarfile.open(tar, "r:") as opened:
+            with open_file(tar) as file, tarfile.open(fileobj=file, mode="r:") as opened:
                 members = list(_members(opened))
         except (tarfile.TarError, EOFError, OSError) as error:
             raise InputError(
