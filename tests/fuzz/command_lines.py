@@ -149,6 +149,7 @@ def stop_before_long_work() -> None:
     import botformer.commands.demo
     import botformer.create.train_recipe
     import botformer.deploy.export
+    import botformer.hub.publish
     import botformer.planning.plan
 
     fit: Any = botformer.create.train_recipe.fit
@@ -163,6 +164,7 @@ def stop_before_long_work() -> None:
     botformer.benchmark.run_suite.run_suite = _stop
     botformer.deploy.export.export = _stop
     botformer.planning.plan.make_plan_for = _stop
+    botformer.hub.publish.upload_folder = _stop
 
 
 def _stop(*arguments: Any, **options: Any) -> Any:

@@ -86,15 +86,16 @@ def annotations(rng: Random, valid: Path) -> None:
     options = DetectionImages(size=32, mask_crop=8)
 
     def whole() -> None:
-        train, validation = open_detection_datasets(data, keypoints, rng.choice((0, 20)))
+        train, validation = open_detection_datasets(data, keypoints, rng.choice((0, 1000)))
         for dataset in (train, validation):
             for number in range(min(len(dataset), 20)):
                 dataset.image(number)
             has_shapes(dataset)
             has_keypoints(dataset)
-            next(iter(detection_evaluation_batches(dataset, options, 2, 0)))
+            for _ in detection_evaluation_batches(dataset, options, 1, 0):
+                pass
         if train.objects:
-            next(detection_training_batches(train, options, 2, 0, 0).starting_at(0))
+            next(detection_training_batches(train, options, 1, 0, 0).starting_at(0))
 
     _each([whole, lambda: is_annotated(data), lambda: format_of(data), lambda: has_annotated_test_split(data)])
 
@@ -106,7 +107,7 @@ def classes(rng: Random, valid: Path) -> None:
 
     def whole() -> None:
         train, validation = open_classification_datasets(str(folder))
-        next(training_batches(train, SMALL, 2, 0, 0).starting_at(0))
+        next(training_batches(train, SMALL, 1, 0, 0).starting_at(0))
         for _ in evaluation_batches(validation, SMALL, 4, 0):
             pass
 
@@ -150,14 +151,7 @@ def checkpoints(rng: Random, valid: Path) -> None:
             state = TrainState(create_classification_task(recipe, list(CLASSES)), recipe, accelerator, start[1].loaded)
             restore(state, run, start)
 
-    _each(
-        [
-            resumed,
-            lambda: botformer.load(run),
-            lambda: botformer.load(run / "last"),
-            lambda: find_start(run, RECIPE, "never"),
-        ]
-    )
+    rng.choice((resumed, resumed, lambda: botformer.load(run), lambda: botformer.load(run / "last")))()
 
 
 def recipes(rng: Random, valid: Path) -> None:
@@ -220,14 +214,13 @@ def predictions(rng: Random, valid: Path) -> None:
         network = botformer.predictor(valid / "networks" / f"{kind}.safetensors", "cpu", decoders=1)
         predict_files(network, sorted((valid / "scenes" / "val").glob("*.png")), folder, BulkOptions(draw=0))
 
-    _each(
-        [
-            lambda: convert(Arguments(folder, to, Path("out.json"), shapes=shapes)),
-            lambda: convert(Arguments(export, "classes")),
-            went_on,
-            lambda: open_exported(exported),
-        ]
+    ways: tuple[Callable[[], object], ...] = (
+        lambda: convert(Arguments(folder, to, Path("out.json"), shapes=shapes)),
+        lambda: convert(Arguments(export, "classes")),
+        went_on,
+        lambda: open_exported(exported),
     )
+    rng.choice(ways)()
 
 
 def commands(rng: Random, valid: Path) -> int:

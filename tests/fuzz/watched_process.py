@@ -20,6 +20,11 @@ from multiprocessing.connection import Connection
 from pathlib import Path
 from typing import Any
 
+SHARES = {
+    "images": 25, "weights": 15, "annotations": 15, "recipes": 12, "classes": 10, "commands": 10, "checkpoints": 5,
+    "predictions": 4, "runs": 4,
+}  # fmt: skip
+"""Kind of case -> how many of a hundred: what takes longer, and repeats itself sooner, less often."""
 LONGEST_S = 20.0
 MOST_MIB = 2048
 _PER_PROCESS = 400
@@ -50,7 +55,7 @@ class WatchedProcess:
     """
 
     def __init__(self, valid: Path, kinds: str = "tests.fuzz.kinds", longest_s: float = LONGEST_S) -> None:
-        self._valid, self._kinds, self._longest_s = valid, kinds, longest_s
+        self._valid, self._kinds, self.longest_s = valid, kinds, longest_s
         self._process: Any = None
         self._here: Connection
         self._cases = 0
@@ -61,10 +66,10 @@ class WatchedProcess:
             self._start()
         self._cases += 1
         self._here.send((kind, seed))
-        if not self._here.poll(self._longest_s):
+        if not self._here.poll(self.longest_s):
             stack = self._stack()
             self.close()
-            return Outcome(kind, seed, "hang", self._longest_s, 0, f"no end within {self._longest_s:g} s\n{stack}")
+            return Outcome(kind, seed, "hang", self.longest_s, 0, f"no end within {self.longest_s:g} s\n{stack}")
         try:
             return self._here.recv()
         except EOFError:

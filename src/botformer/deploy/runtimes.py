@@ -51,9 +51,7 @@ def open_exported(folder: str | Path, threads: int | None = None) -> Runtime:
     folder = Path(folder)
     config = read_config(folder)
     if find_format(config["format"]).model_file not in config["files"]:
-        raise InputError(
-            f"{folder / CONFIG} does not list the model's file; copy it again, or export the network again"
-        )
+        raise InputError(f"{folder / CONFIG} does not list the model's file; export the network again")
     check_files(folder, config)
     return open_model(config, folder, threads)
 

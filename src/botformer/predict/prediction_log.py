@@ -120,9 +120,8 @@ def _is_record(record: Any) -> bool:
     if not {"id", "drawing"} <= record.keys() or not all(type(record.get(side)) is int for side in ("width", "height")):
         return False
     if "top5" in record:
-        return bool(record["top5"]) and _are(
-            record["top5"], lambda each: isinstance(each[0], str) and _is_score(each[1])
-        )
+        best = record["top5"]
+        return bool(best) and _are(best, lambda each: isinstance(each[0], str) and _is_score(each[1]))
     return _are(record.get("detections"), lambda each: type(each["category_id"]) is int and _is_score(each["score"]))
 
 
