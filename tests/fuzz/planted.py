@@ -2,6 +2,7 @@
 
 import os
 import pickle
+import shutil
 import socket
 import sys
 import traceback
@@ -52,7 +53,25 @@ def killed(rng, valid):
     os.kill(os.getpid(), 9)
 
 
+def outside(rng, valid):
+    for way in (
+        lambda: (valid / "new").write_text("x"),
+        lambda: (valid / "new").mkdir(),
+        lambda: Path("here").symlink_to(valid / "there") or Path("here").write_text("x"),
+        lambda: (valid / "kept").unlink(),
+        lambda: Path("mine").write_text("x") and Path("mine").rename(valid / "kept"),
+        lambda: shutil.rmtree(valid),
+        lambda: os.close(os.open(valid / "new", os.O_CREAT | os.O_WRONLY)),
+    ):
+        try:
+            way()
+        except PermissionError:
+            continue
+        raise AssertionError("it was written")
+
+
 KINDS = {
+    "outside": outside,
     "accepted": lambda rng, valid: None,
     "refused": refused,
     "bad input": lambda rng, valid: 2,

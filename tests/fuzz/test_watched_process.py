@@ -7,12 +7,18 @@ from tests.fuzz.watched_process import WatchedProcess
 
 @pytest.fixture(scope="module")
 def watched(tmp_path_factory):
-    with WatchedProcess(tmp_path_factory.mktemp("nothing"), "tests.fuzz.planted") as process:
+    folder = tmp_path_factory.mktemp("valid")
+    (folder / "kept").write_text("kept")
+    with WatchedProcess(folder, "tests.fuzz.planted") as process:
         process.run("accepted", 0)  # imports take their time
         yield process
+    assert [(path.name, path.read_text()) for path in folder.iterdir()] == [("kept", "kept")]
 
 
-@pytest.mark.parametrize(("kind", "ended"), [("accepted", "accepted"), ("refused", "refused"), ("bad input", "exit 2")])
+@pytest.mark.parametrize(
+    ("kind", "ended"),
+    [("accepted", "accepted"), ("refused", "refused"), ("bad input", "exit 2"), ("outside", "accepted")],
+)
 def test_good_ends_are_no_finds(watched, kind, ended):
     outcome = watched.run(kind, 1)
     assert (outcome.ended, outcome.find) == (ended, "")

@@ -1,10 +1,13 @@
 """Cases run in processes of their own, watched from outside: what went wrong, how long it took, how much memory.
 
+Nothing is written outside a folder for the case: a system says so to who may not, and here to everybody.
+
 A find is a trace, an exception that is no `InputError`, another exit status than 0, 1 or 2, code or a connection that
 a file started, more than `LONGEST_S` seconds, or more than `MOST_MIB` of memory.
 """
 
 import contextlib
+import errno
 import faulthandler
 import multiprocessing
 import os
@@ -33,6 +36,11 @@ _ADDRESS_SPACE = 16 * 2**30
 """A case that wants more is stopped before the machine is."""
 _STARTS_CODE = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "pty.spawn", "os.startfile")
 _CONNECTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request")
+_CHANGES = {
+    "os.rename": 2, "os.remove": 1, "os.rmdir": 1, "os.mkdir": 1, "os.truncate": 1, "os.chmod": 1, "os.chown": 1,
+    "os.link": 2, "os.symlink": 2, "os.utime": 1, "shutil.rmtree": 1, "shutil.move": 2,
+}  # fmt: skip
+"""Event -> how many of its arguments are paths that change."""
 _UNPICKLES = ("os", "posix", "nt", "subprocess", "sys", "runpy", "importlib", "socket", "shutil", "pty", "io", "_io")
 
 
@@ -125,6 +133,7 @@ def _serve(pipe: Connection, kinds: str, valid: str, work: str) -> None:
     os.setsid()
     torch.set_num_threads(1)
     os.environ |= {"HF_HUB_OFFLINE": "1", "ORT_DISABLE_TELEMETRY": "1", "COLUMNS": "100", "HOME": work}
+    os.environ["TMPDIR"] = tempfile.tempdir = work
     cases = import_module(kinds).KINDS
     from tests.fuzz.command_lines import stop_before_long_work
 
@@ -133,7 +142,8 @@ def _serve(pipe: Connection, kinds: str, valid: str, work: str) -> None:
     faulthandler.register(signal.SIGUSR1, stack)
     resource.setrlimit(resource.RLIMIT_AS, (_ADDRESS_SPACE, _ADDRESS_SPACE))
     started: list[str] = []
-    sys.addaudithook(lambda event, arguments: _audit(started, event, arguments))
+    allowed = (os.path.realpath(work), "/dev/null", f"/proc/{os.getpid()}/clear_refs")
+    sys.addaudithook(lambda event, arguments: _audit(started, allowed, event, arguments))
     output = os.open(Path(work) / "output", os.O_RDWR | os.O_CREAT)
     os.dup2(output, 1)
     os.dup2(output, 2)
@@ -204,13 +214,29 @@ def _peak_mib() -> float:
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
 
 
-def _audit(started: list[str], event: str, arguments: tuple[Any, ...]) -> None:
+def _audit(started: list[str], allowed: tuple[str, ...], event: str, arguments: tuple[Any, ...]) -> None:
+    """Note what a file started, and keep what is written in the folder of the case, whoever runs the fuzzer."""
+    for path in _written(event, arguments):
+        real = os.path.realpath(os.fsdecode(path))
+        if not any(real == place or real.startswith(f"{place}/") for place in allowed):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fsdecode(path))
     if event in _STARTS_CODE:
         started.append(f"{event} {arguments[:2]!r:.200}")
     elif (event in _CONNECTS and not _is_local(event, arguments)) or (
         event == "pickle.find_class" and str(arguments[0]).partition(".")[0] in _UNPICKLES
     ):
         started.append(f"{event} {arguments!r:.200}")
+
+
+def _written(event: str, arguments: tuple[Any, ...]) -> list[Any]:
+    """The paths that an event would change."""
+    if event == "open":
+        _, mode, flags = arguments
+        writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC) if isinstance(flags, int) else 0
+        paths = arguments[:1] if writes or set(mode or "") & set("wax+") else ()
+    else:
+        paths = arguments[: _CHANGES.get(event, 0)]
+    return [path for path in paths if isinstance(path, str | bytes | os.PathLike)]
 
 
 def _is_local(event: str, arguments: tuple[Any, ...]) -> bool:

@@ -60,6 +60,10 @@ def _write_annotations(given: Arguments, records: list[dict[str, Any]], images: 
     )
 
     console = screen()
+    if not isinstance(images["categories"], list) or not all(
+        {"id", "name"} <= {*each} for each in images["categories"]
+    ):
+        raise TypeError("categories without id and name")
     names = [image["file_name"] for image in images["images"]]
     folder, paths = below_one_folder([Path(name).absolute().as_posix() for name in names])
     below = {name: paths[Path(name).absolute().as_posix()] for name in names}
@@ -120,8 +124,10 @@ def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
             raise InputError(
                 f"{folder / name} is not there; expected the folder that botformer predict wrote (--out)"
             ) from None
-        except (OSError, ValueError) as error:
-            raise InputError(f"{folder / name} cannot be read as JSON ({error}); predict again") from error
+        except OSError as error:
+            raise InputError(f"{folder / name} cannot be read: {error.strerror or error}") from error
+        except ValueError as error:
+            raise InputError(f"{folder / name} is not JSON ({error}); predict again") from error
         if not isinstance(content, kind):
             raise InputError(f"{folder / name} holds a {type(content).__name__}, expected a {kind.__name__}")
         contents.append(content)

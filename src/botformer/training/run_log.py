@@ -166,6 +166,9 @@ def read_metrics(path: Path) -> list[Record]:
                 and {"kind", "epoch"} <= record.keys()
                 and type(record["step"]) is int
                 and type(record["epoch"]) in (int, float)
+                and all(
+                    value is None or type(value) in (int, float) for name, value in record.items() if name != "kind"
+                )
             ):
                 raise ValueError
         except (ValueError, KeyError):

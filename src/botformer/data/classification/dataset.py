@@ -258,7 +258,8 @@ def _first_kind(splits: dict[str, SplitName], beside: SplitName | None) -> str |
 
 
 def _visible_folders(at: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(at) if entry.is_dir() and not is_hidden(entry.name))
+    # Not `entry.is_dir()`, which raises for a link that leads in a circle.
+    return sorted(entry.name for entry in os.scandir(at) if os.path.isdir(entry.path) and not is_hidden(entry.name))
 
 
 def _holds_classes(folder: Path) -> bool:

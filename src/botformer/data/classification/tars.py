@@ -108,5 +108,5 @@ def tar_files(folder: Path) -> list[Path]:
     return sorted(
         Path(entry.path)
         for entry in os.scandir(folder)
-        if entry.name.lower().endswith(".tar") and not is_hidden(entry.name) and entry.is_file()
+        if entry.name.lower().endswith(".tar") and not is_hidden(entry.name) and os.path.isfile(entry.path)
     )
