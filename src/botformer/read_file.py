@@ -6,8 +6,9 @@ import os
 import stat
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from io import BufferedReader
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any
 
 from botformer.errors import InputError
 
@@ -15,7 +16,7 @@ _DEEPEST = 100
 """Levels of JSON: no file of ours has ten, and what walks through thousands of them overflows the stack."""
 
 
-def open_file(path: str | os.PathLike[str]) -> BinaryIO:
+def open_file(path: str | os.PathLike[str]) -> BufferedReader:
     """To be closed by the caller. Raises as `demand_file`, and OSError where it cannot be opened."""
     demand_file(path)
     return open(path, "rb")

@@ -36,11 +36,12 @@ _ADDRESS_SPACE = 16 * 2**30
 """A case that wants more is stopped before the machine is."""
 _STARTS_CODE = ("os.system", "os.exec", "os.posix_spawn", "os.spawn", "subprocess.Popen", "pty.spawn", "os.startfile")
 _CONNECTS = ("socket.connect", "socket.getaddrinfo", "socket.gethostbyname", "urllib.Request")
-_CHANGES = {
-    "os.rename": 2, "os.remove": 1, "os.rmdir": 1, "os.mkdir": 1, "os.truncate": 1, "os.chmod": 1, "os.chown": 1,
-    "os.link": 2, "os.symlink": 2, "os.utime": 1, "shutil.rmtree": 1, "shutil.move": 2,
+_CHANGES = ("os.truncate", "os.chmod", "os.chown", "os.utime")
+_CHANGES_NAMES = {
+    "os.rename": (0, 1), "os.remove": (0,), "os.rmdir": (0,), "os.mkdir": (0,), "os.link": (1,), "os.symlink": (1,),
+    "shutil.rmtree": (0,), "shutil.move": (0, 1),
 }  # fmt: skip
-"""Event -> how many of its arguments are paths that change."""
+"""Event -> which of its arguments are names that come or go."""
 _UNPICKLES = ("os", "posix", "nt", "subprocess", "sys", "runpy", "importlib", "socket", "shutil", "pty", "io", "_io")
 
 
@@ -217,9 +218,8 @@ def _peak_mib() -> float:
 def _audit(started: list[str], allowed: tuple[str, ...], event: str, arguments: tuple[Any, ...]) -> None:
     """Note what a file started, and keep what is written in the folder of the case, whoever runs the fuzzer."""
     for path in _written(event, arguments):
-        real = os.path.realpath(os.fsdecode(path))
-        if not any(real == place or real.startswith(f"{place}/") for place in allowed):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), os.fsdecode(path))
+        if not any(path == place or path.startswith(f"{place}/") for place in allowed):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES), path)
     if event in _STARTS_CODE:
         started.append(f"{event} {arguments[:2]!r:.200}")
     elif (event in _CONNECTS and not _is_local(event, arguments)) or (
@@ -228,15 +228,24 @@ def _audit(started: list[str], allowed: tuple[str, ...], event: str, arguments: 
         started.append(f"{event} {arguments!r:.200}")
 
 
-def _written(event: str, arguments: tuple[Any, ...]) -> list[Any]:
+def _written(event: str, arguments: tuple[Any, ...]) -> list[str]:
     """The paths that an event would change."""
     if event == "open":
         _, mode, flags = arguments
         writes = flags & (os.O_WRONLY | os.O_RDWR | os.O_CREAT | os.O_TRUNC) if isinstance(flags, int) else 0
-        paths = arguments[:1] if writes or set(mode or "") & set("wax+") else ()
+        places, resolve = (0,) if writes or set(mode or "") & set("wax+") else (), os.path.realpath
+    elif event in _CHANGES:
+        places, resolve = (0,), os.path.realpath
     else:
-        paths = arguments[: _CHANGES.get(event, 0)]
-    return [path for path in paths if isinstance(path, str | bytes | os.PathLike)]
+        places, resolve = _CHANGES_NAMES.get(event, ()), _with_real_folder
+    paths = [arguments[place] for place in places]
+    return [resolve(os.fsdecode(path)) for path in paths if isinstance(path, str | bytes | os.PathLike)]
+
+
+def _with_real_folder(path: str) -> str:
+    """A link itself, rather than what it leads to."""
+    folder, name = os.path.split(os.path.abspath(path))
+    return os.path.join(os.path.realpath(folder), name)
 
 
 def _is_local(event: str, arguments: tuple[Any, ...]) -> bool:

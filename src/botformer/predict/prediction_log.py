@@ -8,7 +8,7 @@ import os
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 from botformer.atomic_write import write_json
 from botformer.errors import InputError
@@ -109,7 +109,7 @@ class PredictionLog:
         self._file.close()
 
 
-def _is_record(record: Any) -> bool:
+def _is_record(record: Any) -> TypeGuard[dict[str, Any]]:
     """Of an image, as `bulk` writes them."""
     if not isinstance(record, dict) or not isinstance(record.get("file_name"), str):
         return False
