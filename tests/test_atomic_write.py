@@ -157,3 +157,16 @@ def test_leftovers_of_a_killed_process_block_nobody_and_can_be_removed(file: Pat
     (file.parent / ".mine.partial").touch()
     remove_leftovers(file.parent)
     assert sorted(path.name for path in file.parent.iterdir()) == [".mine.partial", "file.txt"]
+
+
+@pytest.mark.parametrize("link", [False, True])
+def test_a_pipe_or_a_device_is_not_replaced(tmp_path, link):
+    pipe = tmp_path / "pipe"
+    os.mkfifo(pipe)
+    path = tmp_path / "link" if link else pipe
+    if link:
+        path.symlink_to(pipe)
+    with pytest.raises(OSError, match=r"is a pipe, a socket or a device, which no file may replace.*pipe"):
+        write_text(path, "text")
+    assert pipe.is_fifo()
+    assert {each.name for each in tmp_path.iterdir()} <= {"pipe", "link"}

@@ -37,8 +37,12 @@ def atomic_file(path: Path) -> Iterator[Path]:
     """Yields an empty temporary file to write to, which then replaces `path`. Its folder must be there.
 
     Permissions are those of any new file, whatever wrote the content (safetensors makes its files private).
+
+    Raises `OSError` where it cannot be written, and where a pipe or a device such as /dev/stdout has that name.
     """
     path = Path(os.path.realpath(path))  # a link stays a link
+    if path.exists() and not (path.is_file() or path.is_dir()):  # root could, and then /dev/null would be a file
+        raise OSError(errno.EINVAL, "is a pipe, a socket or a device, which no file may replace", str(path))
     unfinished = _temporary(path)
     try:
         os.close(os.open(unfinished, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))

@@ -1,6 +1,7 @@
 """Predictions for other programs. What they read is compared with what was predicted."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -106,3 +107,23 @@ def test_files_that_are_none_of_predict(predicted, capsys):
     (predicted / "predictions.json").write_text("[{")
     assert cli.main(["convert", str(predicted), "--to", "coco"]) == 2
     assert "is not JSON" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("to", ["coco", "label_studio"])
+@pytest.mark.parametrize(
+    ("file", "change"),
+    [
+        ("images.json", {"images": [{}]}),
+        ("images.json", {"images": [7]}),
+        ("images.json", {"categories": [[]]}),
+        ("images.json", {"categories": {}}),
+        ("predictions.json", [7]),
+        ("predictions.json", [{"score": "high"}]),
+        ("predictions.json", [{"score": 1, "image_id": [], "category_id": 1}]),
+    ],
+)
+def test_files_of_another_shape_are_named(predicted, to, file, change, capsys):
+    content = json.loads((predicted / file).read_text())
+    (predicted / file).write_text(json.dumps(content | change if isinstance(change, dict) else change))
+    assert cli.main(["convert", str(predicted), "--to", to]) == 2
+    assert re.search("holds something else|not among the images", capsys.readouterr().err.replace("\n", " "))

@@ -13,8 +13,10 @@ from botformer import cli
 from botformer.backbone.mhsa import MHSA2d
 from botformer.create import create_detection_task
 from botformer.create.networks import network_of
+from botformer.errors import InputError
 from botformer.recipes.detector_settings import SMALL
-from botformer.recipes.schema import DetectionImages, DetectionRecipe, Model
+from botformer.recipes.from_json import recipe_from_json
+from botformer.recipes.schema import ClassificationRecipe, DetectionImages, DetectionRecipe, Model
 
 KINDS = [(1, "cell"), (5, "nucleus")]
 
@@ -115,3 +117,10 @@ def test_the_implementation_of_the_attention_is_not_kept_with_the_network():
 
 def attention_layers(network):
     return [module for module in network.modules() if isinstance(module, MHSA2d)]
+
+
+@pytest.mark.parametrize("content", [[], 7, "x", None, {"run": []}, {"run": 7}, {"model": None}, {"images": "x"}])
+@pytest.mark.parametrize("kind", [ClassificationRecipe, DetectionRecipe])
+def test_json_that_is_no_recipe_is_refused(kind, content):
+    with pytest.raises(InputError, match="expected an object of its fields"):
+        recipe_from_json(kind, content)

@@ -289,3 +289,19 @@ def test_the_config_names_the_versions_of_all_that_wrote_and_ran_it(format_name,
     named = json.loads((folders[format_name] / "config.json").read_text())["versions"]
     assert named["botformer"] == botformer.__version__
     assert {package: named[package] for package in packages} == {package: version(package) for package in packages}
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        *({"files": files} for files in ([], {}, 7, {"model.onnx": {}})),
+        *({"format": 7}, {"format": None}, {"precision": []}),
+        *({"inputs": [7]}, {"inputs": [{"name": 1}]}, {"outputs": None}, {"outputs": ["logits"]}),
+    ],
+)
+def test_a_config_of_another_shape_is_named(folders, tmp_path, change):
+    copy = shutil.copytree(folders["onnx"], tmp_path / "copy")
+    config = json.loads((copy / "config.json").read_text(encoding="utf-8"))
+    (copy / "config.json").write_text(json.dumps(config | change), encoding="utf-8")
+    with pytest.raises(InputError, match=r"config\.json (holds something else|does not list)"):
+        open_exported(copy)

@@ -2,6 +2,7 @@
 
 import io
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -285,3 +286,51 @@ def test_a_list_names_images_folders_and_what_is_gone(tmp_path, monkeypatch):
     listing.write_bytes(png(1))
     with pytest.raises(InputError, match=r"all.txt is neither an image that can be read"):
         list_images([listing], Path("out"))
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"top5": [["cat"]]}, {"top5": []}, {"top5": 7}, {"top5": None}, {"file_name": 7}, {"width": "9"}, {"drawing": 1}],
+)
+def test_a_damaged_line_and_those_after_it_are_predicted_again(predictor, files, tmp_path, change):
+    out = tmp_path / "out"
+    with pytest.raises(Stop):
+        predict_files(predictor, files, out, NO_DRAWINGS, stopped_after(4))
+    whole = lines(out)
+    assert len(whole) > 2
+    damaged = [whole[0], whole[1] | change, *whole[2:]]
+    (out / "predictions.jsonl").write_text("".join(json.dumps(each) + "\n" for each in damaged), encoding="utf-8")
+    assert predict_files(predictor, files, out, NO_DRAWINGS).earlier == 1
+    assert [each["file_name"] for each in lines(out)][: len(whole)] == [each["file_name"] for each in whole]
+
+
+def test_a_line_with_a_category_of_another_network_is_named(detector, images, tmp_path):
+    network, out = botformer.predictor(detector), tmp_path / "out"
+    with pytest.raises(Stop):
+        predict_files(network, images, out, NO_DRAWINGS, stopped_after(1))
+    first, *_ = lines(out)
+    first["detections"][0]["category_id"] = 123
+    (out / "predictions.jsonl").write_text(json.dumps(first) + "\n", encoding="utf-8")
+    with pytest.raises(InputError, match="objects of category 123, which the network does not know"):
+        predict_files(network, images, out, NO_DRAWINGS)
+
+
+@pytest.mark.timeout(60)  # reading a pipe waits for ever
+@pytest.mark.parametrize("name", ["predictions.jsonl", "shard.tar"])
+def test_a_pipe_is_not_waited_for(predictor, files, tmp_path, name):
+    (tmp_path / "out").mkdir()
+    os.mkfifo(pipe := tmp_path / "out" / name)
+    if name == "shard.tar":
+        assert predict_files(predictor, [pipe, files[0]], tmp_path / "out", NO_DRAWINGS).unreadable == 1
+    else:
+        with pytest.raises(OSError, match="is a pipe"):
+            predict_files(predictor, files, tmp_path / "out", NO_DRAWINGS)
+
+
+@pytest.mark.parametrize("content", ["[]", "7", "null", "[" * 10**5])
+def test_what_an_unreadable_note_says_is_another_run(predictor, files, tmp_path, content):
+    with pytest.raises(Stop):
+        predict_files(predictor, files, tmp_path, NO_DRAWINGS, stopped_after(1))
+    (tmp_path / UNFINISHED).write_text(content)
+    with pytest.raises(InputError, match="began with another"):
+        predict_files(predictor, files, tmp_path, NO_DRAWINGS)

@@ -310,3 +310,30 @@ def test_a_state_of_wrong_types_or_sizes_is_named(tmp_path, field, value):
     with pytest.raises(InputError, match=rf"state\.json: {field} is .{{1,90}}, expected ") as caught:
         read_state(folder)
     assert len(str(caught.value)) < 500
+
+
+def read_last(out: Path) -> None:
+    folder = checkpoint_folder(out)
+    assert folder
+    read_tensors(folder, read_state(folder))
+
+
+@pytest.mark.timeout(20)  # reading a pipe waits for ever
+@pytest.mark.parametrize(
+    "file", ["last", "checkpoints/step-00000002/state.json", "checkpoints/step-00000002/model.safetensors"]
+)
+@pytest.mark.parametrize("what", ["pipe", "folder"])
+def test_what_stands_in_place_of_a_file_is_named(tmp_path: Path, file: str, what: str) -> None:
+    saved(tmp_path, 1, 2)
+    (tmp_path / file).unlink()
+    os.mkfifo(tmp_path / file) if what == "pipe" else (tmp_path / file).mkdir()
+    with pytest.raises(InputError, match=rf"{Path(file).name}.*is a {what}"):
+        read_last(tmp_path)
+    assert "step-00000001" in older_checkpoints(tmp_path)
+
+
+def test_a_state_that_is_nested_too_deep_is_named(tmp_path: Path) -> None:
+    saved(tmp_path, 1)
+    (tmp_path / "checkpoints" / "step-00000001" / "state.json").write_text('{"step":' + "[" * 10**5)
+    with pytest.raises(InputError, match=r"state\.json cannot be read: nested too deep"):
+        read_state(tmp_path / "checkpoints" / "step-00000001")

@@ -131,3 +131,18 @@ def test_missing_file_is_named(tmp_path: Path) -> None:
 
 def test_numbers_that_json_cannot_say_become_null() -> None:
     assert finite_or_none({"a": 1.5, "b": float("nan"), "c": float("inf")}) == {"a": 1.5, "b": None, "c": None}
+
+
+def test_a_journal_that_is_none_is_named(tmp_path: Path) -> None:
+    (tmp_path / "deep.jsonl").write_text("[" * 10**5 + "\n")
+    with pytest.raises(InputError, match=r"deep\.jsonl, line 1, is not a record"):
+        read_metrics(tmp_path / "deep.jsonl")
+    with pytest.raises(InputError, match="cannot be read: is a folder"):
+        read_metrics(tmp_path)
+
+
+@pytest.mark.parametrize("value", ["'fast'", [1], {}, True])
+def test_a_record_holds_numbers(tmp_path: Path, value: object) -> None:
+    (tmp_path / "m.jsonl").write_text(json.dumps(record(1) | {"images_per_s": value}) + "\n")
+    with pytest.raises(InputError, match="line 1, is not a record"):
+        read_metrics(tmp_path / "m.jsonl")

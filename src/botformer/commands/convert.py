@@ -1,6 +1,5 @@
 """Between botformer and annotation programs: botformer convert PREDICTIONS --to label_studio (or coco, or classes)."""
 
-import json
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import Annotated, Any, Literal
 import tyro
 
 from botformer.errors import InputError
+from botformer.read_file import read_json, understood
 from botformer.terminal import screen
 from botformer.text import counted
 
@@ -38,6 +38,17 @@ def main(arguments: list[str]) -> None:
 
 
 def convert(given: Arguments) -> None:
+    if given.to == "classes":
+        _write_classes(given.predictions, given.out)
+        return
+    if not 0 <= given.threshold <= 1:
+        raise InputError(f"--threshold is a score between 0 and 1, got {given.threshold:g}")
+    records, images = _read(given.predictions)
+    with understood(given.predictions, "predict again"):
+        _write_annotations(given, records, images)
+
+
+def _write_annotations(given: Arguments, records: list[dict[str, Any]], images: dict[str, Any]) -> None:
     # Heavy, and --help should not wait for it.
     from botformer.atomic_write import write_json, write_text
     from botformer.data.detection.coco_writer import coco_of_predictions
@@ -48,13 +59,11 @@ def convert(given: Arguments) -> None:
         labeling_config,
     )
 
-    if given.to == "classes":
-        _write_classes(given.predictions, given.out)
-        return
-    if not 0 <= given.threshold <= 1:
-        raise InputError(f"--threshold is a score between 0 and 1, got {given.threshold:g}")
-    records, images = _read(given.predictions)
     console = screen()
+    if not isinstance(images["categories"], list) or not all(
+        {"id", "name"} <= {*each} for each in images["categories"]
+    ):
+        raise TypeError("categories without id and name")
     names = [image["file_name"] for image in images["images"]]
     folder, paths = below_one_folder([Path(name).absolute().as_posix() for name in names])
     below = {name: paths[Path(name).absolute().as_posix()] for name in names}
@@ -91,7 +100,7 @@ def _write_classes(file: Path, out: Path | None) -> None:
     from botformer.data.detection.label_studio_export import is_label_studio
 
     try:
-        content = json.loads(file.read_text(encoding="utf-8-sig"))
+        content = read_json(file, "utf-8-sig")
     except (OSError, ValueError) as error:
         raise InputError(f"{file} cannot be read as JSON: {error}") from error
     if not is_label_studio(content):
@@ -110,11 +119,13 @@ def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:
     contents: list[Any] = []
     for name, kind in (("predictions.json", list), ("images.json", dict)):
         try:
-            content = json.loads((folder / name).read_text(encoding="utf-8"))
+            content = read_json(folder / name)
         except FileNotFoundError:
             raise InputError(
                 f"{folder / name} is not there; expected the folder that botformer predict wrote (--out)"
             ) from None
+        except OSError as error:
+            raise InputError(f"{folder / name} cannot be read: {error.strerror or error}") from error
         except ValueError as error:
             raise InputError(f"{folder / name} is not JSON ({error}); predict again") from error
         if not isinstance(content, kind):

@@ -16,6 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from botformer.data.image_io import BadImage, EncodedImage, failures_named, grey_to_8_bits, open_image, upright_rgb
+from botformer.read_file import open_file
 
 log = logging.getLogger("botformer.data")
 
@@ -66,7 +67,7 @@ class InputImage:
         if isinstance(source, (str, os.PathLike)):
             path = _checked_path(source, name)
             try:
-                file = path.open("rb")
+                file = open_file(path)
             except (OSError, ValueError) as error:  # ValueError: a NUL character
                 raise BadImage(name, getattr(error, "strerror", None) or str(error)) from error
             with file:

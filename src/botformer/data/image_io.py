@@ -28,6 +28,7 @@ from PIL.TiffImagePlugin import TiffImageFile
 from PIL.WebPImagePlugin import WebPImageFile
 
 from botformer.errors import InputError
+from botformer.read_file import open_file
 
 
 class _JpegImageFile(JpegImageFile):
@@ -186,7 +187,7 @@ def decode(file: BinaryIO | Path, name: str, max_megapixels: float = 100.0) -> I
     limit, Pillow's own: twice `PIL.Image.MAX_IMAGE_PIXELS`, 179 megapixels unless the caller raises it.
     """
     if isinstance(file, Path):
-        with failures_named(name), file.open("rb") as stream:
+        with failures_named(name), open_file(file) as stream:
             return open_image(stream, name, max_megapixels).by_pillow()
     return open_image(file, name, max_megapixels).by_pillow()
 
@@ -245,7 +246,7 @@ def image_ending(start: bytes) -> str:
 
 def upright_size(path: Path) -> tuple[int, int]:
     """(width, height) of the image that `decode` would give, from the file's header alone. Raises `BadImage`."""
-    with failures_named(path.name), path.open("rb") as stream:
+    with failures_named(path.name), open_file(path) as stream:
         return EncodedImage(_open(stream), path.name).size
 
 

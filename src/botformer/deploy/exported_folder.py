@@ -1,7 +1,6 @@
 """The folder of an exported network: the model's files, config.json and run.py. Written whole or not at all."""
 
 import hashlib
-import json
 import os
 import shutil
 from collections.abc import Iterator, Mapping
@@ -11,6 +10,7 @@ from typing import Any
 
 from botformer.atomic_write import atomic_folder, write_json
 from botformer.errors import InputError
+from botformer.read_file import open_file, read_json, understood
 from botformer.text import and_more
 
 CONFIG = "config.json"
@@ -21,12 +21,27 @@ def read_config(folder: Path) -> dict[str, Any]:
     """config.json of an exported network. Raises `InputError` for any other folder."""
     file = folder / CONFIG
     try:
-        config = json.loads(file.read_text(encoding="utf-8"))
+        config = read_json(file)
     except (OSError, ValueError) as error:
         raise InputError(f"{folder} is not an exported network: {file} {_why(error)}; run botformer export") from error
     if not isinstance(config, dict) or config.get(_VERSION_KEY) != _VERSION:
         raise InputError(f"{file} was not written by this version of botformer export; export the network again")
+    with understood(file, "copy it again, or export the network again"):
+        _check(config)
     return config
+
+
+def _check(config: Mapping[str, Any]) -> None:
+    """What is read everywhere. Raises LookupError, TypeError or AttributeError."""
+    texts = [config[name] for name in ("format", "precision", "task")]
+    for row in (*config["inputs"], *config["outputs"]):
+        texts += [row["name"], row["dtype"]]
+        if not all(isinstance(side, int | str) for side in row["shape"]):
+            raise TypeError(f"shape {row['shape']!r:.80}")
+    texts += [file["sha256"] for file in config["files"].values()]
+    for text in texts:
+        if not isinstance(text, str):
+            raise TypeError(f"{text!r:.80} is no text")
 
 
 def _why(error: Exception) -> str:
@@ -96,5 +111,5 @@ def check_free(folder: Path) -> None:
 
 
 def sha256(file: Path) -> str:
-    with file.open("rb") as stream:
+    with open_file(file) as stream:
         return hashlib.file_digest(stream, "sha256").hexdigest()

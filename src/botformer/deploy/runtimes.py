@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from botformer.deploy.exported_folder import check_files, read_config
+from botformer.deploy.exported_folder import CONFIG, check_files, read_config
 from botformer.deploy.formats import FormatName, check_installed, find_format
 from botformer.deploy.no_telemetry import import_onnxruntime
 from botformer.deploy.openvino_buckets import Run, open_openvino
@@ -50,6 +50,8 @@ def open_exported(folder: str | Path, threads: int | None = None) -> Runtime:
     """
     folder = Path(folder)
     config = read_config(folder)
+    if find_format(config["format"]).model_file not in config["files"]:
+        raise InputError(f"{folder / CONFIG} does not list the model's file; export the network again")
     check_files(folder, config)
     return open_model(config, folder, threads)
 

@@ -11,6 +11,7 @@ from botformer.backbone.variants import ROWS
 from botformer.create.from_checkpoint import load
 from botformer.errors import InputError
 from botformer.hub.card_facts import CardFacts, Measurement
+from botformer.read_file import understood
 from botformer.report.training_command import training_command
 from botformer.text import and_more, duration
 
@@ -38,7 +39,9 @@ def write_card(source: str | Path, file: str | Path, repository: str = "", licen
     file = Path(file)
     loaded, facts = load(source), CardFacts(source)
     parameters = sum(parameter.numel() for parameter in loaded.model.parameters())
-    write_text(file, _Card(loaded.model_config, facts, parameters, repository, licence, data).text())
+    with understood(facts.file.parent, "train again, or give the network alone, as botformer.save writes it"):
+        text = _Card(loaded.model_config, facts, parameters, repository, licence, data).text()
+    write_text(file, text)
     return file
 
 

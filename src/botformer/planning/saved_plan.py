@@ -1,6 +1,5 @@
 """plan.json of a run: what was found, what was measured, what was chosen. A run that is there is continued by it."""
 
-import json
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -10,10 +9,12 @@ from botformer.atomic_write import write_json
 from botformer.errors import InputError
 from botformer.planning.look_at_data import Found, Verb
 from botformer.planning.plan import TrainingPlan
+from botformer.read_file import read_json, understood
 from botformer.recipes.from_json import recipe_from_json
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 
 PLAN = "plan.json"
+_ADVICE = "choose another --out, or delete the folder to start anew"
 
 
 def write_plan(
@@ -41,7 +42,7 @@ def write_plan(
 
 def tests_at_the_end(out: Path) -> bool:
     """Whether the plan in `out` has time for the test split."""
-    return bool(json.loads((out / PLAN).read_text(encoding="utf-8")).get("tests", True))
+    return bool(_read(out).get("tests", True))
 
 
 def saved_recipe(out: Path, verb: Verb, minutes: float | None) -> ClassificationRecipe | DetectionRecipe | None:
@@ -57,14 +58,12 @@ def saved_recipe(out: Path, verb: Verb, minutes: float | None) -> Classification
             f"{out} holds a run that was not planned ({PLAN} is missing); continue it by the name of its recipe, "
             "botformer train RECIPE, or choose another --out"
         )
-    try:
-        saved: dict[str, Any] = json.loads((out / PLAN).read_text(encoding="utf-8"))
+    saved = _read(out)
+    with understood(out / PLAN, _ADVICE):
         before = {"verb": saved["verb"], "minutes": saved["minutes"]}
         content = stored_names.recipe(saved["recipe"])
-    except (OSError, ValueError, KeyError, TypeError, AttributeError) as error:
-        raise InputError(
-            f"{out / PLAN} cannot be read ({error!r}); choose another --out, or delete the folder to start anew"
-        ) from error
+        if before["minutes"] is not None and type(before["minutes"]) not in (int, float):
+            raise TypeError(f"minutes is {before['minutes']!r:.80}")
     if before["verb"] != verb:
         raise InputError(f"{out} holds a run of `train {before['verb']}`, not {verb}; choose another --out")
     if minutes is not None and minutes != before["minutes"]:
@@ -74,3 +73,13 @@ def saved_recipe(out: Path, verb: Verb, minutes: float | None) -> Classification
             "it, or choose another --out to plan anew"
         )
     return recipe_from_json(ClassificationRecipe if verb == "classify" else DetectionRecipe, content)
+
+
+def _read(out: Path) -> dict[str, Any]:
+    try:
+        saved = read_json(out / PLAN)
+    except (OSError, ValueError) as error:
+        raise InputError(f"{out / PLAN} cannot be read ({error}); {_ADVICE}") from error
+    if not isinstance(saved, dict):
+        raise InputError(f"{out / PLAN} holds a {type(saved).__name__}, not a plan; {_ADVICE}")
+    return saved

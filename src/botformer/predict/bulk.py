@@ -225,6 +225,12 @@ def _after_earlier(
                 f"{printable(record['file_name'])}, now it is {printable(item.name) if item else 'none'}; name the "
                 f"same images to go on, name another --out, or remove {out / UNFINISHED} to begin anew"
             )
+        others = {each["category_id"] for each in record.get("detections", ())} - set(summary.category_ids)
+        if others:
+            raise InputError(
+                f"{out / LINES} has objects of category {min(others)}, which the network does not know; remove "
+                f"{out / UNFINISHED} to begin anew"
+            )
         for kind in ("drawing", "attention"):
             if record.get(kind) is not None:
                 drawings.take(out / record[kind])

@@ -22,6 +22,7 @@ from botformer.data.image_files import (
 from botformer.data.image_io import FORMATS, image_ending
 from botformer.errors import InputError
 from botformer.predict.tar_members import is_tar
+from botformer.read_file import read_bytes
 from botformer.text import counted
 
 _STANDARD_INPUT = Path("-")
@@ -78,7 +79,7 @@ def _images_listed(paths: Sequence[Path], out: Path) -> list[Path]:
 
 def _from_list(file: Path) -> list[Path]:
     """The paths in a file, one per line; those that do not lie in the working directory may lie beside the file."""
-    paths = _lines(file.read_bytes(), str(file))
+    paths = _lines(read_bytes(file), str(file))
     beside = [file.parent / path for path in paths]
     return [other if not path.exists() and other.exists() else path for path, other in zip(paths, beside, strict=True)]
 

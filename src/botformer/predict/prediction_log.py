@@ -6,12 +6,13 @@ While a run is unfinished, unfinished.json beside it says with which network and
 import json
 import os
 import time
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, BinaryIO
+from typing import Any, BinaryIO, TypeGuard
 
 from botformer.atomic_write import write_json
 from botformer.errors import InputError
+from botformer.read_file import demand_file, read_json
 
 LINES, UNFINISHED = "predictions.jsonl", "unfinished.json"
 _SYNCED_EVERY_S = 5.0
@@ -40,6 +41,8 @@ class PredictionLog:
             begins_anew = False
         else:
             begins_anew = True
+        if self._path.exists():
+            demand_file(self._path)
         self._file = self._path.open("ab", buffering=0)
         try:
             _lock(self._file, folder)
@@ -53,8 +56,10 @@ class PredictionLog:
 
     def _check(self, wanted: Mapping[str, Any]) -> None:
         try:
-            began_with = json.loads(self._unfinished.read_text(encoding="utf-8"))
-        except ValueError:
+            began_with = read_json(self._unfinished)
+        except (OSError, ValueError):
+            began_with = {}
+        if not isinstance(began_with, dict):
             began_with = {}
         others = [key for key in wanted if began_with.get(key) != wanted[key]]
         if others:
@@ -68,15 +73,15 @@ class PredictionLog:
             )
 
     def earlier(self) -> Iterator[dict[str, Any]]:
-        """The lines that are there. What follows the last whole one, half a line, is cut off at the end."""
+        """The lines that are there. The first that is damaged, such as half a line, and all after it are cut off."""
         whole = 0
         with self._path.open("rb") as lines:
             for line in lines:
                 try:
                     record = json.loads(line) if line.endswith(b"\n") else None
-                except ValueError:
+                except (ValueError, RecursionError):
                     record = None
-                if not isinstance(record, dict):
+                if not _is_record(record):
                     break
                 whole += len(line)
                 yield record
@@ -102,6 +107,33 @@ class PredictionLog:
 
     def close(self) -> None:
         self._file.close()
+
+
+def _is_record(record: Any) -> TypeGuard[dict[str, Any]]:
+    """Of an image, as `bulk` writes them."""
+    if not isinstance(record, dict) or not isinstance(record.get("file_name"), str):
+        return False
+    if not all(isinstance(record.get(kind), str | None) for kind in ("drawing", "attention")):
+        return False
+    if "error" in record:
+        return isinstance(record["error"], str)
+    if not {"id", "drawing"} <= record.keys() or not all(type(record.get(side)) is int for side in ("width", "height")):
+        return False
+    if "top5" in record:
+        best = record["top5"]
+        return bool(best) and _are(best, lambda each: isinstance(each[0], str) and _is_score(each[1]))
+    return _are(record.get("detections"), lambda each: type(each["category_id"]) is int and _is_score(each["score"]))
+
+
+def _are(values: Any, fits: Callable[[Any], bool]) -> bool:
+    try:
+        return isinstance(values, list) and all(map(fits, values))
+    except (LookupError, TypeError, ValueError):  # of another shape
+        return False
+
+
+def _is_score(value: Any) -> bool:
+    return isinstance(value, int | float) and 0 <= value <= 1
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:

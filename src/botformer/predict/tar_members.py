@@ -9,6 +9,7 @@ from typing import Any, NamedTuple
 
 from botformer.data.image_files import is_hidden, is_image
 from botformer.data.image_inputs import Damaged, NamedBytes
+from botformer.read_file import open_file
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz")
 
@@ -28,7 +29,7 @@ def tar_images(path: Path) -> Iterator[TarImage]:
     size = max(path.stat().st_size, 1) if path.is_file() else 1
     found = 0
     try:
-        with path.open("rb") as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as tar:
+        with open_file(path) as file, tarfile.open(fileobj=file, mode="r|*", tarinfo=_Member) as tar:
             while (member := tar.next()) is not None:
                 tar.members.clear()  # type: ignore[attr-defined]  # else it keeps all of them
                 name = "/".join(part for part in PurePosixPath(member.name).parts if part not in ("/", ".", ".."))

@@ -4,7 +4,7 @@ from collections.abc import Mapping
 from dataclasses import fields, is_dataclass, replace
 from typing import Any, TypeVar, get_type_hints
 
-from botformer.errors import unknown
+from botformer.errors import InputError, unknown
 from botformer.recipes.check import from_keywords
 
 T = TypeVar("T")
@@ -15,6 +15,8 @@ def recipe_from_json(kind: type[T], content: Mapping[str, Any]) -> T:
 
     Raises `InputError` naming a field that does not exist or whose value is not allowed.
     """
+    if not isinstance(content, Mapping):
+        raise InputError(f"a {kind.__name__} of a recipe is {content!r:.80}; expected an object of its fields")
     hints = get_type_hints(kind)
     values = {
         name: recipe_from_json(hints[name], value) if is_dataclass(hints.get(name)) else value

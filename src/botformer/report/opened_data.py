@@ -27,6 +27,7 @@ from botformer.data.detection.layouts import (
 )
 from botformer.data.detection.match_categories import match_categories
 from botformer.errors import InputError
+from botformer.read_file import open_file
 from botformer.recipes.schema import DetectionImages, DetectionRecipe
 from botformer.report.finding import Finding
 
@@ -54,7 +55,7 @@ class Split:
         """The image's file. Raises OSError."""
         if isinstance(self.dataset, ClassificationDataset):
             return self.dataset.read(index)[0]
-        return (self.dataset.folder / self.dataset.name(index)).open("rb")
+        return open_file(self.dataset.folder / self.dataset.name(index))
 
     def label(self, index: int) -> str:
         """The class of an image; "" where objects have classes, not images."""

@@ -1,6 +1,5 @@
 """What the folder of a run holds, whatever is there of it: recipe, plan, journal, checkpoint, evaluations."""
 
-import json
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -11,6 +10,7 @@ from botformer import stored_names
 from botformer.create.from_checkpoint import weights_file
 from botformer.errors import InputError
 from botformer.planning.saved_plan import PLAN
+from botformer.read_file import read_json
 from botformer.training.run_log import Record, read_metrics
 
 EVALUATION = "evaluation"
@@ -122,6 +122,6 @@ class RunFolder:
 def _json(file: Path) -> Any:
     """None where it cannot be read."""
     try:
-        return json.loads(file.read_text(encoding="utf-8"))
+        return read_json(file)
     except (OSError, ValueError):
         return None

@@ -26,6 +26,7 @@ from botformer.plots.html_report import (
     write_report,
 )
 from botformer.plots.training_curves import draw_curves
+from botformer.read_file import understood
 from botformer.report.data_tables import class_bars
 from botformer.report.disagreements import detector_disagreements
 from botformer.report.inspection import evaluation_workers
@@ -57,7 +58,8 @@ def write_run_report(
         InputError: `out` holds no run.
     """
     run = RunFolder(out)
-    assert run.recipe
+    with understood(out / "recipe.json", "train again"):
+        assert run.recipe
     data = data or str(run.plan.get("data") or (run.evaluation() or {}).get("data") or "")
     opened, why = _opened(data)
     notes = _what_is_missing(run, data, why)
@@ -71,7 +73,8 @@ def write_run_report(
         except InputError as error:
             notes.append(Notice("warning", f"The run could not be evaluated: {error}"))
     with TemporaryDirectory() as folder:
-        sections = _Sections(run, opened, data, Path(folder)).all(notes)
+        with understood(out, "delete the file that is damaged, or train again"):
+            sections = _Sections(run, opened, data, Path(folder)).all(notes)
         write_report(out / "report.html", f"{_kind(run)}: {out.name}", sections)
     return out / "report.html"
 

@@ -28,6 +28,7 @@ from torch import Tensor, nn
 from botformer import stored_names
 from botformer.atomic_write import atomic_file, atomic_folder, remove_leftovers, write_json, write_text
 from botformer.errors import InputError
+from botformer.read_file import demand_file, open_file, read_json, read_text
 from botformer.tensor_file import write_tensors
 from botformer.text import and_more, readable_bytes
 from botformer.training.loaded_weights import RANDOM, LoadedWeights
@@ -176,7 +177,7 @@ def _sha256_of_json(content: dict[str, Any]) -> str:
 
 
 def _sha256(file: Path) -> str:
-    with file.open("rb") as opened:
+    with open_file(file) as opened:
         return hashlib.file_digest(opened, "sha256").hexdigest()
 
 
@@ -184,7 +185,7 @@ def read_state(folder: Path) -> State:
     """Raises `InputError` when there is no checkpoint in `folder` or its state cannot be understood."""
     path = folder / STATE
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = read_json(path)
     except FileNotFoundError:
         raise InputError(
             f"{path} is missing; {folder} is not a checkpoint of botformer, or an incomplete one"
@@ -224,6 +225,7 @@ def check_files(folder: Path, state: State) -> None:
             if state.sha256:
                 intact = _sha256(path) == state.sha256.get(name)
             else:  # of an older version: safetensors at least checks the length
+                demand_file(path)
                 with safe_open(path, framework="pt"):
                     intact = True
         except FileNotFoundError:
@@ -245,6 +247,7 @@ def is_intact(folder: Path) -> bool:
 
 def _read_file(path: Path) -> dict[str, Tensor]:
     try:
+        demand_file(path)
         with safe_open(path, framework="pt") as file:
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118  # not a dict
     except (SafetensorError, OSError) as error:
@@ -262,7 +265,10 @@ def checkpoint_folder(out: Path, pointer: str = LAST) -> Path | None:
     if not path.exists():
         folders = _step_folders(out) if pointer == LAST else []
         return folders[-1] if folders else None
-    name = path.read_text(encoding="utf-8", errors="replace").strip()
+    try:
+        name = read_text(path, errors="replace").strip()
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}. {older_checkpoints(out)}") from error
     folder = out / "checkpoints" / name
     if step_of(folder) is None or folder.parent != out / "checkpoints" or not folder.is_dir():
         raise InputError(f"{path} names the checkpoint {name[:80]!r}, which is not there. {older_checkpoints(out)}")

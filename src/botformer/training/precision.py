@@ -1,6 +1,5 @@
 """Which precision trains faster on this machine: measured once, then remembered."""
 
-import json
 import logging
 import os
 import time
@@ -14,6 +13,7 @@ from torch import nn
 
 from botformer.atomic_write import write_json
 from botformer.environment import hardware
+from botformer.read_file import read_json
 
 log = logging.getLogger(__name__)
 
@@ -114,7 +114,7 @@ def _name(device: torch.device) -> str:
 
 def _read(file: Path) -> dict[str, Precision]:
     try:
-        content = json.loads(file.read_text(encoding="utf-8"))
+        content = read_json(file)
     except (OSError, ValueError):
         return {}
     return content if isinstance(content, dict) else {}

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from botformer.errors import InputError
+from botformer.read_file import read_json
 from botformer.recipes.from_json import flat
 from botformer.recipes.schema import Recipe
 from botformer.text import printable
@@ -119,7 +120,7 @@ def with_saved_precision(recipe: RecipeT, out: Path) -> RecipeT:
     if recipe.run.precision != "auto":
         return recipe
     try:
-        saved = json.loads((out / "recipe.json").read_text(encoding="utf-8"))["run"]["precision"]
+        saved = read_json(out / "recipe.json")["run"]["precision"]
         return replace(recipe, run=replace(recipe.run, precision=saved))
     except (OSError, ValueError, KeyError, TypeError):  # no run there, or one that `find_start` will complain of
         return recipe

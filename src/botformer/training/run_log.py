@@ -18,6 +18,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress
 from botformer import stored_names
 from botformer.atomic_write import write_json, write_text
 from botformer.errors import InputError
+from botformer.read_file import parse_json, read_text
 from botformer.recipes.from_json import flat
 from botformer.recipes.schema import Recipe
 from botformer.terminal import screen, text_column
@@ -166,9 +167,11 @@ def read_metrics(path: Path) -> list[Record]:
     Raises `InputError` if the file is missing or another of its lines is not a record.
     """
     try:
-        lines = path.read_text(encoding="utf-8", errors="replace").split("\n")
+        lines = read_text(path, errors="replace").split("\n")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; a run writes it into its folder") from None
+    except OSError as error:
+        raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
     records = []
     damaged = 0
     for number, line in enumerate(lines[:-1], start=1):  # the last one has no newline yet
@@ -186,7 +189,7 @@ def read_metrics(path: Path) -> list[Record]:
 
 def _record(line: str) -> Record | None:
     try:
-        record = json.loads(line)
+        record = parse_json(line)
     except ValueError:
         return None
     if (
@@ -194,6 +197,7 @@ def _record(line: str) -> Record | None:
         and {"kind", "epoch", "step"} <= record.keys()
         and type(record["step"]) is int
         and type(record["epoch"]) in (int, float)
+        and all(value is None or type(value) in (int, float) for name, value in record.items() if name != "kind")
     ):
         return stored_names.metrics(record)
     return None

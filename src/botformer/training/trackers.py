@@ -15,6 +15,7 @@ from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker, get_availa
 
 from botformer.atomic_write import write_json
 from botformer.errors import InputError, unknown
+from botformer.read_file import read_json
 
 log = logging.getLogger(__name__)
 
@@ -158,7 +159,7 @@ def _plain(config: Mapping[str, Any]) -> dict[str, Any]:
 
 def _read_runs(out: Path) -> dict[str, dict[str, str]]:
     try:
-        content = json.loads((out / RUNS).read_text(encoding="utf-8"))
+        content = read_json(out / RUNS)
     except (OSError, ValueError):
         return {}
     runs = content.items() if isinstance(content, dict) else ()

@@ -10,6 +10,7 @@ from torch import nn
 from botformer import stored_names
 from botformer.atomic_write import atomic_file
 from botformer.errors import InputError
+from botformer.read_file import demand_file, parse_json
 from botformer.tensor_file import write_tensors
 from botformer.weights.read_state_dict import plain_names
 
@@ -61,8 +62,8 @@ def read_model_config(file: Path) -> dict[str, Any]:
             "folder. To start a training from it, give it as --model.weights"
         )
     try:
-        model_config = json.loads(text)
-    except json.JSONDecodeError as error:
+        model_config = parse_json(text)
+    except ValueError as error:
         raise InputError(f"{file} has a damaged model config, no JSON ({error}); download or save it again") from error
     if not isinstance(model_config, dict):
         raise InputError(
@@ -74,6 +75,7 @@ def read_model_config(file: Path) -> dict[str, Any]:
 
 def _model_config_text(file: Path) -> str | None:
     try:
+        demand_file(file)
         with safe_open(file, "pt") as opened:
             return (opened.metadata() or {}).get(_METADATA_KEY)
     except (SafetensorError, OSError) as error:

@@ -16,6 +16,7 @@ from torch import Tensor
 
 from botformer import stored_names
 from botformer.errors import InputError
+from botformer.read_file import demand_file
 from botformer.weights.hub_file import local_file
 
 logger = logging.getLogger(__name__)
@@ -65,6 +66,7 @@ def read_state_dict(source: str | Path) -> dict[str, Tensor]:
 
 def _read_safetensors(path: Path) -> dict[str, Tensor]:
     try:
+        demand_file(path)
         return load_file(path)
     except (SafetensorError, OSError) as error:
         raise InputError(

@@ -480,3 +480,19 @@ def test_what_is_read_can_be_decoded(split_folder: Path) -> None:
     file, _ = train.read(0)
     with file:
         assert decode(file, train.name(0)).size == (12, 10)
+
+
+@pytest.mark.timeout(60)  # reading a pipe waits for ever
+@pytest.mark.parametrize(
+    "name", ["link", "link.tar", "train/link", "train/cat/link.tar", "train/cat/pipe.png", "pipe.tar"]
+)
+def test_links_in_a_circle_and_pipes_are_left_out(tmp_path, name):
+    for split, numbers in (("train", "12"), ("validation", "3")):
+        for kind in ("cat", "dog"):
+            (tmp_path / split / kind).mkdir(parents=True)
+            for number in numbers:
+                Image.new("RGB", (4, 4)).save(tmp_path / split / kind / f"{number}.png")
+    odd = tmp_path / name
+    os.mkfifo(odd) if "pipe" in name else odd.symlink_to(odd.name)
+    train, validation = open_classification_datasets(str(tmp_path))
+    assert (len(train), len(validation)) == (4, 2)

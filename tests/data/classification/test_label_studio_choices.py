@@ -70,10 +70,26 @@ def test_the_command_writes_class_folders(tmp_path, capsys):
     assert "there already" in capsys.readouterr().err
 
 
-@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "a\\b"])
+@pytest.mark.parametrize("name", ["a/b", "..", ".hidden", "a\\b", "a\0b", "a\nb"])
 def test_a_class_that_is_no_folder(tmp_path, name, capsys):
     images(tmp_path, "1.jpg")
     (tmp_path / "export.json").write_text(json.dumps([task("1.jpg", choice(name))]))
     assert cli.main(["convert", str(tmp_path / "export.json"), "--to", "classes"]) == 2
     assert "cannot be the name of a folder" in capsys.readouterr().err
     assert not (tmp_path / "classes").exists()
+
+
+@pytest.mark.parametrize("change", [{"result": 7}, {"result": {"a": 1}}, {"result": [7, None]}])
+def test_results_of_another_type_are_no_choice(tmp_path, change):
+    images(tmp_path, "1.jpg")
+    content = [task("1.jpg", choice("cat"))]
+    content[0]["annotations"][0] |= change
+    with pytest.raises(InputError, match="no class was chosen"):
+        read_choices(content, tmp_path / "export.json", tmp_path)
+
+
+@pytest.mark.parametrize("number", [[1], {"a": 1}, None])
+def test_a_task_of_the_short_form_with_an_odd_id_counts(tmp_path, number):
+    images(tmp_path, "1.jpg")
+    content = [{"id": number, "image": "1.jpg", "choice": "cat", "annotation_id": 1, "annotator": 1}]
+    assert read_choices(content, tmp_path / "export.json", tmp_path) == {"1.jpg": "cat"}

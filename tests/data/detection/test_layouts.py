@@ -1,5 +1,6 @@
 import hashlib
 import json
+import os
 from pathlib import Path
 
 import pytest
@@ -7,6 +8,7 @@ from PIL import Image
 
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.layouts import is_annotated, open_detection_dataset, open_detection_datasets
+from botformer.data.image_io import BadImage, decode
 from botformer.errors import InputError
 from tests.data.detection.coco_files import annotation, content, image, write
 from tests.data.detection.layout_examples import EXAMPLES, SIZE, labelme, labelme_shape, voc
@@ -289,3 +291,33 @@ def test_a_folder_around_everything_is_looked_into(tmp_path: Path) -> None:
     cats(tmp_path / "split/val", 2)
     with pytest.raises(InputError, match="no annotations of the split 'train'"):
         open_detection_datasets(str(tmp_path / "split"))
+
+
+@pytest.mark.timeout(60)  # reading a pipe waits for ever
+@pytest.mark.parametrize("what", ["pipe", "folder", "circle"])
+@pytest.mark.parametrize("name", ["instances_train.json", "notes.json"])
+def test_what_stands_in_place_of_an_annotation_file_is_named(tmp_path: Path, name: str, what: str) -> None:
+    (tmp_path / "train").mkdir()
+    file = tmp_path / name
+    if what == "pipe":
+        os.mkfifo(file)
+    elif what == "folder":
+        file.mkdir()
+    else:
+        file.symlink_to(name)
+    with pytest.raises(InputError, match=name if name.startswith("instances") else str(tmp_path)):
+        open_detection_datasets(str(tmp_path))
+
+
+@pytest.mark.timeout(60)
+def test_a_pipe_in_place_of_an_image_is_a_bad_image(tmp_path: Path) -> None:
+    write(tmp_path, ONE, "instances_train.json", "train")
+    file = next((tmp_path / "train").iterdir())
+    with pytest.raises(BadImage, match="is a pipe"):
+        decode(pipe_at(file), file.name)
+
+
+def pipe_at(file: Path) -> Path:
+    file.unlink()
+    os.mkfifo(file)
+    return file

@@ -17,6 +17,7 @@ from botformer.data.classification.class_names import natural_order
 from botformer.data.classification.split_names import read_split
 from botformer.data.image_files import ending, is_hidden, is_image
 from botformer.errors import InputError
+from botformer.read_file import open_file
 from botformer.text import and_more, printable
 
 HUB_PREFIX = "hfds/"
@@ -43,7 +44,7 @@ def _holds_parquet(folder: Path) -> bool:
     with os.scandir(folder) as entries:
         visible = [entry for entry in entries if not is_hidden(entry.name)]
     return any(ending(entry.name) == ".parquet" for entry in visible) and not any(
-        entry.is_dir() or is_image(entry.name) or ending(entry.name) == ".tar" for entry in visible
+        os.path.isdir(entry.path) or is_image(entry.name) or ending(entry.name) == ".tar" for entry in visible
     )
 
 
@@ -59,7 +60,7 @@ class HubRows:
         if image.get("bytes"):
             return io.BytesIO(image["bytes"])
         if image.get("path"):
-            return open(image["path"], "rb")
+            return open_file(image["path"])
         raise OSError("the row has no image")
 
     def name(self, row: int) -> str:

@@ -53,7 +53,7 @@ def write_class_folders(classes: Mapping[str, str], root: Path, out: Path) -> No
     if out.exists():
         raise InputError(f"{out} is there already; name another --out")
     for name in set(classes.values()):
-        if name != PurePosixPath(name).name or "\\" in name or name.startswith("."):
+        if not name.isprintable() or name != PurePosixPath(name).name or "\\" in name or name[:1] in ("", "."):
             raise InputError(f"the class {name!r} cannot be the name of a folder; call it something else")
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out) as unfinished:

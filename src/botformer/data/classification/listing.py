@@ -1,6 +1,5 @@
 """The files of a data set, in folders or tars, and which class each image has."""
 
-import json
 import logging
 import re
 from collections.abc import Callable, Sequence
@@ -11,6 +10,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 from botformer.data.classification.split_names import is_numbered, read_shard, read_split
 from botformer.data.image_files import EXTENSIONS, ending, endings, is_image, report_left_out
 from botformer.errors import InputError
+from botformer.read_file import parse_json
 from botformer.text import and_more, counted, printable
 
 log = logging.getLogger("botformer.data")
@@ -59,7 +59,7 @@ def text_beside(at: Path, names: Sequence[str]) -> FoundText | None:
     """`FindText` for a folder or a tar."""
     folder = at if at.is_dir() else at.parent
     file = next((above / name for above in (folder, folder.parent) for name in names if (above / name).is_file()), None)
-    return file and FoundText(str(file), file.read_text(encoding="utf-8-sig", errors="replace"))
+    return file and FoundText(str(file), read_text(file, "utf-8-sig", "replace"))
 
 
 def below(listing: Listing, prefix: str, where: str) -> Listing:
@@ -333,7 +333,7 @@ def _read_json(listing: Listing, row: int) -> str | None:
 def label_of_json(content: bytes) -> Any:
     """What "label" is in an object; None where there is none."""
     try:
-        record = json.loads(content)
+        record = parse_json(content)
     except (ValueError, RecursionError):
         return None
     return record.get("label") if isinstance(record, dict) else None

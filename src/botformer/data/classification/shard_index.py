@@ -13,6 +13,7 @@ from botformer.data.classification.tars import BrokenTar, Member, members_of
 from botformer.data.http_ranges import Retries, Version, read_part, shown
 from botformer.data.image_files import ending
 from botformer.environment import cache_folder
+from botformer.read_file import read_json
 
 log = logging.getLogger("botformer.data")
 
@@ -110,7 +111,7 @@ def kept_index(address: str, version: Version) -> Index | None:
     """None where nothing is kept of this version of the tar, or what is kept is damaged."""
     file = _file(address)
     try:
-        kept = json.loads(file.read_text(encoding="utf-8"))
+        kept = read_json(file)
     except FileNotFoundError:
         return None
     except (OSError, ValueError, RecursionError) as error:

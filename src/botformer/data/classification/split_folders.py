@@ -13,6 +13,7 @@ from botformer.data.classification.splits import LAYOUTS, Splits, splits_inside
 from botformer.data.classification.tars import list_tars, tar_files
 from botformer.data.image_files import find_files, is_hidden, is_image, report_links
 from botformer.errors import InputError
+from botformer.read_file import open_file
 from botformer.text import and_more, printable
 
 log = logging.getLogger("botformer.data")
@@ -69,7 +70,8 @@ def _listing(at: Path, name: str, tars: list[Path]) -> Listing:
 
 
 def _visible_folders(at: Path) -> list[str]:
-    return sorted(entry.name for entry in os.scandir(at) if entry.is_dir() and not is_hidden(entry.name))
+    # Not `entry.is_dir()`, which raises for a link that leads in a circle.
+    return sorted(entry.name for entry in os.scandir(at) if os.path.isdir(entry.path) and not is_hidden(entry.name))
 
 
 def _holds_classes(folder: Path) -> bool:
@@ -117,7 +119,7 @@ class _Files:
     names: list[str]
 
     def open(self, row: int) -> BinaryIO:
-        return open(os.path.join(self.root, self.names[row]), "rb")
+        return open_file(os.path.join(self.root, self.names[row]))
 
     def name(self, row: int) -> str:
         return self.names[row]

@@ -15,6 +15,7 @@ import numpy as np
 from botformer.data.classification.listing import FindText, Listing, text_beside
 from botformer.data.image_files import is_hidden
 from botformer.errors import InputError
+from botformer.read_file import open_file
 from botformer.text import and_more
 
 _AGAIN_AFTER_S = 1.0
@@ -100,7 +101,7 @@ class _LocalTar:
             ) from error
 
     def _read(self, offset: int, size: int, name: str) -> bytes:
-        with open(self.path, "rb") as file:
+        with open_file(self.path) as file:
             now = os.fstat(file.fileno()).st_size
             if now != self.size:
                 raise InputError(
@@ -121,7 +122,7 @@ def list_tars(where: str, tars: Sequence[Path], at: Path) -> Listing:
     broken: dict[str, str] = {}
     for path in tars:
         try:
-            with path.open("rb") as file:
+            with open_file(path) as file:
                 members = list(members_of(file))
                 tar = _LocalTar(str(path), os.fstat(file.fileno()).st_size)
             listed.append(Listed(tar, path.name, members, {}))
@@ -224,5 +225,5 @@ def tar_files(folder: Path) -> list[Path]:
     return sorted(
         Path(entry.path)
         for entry in os.scandir(folder)
-        if entry.name.lower().endswith(".tar") and not is_hidden(entry.name) and entry.is_file()
+        if entry.name.lower().endswith(".tar") and not is_hidden(entry.name) and os.path.isfile(entry.path)
     )

@@ -21,6 +21,7 @@ from botformer.data.detection.transforms import CanvasTransform, fitting_transfo
 from botformer.data.image_io import BadImage, EncodedImage, open_image, preloaded_for
 from botformer.data.loader import EvaluationLoader, TrainingLoader, evaluation_loader, training_loader
 from botformer.errors import InputError
+from botformer.read_file import open_file
 from botformer.recipes.schema import DetectionImages
 from botformer.tile_grid import tile_grid
 
@@ -136,7 +137,7 @@ class _DetectionSamples:
 
     def sample(self, index: int) -> _Sample:
         record = self.dataset.image(index)
-        with (self.dataset.folder / record.file).open("rb") as file:
+        with open_file(self.dataset.folder / record.file) as file:
             image = self._open(file, record)
             if self.training:
                 transform, canvas, target = self._augmented(record, image)
@@ -176,7 +177,7 @@ class _DetectionSamples:
         if all(found.crowd or found.segmentation is None for found in record.annotations):
             return target
         try:
-            with (self.dataset.folder / record.file).open("rb") as file:
+            with open_file(self.dataset.folder / record.file) as file:
                 _, source, source_target = self._augmented(record, self._open(file, record))
         except (BadImage, OSError):  # counted when it is this image's turn
             return target

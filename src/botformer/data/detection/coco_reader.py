@@ -18,6 +18,7 @@ from botformer.data.detection.image_paths import find_images
 from botformer.data.detection.keypoints import NO_KEYPOINTS, KeypointLayout, keypoint_layout, read_keypoints
 from botformer.data.image_io import BadImage, upright_size
 from botformer.errors import InputError
+from botformer.read_file import read_text
 from botformer.text import and_more
 
 log = logging.getLogger("botformer.data")
@@ -135,7 +136,7 @@ def coco_annotations(image: ImageRecord, categories: Sequence[Category]) -> list
 
 def _read_json(path: Path) -> dict[str, Any]:
     try:
-        text = path.read_text(encoding="utf-8-sig")
+        text = read_text(path, "utf-8-sig")
     except FileNotFoundError:
         raise InputError(f"annotation file {path} does not exist") from None
     except UnicodeDecodeError as error:

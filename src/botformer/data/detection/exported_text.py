@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path, PureWindowsPath
 
 from botformer.errors import InputError
+from botformer.read_file import read_bytes
 from botformer.text import and_more, printable
 
 log = logging.getLogger("botformer.data")
@@ -28,7 +29,7 @@ def read_text(file: Path) -> str:
     Raises InputError where the file cannot be read or is no text.
     """
     try:
-        content = file.read_bytes()
+        content = read_bytes(file)
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
     if content.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):

@@ -69,7 +69,8 @@ def read_tasks(content: Sequence[Any], where: str) -> list[Task]:
         chosen = max(valid, key=_rank)
         if len(valid) > 1:
             several.append(image)
-        regions = [each for each in chosen.get("result") or () if isinstance(each, dict)]
+        drawn = chosen.get("result")
+        regions = [each for each in drawn if isinstance(each, dict)] if isinstance(drawn, list) else []
         tasks.append(Task(data.get("id"), image, regions))
     if left_out:
         counts = ", ".join(f"{count} {kind}" for kind, count in left_out.most_common())
@@ -127,7 +128,9 @@ def _grouped(content: Sequence[Any]) -> list[tuple[dict[str, Any], list[dict[str
             annotation = {name: task.get(name) for name in _NO_CONTROL} | {
                 "result": [each for name, value in task.items() for each in _of_control(name, value)]
             }
-            groups.setdefault(("min", task.get("id", place)), (task, []))[1].append(annotation)
+            number = task.get("id")
+            key = number if isinstance(number, int | str) else place
+            groups.setdefault(("min", key), (task, []))[1].append(annotation)
     return list(groups.values())
 
 

@@ -13,6 +13,7 @@ from contourpy import contour_generator
 
 from botformer import rle
 from botformer.data.detection.brush_rle import encode_brush
+from botformer.errors import InputError
 
 Shapes = Literal["brush", "polygon", "box"]
 """How masks are drawn: as brush strokes, which are exact; as polygons, which are easier to move; or not at all."""
@@ -51,12 +52,18 @@ def label_studio_tasks(
             where `at` is one with a query.
         paths: `file_name` -> path below the folder that Label Studio serves; by default they are the same.
         model_version: how Label Studio calls these predictions.
+
+    Raises InputError for predictions of an image that is not among them.
     """
     names = {category["id"]: category["name"] for category in images["categories"]}
     keypoints = {category["id"]: category.get("keypoints", []) for category in images["categories"]}
     found: dict[Any, list[Mapping[str, Any]]] = defaultdict(list)
     for record in records:
         found[record.get("image_id", record.get("file_name"))].append(record)
+    there = {image[key] for image in images["images"] for key in ("id", "file_name")}
+    for key in found:
+        if key not in there:
+            raise InputError(f"there are predictions of the image {key!r:.80}, which is not among the images")
     tasks = []
     for image in images["images"]:
         size = image["height"], image["width"]

@@ -4,7 +4,6 @@ import base64
 import binascii
 import glob
 import io
-import json
 import logging
 import math
 import os
@@ -30,6 +29,7 @@ from botformer.data.detection.exported_text import log_left_out, read_text
 from botformer.data.image_files import find_files, is_image
 from botformer.data.image_io import BadImage, decode
 from botformer.errors import InputError
+from botformer.read_file import parse_json
 
 log = logging.getLogger("botformer.data")
 
@@ -107,8 +107,8 @@ def _read_all(folder: Path) -> tuple[dict[str, dict[str, Any]], list[Problem]]:
         if not name.lower().endswith(".json"):
             continue
         try:
-            content = json.loads(read_text(folder / name))
-        except (json.JSONDecodeError, RecursionError, InputError) as error:
+            content = parse_json(read_text(folder / name))
+        except ValueError as error:
             bad.append(Problem(None, name, None, f"not JSON: {error}"))
             continue
         if is_labelme(content):

@@ -8,7 +8,7 @@ from dataclasses import replace
 from functools import partial
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, BinaryIO
 
 from botformer.data.detection.coco_reader import open_coco
 from botformer.data.detection.dataset import DetectionDataset
@@ -24,6 +24,7 @@ from botformer.data.detection.voc_reader import find_voc, open_voc
 from botformer.data.detection.yolo_reader import YoloDescription, class_names, open_yolo, read_yolo_description
 from botformer.data.image_files import is_hidden, is_image
 from botformer.errors import InputError
+from botformer.read_file import open_file
 from botformer.text import and_more
 
 log = logging.getLogger("botformer.data")
@@ -344,7 +345,7 @@ def _is_of_objects(content: Any) -> bool:
 
 def _open_file(file: Path, root: Path, keypoints: bool) -> _Open:
     """A file whose name says which split it is. COCO's are large, and are not read twice."""
-    with file.open("rb") as opened:
+    with _opened(file) as opened:
         is_list = opened.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
     content = _content(file) if is_list else None
     if is_label_studio(content):
@@ -360,8 +361,15 @@ def _content(file: Path) -> Any:
     """Of a JSON file; None where it cannot be read, which its reader will say better."""
     try:
         return json.loads(read_text(file))
-    except (json.JSONDecodeError, RecursionError, InputError):
+    except (ValueError, RecursionError):
         return None
+
+
+def _opened(file: Path) -> BinaryIO:
+    try:
+        return open_file(file)
+    except OSError as error:
+        raise InputError(f"annotation file {file} cannot be read: {error.strerror or error}") from error
 
 
 # COCO
@@ -417,7 +425,9 @@ def _image_folders(annotations: Path, root: Path) -> Iterator[Path]:
 
 def _file_names(annotations: Path) -> list[str]:
     """The first that the file names; found without reading all of it as JSON, which takes a while for COCO's own."""
-    names = re.finditer(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', annotations.read_bytes())
+    with _opened(annotations) as opened:
+        content = opened.read()
+    names = re.finditer(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', content)
     return [
         json.loads(match[1].decode("utf-8", errors="replace"), strict=False) for match in islice(names, _LOOKED_FOR)
     ]

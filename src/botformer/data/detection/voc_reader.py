@@ -16,6 +16,7 @@ from botformer.data.detection.exported_text import log_left_out, read_lines, rea
 from botformer.data.detection.supervision_formats import supervision_format
 from botformer.data.image_files import find_files, is_image
 from botformer.errors import InputError
+from botformer.read_file import read_bytes
 
 log = logging.getLogger("botformer.data")
 
@@ -164,7 +165,7 @@ def _read(file: Path) -> Any:
     from defusedxml.ElementTree import ParseError, fromstring  # comes with supervision; refuses bombs
 
     try:
-        root = fromstring(file.read_bytes())
+        root = fromstring(read_bytes(file))
     except (ParseError, ValueError, LookupError):
         try:
             root = fromstring(read_text(file))

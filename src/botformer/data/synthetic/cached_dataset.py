@@ -1,12 +1,12 @@
 """Generated data sets: their folder is created atomically and used again."""
 
-import json
 from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Any
 
 from botformer.atomic_write import atomic_folder, write_json
 from botformer.errors import InputError
+from botformer.read_file import read_json
 
 Fill = Callable[[Path], Mapping[str, Any]]
 """Writes SPLIT/**/*.png or *.jpg into an empty folder; returns what its record contains besides the parameters."""
@@ -39,7 +39,7 @@ def _check_finished(folder: Path, name: str, parameters: Mapping[str, Any], imag
     what, file = name.replace("_", " "), f"{name}.json"
     advice = "name another folder or delete this one"
     try:
-        found = json.loads((folder / file).read_text(encoding="utf-8"))["parameters"]
+        found = read_json(folder / file)["parameters"]
     except (OSError, ValueError, KeyError, TypeError):
         raise InputError(f"{folder} is not empty and is not a finished folder of {what} ({file}); {advice}") from None
     if found != parameters:
