@@ -1,10 +1,12 @@
 """predictions.jsonl: a line per image, written as it is predicted, so that a run that was killed goes on.
 
-While a run is unfinished, unfinished.json beside it says with which network and options it began.
+While a run is unfinished, unfinished.json beside it says with which network and options it began. On Ray the lines are
+written at the end, and what is done until then are Parquet files and Ray's own notes of what they hold.
 """
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -14,6 +16,9 @@ from botformer.atomic_write import write_json
 from botformer.errors import InputError
 
 LINES, UNFINISHED = "predictions.jsonl", "unfinished.json"
+PARQUET, RAY_CHECKPOINT = "predictions.parquet", "ray_checkpoint"
+"""Folders of a run on Ray: what was predicted, and which images that was of, which is removed at the end."""
+_DIGESTS = ("network", "images")
 _SYNCED_EVERY_S = 5.0
 """A power cut loses no more; a killed process loses nothing."""
 
@@ -34,32 +39,40 @@ class PredictionLog:
 
     def __init__(self, folder: Path, began_with: Mapping[str, Any]) -> None:
         self._path, self._unfinished = folder / LINES, folder / UNFINISHED
+        self._folder = folder
         wanted = json.loads(json.dumps(began_with))
-        if self._unfinished.is_file() and self._path.is_file() and self._path.stat().st_size:
+        begins_anew = not (self._unfinished.is_file() and self._has_begun())
+        if not begins_anew:
             self._check(wanted)
-            begins_anew = False
-        else:
-            begins_anew = True
         self._file = self._path.open("ab", buffering=0)
         try:
             _lock(self._file, folder)
             if begins_anew:
-                self._file.truncate(0)
+                self.remove_lines()
+                for of_ray in (RAY_CHECKPOINT, PARQUET):
+                    shutil.rmtree(folder / of_ray, ignore_errors=True)
                 write_json(self._unfinished, wanted)
         except BaseException:
             self._file.close()
             raise
         self._synced = time.monotonic()
 
+    def _has_begun(self) -> bool:
+        lines = self._path.is_file() and self._path.stat().st_size > 0
+        return lines or next(committed(self._folder), None) is not None
+
     def _check(self, wanted: Mapping[str, Any]) -> None:
         try:
             began_with = json.loads(self._unfinished.read_text(encoding="utf-8"))
         except ValueError:
             began_with = {}
+        began_with.setdefault("engine", "plain")
         others = [key for key in wanted if began_with.get(key) != wanted[key]]
+        if "engine" in others:  # which decides what else is noted
+            others = ["engine"]
         if others:
             changed = ", ".join(
-                key if isinstance(wanted[key], dict) or key == "network" else
+                key if isinstance(wanted[key], dict) or key in _DIGESTS else
                 f"{key} {began_with.get(key)}, now {wanted[key]}" for key in others
             )  # fmt: skip
             raise InputError(
@@ -82,6 +95,9 @@ class PredictionLog:
                 yield record
         self._file.truncate(whole)
 
+    def remove_lines(self) -> None:
+        self._file.truncate(0)
+
     def add(self, record: Mapping[str, Any]) -> None:
         """Write a line, which a killed process leaves behind."""
         # A byte of a file's name that is not UTF-8 is a lone surrogate in Python, and \udcf6 as JSON writes it.
@@ -99,9 +115,17 @@ class PredictionLog:
         """From now on the run is finished."""
         os.fsync(self._file.fileno())
         self._unfinished.unlink()
+        shutil.rmtree(self._folder / RAY_CHECKPOINT, ignore_errors=True)
 
     def close(self) -> None:
         self._file.close()
+
+
+def committed(folder: Path) -> Iterator[Path]:
+    """Ray's notes of what a run in `folder` has predicted: Parquet files of names. Those of what is being written are
+    called .pending.parquet until it is."""
+    files = (folder / RAY_CHECKPOINT).glob("*.parquet")
+    return (file for file in files if not file.name.endswith(".pending.parquet"))
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:

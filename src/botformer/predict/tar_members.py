@@ -11,6 +11,8 @@ from botformer.data.image_files import is_hidden, is_image
 from botformer.data.image_inputs import Damaged, NamedBytes
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz")
+TAR_IMAGE_BYTES = 1e5
+"""About, to know how much of the work a tar is."""
 
 
 class TarImage(NamedTuple):
