@@ -1,6 +1,7 @@
 """Predictions as rows of Parquet files, and back again as records in the order of the images."""
 
 import json
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -13,7 +14,7 @@ import pyarrow.parquet as pq
 from botformer.predict.results import ClassificationResult, Result, Unreadable
 
 _IMAGE = {
-    "path": pa.string(),  # of the file, or TAR/MEMBER
+    "path": pa.string(),  # of the file, or TAR/MEMBER, or TAR/MEMBER#2 where there are two; unique
     "place": pa.int64(),  # of the file among those that were named, from 0
     "member": pa.int64(),  # of the image in its tar, from 0
     "error": pa.string(),  # why it could not be read; otherwise null
@@ -38,6 +39,17 @@ DETECTIONS = pa.schema(
     }
 )
 _BATCH = 1024
+
+
+def path_of(name: str, time: int) -> str:
+    """Of an image whose name is there the `time`-th time, as a tar may hold several files of one name: NAME#2. No
+    image's own name ends like that."""
+    return name if time == 1 else f"{name}#{time}"
+
+
+def name_of(path: str) -> str:
+    """The inverse."""
+    return re.sub(r"#\d+$", "", path)
 
 
 def row_of(result: Result | Unreadable, category_ids: Sequence[int]) -> dict[str, Any]:

@@ -40,10 +40,7 @@ class PredictionLog:
     def __init__(self, folder: Path, began_with: Mapping[str, Any]) -> None:
         self._path, self._unfinished = folder / LINES, folder / UNFINISHED
         self._folder = folder
-        wanted = json.loads(json.dumps(began_with))
-        begins_anew = not (self._unfinished.is_file() and self._has_begun())
-        if not begins_anew:
-            self._check(wanted)
+        begins_anew = not check_unfinished(folder, began_with)
         self._file = self._path.open("ab", buffering=0)
         try:
             _lock(self._file, folder)
@@ -51,34 +48,11 @@ class PredictionLog:
                 self.remove_lines()
                 for of_ray in (RAY_CHECKPOINT, PARQUET):
                     shutil.rmtree(folder / of_ray, ignore_errors=True)
-                write_json(self._unfinished, wanted)
+                write_json(self._unfinished, began_with)
         except BaseException:
             self._file.close()
             raise
         self._synced = time.monotonic()
-
-    def _has_begun(self) -> bool:
-        lines = self._path.is_file() and self._path.stat().st_size > 0
-        return lines or next(committed(self._folder), None) is not None
-
-    def _check(self, wanted: Mapping[str, Any]) -> None:
-        try:
-            began_with = json.loads(self._unfinished.read_text(encoding="utf-8"))
-        except ValueError:
-            began_with = {}
-        began_with.setdefault("engine", "plain")
-        others = [key for key in wanted if began_with.get(key) != wanted[key]]
-        if "engine" in others:  # which decides what else is noted
-            others = ["engine"]
-        if others:
-            changed = ", ".join(
-                key if isinstance(wanted[key], dict) or key in _DIGESTS else
-                f"{key} {began_with.get(key)}, now {wanted[key]}" for key in others
-            )  # fmt: skip
-            raise InputError(
-                f"{self._path} is of a run that was stopped, and began with another {changed}; call it as it was "
-                f"called to go on, name another --out, or remove {self._unfinished} to begin anew"
-            )
 
     def earlier(self) -> Iterator[dict[str, Any]]:
         """The lines that are there. What follows the last whole one, half a line, is cut off at the end."""
@@ -119,6 +93,37 @@ class PredictionLog:
 
     def close(self) -> None:
         self._file.close()
+
+
+def check_unfinished(folder: Path, began_with: Mapping[str, Any]) -> bool:
+    """Whether there is a run in `folder` that was stopped and can go on.
+
+    Raises:
+        InputError: it was of another network, or with other options.
+    """
+    lines, unfinished = folder / LINES, folder / UNFINISHED
+    has_begun = (lines.is_file() and lines.stat().st_size > 0) or next(committed(folder), None) is not None
+    if not (unfinished.is_file() and has_begun):
+        return False
+    wanted = json.loads(json.dumps(began_with))
+    try:
+        before = json.loads(unfinished.read_text(encoding="utf-8"))
+    except ValueError:
+        before = {}
+    before.setdefault("engine", "plain")
+    others = [key for key in wanted if before.get(key) != wanted[key]]
+    if "engine" in others:  # which decides what else is noted
+        others = ["engine"]
+    if others:
+        changed = ", ".join(
+            key if isinstance(wanted[key], dict) or key in _DIGESTS else f"{key} {before.get(key)}, now {wanted[key]}"
+            for key in others
+        )
+        raise InputError(
+            f"{folder} has a run that was stopped, and began with another {changed}; call it as it was called to go "
+            f"on, name another --out, or remove {unfinished} to begin anew"
+        )
+    return True
 
 
 def committed(folder: Path) -> Iterator[Path]:

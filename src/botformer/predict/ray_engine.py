@@ -23,7 +23,7 @@ from botformer.environment import cores
 from botformer.errors import InputError
 from botformer.predict.coco_ids import IdAndSize
 from botformer.predict.detector import DetectorNetwork
-from botformer.predict.prediction_log import PARQUET, RAY_CHECKPOINT, PredictionLog, committed
+from botformer.predict.prediction_log import PARQUET, RAY_CHECKPOINT, PredictionLog, check_unfinished, committed
 from botformer.predict.prediction_records import (
     BulkOptions,
     BulkSummary,
@@ -94,10 +94,12 @@ def predict_on_ray(
     """
     predictor = make(device="cpu")
     known, category_ids = known_images(predictor, files, out, options)
-    with _ray(address) as ray:
+    names = hashlib.sha256(b"\0".join(os.fsencode(file) for file in files)).hexdigest()
+    wanted = began_with(predictor, options, "ray") | {"images": names}
+    check_unfinished(out, wanted)  # before Ray takes its time
+    with ray_on(address) as ray:
         out.mkdir(parents=True, exist_ok=True)
-        names = hashlib.sha256(b"\0".join(os.fsencode(file) for file in files)).hexdigest()
-        log = PredictionLog(out, began_with(predictor, options, "ray") | {"images": names})
+        log = PredictionLog(out, wanted)
         try:
             summary = RaySummary(category_ids)
             with _progress(out, files, summary, on_progress):
@@ -111,7 +113,7 @@ def predict_on_ray(
 
 
 @contextmanager
-def _ray(address: str | None) -> Iterator[Any]:
+def ray_on(address: str | None) -> Iterator[Any]:
     """Ray, connected. One that a program has already is used, and left as it is."""
     if address is not None and address.startswith("ray://"):
         raise InputError(
@@ -173,7 +175,7 @@ def _predict(
 
     smallest_blocks = -(-len(files) // (pool.most * _BLOCKS_PER_ACTOR))
     block_images = min(max(smallest_blocks, batch_size), batch_size * _BATCHES_PER_BLOCK)
-    with _checkpointed(out):
+    with checkpointed(out):
         images = ray.data.read_datasource(
             NamedImages(files, block_images), override_num_blocks=count_tasks(files, block_images)
         )
@@ -198,7 +200,8 @@ def write_checkpointed(rows: Any, out: Path) -> None:
 
 
 @contextmanager
-def _checkpointed(out: Path) -> Iterator[None]:
+def checkpointed(out: Path) -> Iterator[None]:
+    """Ray notes in `out` what is written, and leaves that out the next time."""
     import ray.data
     from ray.data.checkpoint import CheckpointConfig
 
@@ -305,7 +308,7 @@ def _write_lines(
     log: PredictionLog, files: Sequence[Path], known: Sequence[IdAndSize], out: Path, summary: RaySummary
 ) -> None:
     """predictions.jsonl of the Parquet files."""
-    from botformer.predict.parquet_rows import content_of, rows_in_order
+    from botformer.predict.parquet_rows import content_of, name_of, rows_in_order
 
     log.remove_lines()
     there = np.zeros(len(files), dtype=bool)
@@ -317,7 +320,7 @@ def _write_lines(
         last, there[row["place"]] = place, True
         expected = known[row["place"]] if known else IdAndSize(number, None)
         file = files[row["place"]]
-        name = row["path"] if is_tar(file.name) else file.as_posix()
+        name = name_of(row["path"]) if is_tar(file.name) else file.as_posix()
         record = {"id": expected.id, "file_name": name}
         error = row["error"]
         if error is None:

@@ -15,6 +15,7 @@ from ray.data import Datasource, ReadTask
 from ray.data.block import BlockMetadata
 
 from botformer.data.image_inputs import Damaged, NamedBytes
+from botformer.predict.parquet_rows import path_of
 from botformer.predict.tar_members import is_tar, tar_images
 
 ROWS = pa.schema(
@@ -90,8 +91,7 @@ def _read_tar(name: str, path: str, place: int, block_images: int) -> Iterator[p
     for member, (image, _) in enumerate(tar_images(Path(path))):
         unique = _text(name + image.name.removeprefix(Path(path).as_posix()))
         names[unique] = names.get(unique, 0) + 1
-        if names[unique] > 1:  # a tar may hold several files of one name; no image's name ends like this
-            unique += f"#{names[unique]}"
+        unique = path_of(unique, names[unique])
         data = image.data if isinstance(image, NamedBytes) else None
         rows.append(_Row(unique, place, member, data=data, error=image.reason if isinstance(image, Damaged) else None))
         size += len(data or b"")

@@ -1,0 +1,192 @@
+"""On Ray: the same records as without, each image once whatever is killed, and nothing left behind."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from functools import partial
+from pathlib import Path
+
+import pyarrow as pa
+import pyarrow.parquet as pq
+import pytest
+import torch
+
+import botformer
+from botformer import cli
+from botformer.create import create_classification_task
+from botformer.predict import ray_engine
+from botformer.predict.bulk import predict_files
+from botformer.predict.prediction_log import PARQUET, RAY_CHECKPOINT, UNFINISHED, committed
+from botformer.predict.prediction_records import BulkOptions
+from botformer.recipes.schema import ClassificationRecipe, Images, Model
+from tests.predict.test_bulk import lines, png, write_tar
+
+ROOT = Path(__file__).parents[2]
+NO_DRAWINGS = BulkOptions(draw=0)
+JSON_FILES = ("predictions.jsonl", "predictions.json", "images.json")
+
+
+@pytest.fixture
+def one_thread():
+    """As each actor has: sums are taken in the same order then."""
+    before = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(before)
+
+
+def write_files(folder: Path) -> list[Path]:
+    """Ten images, one of them broken and one that is not there, and a tar with two images of one name, damaged at its
+    end."""
+    folder.mkdir()
+    files = [folder / f"ö {number:02}.png" for number in range(10)]
+    for number, file in enumerate(files):
+        file.write_bytes(png(number, (40 + number, 30))[: 50 if number == 4 else None])
+    files[8].unlink()
+    shard = write_tar(folder / "shard-0001.tar", {f"{n}.png": png(90 + n) for n in range(3)})
+    twice = write_tar(folder / "twice.tar", {"a.png": png(90)}).read_bytes()[: 512 + -(-len(png(90)) // 512) * 512]
+    shard.write_bytes(twice + twice + shard.read_bytes()[:1000])
+    return [*files[:6], shard, *files[6:]]
+
+
+@pytest.mark.slow
+def test_the_records_are_those_of_the_plain_engine(classifier, detector, tmp_path, one_thread):
+    files = write_files(tmp_path / "data")
+    with ray_engine.ray_on(None) as ray:
+        for network, images in ((classifier, files), (detector, files[3:8])):
+            make = partial(botformer.predictor, network, batch_size=1)
+            plain, on_ray = tmp_path / f"{network.stem} plain", tmp_path / f"{network.stem} on ray"
+            expected = predict_files(make(device="cpu"), images, plain, NO_DRAWINGS)
+            seen = []
+            summary = ray_engine.predict_on_ray(
+                make, images, on_ray, NO_DRAWINGS, device="cpu", on_progress=seen.append
+            )
+            assert (summary.images, summary.unreadable, summary.earlier) == (expected.images, expected.unreadable, 0)
+            assert (summary.first, summary.first_unreadable) == (expected.first, expected.first_unreadable)
+            assert seen == sorted(seen)
+            assert seen[-1] == 1
+            records, ours = lines(plain), lines(on_ray)
+            assert [each["id"] for each in ours] == list(range(1, len(records) + 1))
+            assert ours == records
+            for name in JSON_FILES:
+                assert (on_ray / name).read_bytes() == (plain / name).read_bytes()
+            assert {file.name for file in on_ray.iterdir()} == {*JSON_FILES, PARQUET}
+            rows = pq.read_table(on_ray / PARQUET).to_pylist()
+            assert len({row["path"] for row in rows}) == len(rows) == len(records)
+            assert {(row["path"], row["error"]) for row in rows if row["error"]} == {
+                (record["file_name"], record["error"]) for record in records if "error" in record
+            }
+        assert sum("error" in record for record in lines(tmp_path / f"{classifier.stem} on ray")) == 3
+        masks = [each["segmentation"] for row in rows for each in row["detections"] or ()]
+        assert len(masks) > 10
+        assert all(isinstance(mask["counts"], str) for mask in masks)
+        # Of a plan that has no checkpoint Ray only warns.
+        with ray_engine.checkpointed(tmp_path), pytest.raises(UserWarning, match="[Cc]heckpointing will be disabled"):
+            ray_engine.write_checkpointed(ray.data.from_arrow(pa.table({"path": ["a", "b"]})), tmp_path)
+        assert not (tmp_path / PARQUET).exists() or not list((tmp_path / PARQUET).iterdir())
+
+
+def descendants(pid: int) -> dict[int, str]:
+    """Process -> its command line."""
+    parents, titles = {}, {}
+    for folder in Path("/proc").iterdir():
+        if folder.name.isdigit():
+            try:
+                stat = (folder / "stat").read_text()
+                titles[int(folder.name)] = (folder / "cmdline").read_bytes().replace(b"\0", b" ").decode()
+            except OSError:
+                continue
+            state, parent = stat[stat.rindex(")") + 2 :].split()[:2]
+            if state != "Z":
+                parents[int(folder.name)] = int(parent)
+    found, known = {}, {pid}
+    while more := {child for child, parent in parents.items() if parent in known} - known:
+        known |= more
+        found |= {child: titles[child] for child in more}
+    return found
+
+
+def wait_for(condition, process=None, seconds=200.0):
+    deadline = time.monotonic() + seconds
+    while not (value := condition()):
+        assert time.monotonic() < deadline
+        assert process is None or process.poll() is None, "it ended"
+        time.sleep(0.005)
+    return value
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not Path("/proc/self/stat").exists(), reason="looks for processes in /proc")
+def test_killed_processes_cost_what_was_not_written_and_no_more(tmp_path, capsys):
+    torch.manual_seed(0)
+    recipe = ClassificationRecipe(model=Model("botnet_nano", zero_gamma=False), images=Images(size=160))
+    task = create_classification_task(recipe, ["cat", "dog"]).eval()
+    botformer.save(task.model, task.model_config(), tmp_path / "network.safetensors")
+    folder, out = tmp_path / "data", tmp_path / "out"
+    folder.mkdir()
+    for number in range(200):
+        (folder / f"{number:03}.png").write_bytes(png(number))
+    arguments = ["predict", str(folder), "--checkpoint", str(tmp_path / "network.safetensors"), "--out", str(out),
+                 "--engine", "ray", "--device", "cpu", "--batch-size", "2"]  # fmt: skip
+
+    def start():
+        return subprocess.Popen(
+            [sys.executable, "-m", "botformer.cli", *arguments],
+            stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True,
+        )  # fmt: skip
+
+    ours: set[int] = set()
+    try:
+        # The command itself is killed.
+        first = start()
+        wait_for(lambda: len(list(committed(out))) >= 2, first)
+        ours |= descendants(first.pid).keys()
+        assert len(ours) > 3
+        first.kill()
+        first.communicate()
+        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ours), seconds=60)
+        written = {file: file.stat().st_mtime_ns for file in committed(out)}
+        before = sum(pq.read_metadata(file).num_rows for file in written)
+        assert 0 < before < 200
+        assert not (out / "predictions.json").exists()
+
+        # Other options do not touch it.
+        for others, message in (
+            ([*arguments, "--max-megapixels", "7"], "began with another max_megapixels"),
+            ([arguments[0], str(folder / "000.png"), *arguments[2:]], "began with another images"),
+            ([*arguments, "--engine", "plain"], "began with another engine ray, now plain"),
+        ):
+            assert cli.main(others) == 2
+            assert message in " ".join(capsys.readouterr().err.split())
+
+        # One actor is killed.
+        second = start()
+        actor = wait_for(
+            lambda: [pid for pid, title in descendants(second.pid).items() if "PredictRows" in title], second
+        )[0]
+        os.kill(actor, signal.SIGKILL)
+        ours |= descendants(second.pid).keys()
+        printed, _ = second.communicate(timeout=400)
+        assert second.returncode == 0, printed
+        assert f"{before} images were predicted before this run was stopped" in printed
+    finally:
+        for pid in ours:
+            if "ray" in _title(pid):
+                os.kill(pid, signal.SIGKILL)
+    rows = {file: pq.read_table(file)["path"].to_pylist() for file in (out / PARQUET).glob("*.parquet")}
+    assert sum(map(len, rows.values())) == len({path for paths in rows.values() for path in paths}) == 200
+    kept = [paths for file, paths in rows.items() if any(file.name.startswith(each.stem) for each in written)]
+    assert sum(map(len, kept)) == before
+    assert [each["file_name"] for each in lines(out)] == [f"{folder.as_posix()}/{n:03}.png" for n in range(200)]
+    assert not (out / RAY_CHECKPOINT).exists()
+    assert not (out / UNFINISHED).exists()
+    assert len(printed.splitlines()) < 200  # a table of a hundred images, and no wall of Ray's
+
+
+def _title(pid: int) -> str:
+    try:
+        return Path(f"/proc/{pid}/cmdline").read_text()
+    except OSError:
+        return ""
