@@ -1,6 +1,7 @@
 """On Ray: the same records as without, each image once whatever is killed, and nothing left behind."""
 
 import os
+import shlex
 import signal
 import subprocess
 import sys
@@ -12,14 +13,25 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import pytest
 import torch
+import tyro
+import yaml
 
 import botformer
 from botformer import cli
+from botformer.commands import predict as command
 from botformer.create import create_classification_task
+from botformer.errors import InputError
 from botformer.predict import ray_engine
 from botformer.predict.bulk import predict_files
-from botformer.predict.prediction_log import PARQUET, RAY_CHECKPOINT, UNFINISHED, committed
-from botformer.predict.prediction_records import BulkOptions
+from botformer.predict.prediction_log import (
+    PARQUET,
+    RAY_CHECKPOINT,
+    UNFINISHED,
+    PredictionLog,
+    check_unfinished,
+    committed,
+)
+from botformer.predict.prediction_records import BulkOptions, began_with
 from botformer.recipes.schema import ClassificationRecipe, Images, Model
 from tests.predict.test_bulk import lines, png, write_tar
 
@@ -108,6 +120,15 @@ def descendants(pid: int) -> dict[int, str]:
     return found
 
 
+def _title(pid: int) -> str:
+    """Of a process of Ray that lives."""
+    try:
+        title = Path(f"/proc/{pid}/cmdline").read_bytes().decode(errors="replace").rstrip("\0 ")
+    except OSError:
+        return ""
+    return title if "ray" in title else ""
+
+
 def wait_for(condition, process=None, seconds=200.0):
     deadline = time.monotonic() + seconds
     while not (value := condition()):
@@ -146,7 +167,8 @@ def test_killed_processes_cost_what_was_not_written_and_no_more(tmp_path, capsys
         assert len(ours) > 3
         first.kill()
         first.communicate()
-        wait_for(lambda: not any(Path(f"/proc/{pid}").exists() for pid in ours), seconds=60)
+        # Ray's two agents follow half a minute later.
+        wait_for(lambda: not [pid for pid in ours if _title(pid) and not _title(pid).endswith("Agent")], seconds=60)
         written = {file: file.stat().st_mtime_ns for file in committed(out)}
         before = sum(pq.read_metadata(file).num_rows for file in written)
         assert 0 < before < 200
@@ -171,9 +193,10 @@ def test_killed_processes_cost_what_was_not_written_and_no_more(tmp_path, capsys
         printed, _ = second.communicate(timeout=400)
         assert second.returncode == 0, printed
         assert f"{before} images were predicted before this run was stopped" in printed
+        wait_for(lambda: not any(map(_title, ours)), seconds=90)
     finally:
         for pid in ours:
-            if "ray" in _title(pid):
+            if _title(pid):
                 os.kill(pid, signal.SIGKILL)
     rows = {file: pq.read_table(file)["path"].to_pylist() for file in (out / PARQUET).glob("*.parquet")}
     assert sum(map(len, rows.values())) == len({path for paths in rows.values() for path in paths}) == 200
@@ -185,8 +208,78 @@ def test_killed_processes_cost_what_was_not_written_and_no_more(tmp_path, capsys
     assert len(printed.splitlines()) < 200  # a table of a hundred images, and no wall of Ray's
 
 
-def _title(pid: int) -> str:
-    try:
-        return Path(f"/proc/{pid}/cmdline").read_text()
-    except OSError:
-        return ""
+def test_options_that_do_not_fit_are_refused_before_anything_starts(classifier, tmp_path, capsys):
+    (tmp_path / "a.png").write_bytes(png(1))
+    call = ["predict", str(tmp_path / "a.png"), "--checkpoint", str(classifier), "--out", str(tmp_path / "out")]
+    for options, message in (
+        (["--engine", "ray", "--draw", "3"], "--engine ray draws nothing; leave --draw out"),
+        (["--engine", "ray", "--query", "0.5", "0.5"], "--query is for drawings, and --engine ray draws nothing"),
+        (["--engine", "ray", "--attention", "--detection", "1"], "--attention is for drawings"),
+        (["--engine", "ray", "--device", "mps"], "use --device cpu"),
+        (["--ray-address", "auto"], "give --engine ray too"),
+        (["--engine", "ray", "--ray-address", "ray://head:10001"], "ray job submit"),
+    ):
+        assert cli.main([*call, *options]) == 2
+        assert message in " ".join(capsys.readouterr().err.split())
+    assert not (tmp_path / "out").exists()
+
+
+def test_without_ray_the_command_says_how_to_get_it(classifier, tmp_path, capsys, monkeypatch):
+    monkeypatch.setitem(sys.modules, "ray", None)
+    (tmp_path / "a.png").write_bytes(png(1))
+    call = ["predict", str(tmp_path / "a.png"), "--checkpoint", str(classifier), "--out", str(tmp_path / "out")]
+    assert cli.main([*call, "--engine", "ray"]) == 2
+    assert "pip install 'botformer[ray]'" in capsys.readouterr().err
+    assert cli.main(call) == 0
+
+
+def test_ray_is_imported_by_its_engine_alone():
+    modules = "botformer, botformer.predict.ray_engine, botformer.commands.predict"
+    code = f"import sys, {modules}; assert 'ray' not in sys.modules"
+    subprocess.run([sys.executable, "-c", code], check=True)
+
+
+def test_a_run_on_ray_that_wrote_nothing_is_begun_anew_with_other_options(classifier, tmp_path):
+    predictor = botformer.predictor(classifier)
+    PredictionLog(tmp_path, began_with(predictor, NO_DRAWINGS, "ray")).close()
+    (tmp_path / RAY_CHECKPOINT).mkdir()
+    (tmp_path / RAY_CHECKPOINT / "a.pending.parquet").touch()
+    (tmp_path / PARQUET).mkdir()
+    assert not check_unfinished(tmp_path, began_with(predictor, NO_DRAWINGS, "plain"))
+    (tmp_path / RAY_CHECKPOINT / "a.parquet").touch()
+    with pytest.raises(InputError, match="another engine ray, now plain"):
+        PredictionLog(tmp_path, began_with(predictor, NO_DRAWINGS, "plain"))
+    (tmp_path / UNFINISHED).unlink()
+    PredictionLog(tmp_path, began_with(predictor, NO_DRAWINGS, "plain")).close()
+    assert not (tmp_path / PARQUET).exists()
+    assert not (tmp_path / RAY_CHECKPOINT).exists()
+
+
+def test_the_job_for_kubernetes_is_one_that_kuberay_knows_with_a_command_that_can_be_parsed():
+    job = yaml.safe_load((ROOT / "launch" / "kuberay-predict.yaml").read_text(encoding="utf-8"))
+    assert (job["apiVersion"], job["kind"]) == ("ray.io/v1", "RayJob")
+    # Fields of RayJobSpec, RayClusterSpec, HeadGroupSpec and WorkerGroupSpec in KubeRay's API.
+    spec, cluster = job["spec"], job["spec"]["rayClusterSpec"]
+    head, (workers,) = cluster["headGroupSpec"], cluster["workerGroupSpecs"]
+    assert spec.keys() == {
+        "entrypoint", "backoffLimit", "shutdownAfterJobFinishes", "ttlSecondsAfterFinished", "rayClusterSpec"
+    }  # fmt: skip
+    assert cluster.keys() == {"rayVersion", "headGroupSpec", "workerGroupSpecs"}
+    assert head.keys() == {"rayStartParams", "template"}
+    assert workers.keys() == {"groupName", "replicas", "minReplicas", "maxReplicas", "rayStartParams", "template"}
+    assert f"ray=={cluster['rayVersion']}" in (ROOT / "constraints.txt").read_text().splitlines()
+    assert all(isinstance(value, str) for value in head["rayStartParams"].values())
+    assert head["rayStartParams"]["num-cpus"] == "0"
+    for group in (head, workers):
+        pod = group["template"]["spec"]
+        (container,) = pod["containers"]
+        assert container["image"] == "IMAGE"
+        assert {"name": "RAY_USAGE_STATS_ENABLED", "value": "0"} in container["env"]
+        assert container["resources"]["requests"] == container["resources"]["limits"]
+        assert container["volumeMounts"] == [{"name": "shared", "mountPath": "/shared"}]
+        assert pod["volumes"] == [{"name": "shared", "persistentVolumeClaim": {"claimName": "CLAIM"}}]
+    program, verb, *arguments = shlex.split(spec["entrypoint"])
+    given = tyro.cli(command.Arguments, args=arguments)
+    command._check(given)
+    assert (program, verb, given.engine, given.ray_address) == ("botformer", "predict", "ray", "auto")
+    assert all(Path("/shared") in Path(path).parents for path in (*given.images, given.checkpoint, given.out))

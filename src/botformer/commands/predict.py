@@ -69,8 +69,8 @@ class Arguments:
 
 _OF_CLASSIFIERS = ("query",)
 _OF_DETECTORS = ("threshold", "tile", "tta", "attention", "detection", "annotations")
-_NOT_ON_RAY = ("query", "attention", "detection")
 _DRAWN = 100
+_NOT_ON_RAY = ("query", "attention", "detection")
 _OF_DRAWINGS = ("query", "threshold", "attention", "detection", "annotations")
 _LISTED = 5
 """Classes that are named on the screen."""

@@ -40,6 +40,10 @@ _ENVIRONMENT = {
     "RAY_BACKEND_LOG_LEVEL": "fatal",  # else it warns of its own actors on the terminal
     "RAY_ENABLE_UV_RUN_RUNTIME_ENV": "0",  # else, under uv run, it packs the working directory
 }
+_ENVIRONMENT_HERE = {
+    "RAY_gcs_rpc_server_reconnect_timeout_s": "20",  # else two processes outlive a killed command for 70 s
+}
+"""Of a Ray that is started on this machine."""
 _CPUS_LEFT = 2
 """For reading names, for the checkpoint and for writing: with an actor on every CPU nothing is ever written."""
 _LEAST_ACTORS = 2
@@ -120,8 +124,9 @@ def ray_on(address: str | None) -> Iterator[Any]:
             f"--ray-address {address}: Ray's client does not carry Ray Data; run this command on a machine of the "
             "cluster (ray job submit -- botformer predict ...) with --ray-address auto"
         )
-    before = {name: os.environ.get(name) for name in _ENVIRONMENT}
-    os.environ.update({name: value for name, value in _ENVIRONMENT.items() if before[name] is None})
+    wanted = _ENVIRONMENT | (_ENVIRONMENT_HERE if address is None else {})
+    before = {name: os.environ.get(name) for name in wanted}
+    os.environ.update({name: value for name, value in wanted.items() if before[name] is None})
     level = None
     try:
         try:
