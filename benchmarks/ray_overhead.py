@@ -126,12 +126,11 @@ def crossing(plain: tuple[float, float], ray: tuple[float, float]) -> int | None
 def advice(figures: dict[str, tuple[float, float]], pays_from: int | None) -> str:
     later = figures["ray"][0] - figures["plain"][0]
     speeds = ", ".join(f"{engine} {per_second:.1f} images/s" for engine, (_, per_second) in figures.items())
-    where = (
-        f"below about {pays_from} images the plain engine is faster"
-        if pays_from is not None
-        else "the plain engine is faster"
+    below = "" if pays_from is None else f"below about {pays_from} images "
+    return (
+        f"Ray starts {later:.1f} s later than the plain engine; then {speeds}: "
+        f"on one machine {below}the plain engine is faster"
     )
-    return f"Ray starts {later:.1f} s later than the plain engine; then {speeds}: on one machine {where}"
 
 
 if __name__ == "__main__":

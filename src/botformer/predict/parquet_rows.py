@@ -2,6 +2,7 @@
 
 import json
 import re
+from array import array
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from tempfile import TemporaryFile
@@ -80,16 +81,16 @@ def content_of(row: Mapping[str, Any], image_id: int | str) -> dict[str, Any]:
 def rows_in_order(folder: Path) -> Iterator[dict[str, Any]]:
     """All rows of the Parquet files, in the order of the images. Memory holds the places of the rows; the rows
     themselves wait in a temporary file beside the folder."""
-    places, offsets, files = [], [], sorted(folder.glob("*.parquet"))
+    places, offsets = array("q"), array("q")
     with TemporaryFile(dir=folder.parent) as unordered:
-        for file in files:
+        for file in sorted(folder.glob("*.parquet")):
             with pq.ParquetFile(file) as rows:
                 for batch in rows.iter_batches(_BATCH):
                     for row in batch.to_pylist():
-                        places.append((row["place"], row["member"]))
+                        places.extend((row["place"], row["member"]))
                         offsets.append(unordered.tell())
                         unordered.write(json.dumps(row).encode() + b"\n")
-        keys = np.array(places, dtype=np.int64).reshape(-1, 2)
-        for index in np.lexsort((keys[:, 1], keys[:, 0])).tolist():
+        keys = np.frombuffer(places, dtype=np.int64).reshape(-1, 2) if places else np.zeros((0, 2), dtype=np.int64)
+        for index in np.lexsort((keys[:, 1], keys[:, 0])):
             unordered.seek(offsets[index])
             yield json.loads(unordered.readline())

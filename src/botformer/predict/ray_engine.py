@@ -102,12 +102,13 @@ def predict_on_ray(
     wanted = began_with(predictor, options, "ray") | {"images": names}
     check_unfinished(out, wanted)  # before Ray takes its time
     with ray_on(address) as ray:
+        pool = _pool(ray, device)
         out.mkdir(parents=True, exist_ok=True)
         log = PredictionLog(out, wanted)
         try:
             summary = RaySummary(category_ids)
             with _progress(out, files, summary, on_progress):
-                _predict(make, _pool(ray, device), predictor.batch_size, files, out, category_ids)
+                _predict(make, pool, predictor.batch_size, files, out, category_ids)
             _write_lines(log, files, known, out, summary)
             write_json_files(log, predictor, category_ids, out)
             log.finish()
