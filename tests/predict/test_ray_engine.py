@@ -105,10 +105,14 @@ def test_the_records_are_those_of_the_plain_engine(classifier, detector, tmp_pat
         masks = [each["segmentation"] for row in rows for each in row["detections"] or ()]
         assert len(masks) > 10
         assert all(isinstance(mask["counts"], str) for mask in masks)
-        # Of a plan that has no checkpoint Ray only warns.
-        with ray_engine.checkpointed(tmp_path), pytest.raises(UserWarning, match="[Cc]heckpointing will be disabled"):
-            ray_engine.write_checkpointed(ray.data.from_arrow(pa.table({"path": ["a", "b"]})), tmp_path)
-        assert not (tmp_path / PARQUET).exists() or not list((tmp_path / PARQUET).iterdir())
+        # Of a plan that its checkpoint does not fit Ray says nothing, and does all again.
+        (tmp_path / RAY_CHECKPOINT).mkdir()
+        pq.write_table(pa.table({"path": ["a"]}), tmp_path / RAY_CHECKPOINT / "a.parquet")
+        with ray_engine.checkpointed(tmp_path):
+            rows = ray.data.from_arrow(pa.table({"path": ["a", "b"]}))
+            with pytest.raises(InputError, match="does not leave out what is predicted already"):
+                rows.write_parquet(str(tmp_path / PARQUET))
+        assert not list(tmp_path.glob(f"{PARQUET}/*"))
 
 
 def descendants(pid: int) -> dict[int, str]:

@@ -8,7 +8,6 @@ import hashlib
 import logging
 import os
 import time
-import warnings
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -194,14 +193,6 @@ def _predict(
             num_cpus=pool.cpus,
             num_gpus=pool.gpus,
         )
-        write_checkpointed(rows, out)
-
-
-def write_checkpointed(rows: Any, out: Path) -> None:
-    """Ray only warns where a plan has no checkpoint, and then does all again; here it is an error, before anything is
-    computed."""
-    with warnings.catch_warnings():
-        warnings.filterwarnings("error", ".*[Cc]heckpointing will be disabled")
         rows.write_parquet(str((out / PARQUET).absolute()))
 
 
@@ -211,10 +202,13 @@ def checkpointed(out: Path) -> Iterator[None]:
     import ray.data
     from ray.data.checkpoint import CheckpointConfig
 
+    from botformer.predict.checkpoint_check import CheckpointIsOn
+
     context = ray.data.DataContext.get_current().copy()
     context.enable_progress_bars = False
     context.print_on_execution_start = False
     context.use_datasource_v2 = False  # which starts 32 processes to read the notes of what is done
+    context.custom_execution_callback_classes = [*context.custom_execution_callback_classes, CheckpointIsOn]
     context.checkpoint_config = CheckpointConfig(
         id_column="path",
         checkpoint_path=str((out / RAY_CHECKPOINT).absolute()),
