@@ -147,7 +147,8 @@ def _predict_on_ray(
 ) -> "BulkSummary":
     from botformer.predict.ray_engine import predict_on_ray
 
-    console.print("Ray starts, which takes seconds")
+    if given.ray_address is None:
+        console.print("Ray starts, which takes seconds")
     with progress_bar("predicting") as bar:
         summary = predict_on_ray(make, files, out, options, given.ray_address, given.device, bar.show)
     if given.ray_address is None and summary.first_done_s > summary.all_done_s / 2:

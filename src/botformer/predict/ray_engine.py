@@ -148,7 +148,7 @@ def ray_on(address: str | None) -> Iterator[Any]:
             here = {"address": "local", "num_cpus": cpus, "include_dashboard": False}
         try:
             ray.init(**here, log_to_driver=False, logging_level=logging.ERROR)
-        except (ConnectionError, ValueError) as error:
+        except (ConnectionError, RuntimeError, ValueError) as error:
             raise InputError(
                 f"--ray-address {address}: there is no Ray cluster ({error}); start one (ray start --head), or "
                 "leave it out to start Ray on this machine"
