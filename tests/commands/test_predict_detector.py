@@ -22,8 +22,9 @@ from botformer.detection.evaluation.coco_eval import NUMBERS
 from botformer.detection.sliced_inference import Tiling
 from botformer.plots import draw_detections
 from botformer.predict import detector
-from botformer.predict.bulk import BulkOptions, predict_files
+from botformer.predict.bulk import predict_files
 from botformer.predict.detector import attention_of
+from botformer.predict.prediction_records import BulkOptions
 from botformer.predict.predictor import predictor
 from botformer.recipes.schema import ClassificationRecipe, Images, Model
 from botformer.rle import decode

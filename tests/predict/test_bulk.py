@@ -17,9 +17,10 @@ from PIL import Image
 import botformer
 from botformer import cli
 from botformer.errors import InputError
-from botformer.predict.bulk import BulkOptions, predict_files
+from botformer.predict.bulk import predict_files
 from botformer.predict.files import list_images
 from botformer.predict.prediction_log import UNFINISHED
+from botformer.predict.prediction_records import BulkOptions
 
 NO_DRAWINGS = BulkOptions(draw=0)
 

@@ -4,6 +4,7 @@ import sys
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal
 
@@ -18,7 +19,8 @@ from botformer.terminal import screen
 from botformer.text import and_more, printable
 
 if TYPE_CHECKING:
-    from botformer.predict.bulk import BulkOptions, BulkSummary
+    from botformer.predict.prediction_records import BulkOptions, BulkSummary
+    from botformer.predict.predictor import Predictor
 
 
 @dataclass(frozen=True)
@@ -33,8 +35,8 @@ class Arguments:
     out: Path | None = None
     """Folder for drawings and JSON files; by default predictions/ in the run, or runs/predictions/NAME. A run that was
     stopped there goes on where it stopped."""
-    draw: int | Literal["all"] = 100
-    """How many images are drawn, the first; predictions are written of all."""
+    draw: int | Literal["all"] | None = None
+    """How many images are drawn, the first, by default 100; predictions are written of all."""
     batch_size: int | None = None
     """Images that the network sees at once; by default by the size of its canvas, at most 64."""
     query: tuple[float, float] | None = None
@@ -57,10 +59,18 @@ class Arguments:
     max_megapixels: float | None = None
     """Larger images count as unreadable (they may be decompression bombs); by default the network's own limit."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    engine: Literal["plain", "ray"] = "plain"
+    """ray: in several processes, on this machine or on a cluster, with Ray Data (pip install 'botformer[ray]'). It also
+    writes predictions.parquet, and draws nothing. It takes seconds to start: for many GPUs, machines or images."""
+    ray_address: str | None = None
+    """--engine ray: the cluster, such as auto (the one that this machine belongs to) or HOST:6379; IMAGES and OUT must
+    lie where all its machines see them. By default Ray is started on this machine, for this command."""
 
 
 _OF_CLASSIFIERS = ("query",)
 _OF_DETECTORS = ("threshold", "tile", "tta", "attention", "detection", "annotations")
+_DRAWN = 100
+_NOT_ON_RAY = ("query", "attention", "detection")
 _OF_DRAWINGS = ("query", "threshold", "attention", "detection", "annotations")
 _LISTED = 5
 """Classes that are named on the screen."""
@@ -78,8 +88,9 @@ def predict(given: Arguments) -> None:
     # Heavy, and --help should not wait for it.
     from botformer.create.from_checkpoint import load_for_rgb
     from botformer.detection import Detector
-    from botformer.predict.bulk import BulkOptions, predict_files
+    from botformer.predict.bulk import predict_files
     from botformer.predict.files import list_images
+    from botformer.predict.prediction_records import BulkOptions
     from botformer.predict.predictor import predictor
     from botformer.recipes.schema import Run
     from botformer.training.distributed import open_accelerator
@@ -95,18 +106,20 @@ def predict(given: Arguments) -> None:
         tile = 0
         if loaded.model_config["images"].get("tile"):
             console.print("attention is drawn over the whole image, which is not cut into tiles for it")
-    network = predictor(
-        loaded,
-        open_accelerator(Run(device=given.device, precision="float32")).device,
-        given.batch_size,
-        tile=tile,
-        flip=given.tta == "flip",
+    make = partial(
+        predictor, loaded, batch_size=given.batch_size, tile=tile, flip=given.tta == "flip",
         max_megapixels=given.max_megapixels,
-    )
+    )  # fmt: skip
     chosen: Any = {name: getattr(given, name) for name in _OF_DRAWINGS if getattr(given, name) is not None}
-    options = BulkOptions(**chosen, draw=None if given.draw == "all" else given.draw)
-    with progress_bar("predicting") as bar:
-        summary = predict_files(network, files, out, options, bar.show)
+    if given.engine == "ray":
+        options = BulkOptions(**chosen, draw=0)
+        network = make(device="cpu")
+        summary = _predict_on_ray(given, make, files, out, options, console)
+    else:
+        options = BulkOptions(**chosen, draw=_drawn(given))
+        network = make(device=open_accelerator(Run(device=given.device, precision="float32")).device)
+        with progress_bar("predicting") as bar:
+            summary = predict_files(network, files, out, options, bar.show)
     if summary.earlier:
         console.print(f"{summary.earlier} images were predicted before this run was stopped, and are not done again")
     if isinstance(loaded.model, Detector):
@@ -117,20 +130,48 @@ def predict(given: Arguments) -> None:
     print_table(console, table)
     if summary.images - summary.unreadable > len(summary.first):
         console.print(f"... and {summary.images - summary.unreadable - len(summary.first)} more images")
-    _print_files(summary, out, console)
+    _print_files(summary, out, given, console)
     if summary.unreadable:
         listed = [f"  {printable(bad['file_name'])}: {bad['error']}" for bad in summary.first_unreadable]
         listed += ["  ..."] * (summary.unreadable > len(listed))
         raise InputError(f"{summary.unreadable} of {summary.images} images could not be read:\n" + "\n".join(listed))
 
 
-def _print_files(summary: "BulkSummary", out: Path, console: Console) -> None:
-    if summary.drawn < summary.images - summary.unreadable:
-        console.print(f"{summary.drawn} of {summary.images} images are drawn; --draw all draws every one")
+def _predict_on_ray(
+    given: Arguments,
+    make: "Callable[..., Predictor]",
+    files: Sequence[Path],
+    out: Path,
+    options: "BulkOptions",
+    console: Console,
+) -> "BulkSummary":
+    from botformer.predict.ray_engine import predict_on_ray
+
+    if given.ray_address is None:
+        console.print("Ray starts, which takes seconds")
+    with progress_bar("predicting") as bar:
+        summary = predict_on_ray(make, files, out, options, given.ray_address, given.device, bar.show)
+    if given.ray_address is None and summary.first_done_s > summary.all_done_s / 2:
+        console.print(
+            f"the first images were done after {summary.first_done_s:.0f} s, all after {summary.all_done_s:.0f} s: a "
+            "job as small as this on one machine may be done sooner without --engine ray"
+        )
+    return summary
+
+
+def _drawn(given: Arguments) -> int | None:
+    """None: all."""
+    return None if given.draw == "all" else _DRAWN if given.draw is None else given.draw
+
+
+def _print_files(summary: "BulkSummary", out: Path, given: Arguments, console: Console) -> None:
     drawings = "drawings, " if summary.drawn else ""
+    rows = ", and predictions.parquet a row" if given.engine == "ray" else ""
+    if given.engine == "plain" and summary.drawn < summary.images - summary.unreadable:
+        console.print(f"{summary.drawn} of {summary.images} images are drawn; --draw all draws every one")
     console.print(
         f"{drawings}predictions.json (all predictions) and images.json (the images) are in {out}; predictions.jsonl "
-        "there has a line per image"
+        f"there has a line per image{rows}"
     )
 
 
@@ -155,8 +196,25 @@ def _check(given: Arguments) -> None:
         raise InputError("--detection says whose attention is drawn; give --attention too, or leave it out")
     if given.attention and given.tile:
         raise InputError("--attention is drawn over the whole image; leave --tile or --attention out")
-    if given.draw != "all" and given.draw < 0:
+    if given.draw not in ("all", None) and given.draw < 0:
         raise InputError(f"--draw takes a number of images, or all; got {given.draw}")
+    if given.engine == "ray":
+        _check_for_ray(given)
+    elif given.ray_address is not None:
+        raise InputError("--ray-address says where --engine ray predicts; give --engine ray too, or leave it out")
+
+
+def _check_for_ray(given: Arguments) -> None:
+    for name in _NOT_ON_RAY:
+        if getattr(given, name):
+            raise InputError(f"--{name} is for drawings, and --engine ray draws nothing; leave one of them out")
+    if given.draw:
+        raise InputError(
+            "--engine ray draws nothing; leave --draw out, and draw a few of the images without --engine ray into "
+            "another --out"
+        )
+    if given.device == "mps":
+        raise InputError("--engine ray shares out GPUs of NVIDIA or CPUs; use --device cpu, or leave --engine ray out")
 
 
 def _refuse(given: Arguments, options: Sequence[str], model_config: Mapping[str, Any]) -> None:

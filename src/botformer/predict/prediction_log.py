@@ -1,10 +1,12 @@
 """predictions.jsonl: a line per image, written as it is predicted, so that a run that was killed goes on.
 
-While a run is unfinished, unfinished.json beside it says with which network and options it began.
+While a run is unfinished, unfinished.json beside it says with which network and options it began. On Ray the lines are
+written at the end, and what is done until then are Parquet files and Ray's own notes of what they hold.
 """
 
 import json
 import os
+import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
@@ -15,6 +17,9 @@ from botformer.errors import InputError
 from botformer.read_file import demand_file, read_json
 
 LINES, UNFINISHED = "predictions.jsonl", "unfinished.json"
+PARQUET, RAY_CHECKPOINT = "predictions.parquet", "ray_checkpoint"
+"""Folders of a run on Ray: what was predicted, and which images that was of, which is removed at the end."""
+_DIGESTS = ("network", "images")
 _SYNCED_EVERY_S = 5.0
 """A power cut loses no more; a killed process loses nothing."""
 
@@ -35,42 +40,22 @@ class PredictionLog:
 
     def __init__(self, folder: Path, began_with: Mapping[str, Any]) -> None:
         self._path, self._unfinished = folder / LINES, folder / UNFINISHED
-        wanted = json.loads(json.dumps(began_with))
-        if self._unfinished.is_file() and self._path.is_file() and self._path.stat().st_size:
-            self._check(wanted)
-            begins_anew = False
-        else:
-            begins_anew = True
+        self._folder = folder
+        begins_anew = not check_unfinished(folder, began_with)
         if self._path.exists():
             demand_file(self._path)
         self._file = self._path.open("ab", buffering=0)
         try:
             _lock(self._file, folder)
             if begins_anew:
-                self._file.truncate(0)
-                write_json(self._unfinished, wanted)
+                self.remove_lines()
+                for of_ray in (RAY_CHECKPOINT, PARQUET):
+                    shutil.rmtree(folder / of_ray, ignore_errors=True)
+                write_json(self._unfinished, began_with)
         except BaseException:
             self._file.close()
             raise
         self._synced = time.monotonic()
-
-    def _check(self, wanted: Mapping[str, Any]) -> None:
-        try:
-            began_with = read_json(self._unfinished)
-        except (OSError, ValueError):
-            began_with = {}
-        if not isinstance(began_with, dict):
-            began_with = {}
-        others = [key for key in wanted if began_with.get(key) != wanted[key]]
-        if others:
-            changed = ", ".join(
-                key if isinstance(wanted[key], dict) or key == "network" else
-                f"{key} {began_with.get(key)}, now {wanted[key]}" for key in others
-            )  # fmt: skip
-            raise InputError(
-                f"{self._path} is of a run that was stopped, and began with another {changed}; call it as it was "
-                f"called to go on, name another --out, or remove {self._unfinished} to begin anew"
-            )
 
     def earlier(self) -> Iterator[dict[str, Any]]:
         """The lines that are there. The first that is damaged, such as half a line, and all after it are cut off."""
@@ -86,6 +71,9 @@ class PredictionLog:
                 whole += len(line)
                 yield record
         self._file.truncate(whole)
+
+    def remove_lines(self) -> None:
+        self._file.truncate(0)
 
     def add(self, record: Mapping[str, Any]) -> None:
         """Write a line, which a killed process leaves behind."""
@@ -104,6 +92,7 @@ class PredictionLog:
         """From now on the run is finished."""
         os.fsync(self._file.fileno())
         self._unfinished.unlink()
+        shutil.rmtree(self._folder / RAY_CHECKPOINT, ignore_errors=True)
 
     def close(self) -> None:
         self._file.close()
@@ -134,6 +123,46 @@ def _are(values: Any, fits: Callable[[Any], bool]) -> bool:
 
 def _is_score(value: Any) -> bool:
     return isinstance(value, int | float) and 0 <= value <= 1
+
+
+def check_unfinished(folder: Path, began_with: Mapping[str, Any]) -> bool:
+    """Whether there is a run in `folder` that was stopped and can go on.
+
+    Raises:
+        InputError: it was of another network, or with other options.
+    """
+    lines, unfinished = folder / LINES, folder / UNFINISHED
+    has_begun = (lines.is_file() and lines.stat().st_size > 0) or next(committed(folder), None) is not None
+    if not (unfinished.is_file() and has_begun):
+        return False
+    wanted = json.loads(json.dumps(began_with))
+    try:
+        before = read_json(unfinished)
+    except (OSError, ValueError):
+        before = {}
+    if not isinstance(before, dict):
+        before = {}
+    before.setdefault("engine", "plain")
+    others = [key for key in wanted if before.get(key) != wanted[key]]
+    if "engine" in others:  # which decides what else is noted
+        others = ["engine"]
+    if others:
+        changed = ", ".join(
+            key if isinstance(wanted[key], dict) or key in _DIGESTS else f"{key} {before.get(key)}, now {wanted[key]}"
+            for key in others
+        )
+        raise InputError(
+            f"{folder} has a run that was stopped, and began with another {changed}; call it as it was called to go "
+            f"on, name another --out, or remove {unfinished} to begin anew"
+        )
+    return True
+
+
+def committed(folder: Path) -> Iterator[Path]:
+    """Ray's notes of what a run in `folder` has predicted: Parquet files of names. Those of what is being written are
+    called .pending.parquet until it is."""
+    files = (folder / RAY_CHECKPOINT).glob("*.parquet")
+    return (file for file in files if not file.name.endswith(".pending.parquet"))
 
 
 def _lock(file: BinaryIO, folder: Path) -> None:

@@ -12,6 +12,8 @@ from botformer.data.image_inputs import Damaged, NamedBytes
 from botformer.read_file import open_file
 
 _ENDINGS = (".tar", ".tar.gz", ".tgz")
+TAR_IMAGE_BYTES = 1e5
+"""About, to know how much of the work a tar is."""
 
 
 class TarImage(NamedTuple):

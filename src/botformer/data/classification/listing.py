@@ -10,7 +10,7 @@ from typing import Any, BinaryIO, NamedTuple, Protocol
 from botformer.data.classification.split_names import is_numbered, read_shard, read_split
 from botformer.data.image_files import EXTENSIONS, ending, endings, is_image, report_left_out
 from botformer.errors import InputError
-from botformer.read_file import parse_json
+from botformer.read_file import parse_json, read_text
 from botformer.text import and_more, counted, printable
 
 log = logging.getLogger("botformer.data")
