@@ -7,6 +7,7 @@ batch, from its epoch and its indices.
 import hashlib
 import logging
 import multiprocessing
+import multiprocessing.util
 import os
 import re
 import shutil
@@ -19,8 +20,10 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import chain
 from multiprocessing import resource_tracker
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
+from weakref import WeakSet
 
 import numpy as np
 import torch
@@ -376,8 +379,11 @@ def _loader(
         worker_init_fn=_start_worker,
         generator=torch.Generator(),  # PyTorch draws a number from it, or else from the global generator
     )
+    known = set(multiprocessing.active_children())
     with _stop_signals_blocked():
         results = iter(loader)
+    if workers:
+        _end_with_main(set(multiprocessing.active_children()) - known)
     while True:
         try:
             result = next(results)
@@ -394,6 +400,22 @@ def _loader(
         if result.failure:
             raise InputError(f"{parts.images.where}: {result.failure}")
         yield result
+
+
+_ended_with_main: "WeakSet[BaseProcess]" = WeakSet()
+"""Of this process: workers that are killed at its end."""
+
+
+def _end_with_main(workers: Iterable[BaseProcess]) -> None:
+    """Python ends daemons by SIGTERM, which these ignore, and would then wait for them for ever."""
+    if not _ended_with_main:
+        multiprocessing.util.Finalize(None, _kill_workers, exitpriority=10)
+    _ended_with_main.update(workers)
+
+
+def _kill_workers() -> None:
+    for worker in _ended_with_main:
+        worker.kill()
 
 
 @contextmanager
