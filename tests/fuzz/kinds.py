@@ -186,7 +186,12 @@ def runs(rng: Random, valid: Path) -> None:
         damage_folder(rng, run)
     data = str(valid / "classes") if rng.random() < 0.3 else ""
     slow = rng.choice((lambda: write_run_report(run, data), lambda: prepare_folder(run, "card", "owner/name")))
-    _each([lambda: read_metrics(run / "metrics.jsonl"), slow])
+
+    def written() -> None:
+        with _system_says():
+            slow()
+
+    _each([lambda: read_metrics(run / "metrics.jsonl"), written])
 
 
 def predictions(rng: Random, valid: Path) -> None:

@@ -208,7 +208,7 @@ def mutated_file(rng: Random, name: str, data: bytes, other: bytes = b"") -> byt
             return mutated_safetensors(rng, data)
         if ending in (".txt", ".yaml", ".xml", ".cls", ".data", ".names", ""):
             return mutated_text(rng, data.decode("utf-8"))
-    except (ValueError, LookupError, RecursionError, struct.error):  # damaged already
+    except (ValueError, LookupError, AttributeError, TypeError, RecursionError, struct.error):  # damaged already
         pass
     return mutated_bytes(rng, data, other)
 
