@@ -38,7 +38,7 @@ MODEL = Model("botnet_nano", normalization="sync", zero_gamma=False)
 CLASSIFIER = ClassificationRecipe(
     model=MODEL,
     images=Images(size=32),
-    optimizer=Optimizer("sgd", learning_rate=2e-4, clip_norm=1.0),
+    optimizer=Optimizer("sgd", learning_rate=1e-4, clip_norm=1.0),
     schedule=Schedule(epochs=99, warmup_epochs=0),
     run=RUN,
 )
