@@ -50,7 +50,7 @@ from botformer.recipes.schema import ClassificationRecipe, DetectionImages, Imag
 from botformer.seeding import seed_all
 from botformer.training.checkpoint import State, step_of, write_checkpoint
 from botformer.training.distributed import Accelerator, open_accelerator
-from botformer.training.train_step import StepInfo, StepReport, TrainState
+from botformer.training.train_step import StepInfo, StepReport, TrainState, Wishes
 
 WARM_UP, TURNS = 2, 3
 """Steps before anything is timed; how often parts and run take turns while their processes live."""
@@ -151,8 +151,14 @@ class _Alone(Accelerator):
         self.__dict__ |= vars(accelerator)
         self._own_group = own_group
 
-    def distribute(self, module: nn.Module) -> nn.Module:
-        return DistributedDataParallel(module, process_group=self._own_group) if self._own_group else module
+    def distribute(self, module: nn.Module, has_unused_parameters: bool) -> nn.Module:
+        if self._own_group is None:
+            return module
+        unused = has_unused_parameters
+        return DistributedDataParallel(module, process_group=self._own_group, find_unused_parameters=unused)
+
+    def fractions(self, images: list[int]) -> list[float]:
+        return [count / sum(images) for count in images]
 
 
 def _batches(folder: Path, recipe: ClassificationRecipe, rank: int, processes: int) -> Iterator[Any]:
@@ -226,7 +232,7 @@ def _run_s(state: TrainState, recipe: Recipe, batches: Iterator[Any], checkpoint
         batch = next(batches)
         losses = state.step(batch, RATE)
         info = StepInfo(0, RATE, recipe.run.batch_size, 0.0, [])
-        assert StepReport(state.accelerator, info, losses, stop=False).read().finite
+        assert StepReport(state.accelerator, info, losses, Wishes()).read().finite
 
     for _ in range(WARM_UP):
         step()

@@ -98,13 +98,11 @@ def test_a_row_says_what_to_expect_and_what_it_cost(row):
 def test_the_command_of_a_row_trains_it(row, monkeypatch):
     """The command as it stands: its recipe is the row's, apart from the first weights that it names."""
     called = []
-    monkeypatch.setattr(
-        train_recipe, "train_recipe", lambda recipe, data, out, resume: called.append((recipe, data, out, resume))
-    )
+    monkeypatch.setattr(train_recipe, "train_recipe", lambda *given: called.append(given))
     program, verb, name, *arguments = shlex.split(row.command)
     assert (program, verb, name) == ("botformer", "train", row.name)
     assert cli.main([verb, name, *arguments]) == 0
-    ((recipe, data, out, resume),) = called
+    ((recipe, data, out, resume, extend),) = called
     assert (data, out, resume) == ("DIR", Path("runs") / row.name, "auto")
     assert replace(recipe, model=replace(recipe.model, weights="")) == row.recipe
     if row.name.startswith("coco_"):  # the ImageNet weights of the ResNet that the network differs from in few layers

@@ -329,7 +329,8 @@ def test_what_stands_in_place_of_a_file_is_named(tmp_path: Path, file: str, what
     os.mkfifo(tmp_path / file) if what == "pipe" else (tmp_path / file).mkdir()
     with pytest.raises(InputError, match=rf"{Path(file).name}.*is a {what}"):
         read_last(tmp_path)
-    assert "step-00000001" in older_checkpoints(tmp_path)
+    intact = "step-00000002" if file == "last" else "step-00000001"
+    assert f"{intact} (later ones are removed): --resume previous" in older_checkpoints(tmp_path)
 
 
 def test_a_state_that_is_nested_too_deep_is_named(tmp_path: Path) -> None:

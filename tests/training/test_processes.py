@@ -1,7 +1,5 @@
 """Runs in processes of their own: killed at any moment, and several at once."""
 
-import random
-import time
 from collections.abc import Callable
 from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
@@ -12,19 +10,11 @@ import torch
 from accelerate import PartialState
 from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
-from botformer.training.checkpoint import checkpoint_folder, read_state, step_of
 from botformer.training.distributed import open_accelerator
 from botformer.training.loop import fit
 from botformer.training.run_log import read_metrics
-from tests.training.test_loop import STOPWATCH, assert_same_end
+from tests.training.test_loop import STOPWATCH
 from tests.training.toy import ToyBatches, toy_evaluation, toy_recipe, toy_task
-
-
-def quick_saves(out: Path) -> None:
-    """A run that writes a checkpoint every other step, and hardly does anything else."""
-    torch.set_num_threads(1)
-    recipe = toy_recipe(schedule={"epochs": 60}, optimizer={"ema": 0.9}, run={"evaluate_every": 60})
-    fit(toy_task("convolutional"), ToyBatches(steps_per_epoch=2), toy_evaluation(), recipe, out)
 
 
 def in_child(program: Callable[[Path], None], out: Path) -> BaseProcess:
@@ -35,38 +25,6 @@ def in_child(program: Callable[[Path], None], out: Path) -> BaseProcess:
     process = context.Process(target=program, args=(out,))
     process.start()
     return process
-
-
-def last_step(out: Path) -> int:
-    folder = checkpoint_folder(out)
-    return (step_of(folder) or 0) if folder else 0
-
-
-def test_run_that_is_killed_at_any_moment_ends_as_if_nothing_had_happened(tmp_path: Path) -> None:
-    whole = in_child(quick_saves, tmp_path / "whole")
-    whole.join()
-    assert whole.exitcode == 0
-    out = tmp_path / "killed"
-    seed = random.randrange(2**32)
-    moments = random.Random(seed)
-    unfinished = 0
-    for _ in range(5):
-        run, before, deadline = in_child(quick_saves, out), last_step(out), time.monotonic() + 60
-        while last_step(out) == before and run.is_alive() and time.monotonic() < deadline:
-            time.sleep(0.001)  # it should come past its last checkpoint, or no run would ever end
-        time.sleep(moments.uniform(0.0, 0.05))
-        run.kill()
-        run.join()
-        assert run.exitcode == -9, f"the run ended before it was killed (seed {seed})"
-        folder = checkpoint_folder(out)
-        assert folder is not None
-        assert read_state(folder).step > before, f"seed {seed}"
-        unfinished += len(list((out / "checkpoints").glob(".*")))
-    final = in_child(quick_saves, out)
-    final.join()
-    assert final.exitcode == 0, f"seed {seed}"
-    assert_same_end(tmp_path / "whole", out)
-    assert not list((out / "checkpoints").glob(".*")), f"{unfinished} kills left something (seed {seed})"
 
 
 ONE_AND_TWO = toy_recipe(optimizer={"ema": 0.9, "clip_norm": 1.0}, run={"accumulation": 2, "max_steps": 10})

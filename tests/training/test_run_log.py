@@ -124,6 +124,17 @@ def test_last_line_that_is_still_being_written_is_left_out(tmp_path: Path, half:
     assert len(read_metrics(tmp_path / "m.jsonl")) == 1
 
 
+def test_null_bytes_that_a_power_cut_left_at_the_end_are_left_out(tmp_path: Path) -> None:
+    path = tmp_path / "m.jsonl"
+    path.write_bytes(f"{GOOD}\n{GOOD[:9]}".encode() + bytes(300))
+    assert len(read_metrics(path)) == 1
+    MetricsFile(path, 1).close()
+    assert path.read_text() == f"{GOOD}\n"
+    path.write_bytes(f"{GOOD}\n".encode() + bytes(300) + f"\n{GOOD}\n".encode())
+    with pytest.raises(InputError, match="line 2"):
+        read_metrics(path)
+
+
 def test_missing_file_is_named(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"m\.jsonl does not exist"):
         read_metrics(tmp_path / "m.jsonl")

@@ -161,29 +161,27 @@ class MetricsFile:
 
 
 def read_metrics(path: Path) -> list[Record]:
-    """The records of a run, one JSON object per line. Left out are a last line that is still being written, and lines
-    at the end that a power cut has damaged.
+    """The records of a run, one JSON object per line. Left out are a last line that is still being written, and the
+    null bytes that a power cut may leave at the end.
 
     Raises `InputError` if the file is missing or another of its lines is not a record.
     """
     try:
-        lines = read_text(path, errors="replace").split("\n")
+        text = read_text(path, errors="replace")
     except FileNotFoundError:
         raise InputError(f"{path} does not exist; a run writes it into its folder") from None
     except OSError as error:
         raise InputError(f"{path} cannot be read: {error.strerror or error}") from error
+    whole, _, rest = text.partition("\0")
+    lines = (text if rest.strip("\0") else whole).split("\n")
     records = []
-    damaged = 0
     for number, line in enumerate(lines[:-1], start=1):  # the last one has no newline yet
         record = _record(line)
         if record is None:
-            damaged = damaged or number
-        elif damaged:
             raise InputError(
-                f"{path}, line {damaged}, is not a record of a run (JSON with kind, step and epoch); delete that line"
+                f"{path}, line {number}, is not a record of a run (JSON with kind, step and epoch); delete that line"
             )
-        else:
-            records.append(record)
+        records.append(record)
     return records
 
 
