@@ -102,8 +102,8 @@ def test_the_command_of_a_row_trains_it(row, monkeypatch):
     program, verb, name, *arguments = shlex.split(row.command)
     assert (program, verb, name) == ("botformer", "train", row.name)
     assert cli.main([verb, name, *arguments]) == 0
-    ((recipe, data, out, resume, extend),) = called
-    assert (data, out, resume) == ("DIR", Path("runs") / row.name, "auto")
+    ((recipe, data, out, *resume),) = called
+    assert (data, out, resume) == ("DIR", Path("runs") / row.name, ["auto", False])
     assert replace(recipe, model=replace(recipe.model, weights="")) == row.recipe
     if row.name.startswith("coco_"):  # the ImageNet weights of the ResNet that the network differs from in few layers
         blocks = find_row(recipe.model.weights.removesuffix(".pth")).blocks
