@@ -4,9 +4,8 @@
 #   RENDEZVOUS=first-machine:29400 launch/torchrun-machines.sh train RECIPE --data DIR --out DIR
 #
 # --data and --out are folders that all machines see. A process or a machine that ends makes the others start again from
-# the last checkpoint, with as many machines as are left; one that comes back (the same command) is taken in. So choose
-# --run.checkpoint-every, and a --run.batch-size that every number of processes divides: 768 for 1, 2, 3 or 4 machines
-# of 8. The machine of RENDEZVOUS has to stay.
+# the last checkpoint (--run.checkpoint-every-minutes, 15 by default), with as many machines as are left; one that comes
+# back (the same command) is taken in. The machine of RENDEZVOUS has to stay.
 #
 # RENDEZVOUS  HOST:PORT of the machine that stays; the port is free there and the others reach it
 # MACHINES    least:most, default 1:4

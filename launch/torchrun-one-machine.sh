@@ -5,7 +5,7 @@
 #
 # The same command continues a run that was stopped; a process that dies makes all start again from the last checkpoint.
 #
-# PROCESSES   default auto: one per GPU, without GPUs one per core; it has to divide --run.batch-size
+# PROCESSES   default auto: one per GPU, without GPUs one per core
 # RESTARTS    how many failures are forgiven, default 0
 # PYTHON      default python3
 set -euo pipefail

@@ -5,7 +5,7 @@ a batch follows from (seed, step, place in the batch), and depends on the number
 """
 
 import random
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
 from contextlib import contextmanager
 
 import numpy as np
@@ -26,9 +26,9 @@ def seed_host(*key: int) -> None:
     torch.default_generator.manual_seed(_seed_python_and_numpy(key))
 
 
-def image_seeds(seed: int, step: int, places: Iterable[int]) -> list[int]:
+def image_seeds(seed: int, step: int, places: range) -> list[int]:
     """A seed of its own for whatever is drawn for an image in a step; `places` are in the batch of all processes."""
-    return [int(np.random.SeedSequence((seed, step, place, 1)).generate_state(1)[0]) for place in places]
+    return np.random.SeedSequence((seed, step, 0, 1)).generate_state(max(places, default=-1) + 1)[list(places)].tolist()
 
 
 @contextmanager
