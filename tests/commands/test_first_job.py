@@ -290,6 +290,7 @@ def test_a_checkpoint_with_another_number_of_classes_is_named(run, colours, tmp_
     def another_class(folder):
         state = json.loads((folder / "state.json").read_text())
         state["model_config"]["class_names"].append("yellow")
+        del state["state_sha256"]  # as if it had been written so
         (folder / "state.json").write_text(json.dumps(state))
 
     copy = broken(run, tmp_path, another_class)

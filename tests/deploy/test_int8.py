@@ -114,8 +114,12 @@ def stand_ins(monkeypatch):
     def write_float(format_name, model, folder, model_config, precision, size, images, **_):
         given["images"] = images
         pixels = [1, 3, *(size or ("height", "width"))]
-        inputs = [{"name": "pixels", "shape": pixels}, {"name": "sizes", "shape": [1, 2]}]
-        config = {"format": format_name, "precision": precision, "task": model_config["task"], "inputs": inputs}
+        inputs = [
+            {"name": "pixels", "shape": pixels, "dtype": "float32"},
+            {"name": "sizes", "shape": [1, 2], "dtype": "float32"},
+        ]
+        config = {"format": format_name, "precision": precision, "task": model_config["task"]}
+        config |= {"inputs": inputs, "outputs": []}
         with new_folder(folder) as unfinished:
             (unfinished / "model.xml").write_text("float")
             (unfinished / "run.py").write_text("run")
@@ -208,9 +212,8 @@ def test_what_cannot_be_quantised_is_refused_with_the_reason(name, task, message
 
 
 def test_a_network_in_another_precision_is_refused(tmp_path):
-    (tmp_path / "config.json").write_text(
-        json.dumps({"botformer_export": 1, "format": "openvino", "precision": "float16", "task": "classification"})
-    )
+    config = {"botformer_export": 1, "format": "openvino", "precision": "float16", "task": "classification"}
+    (tmp_path / "config.json").write_text(json.dumps(config | {"inputs": [], "outputs": [], "files": {}}))
     with pytest.raises(InputError, match="is in float16; int8 is made of a network in float32"):
         quantize(tmp_path, [])
 

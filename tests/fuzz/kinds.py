@@ -149,7 +149,7 @@ def checkpoints(rng: Random, valid: Path) -> None:
         if start:
             accelerator = open_accelerator(recipe.run)
             state = TrainState(create_classification_task(recipe, list(CLASSES)), recipe, accelerator, start[1].loaded)
-            restore(state, run, start)
+            restore(state, run, start, start[1].data)
 
     rng.choice((resumed, resumed, lambda: botformer.load(run), lambda: botformer.load(run / "last")))()
 

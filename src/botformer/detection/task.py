@@ -56,8 +56,11 @@ class DetectionTask(nn.Module):
         self.kinds = _KINDS[model.kind]
         self.headline = f"{self.kinds[-1]}_AP"
         self.shown: Sequence[str] = [f"{kind}_{name}" for kind in self.kinds for name in ("AP", "AP50", "AP75")]
-        self.has_unused_parameters = model.fpn.maps[-1] != "c5"  # the last stage is then computed in vain
         self._model_config, self._no_decay = model_config, no_decay
+
+    @property
+    def has_unused_parameters(self) -> bool:
+        return self.model.fpn.maps[-1] != "c5"  # the last stage is then computed in vain
 
     def forward(self, batch: Mapping[str, Any]) -> dict[str, Tensor]:
         """The detector's losses, each a mean over the batch.

@@ -207,16 +207,21 @@ def workers_alive() -> list[int]:
     """Worker processes of this one, after giving them a moment to end."""
     gc.collect()
     deadline = time.monotonic() + 5
-    while multiprocessing.active_children() and time.monotonic() < deadline:
+    while workers() and time.monotonic() < deadline:
         time.sleep(0.02)
-    return [process.pid or 0 for process in multiprocessing.active_children()]
+    return workers()
+
+
+def workers() -> list[int]:
+    """They are daemons; other tests may have left children that are not."""
+    return [process.pid or 0 for process in multiprocessing.active_children() if process.daemon]
 
 
 def test_no_worker_outlives_its_iterator(dataset: ClassificationDataset) -> None:
     batches = training_batches(dataset, PLAIN, 5, seed=0, workers=2)
     iterator = batches.starting_at(0)
     next(iterator)
-    assert len(multiprocessing.active_children()) == 2
+    assert len(workers()) == 2
     del iterator
     assert workers_alive() == []
     evaluation = evaluation_batches(dataset, PLAIN, 5, workers=2)

@@ -125,7 +125,7 @@ def _image_of(name: str, content: dict[str, Any], folder: Path, root: Path) -> s
     for place in places:
         for spelling in (said, PurePosixPath(said).name):
             image = Path(os.path.normpath(place / spelling)) if spelling else None
-            if image is not None and image.is_file() and image.is_relative_to(root):
+            if image is not None and os.path.isfile(image) and image.is_relative_to(root):
                 return image.relative_to(root).as_posix()
     stem = PurePosixPath(name).stem
     for place in places:

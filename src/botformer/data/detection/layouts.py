@@ -2,6 +2,7 @@
 
 import json
 import logging
+import os
 import re
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import replace
@@ -387,7 +388,7 @@ def _images_of(annotations: Path, root: Path) -> Path:
 
     def there(folder: Path) -> tuple[int, int]:
         """As it stands there, and without folders that are not there."""
-        literally = sum((folder / name.replace("\\", "/")).is_file() for name in names)
+        literally = sum(os.path.isfile(folder / name.replace("\\", "/")) for name in names)
         return literally, sum(find_exported(name, [folder]) is not None for name in names)
 
     best = max(folders, key=there)  # the first of equals
@@ -436,7 +437,7 @@ def _file_names(annotations: Path) -> list[str]:
 def _demand_images(dataset: DetectionDataset) -> None:
     """A few images may be missing. All of them: somebody should hear that before anything is built."""
     some = [dataset.name(index) for index in range(0, len(dataset), -(-len(dataset) // _LOOKED_FOR))]
-    if not any((dataset.folder / name).is_file() for name in some):
+    if not any(os.path.isfile(dataset.folder / name) for name in some):
         raise InputError(
             f"none of {len(some)} images that {dataset.where} names is in {dataset.folder}, such as {some[0]} (found "
             f"there: {_found(dataset.folder)}); 'file_name' in the annotations must be the path below that folder"

@@ -2,6 +2,7 @@
 
 import logging
 import math
+import os
 from collections import Counter
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -51,7 +52,9 @@ def open_via(
 
     Raises InputError as `coco_reader.open_coco`, and where nobody can know the class.
     """
-    folder = next((each for each in folders if any((each / record["filename"]).is_file() for record in images)), None)
+    folder = next(
+        (each for each in folders if any(os.path.isfile(each / record["filename"]) for record in images)), None
+    )
     if folder is None:
         raise InputError(
             f"{file}: none of its {len(images)} images, such as {images[0]['filename']}, is in "

@@ -233,7 +233,7 @@ def _listed(file: Path, bases: Sequence[Path]) -> list[Path]:
 
 
 def _label_file(image: Path) -> Path | None:
-    return next((file for file in _label_places(image) if file.is_file()), None)
+    return next((file for file in _label_places(image) if os.path.isfile(file)), None)
 
 
 def _label_places(image: Path) -> Iterable[Path]:
