@@ -22,8 +22,9 @@ NETWORKS = (("cifar10_mini", 32), ("cifar10_botnet50", 4))
 """(recipe, images per process and step): one that mostly reads and computes, one with many gradients."""
 STEPS = 8
 """Of a run."""
-MESSAGES = 2
-"""Small ones of a step: BatchNorm's statistics, which the first process sends to the others, and the losses."""
+MESSAGES = 3
+"""Small ones of a step: how many images each process has, BatchNorm's statistics, which the first one sends to the
+others, and the losses."""
 
 
 def paper_recipes() -> list[Experiment]:
