@@ -17,12 +17,12 @@ import shutil
 import sys
 import tempfile
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
 import torch
-from rich.progress import track
 from safetensors.torch import save_file
 
 from botformer.benchmark.receipt import write_receipt
@@ -49,26 +49,28 @@ def main() -> None:
     parser.add_argument("--only", nargs="+", default=list(ROWS), choices=ROWS)
     parser.add_argument("--out", type=Path, default=RESULTS / "kills_cpu.json")
     given = parser.parse_args()
-    rows = []
-    for name in track(given.only, "killing"):
-        with tempfile.TemporaryDirectory() as folder:
-            outcome = ROWS[name](Path(folder), given.kills, given.in_a_write, given.seed)
-        for difference in outcome.differences:
-            print(f"{name}: {difference}", file=sys.stderr)
-        rows.append(
-            {
-                "run": name,
-                "kills": outcome.kills,
-                "in a write": outcome.in_a_write,
-                "failed loads": outcome.restarts_that_failed,
-                "runs": outcome.runs,
-                "same bits": outcome.same,
-            }
-        )
-        print(rows[-1])
+    with ThreadPoolExecutor(len(given.only)) as side_by_side:  # runs are processes of their own
+        rows = list(side_by_side.map(lambda name: row_of(name, given.kills, given.in_a_write, given.seed), given.only))
     command = shlex.join(["python", "benchmarks/kills.py", *sys.argv[1:]])
     title = "Training runs that are killed and restarted"
     print(write_receipt(given.out, title, command, rows, given.seed, NOTES))
+
+
+def row_of(name: str, kills: int, in_a_write: int, seed: int) -> dict[str, Any]:
+    with tempfile.TemporaryDirectory() as folder:
+        outcome = ROWS[name](Path(folder), kills, in_a_write, seed)
+    for difference in outcome.differences:
+        print(f"{name}: {difference}", file=sys.stderr)
+    row = {
+        "run": name,
+        "kills": outcome.kills,
+        "in a write": outcome.in_a_write,
+        "failed loads": outcome.restarts_that_failed,
+        "runs": outcome.runs,
+        "same bits": outcome.same,
+    }
+    print(row, flush=True)
+    return row
 
 
 def our_task(name: str) -> Callable[[Path, int, int, int], Outcome]:
