@@ -4,6 +4,7 @@ import json
 
 import pytest
 
+from botformer.errors import InputError
 from botformer.report.run_folder import RunFolder
 
 
@@ -33,3 +34,10 @@ def test_nothing_is_done_before_the_first_record(tmp_path):
     run = folder(tmp_path, {"epochs": 2, "steps": 16})
     assert not run.finished
     assert run.epochs_planned == 2
+
+
+@pytest.mark.parametrize("field", ["epochs", "steps"])
+def test_a_damaged_recipe_is_named(tmp_path, field):
+    (tmp_path / "recipe.json").write_text(json.dumps({"schedule": {field: "*"}, "run": {}}))
+    with pytest.raises(InputError, match=rf"recipe\.json is damaged.*schedule\.{field}"):
+        _ = RunFolder(tmp_path).finished

@@ -11,6 +11,8 @@ from botformer.create.from_checkpoint import weights_file
 from botformer.errors import InputError
 from botformer.planning.saved_plan import PLAN
 from botformer.read_file import read_json
+from botformer.recipes.from_json import recipe_from_json
+from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 from botformer.training.run_log import Record, read_metrics
 
 EVALUATION = "evaluation"
@@ -23,14 +25,19 @@ class RunFolder:
 
     @cached_property
     def recipe(self) -> dict[str, Any]:
-        """Of recipe.json. Raises InputError where there is none: this is no run."""
+        """Of recipe.json. Raises InputError where there is none, so that this is no run, or a damaged one."""
         found = _json(self.out / "recipe.json")
         if not isinstance(found, dict) or "schedule" not in found:
             raise InputError(
                 f"{self.out} holds no run (recipe.json is missing or no recipe); expected the --out folder of "
                 "botformer train"
             )
-        return stored_names.recipe(found)
+        recipe = stored_names.recipe(found)
+        try:
+            recipe_from_json(DetectionRecipe if "detector" in recipe else ClassificationRecipe, recipe)
+        except InputError as error:
+            raise InputError(f"{self.out / 'recipe.json'} is damaged, or of a newer version: {error}") from error
+        return recipe
 
     @cached_property
     def plan(self) -> dict[str, Any]:
