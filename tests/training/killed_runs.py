@@ -40,15 +40,19 @@ def write_colours(data: Path) -> None:
                 Image.fromarray(pixels).save(folder / f"{number}.png")
 
 
-def classify(data: Path, out: Path) -> None:
+def classify(data: Path, out: Path, workers: int = 0) -> None:
     recipe = ClassificationRecipe(
         model=Model("botnet_nano", dropout=0.1),
         images=Images(size=32),
         optimizer=Optimizer(name="adamw", learning_rate=1e-3, ema=0.9),
         schedule=Schedule(epochs=7, warmup_epochs=1),
-        run=Run(batch_size=8, precision="float32", device="cpu", workers=1, threads=1, evaluate_every=3, keep=3),
+        run=Run(batch_size=8, precision="float32", device="cpu", workers=workers, threads=1, evaluate_every=3, keep=3),
     )
     _train(recipe, data, out)
+
+
+def classify_with_a_worker(data: Path, out: Path) -> None:
+    classify(data, out, workers=1)
 
 
 def detect(data: Path, out: Path) -> None:

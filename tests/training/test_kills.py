@@ -10,7 +10,15 @@ import pytest
 
 from botformer.training.checkpoint import checkpoint_folder
 from botformer.training.run_log import read_metrics
-from tests.training.killed_runs import JOBS, bits, run_and_kill, start, unfinished
+from tests.training.killed_runs import (
+    JOBS,
+    bits,
+    classify_with_a_worker,
+    run_and_kill,
+    start,
+    unfinished,
+    write_colours,
+)
 
 
 @pytest.mark.parametrize("job", sorted(JOBS))
@@ -29,8 +37,8 @@ def test_killed_runs_end_with_the_bits_of_an_undisturbed_one(tmp_path: Path, job
 
 def test_jobs_that_are_stopped_with_all_their_processes_save_each_step(tmp_path: Path) -> None:
     """Slurm, Docker and systemd send the signal to every process, those that read images included."""
-    write, program = JOBS["classification"]
-    write(tmp_path / "data")
+    program = classify_with_a_worker
+    write_colours(tmp_path / "data")
     whole, out = tmp_path / "whole", tmp_path / "stopped"
     undisturbed = start(program, tmp_path / "data", whole)
     undisturbed.join()
