@@ -147,10 +147,10 @@ def run_and_kill(
             time.sleep(moments.uniform(0, 0.004))
         elif kill:
             process.join(moments.uniform(0, length))
-        if kill and process.is_alive():
+        if was_alive := kill and process.is_alive():
             process.kill()
         process.join()
-        if process.exitcode == -9:
+        if was_alive and process.exitcode in (-9, 255):  # the fork server may not know how it ended
             outcome.kills += 1
             outcome.in_a_write += not writing(out) <= before
             continue
@@ -158,7 +158,8 @@ def run_and_kill(
             length = min(length, time.monotonic() - began)
         if process.exitcode:
             outcome.restarts_that_failed += 1
-            outcome.differences.append((folder / f"{out.name}.log").read_text()[-2000:])
+            said = (folder / f"{out.name}.log").read_text()[-2000:]
+            outcome.differences.append(f"{out.name} ended with {process.exitcode}: {said}")
         else:
             found = same(out)
             outcome.same += found == expected

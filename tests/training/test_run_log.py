@@ -80,7 +80,7 @@ def test_evaluation_has_a_bar_of_its_own_on_a_terminal_only(terminal: bool) -> N
 
 
 def written(path: Path, *steps: int) -> MetricsFile:
-    metrics = MetricsFile(path, 0)
+    metrics = MetricsFile(path, 0, 0)
     for step in steps:
         metrics.write({"kind": "train", "step": step, "epoch": 0.1, "loss": 0.5})
     return metrics
@@ -97,14 +97,28 @@ def test_resuming_drops_what_will_happen_again_and_a_half_written_line(tmp_path:
     written(path, 1, 2, 3, 4).close()
     with path.open("a") as file:
         file.write('{"kind": "train", "st')
-    metrics = MetricsFile(path, 2)
+    metrics = MetricsFile(path, 2, 2)
     metrics.write({"kind": "train", "step": 3, "epoch": 0.1, "loss": 0.25})
     assert [(r["step"], r["loss"]) for r in read_metrics(path)] == [(1, 0.5), (2, 0.5), (3, 0.25)]
 
 
+def test_evaluation_that_the_checkpoint_does_not_know_of_will_happen_again(tmp_path: Path) -> None:
+    """The run was killed after it had written the record, and before the checkpoint had it."""
+    path = tmp_path / "m.jsonl"
+    metrics = MetricsFile(path, 0, 0)
+    for step in (4, 8):
+        metrics.write({"kind": "train", "step": step, "epoch": 0.1, "loss": 0.5})
+        metrics.write({"kind": "evaluation", "step": step, "epoch": 0.1, "accuracy": 0.5})
+    metrics.close()
+    MetricsFile(path, 8, 4).close()
+    assert [(r["kind"], r["step"]) for r in read_metrics(path)] == [("train", 4), ("evaluation", 4), ("train", 8)]
+    MetricsFile(path, 8, 8).close()
+    assert len(read_metrics(path)) == 3
+
+
 def test_starting_anew_forgets_the_record_of_a_run_without_a_checkpoint(tmp_path: Path) -> None:
     written(tmp_path / "m.jsonl", 1, 2).close()
-    MetricsFile(tmp_path / "m.jsonl", 0)
+    MetricsFile(tmp_path / "m.jsonl", 0, 0)
     assert read_metrics(tmp_path / "m.jsonl") == []
 
 
@@ -128,7 +142,7 @@ def test_null_bytes_that_a_power_cut_left_at_the_end_are_left_out(tmp_path: Path
     path = tmp_path / "m.jsonl"
     path.write_bytes(f"{GOOD}\n{GOOD[:9]}".encode() + bytes(300))
     assert len(read_metrics(path)) == 1
-    MetricsFile(path, 1).close()
+    MetricsFile(path, 1, 1).close()
     assert path.read_text() == f"{GOOD}\n"
     path.write_bytes(f"{GOOD}\n".encode() + bytes(300) + f"\n{GOOD}\n".encode())
     with pytest.raises(InputError, match="line 2"):

@@ -137,7 +137,8 @@ class _Run:
         self.run_log: RunLog = SilentRunLog()
         if self.accelerator.is_main_process:
             self.checkpoints = Checkpoints(out, recipe.run.keep, resumed)
-            self.run_log = FileRunLog(out, recipe, made_with, plan, self.state.step, train_state.task.shown)
+            steps = self.state.step, self.state.metrics_step
+            self.run_log = FileRunLog(out, recipe, made_with, plan, *steps, train_state.task.shown)
         self.peak_rate = peak_learning_rate(recipe.optimizer, recipe.run.batch_size)
         if self.peak_rate != recipe.optimizer.learning_rate:
             self.run_log.note(

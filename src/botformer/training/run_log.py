@@ -82,16 +82,24 @@ class FileRunLog:
     """The log of the first process, in the folder `out` and on the terminal."""
 
     def __init__(
-        self, out: Path, recipe: Recipe, versions: dict[str, str], plan: Plan, step: int, shown: Sequence[str]
+        self,
+        out: Path,
+        recipe: Recipe,
+        versions: dict[str, str],
+        plan: Plan,
+        step: int,
+        evaluated: int,
+        shown: Sequence[str],
     ):
-        """Start the log, or continue it at `step`. `shown`: the metrics for the terminal and the curves."""
+        """Start the log, or continue it at `step`, with the evaluation of the step `evaluated` as the last one. `shown`:
+        the metrics for the terminal and the curves."""
         self._shown = [*shown, *(f"ema_{name}" for name in shown)]
         self._curves = out / "curves.png"
         self._metrics_path = out / "metrics.jsonl"
         write_json(out / "recipe.json", as_json(recipe))
         write_json(out / "versions.json", versions)
         known_steps = _last_steps(self._metrics_path) if step else {}
-        self._metrics = MetricsFile(self._metrics_path, step)
+        self._metrics = MetricsFile(self._metrics_path, step, evaluated)
         self._console = RunConsole(step, plan.last, screen(stderr=True))
         config = flat(as_json(recipe))
         self._trackers = Trackers(recipe.run.trackers, out, config, step, known_steps, self.note)
@@ -133,9 +141,12 @@ class FileRunLog:
 class MetricsFile:
     """OUT/metrics.jsonl, to which a run appends."""
 
-    def __init__(self, path: Path, step: int):
-        """Continue the file at `step`: records of later steps are dropped, for those will happen again."""
-        kept = [record for record in read_metrics(path) if record["step"] <= step] if step and path.exists() else []
+    def __init__(self, path: Path, step: int, evaluated: int):
+        """Continue the file at `step`: records of later steps are dropped, for those will happen again; and so are
+        evaluations of steps after `evaluated`, which the checkpoint does not know of."""
+        known = read_metrics(path) if step and path.exists() else []
+        last = {"evaluation": evaluated}
+        kept = [record for record in known if record["step"] <= last.get(record["kind"], step)]
         write_text(path, "".join(_line(record) for record in kept))
         self._path = path
         self._file = path.open("ab", buffering=0)  # a full disk fails in `write`, and leaves nothing for `close`
