@@ -91,8 +91,8 @@ class FileRunLog:
         evaluated: int,
         shown: Sequence[str],
     ):
-        """Start the log, or continue it at `step`, with the evaluation of the step `evaluated` as the last one. `shown`:
-        the metrics for the terminal and the curves."""
+        """Start the log, or continue it at `step`, the last evaluation being that of the step `evaluated`. `shown`: the
+        metrics for the terminal and the curves."""
         self._shown = [*shown, *(f"ema_{name}" for name in shown)]
         self._curves = out / "curves.png"
         self._metrics_path = out / "metrics.jsonl"
