@@ -18,6 +18,7 @@ import warnings
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import cache
 from itertools import chain
 from multiprocessing import resource_tracker
 from multiprocessing.process import BaseProcess
@@ -383,7 +384,7 @@ def _loader(
     with _stop_signals_blocked():
         results = iter(loader)
     if workers:
-        _end_with_main(set(multiprocessing.active_children()) - known)
+        _killed_at_the_end_of(os.getpid()).update(set(multiprocessing.active_children()) - known)
     while True:
         try:
             result = next(results)
@@ -402,19 +403,17 @@ def _loader(
         yield result
 
 
-_ended_with_main: "WeakSet[BaseProcess]" = WeakSet()
-"""Of this process: workers that are killed at its end."""
+@cache
+def _killed_at_the_end_of(process: int) -> "WeakSet[BaseProcess]":
+    """Workers of the process of this number, which is this one. Python ends daemons by SIGTERM, which these ignore, and
+    would then wait for them for ever."""
+    workers: WeakSet[BaseProcess] = WeakSet()
+    multiprocessing.util.Finalize(None, _kill, (workers,), exitpriority=10)
+    return workers
 
 
-def _end_with_main(workers: Iterable[BaseProcess]) -> None:
-    """Python ends daemons by SIGTERM, which these ignore, and would then wait for them for ever."""
-    if not _ended_with_main:
-        multiprocessing.util.Finalize(None, _kill_workers, exitpriority=10)
-    _ended_with_main.update(workers)
-
-
-def _kill_workers() -> None:
-    for worker in _ended_with_main:
+def _kill(workers: Iterable[BaseProcess]) -> None:
+    for worker in workers:
         worker.kill()
 
 

@@ -102,16 +102,9 @@ def _as_written(name: str, folder: Path, there: set[str]) -> str | None:
     """The path below the folder, if it needs no more than slashes and dots mended."""
     for path in (name, name.replace("\\", "/")):
         plain = PurePosixPath(path).as_posix()  # without "./" and "//"
-        if plain in there or _is_file(folder / path):  # behind links, above the folder, or anywhere else
+        if plain in there or os.path.isfile(folder / path):  # behind links, above the folder, or anywhere else
             return plain
     return None
-
-
-def _is_file(path: Path) -> bool:
-    try:
-        return path.is_file()
-    except (OSError, ValueError):  # too long a name, a zero byte
-        return False
 
 
 def _files_below(folder: Path) -> list[str]:
