@@ -107,7 +107,8 @@ def training_loader(
             f"take a batch size of {len(images)} or less (run.batch_size)"
         )
     sampler = _Sampler(len(images), batch_size, seed, rank, world, images.weights)
-    return TrainingLoader(images, sampler, _worker_count(workers))
+    at_once = batch_size // world * images.image_bytes
+    return TrainingLoader(images, sampler, _that_fit(_worker_count(workers), at_once))
 
 
 def evaluation_loader(
@@ -123,7 +124,8 @@ def evaluation_loader(
         raise InputError(f"batch size {batch_size} is too small; at least 1 is expected")
     chosen = evenly_spread(len(images), at_most or len(images))
     batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
-    return EvaluationLoader(images, batches[rank::world], _worker_count(workers))
+    at_once = min(batch_size, len(chosen)) * images.image_bytes
+    return EvaluationLoader(images, batches[rank::world], _that_fit(_worker_count(workers), at_once))
 
 
 def evenly_spread(count: int, at_most: int) -> list[int]:
@@ -163,8 +165,7 @@ class TrainingLoader(Generic[BatchT_co]):
         than `max_bad_files` images cannot be read.
         """
         dataset = _TrainingBatches(self._images, self._sampler.seed)
-        workers = _that_fit(self._workers, self._sampler.batch_size // self._sampler.world * self._images.image_bytes)
-        for result in _loader(dataset, self._sampler.from_step(step), workers):
+        for result in _loader(dataset, self._sampler.from_step(step), self._workers):
             _note_bad(self.bad, result.bad, self._images)
             if result.packed is None:
                 raise _none_readable(self._images, self.bad)
@@ -186,9 +187,7 @@ class EvaluationLoader(Generic[BatchT_co]):
     def __iter__(self) -> Iterator[BatchT_co]:
         """Raises InputError when more than `max_bad_files` images cannot be read, or none can."""
         empty = bool(self._batches)
-        largest = max(map(len, self._batches), default=0)
-        workers = _that_fit(self._workers, largest * self._images.image_bytes)
-        for result in _loader(_EvaluationBatches(self._images), self._batches, workers):
+        for result in _loader(_EvaluationBatches(self._images), self._batches, self._workers):
             _note_bad(self.bad, result.bad, self._images)
             if result.packed is not None:
                 empty = False

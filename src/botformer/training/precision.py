@@ -1,7 +1,6 @@
 """Which precision trains faster on this machine: measured once, then remembered."""
 
 import logging
-import os
 import time
 from collections.abc import Callable
 from functools import lru_cache
@@ -12,7 +11,7 @@ import torch
 from torch import nn
 
 from botformer.atomic_write import write_json
-from botformer.environment import hardware
+from botformer.environment import cache_folder, hardware
 from botformer.read_file import read_json
 
 log = logging.getLogger(__name__)
@@ -39,7 +38,7 @@ def fastest_precision(device: torch.device) -> Precision:
 def _remembered(device_type: str) -> Precision:
     device = torch.device(device_type)
     key = f"{_name(device)}, torch {torch.__version__}, {torch.get_num_threads()} threads"
-    file = Path(os.environ.get("XDG_CACHE_HOME") or os.path.expanduser("~/.cache")) / "botformer" / "precision.json"
+    file = cache_folder() / "precision.json"
     known = _read(file)
     if known.get(key) in _PRECISIONS:
         return known[key]

@@ -55,9 +55,7 @@ def run_lock(out: Path) -> Iterator[RunLock]:
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError:
-            raise InputError(
-                f"another run writes into {out}: {_owner(descriptor)}; choose another --out, or wait for its end"
-            ) from None
+            raise _in_use(out, descriptor) from None
         except OSError as error:
             log.warning("%s cannot be locked (%s): take care that no second run writes there", out, error.strerror)
         if os.fstat(descriptor).st_size:
@@ -80,12 +78,13 @@ def check_unlocked(out: Path) -> None:
             try:
                 fcntl.flock(opened, fcntl.LOCK_SH | fcntl.LOCK_NB)
             except BlockingIOError:
-                raise InputError(
-                    f"another run writes into {out}: {_owner(opened.fileno())}; choose another --out, or wait for its "
-                    "end"
-                ) from None
+                raise _in_use(out, opened.fileno()) from None
             except OSError:
                 return  # `run_lock` will say that there are no locks
+
+
+def _in_use(out: Path, descriptor: int) -> InputError:
+    return InputError(f"another run writes into {out}: {_owner(descriptor)}; choose another --out, or wait for its end")
 
 
 def _owner(descriptor: int) -> str:

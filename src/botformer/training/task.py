@@ -41,8 +41,10 @@ class Task(Protocol):
     shown: Sequence[str]
     """The metrics that people are shown, where there are so many; all are written down."""
 
-    has_unused_parameters: bool
-    """Whether some parameters that need a gradient never get one: processes must know it to exchange the others'."""
+    @property
+    def has_unused_parameters(self) -> bool:
+        """Whether some parameters that need a gradient never get one: processes must know it to exchange the others."""
+        ...
 
     def forward(self, batch: Batch) -> dict[str, Tensor]:
         """Losses, each a mean over the images of the batch; their sum is minimised. Processes average theirs, weighted
