@@ -20,7 +20,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import cache
 from itertools import chain
-from multiprocessing import resource_tracker
+from multiprocessing import forkserver, resource_tracker
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any, Generic, Protocol, TypeVar
@@ -367,7 +367,7 @@ def _loader(
     parts: "_TrainingBatches | _EvaluationBatches", keys: Iterable[Any], workers: int
 ) -> Iterator[_WorkerResult]:
     if workers:
-        _prepare_fork_server(parts.images)
+        _start_fork_server(parts.images)
     loader = DataLoader(
         parts,
         batch_size=None,  # a key is a whole batch
@@ -418,8 +418,8 @@ def _kill(workers: Iterable[BaseProcess]) -> None:
 
 @contextmanager
 def _stop_signals_blocked() -> Iterator[None]:
-    """Ctrl-C goes to every process of a terminal, a batch system's SIGTERM to every one of a job. Processes that start
-    inside ignore them, so that the main process can finish its step; it receives the signal afterwards itself.
+    """Ctrl-C goes to every process of a terminal, a batch system's SIGTERM to every one of a job. What starts inside
+    does not hear them, so that the main process can finish its step; it receives the signal afterwards itself.
 
     PyTorch would have the end of a worker raise an error wherever the main process is, as in the middle of a step; the
     next batch raises it anyway.
@@ -434,7 +434,7 @@ def _stop_signals_blocked() -> Iterator[None]:
     try:
         yield
     finally:
-        if in_main_thread:
+        if in_main_thread and of_children is not None:  # None: a handler that Python has not set, and cannot set again
             signal.signal(signal.SIGCHLD, of_children)
         signal.pthread_sigmask(signal.SIG_SETMASK, before)
 
@@ -449,7 +449,8 @@ def _start_worker(_: int) -> None:
 
     PyTorch's own check watches the fork server, which waits for its workers if the main process is killed.
     """
-    signal.pthread_sigmask(signal.SIG_BLOCK, STOP_SIGNALS)  # the fork server may be older than our blocking
+    for number in STOP_SIGNALS:
+        signal.signal(number, signal.SIG_IGN)
     warnings.filterwarnings("ignore", module=r"PIL\.")
     main = multiprocessing.parent_process()
     assert main is not None
@@ -469,10 +470,14 @@ def _start_method() -> str:
     return "forkserver" if sys.platform == "linux" else "spawn"
 
 
-def _prepare_fork_server(images: Samples) -> None:
-    """Have the server import what its workers need. No effect on a server that is already running."""
+def _start_fork_server(images: Samples) -> None:
+    """Have the server import what its workers need. No effect on a server that is already running.
+
+    To be called where no signals are blocked: they would be in all that the server ever starts, for whomever.
+    """
     if _start_method() == "forkserver":
         multiprocessing.set_forkserver_preload([__name__, *images.preload])
+        forkserver.ensure_running()
 
 
 def _worker_count(workers: int) -> int:

@@ -267,6 +267,25 @@ for _ in batches:
     main.communicate(timeout=10)  # its output ends when the last process that inherited it does
 
 
+def test_other_processes_of_the_same_fork_server_still_hear_signals(dataset: ClassificationDataset) -> None:
+    """Workers ignore those that ask to stop; the server that starts them serves whoever else asks for a process."""
+    program = """
+import multiprocessing, pickle, signal, sys, time
+from botformer.data.classification.batches import training_batches
+from botformer.recipes.schema import Images
+dataset = pickle.load(sys.stdin.buffer)
+next(training_batches(dataset, Images(size=8), 5, seed=0, workers=1).starting_at(0))
+process = multiprocessing.get_context("forkserver").Process(target=time.sleep, args=(60,), daemon=True)
+process.start()
+process.terminate()
+process.join(10)
+print(process.exitcode, *signal.pthread_sigmask(signal.SIG_BLOCK, []))
+process.kill()
+"""
+    ended = subprocess.run([sys.executable, "-c", program], input=pickle.dumps(dataset), capture_output=True)
+    assert ended.stdout == b"-15\n", ended.stderr.decode()
+
+
 # Bad images
 
 
