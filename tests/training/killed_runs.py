@@ -66,7 +66,7 @@ def detect(data: Path, out: Path) -> None:
         threads=1,
         device="cpu",
         precision="float32",
-        evaluate_every=0.05,
+        evaluate_every=0.3,
     )
     _train(replace(row, images=replace(row.images, size=64, test_size=128), run=run), data, out)
 
