@@ -12,7 +12,7 @@ from typing import Any
 
 Random = random.Random
 
-HUGE = (2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64, 10**30, -(2**63), -1, 0, 65536, 10**9)
+HUGE = (2**31 - 1, 2**31, 2**32 - 1, 2**63 - 1, 2**63, 2**64, 10**30, 10**400, -(2**63), -1, 0, 65536, 10**9)
 """Numbers at which something overflows, or which nobody should take for a size."""
 ODD_TEXTS = (
     "", " ", "\n", "a\nb", "\0", "\x1b[31m", "../../etc/passwd", "/etc/passwd", "/dev/zero", "/dev/stdin", "C:\\a\\b",

@@ -3,11 +3,19 @@
 The long run is benchmarks/fuzz.py.
 """
 
+import contextlib
+import json
 import secrets
+import shutil
 import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import pytest
 
+from botformer.data.detection.layouts import open_detection_datasets
+from botformer.errors import InputError
 from tests.fuzz.watched_process import SHARES, WatchedProcess
 
 SECONDS = 5.0
@@ -15,13 +23,18 @@ SECONDS = 5.0
 
 
 @pytest.fixture(scope="session")
-def watched(tmp_path_factory):
+def valid(tmp_path_factory):
     pytest.importorskip("onnxruntime", reason="needs the extra 'export'")
     pytest.importorskip("supervision", reason="needs the extra 'detection'")
     from tests.fuzz.valid_inputs import write_valid_inputs
 
     valid = tmp_path_factory.mktemp("fuzz") / "valid"
     write_valid_inputs(valid)
+    return valid
+
+
+@pytest.fixture(scope="session")
+def watched(valid):
     with WatchedProcess(valid) as process:
         for kind in SHARES:  # what is imported on first use takes its time
             process.run(kind, 0)
@@ -40,3 +53,48 @@ def test_malformed_input_gets_a_message(watched, kind):
                 f"python benchmarks/fuzz.py --kind {kind} --seed {outcome.seed}: {outcome.ended}\n{outcome.find}"
             )
     assert not finds, f"{len(finds)} finds in {cases} cases:\n" + "\n".join(finds[:5])
+
+
+ODD_VALUES = (None, True, 0, -1, 10**400, 1e999, "", "x", "\ud800", "a" * 300, [], [[1, 2]], [{}], {}, {"x": {"x": 1}})
+
+
+def test_no_value_of_an_annotation_file_is_trusted(valid, tmp_path):
+    """Each in turn is replaced by each of the odd ones: chance needs long to find the pair that matters."""
+    finds = []
+    for number, folder in enumerate(sorted((valid / "annotations").iterdir())):
+        copy = Path(shutil.copytree(folder, tmp_path / f"{number}"))
+        for file in sorted(copy.rglob("*.json")):
+            text = file.read_text()
+            for place in _places(json.loads(text)):
+                for odd in ODD_VALUES:
+                    file.write_text(json.dumps(_replaced(json.loads(text), place, odd)))
+                    try:
+                        _open(copy)
+                    except Exception as error:
+                        finds.append(f"{folder.name}/{file.name} {place} = {odd!r:.40}: {error!r:.200}")
+            file.write_text(text)
+    assert not finds, f"{len(finds)} finds:\n" + "\n".join(finds[:10])
+
+
+def _open(folder: Path) -> None:
+    with contextlib.suppress(InputError):
+        for dataset in open_detection_datasets(str(folder), keypoints=True, max_bad_records=1000):
+            for number in range(min(len(dataset), 3)):
+                dataset.image(number)
+
+
+def _places(content: Any, at: tuple[Any, ...] = ()) -> Iterator[tuple[Any, ...]]:
+    """Of all values, and of lists the first."""
+    yield at
+    inside = (
+        content.items() if isinstance(content, dict) else enumerate(content[:1]) if isinstance(content, list) else ()
+    )
+    for key, value in inside:
+        yield from _places(value, (*at, key))
+
+
+def _replaced(content: Any, at: tuple[Any, ...], value: Any) -> Any:
+    if not at:
+        return value
+    content[at[0]] = _replaced(content[at[0]], at[1:], value)
+    return content

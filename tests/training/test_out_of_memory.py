@@ -8,9 +8,10 @@ import torch
 
 import botformer
 from botformer.errors import InputError
-from botformer.recipes.schema import ClassificationRecipe, Images, Model, Run
+from botformer.recipes.schema import ClassificationRecipe, DetectionImages, DetectionRecipe, Images, Model, Run
+from botformer.training.checkpoint import checkpoint_folder
 from botformer.training.loop import fit
-from botformer.training.out_of_memory import memory_advice, out_of_memory_explained
+from botformer.training.out_of_memory import evaluation_memory_advice, memory_advice, step_explained
 from tests.training.toy import ToyBatches, toy_evaluation, toy_recipe, toy_task
 
 RECIPE = ClassificationRecipe(images=Images(size=224), run=Run(batch_size=64, accumulation=2, precision="float32"))
@@ -50,12 +51,38 @@ def test_advice_is_by_how_much_and_about_what_the_run_does_not_use_yet() -> None
     ]
 
 
+def test_an_evaluation_out_of_memory_leaves_its_checkpoint_and_says_what_helps(tmp_path: Path) -> None:
+    task = toy_task()
+
+    def fail(module: torch.nn.Module, *_: object) -> None:
+        if not module.training:
+            raise torch.OutOfMemoryError("CUDA out of memory.")
+
+    task.model.register_forward_pre_hook(fail)
+    recipe = toy_recipe(run={"max_steps": 4})
+    with pytest.raises(InputError, match=r"evaluation of 8 images .*\n.*run.accumulation 2, now 1: 50%"):
+        fit(task, ToyBatches(), toy_evaluation(), recipe, tmp_path)
+    folder = checkpoint_folder(tmp_path)
+    assert folder is not None
+    assert folder.name == "step-00000004"
+
+
+def test_advice_about_evaluations() -> None:
+    assert evaluation_memory_advice(replace(RECIPE, run=replace(RECIPE.run, batch_size=4096, accumulation=1))) == [
+        "run.accumulation 32, now 1: 50%, 128 images at a time; training steps are divided likewise, where BatchNorm "
+        "sees fewer images at a time"
+    ]
+    detector = DetectionRecipe(images=DetectionImages(size=512, test_size=1024), run=Run(batch_size=1))
+    (said,) = evaluation_memory_advice(detector)
+    assert said.startswith("images.test_size 704, now 1024: 47%")
+
+
 def test_memory_of_the_host_counts_and_other_errors_pass() -> None:
-    with pytest.raises(InputError, match="run.accumulation"), out_of_memory_explained(RECIPE, 1):
+    with pytest.raises(InputError, match="run.accumulation"), step_explained(RECIPE, 1):
         torch.empty(2**60, dtype=torch.uint8)  # the allocator's own words
-    with pytest.raises(InputError, match="MemoryError"), out_of_memory_explained(RECIPE, 1):
+    with pytest.raises(InputError, match="MemoryError"), step_explained(RECIPE, 1):
         raise MemoryError
-    with pytest.raises(RuntimeError, match="shapes"), out_of_memory_explained(RECIPE, 1):
+    with pytest.raises(RuntimeError, match="shapes"), step_explained(RECIPE, 1):
         raise RuntimeError("shapes")
 
 

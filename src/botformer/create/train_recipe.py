@@ -38,8 +38,6 @@ CALIBRATION_PIXELS, CALIBRATION_LEAST, CALIBRATION_MOST = 256 * 128**2, 16, 256
 """Images that BatchNorms are calibrated by: as many as have that many pixels together, within bounds."""
 CALIBRATION_AT_ONCE = 16 * 224**2
 """Pixels at a time."""
-MOST_CLASSIFIED_AT_ONCE, MOST_DETECTED_AT_ONCE = 256, 8
-"""Images of a batch of the evaluation."""
 
 OF_THE_MACHINE = {"run.workers", "run.threads", "run.device", "model.backend"}
 """Fields of a recipe in which the processes of one run may differ."""
@@ -122,7 +120,7 @@ def parts_of(
     normalization = unusual_normalization(resumed.model_config) if resumed else first.normalization if first else {}
     seed_all(recipe.run.seed)  # the initial weights, the same in every process
     run, shard = recipe.run, _shard(recipe, accelerator)
-    in_evaluation = shard | dict(batch_size=_evaluation_batch(recipe), at_most=run.evaluation_images)
+    in_evaluation = shard | dict(batch_size=recipe.evaluation_batch, at_most=run.evaluation_images)
     calibrated = first is not None and first.variances_lost
     if isinstance(recipe, DetectionRecipe):
         assert isinstance(train, DetectionDataset)
@@ -207,13 +205,6 @@ def _calibration_shard(recipe: ClassificationRecipe | DetectionRecipe, images: i
     at_once = max(1, CALIBRATION_AT_ONCE // _evaluation_side(recipe) ** 2)
     world = max(1, -(-images // calibration_images(recipe)))
     return dict(batch_size=at_once, workers=recipe.run.workers, rank=0, world=world)
-
-
-def _evaluation_batch(recipe: ClassificationRecipe | DetectionRecipe) -> int:
-    """As many images at a time as one process trains on, within bounds: with several, each gets whole batches, so that
-    the last bits of what the network gives stay the same."""
-    most = MOST_DETECTED_AT_ONCE if isinstance(recipe, DetectionRecipe) else MOST_CLASSIFIED_AT_ONCE
-    return min(max(1, recipe.run.batch_size // recipe.run.accumulation), most)
 
 
 def check_objects(recipe: DetectionRecipe, train: DetectionDataset, validation: DetectionDataset) -> None:

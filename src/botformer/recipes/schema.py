@@ -1,7 +1,7 @@
 """The fields of a recipe. Standard library only: a recipe is data, and reading it must cost nothing."""
 
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import ClassVar, Literal
 
 from botformer.errors import InputError
 from botformer.recipes.check import check_fields
@@ -212,6 +212,14 @@ class Recipe:
     schedule: Schedule = field(default_factory=Schedule)
     run: Run = field(default_factory=Run)
 
+    most_evaluated_at_once: ClassVar[int] = 256
+
+    @property
+    def evaluation_batch(self) -> int:
+        """Images at a time in evaluation, in each process: as many as one process trains on, within bounds. With
+        several, each gets whole batches, so that the last bits of what the network gives stay the same."""
+        return min(max(1, self.run.batch_size // self.run.accumulation), self.most_evaluated_at_once)
+
 
 @dataclass(frozen=True)
 class ClassificationRecipe(Recipe):
@@ -232,6 +240,8 @@ class DetectionRecipe(Recipe):
     images: DetectionImages = field(default_factory=DetectionImages)
     settings: Settings = field(default_factory=Settings)
     """Pyramid, proposals and heads."""
+
+    most_evaluated_at_once: ClassVar[int] = 8
 
     def __post_init__(self) -> None:
         if self.images.tile and self.detector == "keypoint_rcnn":

@@ -24,7 +24,7 @@ from botformer.training.evaluation_loop import evaluate
 from botformer.training.inexact import Division, division_note
 from botformer.training.loaded_weights import RANDOM, LoadedWeights
 from botformer.training.non_finite import loss_error, weights_error
-from botformer.training.out_of_memory import out_of_memory_explained
+from botformer.training.out_of_memory import evaluation_explained, step_explained
 from botformer.training.resume import LENGTH, Resume, as_json, find_start, restore, with_saved_precision
 from botformer.training.run_lock import RunLock, run_lock
 from botformer.training.run_log import FileRunLog, RunLog, SilentRunLog, finite_or_none
@@ -226,7 +226,7 @@ class _Run:
         places = range(rank, rank + processes * batch_length(batch), processes)  # as the data loader deals them
         batch = {**batch, "seeds": image_seeds(recipe.run.seed, step, places)}
         rate = learning_rate(step, plan.steps, recipe.schedule, plan.steps_per_epoch, self.peak_rate)
-        with out_of_memory_explained(recipe, processes):
+        with step_explained(recipe, processes):
             losses = self.train_state.step(batch, rate)
         self.state.step = step + 1
         return losses, StepInfo(
@@ -281,7 +281,8 @@ class _Run:
         self.run_log.draw()
 
     def metrics_of(self, task: Task, evaluation: Iterable[Batch]) -> dict[str, float]:
-        return evaluate(task, self.run_log.evaluating(evaluation), self.accelerator).compute()
+        with evaluation_explained(self.recipe):
+            return evaluate(task, self.run_log.evaluating(evaluation), self.accelerator).compute()
 
     def save(self) -> None:
         """Write a checkpoint, or what has become known of the one of this step."""

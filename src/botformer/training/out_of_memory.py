@@ -1,20 +1,38 @@
-"""A step that does not fit into memory: which options help, and by how much."""
+"""A step or an evaluation that does not fit into memory: which options help, and by how much."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
+from contextlib import AbstractContextManager, contextmanager
 
 import torch
 
 from botformer.errors import InputError
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe, Recipe
 
+_NOTHING_MORE = "nothing more: every option is used; take a smaller network, or a device with more memory"
 _ON_CPU = "DefaultCPUAllocator"
 """PyTorch raises a plain RuntimeError there."""
 
 
+def step_explained(recipe: Recipe, processes: int) -> AbstractContextManager[None]:
+    """Raises `InputError` with advice where a training step finds no memory; `recipe` has its precision resolved."""
+    return _explained(
+        f"in a training step with {_at_once(recipe, processes)} images at a time in each process",
+        "What is kept of images for the backward pass takes less with",
+        lambda: memory_advice(recipe, processes),
+    )
+
+
+def evaluation_explained(recipe: Recipe) -> AbstractContextManager[None]:
+    """As `step_explained`, of an evaluation, whose checkpoint is there already."""
+    return _explained(
+        f"in an evaluation of {recipe.evaluation_batch} images at a time in each process",
+        "The run is saved, and the same command continues with this evaluation. It takes less with",
+        lambda: evaluation_memory_advice(recipe),
+    )
+
+
 @contextmanager
-def out_of_memory_explained(recipe: Recipe, processes: int) -> Iterator[None]:
-    """Raises `InputError` with advice where something inside finds no memory; `recipe` has its precision resolved."""
+def _explained(where: str, less: str, advice: Callable[[], list[str]]) -> Iterator[None]:
     try:
         yield
     except (torch.OutOfMemoryError, MemoryError, RuntimeError) as error:
@@ -22,9 +40,8 @@ def out_of_memory_explained(recipe: Recipe, processes: int) -> Iterator[None]:
             raise
         said = str(error).strip().splitlines()
         raise InputError(
-            f"out of memory in a training step with {_at_once(recipe, processes)} images at a time in each process "
-            f"({said[0] if said else 'MemoryError'}). What is kept of images for the backward pass takes less with:\n"
-            + "\n".join(f"  {line}" for line in memory_advice(recipe, processes))
+            f"out of memory {where} ({said[0] if said else 'MemoryError'}). {less}:\n"
+            + "\n".join(f"  {line}" for line in advice())
         ) from error
 
 
@@ -60,7 +77,29 @@ def memory_advice(recipe: Recipe, processes: int) -> list[str]:
             f"run.batch_size {max(1, run.batch_size // 2)}, now {run.batch_size}: half; the learning rate may have to "
             "follow it"
         )
-    return advice or ["nothing more: every option is used; take a smaller network, or a device with more memory"]
+    return advice or [_NOTHING_MORE]
+
+
+def evaluation_memory_advice(recipe: Recipe) -> list[str]:
+    """As `memory_advice`, of evaluation."""
+    run, at_once = recipe.run, recipe.evaluation_batch
+    advice = []
+    if at_once > 1:
+        half = -(-at_once // 2)
+        parts = -(-run.batch_size // half)
+        advice.append(
+            f"run.accumulation {parts}, now {run.accumulation}: {half / at_once:.0%}, {half} images at a time; "
+            "training steps are divided likewise, where BatchNorm sees fewer images at a time"
+        )
+    if isinstance(recipe, DetectionRecipe):
+        side = recipe.images.canvas
+        smaller = max(32, round(side * 0.7 / 32) * 32)
+        if smaller < side:
+            advice.append(
+                f"images.test_size {smaller}, now {side}: {(smaller / side) ** 2:.0%}; small things are lost first. It "
+                "changes what is measured, and needs a run of its own (--out)"
+            )
+    return advice or [_NOTHING_MORE]
 
 
 def _at_once(recipe: Recipe, processes: int) -> int:

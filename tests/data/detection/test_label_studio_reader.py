@@ -149,7 +149,7 @@ def test_what_is_no_object_is_counted(tmp_path, caplog):
     ("bad", "words"),
     [
         (region("polygonlabels", {"points": [[1, 2], [3, 4]]}), "a polygon of 2 points"),
-        (region("polygonlabels", {"points": [["1", 2], [3, 4], [5, 6]]}), "not a finite number"),
+        (region("polygonlabels", {"points": [["one", 2], [3, 4], [5, 6]]}), "not a finite number"),
         (region(value=CAT | {"width": None}), "not a finite number"),
         (region("brushlabels", {"rle": [1, 2, 3]}), "cut short"),
         (region("brushlabels", {"rle": []}, original_width=10), "on an image of 10x48 pixels, this one has 64x48"),

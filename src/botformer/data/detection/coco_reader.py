@@ -6,6 +6,7 @@ annotation id; what is wrong as a whole stops.
 
 import json
 import logging
+import os
 from collections import Counter, defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
@@ -241,6 +242,12 @@ def _demand_id_and_name(record: Any, where: str) -> None:
     if not id_text(record["id"]) or not isinstance(record["file_name"], str):
         found = {key: record[key] for key in _OF_IMAGES[:2]}
         raise InputError(f"{where} must have an 'id', an integer or a name, and a 'file_name', got {str(found)[:200]}")
+    try:
+        os.fsencode(record["file_name"])
+    except UnicodeEncodeError:
+        raise InputError(
+            f"{where}: no file can be called {record['file_name']!a:.200}; it has half a character"
+        ) from None
 
 
 def _demand_unique(ids: Iterable[str], what: str) -> None:

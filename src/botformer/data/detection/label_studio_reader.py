@@ -9,6 +9,7 @@ from typing import Any
 
 from botformer.data.detection.brush_rle import decode_brush
 from botformer.data.detection.coco_reader import coco_dataset
+from botformer.data.detection.coco_shapes import number
 from botformer.data.detection.dataset import NO_IMAGE, DetectionDataset, Problem
 from botformer.data.detection.drawn_shapes import (
     as_categories,
@@ -65,13 +66,13 @@ def open_label_studio(content: list[Any], file: Path, root: Path, max_bad_record
         records["images"].append(record)
         size = record.get("height", 1), record.get("width", 1)
         ignored.update(_kinds_left_out(task))
-        for number, each in enumerate(objects[place], 1):
+        for place_in_task, each in enumerate(objects[place], 1):
             try:
                 found = _annotation(each, size)
             except (KeyError, TypeError, ValueError) as error:
-                bad.append(Problem(image_id, name, number, _words(error, each)))
+                bad.append(Problem(image_id, name, place_in_task, _words(error, each)))
             else:
-                head = {"id": number, "image_id": image_id, "category_id": ids[each["label"]]}
+                head = {"id": place_in_task, "image_id": image_id, "category_id": ids[each["label"]]}
                 records["annotations"].append(head | found)
     if ignored:
         counts = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common())
@@ -172,9 +173,10 @@ def _polygon(kind: str, value: Mapping[str, Any], width: int, height: int) -> li
 
 
 def _number(value: Any) -> float:
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise ValueError(f"{value!r:.40} is not a finite number")
-    return float(value)
+    found = number(value)
+    if found is None:
+        raise ValueError(f"{value!r:.40} is not a finite number below 1e12")
+    return found
 
 
 def _words(error: Exception, region: Mapping[str, Any]) -> str:

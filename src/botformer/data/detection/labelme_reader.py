@@ -183,7 +183,7 @@ def _polygon(shape: dict[str, Any]) -> list[float]:
 def _points(shape: dict[str, Any]) -> list[tuple[float, float]]:
     try:
         points = [(float(x), float(y)) for x, y in shape.get("points") or ()]
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):  # an integer of JSON may be larger than any float
         points = [(math.nan, math.nan)]
     if not all(math.isfinite(value) for point in points for value in point):
         raise ValueError(f"the points of a {shape['shape_type']} are not pairs of finite numbers")

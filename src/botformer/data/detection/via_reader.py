@@ -85,7 +85,7 @@ def open_via(
                 continue
             try:
                 found = _annotation(shape)
-            except (KeyError, TypeError, ValueError) as error:
+            except (KeyError, TypeError, ValueError, OverflowError) as error:
                 bad.append(Problem(image_id, name, number, f"a {shape['name']} without its numbers ({error})"))
                 continue
             category = _class(region, key)
@@ -104,17 +104,21 @@ def open_via(
 
 def _regions(record: dict[str, Any]) -> Iterator[dict[str, Any]]:
     """A list, or in version 1 an object with numbers as keys."""
-    regions = record["regions"] or ()
-    for region in regions.values() if isinstance(regions, dict) else regions:
+    regions = record["regions"]
+    listed = regions.values() if isinstance(regions, dict) else regions if isinstance(regions, list) else ()
+    for region in listed:
         if isinstance(region, dict) and isinstance(region.get("shape_attributes"), dict):
             yield region
 
 
+def _attributes(region: dict[str, Any]) -> dict[str, Any]:
+    said = region.get("region_attributes")
+    return said if isinstance(said, dict) else {}
+
+
 def _class_key(images: Sequence[dict[str, Any]], file: Path) -> str | None:
     """The attribute that holds the class; None where there are no attributes at all."""
-    used = Counter(
-        key for record in images for region in _regions(record) for key in region.get("region_attributes") or {}
-    )
+    used = Counter(key for record in images for region in _regions(record) for key in _attributes(region))
     if len(used) <= 1:
         return next(iter(used), None)
     likely = [key for name in _ATTRIBUTES for key in used if key.lower() == name]
@@ -129,7 +133,7 @@ def _class_key(images: Sequence[dict[str, Any]], file: Path) -> str | None:
 def _class(region: dict[str, Any], key: str | None) -> str | None:
     if key is None:
         return _ONE_CLASS
-    value = (region.get("region_attributes") or {}).get(key)
+    value = _attributes(region).get(key)
     if isinstance(value, dict):  # boxes to tick
         ticked = [name for name, on in value.items() if on]
         value = ticked[0] if len(ticked) == 1 else None
@@ -137,7 +141,7 @@ def _class(region: dict[str, Any], key: str | None) -> str | None:
 
 
 def _annotation(shape: dict[str, Any]) -> dict[str, Any]:
-    """Raises KeyError, TypeError or ValueError where numbers are missing."""
+    """Raises KeyError, TypeError, ValueError or OverflowError where numbers are missing."""
     kind = shape["name"]
     if kind == "rect":
         x, y, width, height = (float(shape[key]) for key in ("x", "y", "width", "height"))
