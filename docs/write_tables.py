@@ -298,6 +298,23 @@ def predictor_table() -> str:
     )
 
 
+def ray_table() -> str:
+    rows = figures_of("ray_overhead_cpu")
+    numbers = [name.partition("_")[2] for name in (rows[0] if rows else ()) if re.fullmatch(r"seconds_\d+", name)]
+    return _markdown(
+        ["engine", *(f"{int(number):,} images: s" for number in numbers), "start: s", "then: images/s"],
+        [
+            [
+                f"{row['engine']}, {row['model']}, {row['cores']} cores",
+                *(f"{row[f'seconds_{number}']:.1f}" for number in numbers),
+                f"{row['start_s']:.1f}",
+                f"{row['images_per_s']:.1f}",
+            ]
+            for row in rows
+        ],
+    )
+
+
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
     """A table without the columns that are empty; nothing where there are no rows."""
     kept = [place for place in range(len(head)) if any(row[place] for row in rows)]
@@ -313,6 +330,7 @@ PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (DATA, "objects", lambda: markdown_table(LAYOUTS).rstrip()),
     (MODELS, "models", models_table),
     (PREDICT, "speed", predictor_table),
+    (PREDICT, "ray", ray_table),
     (DEPLOY, "formats", formats_table),
     (DEPLOY, "speed", speed_table),
     (DEPLOY, "accuracy", accuracy_table),

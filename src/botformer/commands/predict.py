@@ -145,10 +145,13 @@ def _predict_on_ray(
     options: "BulkOptions",
     console: Console,
 ) -> "BulkSummary":
+    import torch
+
     from botformer.predict.ray_engine import predict_on_ray
 
     if given.ray_address is None:
-        console.print("Ray starts, which takes seconds")
+        without_gpus = "" if torch.cuda.is_available() else "; on one machine without GPUs it is done sooner without"
+        console.print(f"Ray starts, which takes seconds{without_gpus}")
     with progress_bar("predicting") as bar:
         summary = predict_on_ray(make, files, out, options, given.ray_address, given.device, bar.show)
     if given.ray_address is None and summary.first_done_s > summary.all_done_s / 2:
