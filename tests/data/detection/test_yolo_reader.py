@@ -151,6 +151,14 @@ def test_oriented_boxes_and_polygons_with_a_confidence(tmp_path: Path) -> None:
         assert found.segmentation == [pytest.approx([10, 20, 25, 8, 40, 20, 25, 32])]
 
 
+@pytest.mark.parametrize("digits", [19, 400, 5000])
+def test_an_endless_class_is_none(tmp_path: Path, digits: int) -> None:
+    source = open_yolo(folder(tmp_path, {"a": f"0 0.9 0.5 0.4 0.5\n{'9' * digits} 0.5 0.5 0.1 0.1\n"}), "train")
+    (problem,) = source.problems
+    assert problem.reason.startswith("9" * 19)
+    assert problem.reason.endswith("is no class's id")
+
+
 def test_pixels_are_no_fractions(tmp_path: Path) -> None:
     source = open_yolo(folder(tmp_path, {"a": "0 0.9 0.5 0.4 0.5\n0 25 20 10 10\n"}), "train")
     (problem,) = source.problems

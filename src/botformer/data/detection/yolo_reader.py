@@ -35,6 +35,8 @@ _BESIDE = ("", ".txt", ".cache", ".yaml", ".yml", ".json", ".xml", ".csv", ".md"
 
 _FURTHEST = 0.5
 """How far over the border a coordinate may lie, as a fraction of the image; further off it is no fraction at all."""
+_LONGEST_ID = 18
+"""Characters: a class's id with more fits into no integer of NumPy's."""
 
 
 class YoloDescription(NamedTuple):
@@ -311,6 +313,8 @@ def _plain(line: str) -> str:
 def _annotation(yolo: Any, line: str, width: int, height: int, pose: PoseLayout | None) -> dict[str, Any]:
     """Raises ValueError where the line is none."""
     values = line.split()
+    if len(values[0]) > _LONGEST_ID:
+        raise ValueError(f"{values[0]:.20}... is no class's id")
     points: dict[str, Any] = {}
     if pose is not None and len(values) > 6:
         if len(values) - 5 - pose.numbers not in (0, 1):  # the one is a confidence
