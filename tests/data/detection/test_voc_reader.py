@@ -72,7 +72,7 @@ def test_categories_are_those_of_all_splits(tmp_path: Path) -> None:
     lists = tmp_path / "ImageSets/Main"
     lists.mkdir(parents=True)
     (lists / "train.txt").write_text("a 1\r\nb.jpg\r\ngone\r\n")
-    (lists / "val.txt").write_text("c\n")
+    (lists / "val.txt").write_text("c\n/\n.\n..\n\\\nC:\\\n")
     (lists / "cat_train.txt").write_text("a 1\nb -1\n")
     (lists / "trainval.txt").write_text("a\nb\nc\n")
     train, validation = open_detection_datasets(str(tmp_path))

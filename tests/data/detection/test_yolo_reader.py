@@ -151,6 +151,15 @@ def test_oriented_boxes_and_polygons_with_a_confidence(tmp_path: Path) -> None:
         assert found.segmentation == [pytest.approx([10, 20, 25, 8, 40, 20, 25, 32])]
 
 
+def test_a_list_may_name_what_is_no_image(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    folder(tmp_path, {"a": "0 .5 .5 .2 .4\n"})
+    image = next(tmp_path.rglob("a.*g")).relative_to(tmp_path).as_posix()
+    odd = ("/", "//", ".", "..", "./", "../", "\\", "C:\\", "~", "images/", "images/..", "/dev/zero")
+    (tmp_path / "train.txt").write_text("\n".join((image, *odd)))
+    assert len(open_yolo(yaml(tmp_path, "train: train.txt"), "train")) == 1
+    assert f"{len(odd)} listed images are not there and are left out, such as /" in caplog.text
+
+
 @pytest.mark.parametrize("digits", [19, 400, 5000])
 def test_an_endless_class_is_none(tmp_path: Path, digits: int) -> None:
     source = open_yolo(folder(tmp_path, {"a": f"0 0.9 0.5 0.4 0.5\n{'9' * digits} 0.5 0.5 0.1 0.1\n"}), "train")

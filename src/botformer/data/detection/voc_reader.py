@@ -148,8 +148,8 @@ def _listed(file: Path, trees: dict[str, Any], images: _Images) -> tuple[dict[st
     for line in filter(None, map(str.strip, read_lines(file))):
         stems = [PurePosixPath(each.replace("\\", "/")) for each in (line, line.split()[0])]
         stem = next((each.as_posix() for each in stems if each.as_posix() in trees), stems[-1].as_posix())
-        if stem not in trees and stems[0].with_suffix("").name in trees:
-            stem = stems[0].with_suffix("").name  # a line with an ending, or with a folder
+        if stem not in trees and stems[0].stem in trees:
+            stem = stems[0].stem  # a line with an ending, or with a folder
         tree = trees.get(stem)
         image = images.find(stem, tree.findtext("filename") if tree is not None else None)
         if image is None:

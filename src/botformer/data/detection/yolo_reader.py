@@ -224,14 +224,15 @@ def _listed(file: Path, bases: Sequence[Path]) -> list[Path]:
     found = {line: find_exported(line, (*bases, file.parent)) for line in dict.fromkeys(lines)}
     if len(found) < len(lines):
         log.warning("%s lists %d images more than once; each is taken once", file, len(lines) - len(found))
-    missing = [line for line, path in found.items() if path is None]
+    files = {line: path for line, path in found.items() if path is not None and os.path.isfile(path)}
+    missing = [line for line in found if line not in files]
     if len(missing) == len(found):
         raise InputError(
             f"{file}: none of the {len(found)} images that it lists is there, such as "
             f"{and_more(missing, 1) or 'nothing'}; the paths must begin at {' or '.join(map(str, bases))}"
         )
     log_left_out(str(file), missing, "listed images are not there and are left out")
-    return [path for path in found.values() if path is not None]
+    return list(files.values())
 
 
 def _label_file(image: Path) -> Path | None:
