@@ -171,6 +171,14 @@ def test_file_names_of_exporters(tmp_path: Path, written: str) -> None:
     assert objects(tmp_path) == [1, 1]
 
 
+def test_a_damaged_file_name_is_said_by_its_place(tmp_path: Path) -> None:
+    cats(tmp_path, 12)
+    file = tmp_path / "annotations/cats.json"
+    file.write_text(file.read_text().replace('"file_name": "', '"file_name": "\\q', 1))
+    with pytest.raises(InputError, match=r"cats.json is not JSON: Invalid \\escape"):
+        open_detection_datasets(str(tmp_path))
+
+
 def test_class_folders_are_not_annotated(tmp_path: Path) -> None:
     for name in ("cat", "dog"):
         (tmp_path / "train" / name).mkdir(parents=True)

@@ -5,6 +5,7 @@ import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from itertools import islice
@@ -428,10 +429,11 @@ def _file_names(annotations: Path) -> list[str]:
     """The first that the file names; found without reading all of it as JSON, which takes a while for COCO's own."""
     with _opened(annotations) as opened:
         content = opened.read()
-    names = re.finditer(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', content)
-    return [
-        json.loads(match[1].decode("utf-8", errors="replace"), strict=False) for match in islice(names, _LOOKED_FOR)
-    ]
+    names = []
+    for match in islice(re.finditer(rb'"file_name"\s*:\s*("(?:[^"\\]|\\.)*")', content), _LOOKED_FOR):
+        with suppress(ValueError):  # a damaged one: who reads the whole file will say it
+            names.append(json.loads(match[1].decode("utf-8", errors="replace"), strict=False))
+    return names
 
 
 def _demand_images(dataset: DetectionDataset) -> None:
