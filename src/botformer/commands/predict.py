@@ -150,7 +150,7 @@ def _predict_on_ray(
     from botformer.predict.ray_engine import predict_on_ray
 
     if given.ray_address is None:
-        without_gpus = "" if torch.cuda.is_available() else "; on one machine without GPUs it is done sooner without"
+        without_gpus = "" if torch.cuda.is_available() else "; one machine without GPUs may be done sooner without"
         console.print(f"Ray starts, which takes seconds{without_gpus}")
     with progress_bar("predicting") as bar:
         summary = predict_on_ray(make, files, out, options, given.ray_address, given.device, bar.show)

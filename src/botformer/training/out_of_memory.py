@@ -67,7 +67,7 @@ def memory_advice(recipe: Recipe, processes: int) -> list[str]:
         advice.append("run.precision bf16, now float32: half, on devices that compute in it")
     if isinstance(recipe, ClassificationRecipe | DetectionRecipe):
         side = recipe.images.size
-        smaller = max(32, round(side * 0.7 / 32) * 32)
+        smaller = _smaller(side)
         if smaller < side:
             advice.append(
                 f"images.size {smaller}, now {side}: {(smaller / side) ** 2:.0%}; small things are lost first"
@@ -93,13 +93,18 @@ def evaluation_memory_advice(recipe: Recipe) -> list[str]:
         )
     if isinstance(recipe, DetectionRecipe):
         side = recipe.images.canvas
-        smaller = max(32, round(side * 0.7 / 32) * 32)
+        smaller = _smaller(side)
         if smaller < side:
             advice.append(
                 f"images.test_size {smaller}, now {side}: {(smaller / side) ** 2:.0%}; small things are lost first. It "
                 "changes what is measured, and needs a run of its own (--out)"
             )
     return advice or [_NOTHING_MORE]
+
+
+def _smaller(side: int) -> int:
+    """About half the pixels."""
+    return max(32, round(side * 0.7 / 32) * 32)
 
 
 def _at_once(recipe: Recipe, processes: int) -> int:

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from botformer import rle
+from botformer.data.detection.coco_shapes import number
 from botformer.data.image_io import BadImage, upright_size
 
 _CORNERS = 64
@@ -24,6 +25,14 @@ def rectangle(points: Sequence[Sequence[float]]) -> list[float]:
     """The polygon around two opposite corners, in any order."""
     (x1, x2), (y1, y2) = _ends(point[0] for point in points), _ends(point[1] for point in points)
     return [x1, y1, x2, y1, x2, y2, x1, y2]
+
+
+def coordinate(value: Any) -> float:
+    """As `coco_shapes.number`; what is none raises ValueError."""
+    found = number(value)
+    if found is None:
+        raise ValueError(f"{value!r:.40} is not a finite number below 1e12")
+    return found
 
 
 def box_around(polygons: Iterable[Sequence[float]]) -> list[float]:

@@ -9,12 +9,12 @@ from typing import Any
 
 from botformer.data.detection.brush_rle import decode_brush
 from botformer.data.detection.coco_reader import coco_dataset
-from botformer.data.detection.coco_shapes import number
 from botformer.data.detection.dataset import NO_IMAGE, DetectionDataset, Problem
 from botformer.data.detection.drawn_shapes import (
     as_categories,
     box_around,
     categories_by_name,
+    coordinate,
     ellipse,
     image_record,
     mask_annotation,
@@ -66,13 +66,13 @@ def open_label_studio(content: list[Any], file: Path, root: Path, max_bad_record
         records["images"].append(record)
         size = record.get("height", 1), record.get("width", 1)
         ignored.update(_kinds_left_out(task))
-        for place_in_task, each in enumerate(objects[place], 1):
+        for number, each in enumerate(objects[place], 1):
             try:
                 found = _annotation(each, size)
             except (KeyError, TypeError, ValueError) as error:
-                bad.append(Problem(image_id, name, place_in_task, _words(error, each)))
+                bad.append(Problem(image_id, name, number, _words(error, each)))
             else:
-                head = {"id": place_in_task, "image_id": image_id, "category_id": ids[each["label"]]}
+                head = {"id": number, "image_id": image_id, "category_id": ids[each["label"]]}
                 records["annotations"].append(head | found)
     if ignored:
         counts = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common())
@@ -152,17 +152,17 @@ def _annotation(region: Mapping[str, Any], size: tuple[int, int]) -> dict[str, A
 def _polygon(kind: str, value: Mapping[str, Any], width: int, height: int) -> list[float]:
     """x, y, x, y, ... in pixels; all sides are per cent of the image's."""
     if kind == "polygon":
-        points = [(_number(x) * width / 100, _number(y) * height / 100) for x, y in value["points"]]
+        points = [(coordinate(x) * width / 100, coordinate(y) * height / 100) for x, y in value["points"]]
         if len(points) < 3:
             raise ValueError(f"a polygon of {len(points)} points")
         return [side for point in points for side in point]
-    x, y = _number(value["x"]) * width / 100, _number(value["y"]) * height / 100
-    angle = math.radians(_number(value.get("rotation") or 0))
+    x, y = coordinate(value["x"]) * width / 100, coordinate(value["y"]) * height / 100
+    angle = math.radians(coordinate(value.get("rotation") or 0))
     if kind == "ellipse":  # x, y is the centre
-        radii = _number(value["radiusX"]) * width / 100, _number(value["radiusY"]) * height / 100
+        radii = coordinate(value["radiusX"]) * width / 100, coordinate(value["radiusY"]) * height / 100
         corners = ellipse(0, 0, *radii)
     else:  # the upper left corner, around which it is turned
-        right, bottom = _number(value["width"]) * width / 100, _number(value["height"]) * height / 100
+        right, bottom = coordinate(value["width"]) * width / 100, coordinate(value["height"]) * height / 100
         corners = [0, 0, right, 0, right, bottom, 0, bottom]
     cos, sin = math.cos(angle), math.sin(angle)
     return [
@@ -170,13 +170,6 @@ def _polygon(kind: str, value: Mapping[str, Any], width: int, height: int) -> li
         for dx, dy in zip(corners[0::2], corners[1::2], strict=True)
         for side in (x + dx * cos - dy * sin, y + dx * sin + dy * cos)
     ]
-
-
-def _number(value: Any) -> float:
-    found = number(value)
-    if found is None:
-        raise ValueError(f"{value!r:.40} is not a finite number below 1e12")
-    return found
 
 
 def _words(error: Exception, region: Mapping[str, Any]) -> str:

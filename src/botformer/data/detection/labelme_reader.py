@@ -20,6 +20,7 @@ from botformer.data.detection.drawn_shapes import (
     as_categories,
     box_around,
     categories_by_name,
+    coordinate,
     ellipse,
     image_record,
     mask_annotation,
@@ -182,12 +183,9 @@ def _polygon(shape: dict[str, Any]) -> list[float]:
 
 def _points(shape: dict[str, Any]) -> list[tuple[float, float]]:
     try:
-        points = [(float(x), float(y)) for x, y in shape.get("points") or ()]
-    except (TypeError, ValueError, OverflowError):  # an integer of JSON may be larger than any float
-        points = [(math.nan, math.nan)]
-    if not all(math.isfinite(value) for point in points for value in point):
-        raise ValueError(f"the points of a {shape['shape_type']} are not pairs of finite numbers")
-    return points
+        return [(coordinate(x), coordinate(y)) for x, y in shape.get("points") or ()]
+    except (TypeError, ValueError):
+        raise ValueError(f"the points of a {shape['shape_type']} are not pairs of finite numbers") from None
 
 
 def _masks(shapes: list[dict[str, Any]], size: tuple[int, int]) -> dict[str, Any]:

@@ -14,6 +14,7 @@ from botformer.data.detection.drawn_shapes import (
     as_categories,
     box_around,
     categories_by_name,
+    coordinate,
     ellipse,
     image_record,
     rectangle,
@@ -85,7 +86,7 @@ def open_via(
                 continue
             try:
                 found = _annotation(shape)
-            except (KeyError, TypeError, ValueError, OverflowError) as error:
+            except (KeyError, TypeError, ValueError) as error:
                 bad.append(Problem(image_id, name, number, f"a {shape['name']} without its numbers ({error})"))
                 continue
             category = _class(region, key)
@@ -141,21 +142,21 @@ def _class(region: dict[str, Any], key: str | None) -> str | None:
 
 
 def _annotation(shape: dict[str, Any]) -> dict[str, Any]:
-    """Raises KeyError, TypeError, ValueError or OverflowError where numbers are missing."""
+    """Raises KeyError, TypeError or ValueError where numbers are missing."""
     kind = shape["name"]
     if kind == "rect":
-        x, y, width, height = (float(shape[key]) for key in ("x", "y", "width", "height"))
+        x, y, width, height = (coordinate(shape[key]) for key in ("x", "y", "width", "height"))
         return {"bbox": box_around([rectangle([(x, y), (x + width, y + height)])]), "iscrowd": 0}
     if kind == "polygon":
         xs, ys = shape["all_points_x"], shape["all_points_y"]
-        polygon = [float(value) for point in zip(xs, ys, strict=True) for value in point]
+        polygon = [coordinate(value) for point in zip(xs, ys, strict=True) for value in point]
         if len(polygon) < 6:
             raise ValueError("fewer than three points")
     else:
         radii = ("r", "r") if kind == "circle" else ("rx", "ry")
-        polygon = ellipse(*(float(shape[key]) for key in ("cx", "cy", *radii)))
-        turn = float(shape.get("theta") or 0)
-        polygon = _turned(polygon, float(shape["cx"]), float(shape["cy"]), turn) if turn else polygon
+        polygon = ellipse(*(coordinate(shape[key]) for key in ("cx", "cy", *radii)))
+        turn = coordinate(shape.get("theta") or 0)
+        polygon = _turned(polygon, coordinate(shape["cx"]), coordinate(shape["cy"]), turn) if turn else polygon
     return {"bbox": box_around([polygon]), "segmentation": [polygon], "iscrowd": 0}
 
 
