@@ -6,10 +6,12 @@ The long run is benchmarks/fuzz.py.
 import contextlib
 import json
 import logging
+import re
 import secrets
 import shutil
 import time
 from collections.abc import Iterator
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -56,7 +58,11 @@ def test_malformed_input_gets_a_message(watched, kind):
     assert not finds, f"{len(finds)} finds in {cases} cases:\n" + "\n".join(finds[:5])
 
 
-ODD_VALUES = (None, True, 0, -1, 10**400, 1e999, "", "x", "\ud800", "a" * 300, [], [[1, 2]], [{}], {}, {"x": {"x": 1}})
+ODD_VALUES = (
+    None, True, 0, -1, 10**400, 1e999, "", "x", "\ud800", "/", "\0", "a" * 300, [], [[1, 2]], [{}], {}, {"x": {"x": 1}},
+)  # fmt: skip
+ODD_WORDS = ("", "x", "-1", "nan", "1e999999999", "9" * 5000, "[")
+TEXTS = (".txt", ".yaml", ".xml", ".data", ".names")
 
 
 def test_no_value_of_an_annotation_file_is_trusted(valid, tmp_path, caplog):
@@ -65,17 +71,31 @@ def test_no_value_of_an_annotation_file_is_trusted(valid, tmp_path, caplog):
     finds = []
     for number, folder in enumerate(sorted((valid / "annotations").iterdir())):
         copy = Path(shutil.copytree(folder, tmp_path / f"{number}"))
-        for file in sorted(copy.rglob("*.json")):
-            text = file.read_text()
-            for place in _places(json.loads(text)):
-                for odd in ODD_VALUES:
-                    file.write_text(json.dumps(_replaced(json.loads(text), place, odd)))
+        for file in sorted(copy.rglob("*")):
+            if file.suffix in (".json", *TEXTS):
+                text = file.read_text()
+                for what, changed in (_json_changes if file.suffix == ".json" else _word_changes)(text):
+                    file.write_text(changed)
                     try:
                         _open(copy)
                     except Exception as error:
-                        finds.append(f"{folder.name}/{file.name} {place} = {odd!r:.40}: {error!r:.200}")
-            file.write_text(text)
+                        finds.append(f"{folder.name}/{file.name} {what}: {error!r:.200}")
+                file.write_text(text)
     assert not finds, f"{len(finds)} finds:\n" + "\n".join(finds[:10])
+
+
+def _json_changes(text: str) -> Iterator[tuple[str, str]]:
+    """What was changed, and the whole text."""
+    for place in _places(json.loads(text)):
+        for odd in ODD_VALUES:
+            yield f"{place} = {odd!r:.40}", json.dumps(_replaced(json.loads(text), place, odd))
+
+
+def _word_changes(text: str) -> Iterator[tuple[str, str]]:
+    """As `_json_changes`, of the first words."""
+    for word in islice(re.finditer(r"[^\s<>,:=\[\]{}\"']+", text), 60):
+        for odd in ODD_WORDS:
+            yield f"{word[0]} = {odd:.40}", text[: word.start()] + odd + text[word.end() :]
 
 
 def _open(folder: Path) -> None:

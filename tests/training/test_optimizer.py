@@ -83,6 +83,7 @@ def test_restored_state_continues_to_the_bit_in_the_layout_of_the_parameters(nam
         {},
         {"0.momentum_buffer": torch.zeros(7)},
         {"99.momentum_buffer": torch.zeros(4)},
+        {f"{'9' * 5000}.momentum_buffer": torch.zeros(4)},
         {"conv1.weight": torch.zeros(4, 3, 3, 3)},
     ],
 )

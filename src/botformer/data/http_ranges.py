@@ -30,7 +30,7 @@ _SAID_AFTER = 3
 _GONE = (401, 403, 404, 410)
 _WORTH_ANOTHER_TRY = (408, 425, 429)
 """And everything from 500 on."""
-_RANGE = re.compile(r"bytes (?:(\d+)-(\d+)|\*)/(\d+)")
+_RANGE = re.compile(r"bytes (?:(\d{1,18})-(\d{1,18})|\*)/(\d{1,18})")
 
 _chance = random.SystemRandom()  # the global generators belong to the augmentation
 

@@ -58,11 +58,11 @@ def optimizer_tensors(optimizer: torch.optim.Optimizer) -> dict[str, Tensor]:
 
 def load_optimizer_tensors(optimizer: torch.optim.Optimizer, tensors: dict[str, Tensor]) -> None:
     """The reverse of `optimizer_tensors`. Raises `InputError` when the tensors belong to other parameters."""
-    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    parameters = {str(n): p for n, p in enumerate(p for group in optimizer.param_groups for p in group["params"])}
     memory: dict[int, dict[str, Tensor]] = {}
     for key, tensor in tensors.items():
         position, _, name = key.partition(".")
-        parameter = parameters[int(position)] if position.isdecimal() and int(position) < len(parameters) else None
+        parameter = parameters.get(position)
         if parameter is None or (tensor.ndim > 0 and tensor.shape != parameter.shape):
             raise InputError(f"{key!r} of shape {tuple(tensor.shape)} belongs to no parameter of this model")
         if tensor.ndim > 0:  # in the memory layout of its parameter, as the optimiser itself keeps it

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
+from botformer.data.classification.class_names import natural_order
 from botformer.data.classification.dataset import (
     ClassificationDataset,
     open_classification_dataset,
@@ -66,6 +67,10 @@ def test_a_class_spans_the_folders_below_it(tmp_path: Path) -> None:
 def test_classes_are_in_natural_order_also_where_they_differ_in_case(tmp_path: Path) -> None:
     write_folder(tmp_path, dict.fromkeys(["10", "2", "b", "B", "a"], 1))
     assert open_classification_dataset(str(tmp_path)).class_names == ("2", "10", "a", "B", "b")
+
+
+def test_numbers_longer_than_python_reads_have_an_order() -> None:
+    assert natural_order(["9" * 5000, "10", "2"]) == ("2", "10", "9" * 5000)
 
 
 def test_names_that_are_not_ascii_and_symbolic_links(tmp_path: Path) -> None:

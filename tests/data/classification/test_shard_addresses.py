@@ -25,6 +25,7 @@ def test_braces_stand_for_what_they_do_in_a_shell(pattern: str, expected: list[s
         ("http://h/{0..9.tar", "an opening brace without a closing one"),
         ("http://h/0..9}.tar", "a closing brace without an opening one"),
         ("http://h/{0-9}.tar", "{0-9} is neither numbers, {0000..0127}, nor alternatives"),
+        (f"http://h/{{0..{'9' * 5000}}}.tar", "is neither numbers, {0000..0127}, nor alternatives"),
         ("http://h/{9..0}.tar", r"counts backwards; expected is \{0\.\.9\}"),
         ("http://h/a.tar::http://h/{a,b}.tar", "http://h/a.tar occurs twice"),
         ("http://h/folder/", "http://h/folder/: not a tar.* each is named"),

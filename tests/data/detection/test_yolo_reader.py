@@ -100,6 +100,11 @@ def test_a_image_that_cannot_be_read_is_named(tmp_path: Path) -> None:
         ("train: list.txt\nnames: [a]\n", "'train' is 'list.txt', but .* no list of images"),
         ("train: images/train\n", "names"),
         ("train: images/train\nnames: {a: cat, 1: dog}\n", "expected are the class's id, from 0, and its name"),
+        (f"train: images/train\nnames: {{{'9' * 400}: cat}}\n", "expected are the class's id, from 0, and its name"),
+        ("train: images/train\nnc: 9999999999\n", "'names' must list the classes"),
+        (f"train: images/train\nnc: {'9' * 5000}\n", "'names' must list the classes"),
+        (f"train: images/train\nnames: [a]\nkpt_shape: [{'9' * 5000}, 3]\n", "kpt_shape must be"),
+        ("train: images/train\nnames: [a]\nkpt_shape: [9999999999, 3]\n", "kpt_shape must be"),
         ("train: images/train\nnames: {1: cat, '01': dog}\n", "has the id 1 twice"),
         ("train: images/train\nnames: [a]\nkpt_shape: [2]\n", "kpt_shape must be .number of key points, 2 or 3."),
         ("train: images/train\nnames: [a]\nkpt_shape: [2, 3]\nflip_idx: [0, 2]\n", "flip_idx must say"),
@@ -160,12 +165,18 @@ def test_a_list_may_name_what_is_no_image(tmp_path: Path, caplog: pytest.LogCapt
     assert f"{len(odd)} listed images are not there and are left out, such as /" in caplog.text
 
 
-@pytest.mark.parametrize("digits", [19, 400, 5000])
-def test_an_endless_class_is_none(tmp_path: Path, digits: int) -> None:
-    source = open_yolo(folder(tmp_path, {"a": f"0 0.9 0.5 0.4 0.5\n{'9' * digits} 0.5 0.5 0.1 0.1\n"}), "train")
+@pytest.mark.parametrize("number", ["9" * 19, "9" * 400, "9" * 5000, "1e999999999", "-1e999999999", "nan"])
+def test_an_endless_class_is_none(tmp_path: Path, number: str) -> None:
+    source = open_yolo(folder(tmp_path, {"a": f"0 0.9 0.5 0.4 0.5\n{number} 0.5 0.5 0.1 0.1\n"}), "train")
     (problem,) = source.problems
-    assert problem.reason.startswith("9" * 19)
+    assert problem.reason.startswith(number[:19])
     assert problem.reason.endswith("is no class's id")
+
+
+def test_columns_that_numpy_has_written(tmp_path: Path) -> None:
+    numpy_line = " ".join(f"{value:.18e}" for value in (0, 0.5, 0.5, 0.2, 0.4))
+    (found,) = open_yolo(folder(tmp_path, {"a": numpy_line}), "train").image(0).annotations
+    assert found.label == 1  # counted from 1
 
 
 def test_pixels_are_no_fractions(tmp_path: Path) -> None:

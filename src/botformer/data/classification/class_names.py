@@ -19,7 +19,8 @@ def natural_order(names: Iterable[str]) -> tuple[str, ...]:
     """2 before 10; then by the exact name, so that "a" and "A" do not stand as the file system happens to have them."""
     from timm.utils.misc import natural_key  # timm takes seconds to import, and not every process lists something
 
-    return tuple(sorted(names, key=lambda name: (natural_key(name), name)))
+    # In a text a name may be longer than any folder's, and a number in it longer than Python reads.
+    return tuple(sorted(names, key=lambda name: (natural_key(name[:255]), name)))
 
 
 def match_classes(names: Sequence[str], known: Sequence[str], where: str, known_by: str) -> list[int]:

@@ -365,11 +365,11 @@ def _named(listing: Listing, labels: list[str]) -> list[str]:
     names = [line.strip() for line in found.text.splitlines()]
     while names and not names[-1]:
         names.pop()
-    highest = max(map(int, labels))
+    highest = max(map(float, labels))  # of any number of digits
     if highest >= len(names) or not all(names):
         raise InputError(
             f"{file} has names for {len(names)} classes, one per line, but {listing.where} has images of class "
-            f"{highest}; expected are {highest + 1} names or more, none of them empty, or no such file"
+            f"{highest:.0f}; expected are {highest + 1:.0f} names or more, none of them empty, or no such file"
         )
     if len(set(names)) < len(names):
         log.warning("%s: names occur twice in %s, so the classes keep their numbers", listing.where, file)

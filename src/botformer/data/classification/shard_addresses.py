@@ -10,7 +10,7 @@ from botformer.errors import InputError
 
 _SCHEMES = ("http://", "https://")
 _MOST = 100_000
-_NUMBERS = re.compile(r"(\d+)\.\.(\d+)")
+_NUMBERS = re.compile(r"(\d{1,18})\.\.(\d{1,18})")
 _EXAMPLE = "http://HOST/PATH/{train-{0000..0127},validation-{0000..0006}}.tar"
 
 

@@ -1,6 +1,7 @@
 """Key points of YOLO pose labels -> those of a COCO file."""
 
 import logging
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -9,6 +10,9 @@ from botformer.data.detection.keypoints import flip_indices
 from botformer.errors import InputError
 
 log = logging.getLogger("botformer.data")
+
+LIMIT = 10**6
+"""Numbers of classes and of key points are below: a file may ask for more names than fit into memory."""
 
 _COCO_NAMES = (
     "nose", "left_eye", "right_eye", "left_ear", "right_ear", "left_shoulder", "right_shoulder", "left_elbow",
@@ -69,7 +73,7 @@ def pose_layout(said: Mapping[str, Any], where: str) -> PoseLayout | None:
     shape = said.get("kpt_shape")
     if shape is None:
         return None
-    numbers = [_whole(value) for value in shape] if isinstance(shape, list) else []
+    numbers = [whole_number(value) for value in shape] if isinstance(shape, list) else []
     if len(numbers) != 2 or not numbers[0] or numbers[1] not in (2, 3):
         raise InputError(f"{where}: kpt_shape must be [number of key points, 2 or 3], got {shape!r}")
     count, values = numbers[0], numbers[1]
@@ -100,7 +104,7 @@ def _name(place: int, other: int) -> str:
 def _flips(value: Any, count: int, where: str) -> list[int] | None:
     if value is None or value == []:
         return None
-    flips = [_whole(each) for each in value] if isinstance(value, list) else []
+    flips = [whole_number(each) for each in value] if isinstance(value, list) else []
     known = [each for each in flips if each is not None and each < count]
     if len(flips) != count or len(known) != count or any(known[known[place]] != place for place in range(count)):
         raise InputError(
@@ -120,5 +124,6 @@ def _given_names(value: Any, count: int) -> tuple[str, ...] | None:
     return names if len(set(names)) == len(names) == count else None
 
 
-def _whole(value: Any) -> int | None:
-    return int(value) if isinstance(value, str) and value.strip().isdecimal() else None
+def whole_number(text: Any) -> int | None:
+    """From 0, below `LIMIT`; None where the text says none, or is no text."""
+    return int(text) if isinstance(text, str) and re.fullmatch(r"\s*0*\d{1,6}\s*", text) else None

@@ -14,7 +14,7 @@ from botformer.data.detection.coco_reader import coco_dataset
 from botformer.data.detection.dataset import NO_IMAGE, DetectionDataset, Problem
 from botformer.data.detection.exported_text import find_exported, log_left_out, read_lines, read_text
 from botformer.data.detection.supervision_formats import supervision_format
-from botformer.data.detection.yolo_keypoints import PoseLayout, pose_layout
+from botformer.data.detection.yolo_keypoints import LIMIT, PoseLayout, pose_layout, whole_number
 from botformer.data.image_files import ending, find_files, is_image, report_left_out, report_links
 from botformer.data.image_io import BadImage, upright_size
 from botformer.errors import InputError
@@ -35,8 +35,6 @@ _BESIDE = ("", ".txt", ".cache", ".yaml", ".yml", ".json", ".xml", ".csv", ".md"
 
 _FURTHEST = 0.5
 """How far over the border a coordinate may lie, as a fraction of the image; further off it is no fraction at all."""
-_LONGEST_ID = 18
-"""Characters: a class's id with more fits into no integer of NumPy's."""
 
 
 class YoloDescription(NamedTuple):
@@ -151,8 +149,7 @@ def _bases(said: Mapping[str, Any], file: Path) -> list[Path]:
 
 def _names(said: Mapping[str, Any], file: Path, bases: Sequence[Path]) -> dict[int, str]:
     names = said.get("names")
-    count = said.get("nc", said.get("classes", ""))
-    count = int(count) if isinstance(count, str) and count.isdecimal() else None
+    count = whole_number(said.get("nc", said.get("classes")))
     if isinstance(names, str) and (listed := find_exported(names, bases)) is not None and listed.is_file():
         names = class_names(listed)
     if names is None and count:
@@ -164,12 +161,12 @@ def _names(said: Mapping[str, Any], file: Path, bases: Sequence[Path]) -> dict[i
         raise InputError(f"{file}: 'names' must list the classes, or say `id: name` for each; got {names!r}")
     found: dict[int, str] = {}
     for key, name in names.items():
-        number = str(key).strip()
-        if not number.isdecimal() or not isinstance(name, str):
+        number = whole_number(str(key))
+        if number is None or not isinstance(name, str):
             raise InputError(f"{file}: 'names' has {key}: {name}; expected are the class's id, from 0, and its name")
-        if int(number) in found:
-            raise InputError(f"{file}: 'names' has the id {int(number)} twice")
-        found[int(number)] = name
+        if number in found:
+            raise InputError(f"{file}: 'names' has the id {number} twice")
+        found[number] = name
     if count is not None and count != len(found):
         log.warning("%s: nc is %d, but there are %d names, which are taken", file, count, len(found))
     return found
@@ -314,8 +311,8 @@ def _plain(line: str) -> str:
 def _annotation(yolo: Any, line: str, width: int, height: int, pose: PoseLayout | None) -> dict[str, Any]:
     """Raises ValueError where the line is none."""
     values = line.split()
-    if len(values[0]) > _LONGEST_ID:
-        raise ValueError(f"{values[0]:.20}... is no class's id")
+    if _is_number(values[0]) and not abs(float(values[0])) < LIMIT:  # written out, 1e999999999 fills the memory
+        raise ValueError(f"{values[0]:.20} is no class's id")
     points: dict[str, Any] = {}
     if pose is not None and len(values) > 6:
         if len(values) - 5 - pose.numbers not in (0, 1):  # the one is a confidence
