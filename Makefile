@@ -8,10 +8,10 @@ export UV_SYSTEM_CERTS
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN || echo 1)
 BIN := .venv/bin
 UV := $(shell command -v uv || echo .uv/bin/uv)
-EXTRAS := demo,detection,shards,log,look,pretrained,export,executorch,ray,test
+EXTRAS := demo,detection,shards,log,look,pretrained,export,executorch,ray,serve,docs,test
 READY := .venv/.ready
 
-.PHONY: help setup demo test timm-tests export-check check gpu gpu-wheels gpu-data gpu-dry-run wheel clean
+.PHONY: help setup demo docs serve test timm-tests export-check check gpu gpu-wheels gpu-data gpu-dry-run wheel clean
 .DEFAULT_GOAL := help
 
 help:
@@ -19,6 +19,8 @@ help:
 	@echo "make test    run the tests"
 	@echo "make timm-tests     timm's own tests of models, on our networks"
 	@echo "make export-check   exported folders run in environments that have a runtime and Pillow, and nothing of ours"
+	@echo "make docs    build the documentation into build/docs; every warning is an error"
+	@echo "make serve   a page on this machine: drop an image on the package's networks"
 	@echo "make check   style, types, layers, the wheel"
 	@echo "make gpu     on a machine with CUDA: tests, tuning, benchmarks, training in calls of 9 minutes; installs nothing"
 	@echo "make gpu-wheels, gpu-data    what a GPU machine without a network needs beside this folder, into build/gpu"
@@ -44,6 +46,13 @@ timm-tests: $(READY) $(UV)
 
 export-check: $(READY) $(UV)
 	$(BIN)/python tests/deploy/run_elsewhere.py $(UV) build/elsewhere
+
+docs: $(READY)
+	$(BIN)/sphinx-build --quiet --nitpicky --fail-on-warning --keep-going --builder html docs build/docs
+	@echo "docs: build/docs/index.html"
+
+serve: $(READY)
+	$(BIN)/botformer serve
 
 check: $(READY)
 	$(BIN)/ruff check .
