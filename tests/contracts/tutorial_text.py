@@ -146,9 +146,10 @@ def _in_this_process(arguments: list[str]) -> tuple[int, str]:
 
 def _said(call: Callable[[], object]) -> str:
     """What it prints, errors included."""
-    with StringIO() as screen, redirect_stdout(screen), redirect_stderr(screen):
+    screen = StringIO()  # not closed: a handler of the log may go on with it
+    with redirect_stdout(screen), redirect_stderr(screen):
         call()
-        return screen.getvalue()
+    return screen.getvalue()
 
 
 def _environment() -> dict[str, str]:
