@@ -9,10 +9,11 @@ out; its commands are parsed all the same.
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
 from collections.abc import Callable
-from contextlib import redirect_stderr, redirect_stdout
+from contextlib import redirect_stderr, redirect_stdout, suppress
 from dataclasses import dataclass
 from io import StringIO
 from pathlib import Path
@@ -24,6 +25,8 @@ from .command_lines import parse
 ROOT = Path(__file__).parents[2]
 _FENCE = re.compile(r"^```(.*)\n((?:.*\n)*?)^```[ ]*$", re.MULTILINE)
 _NOT_RUN = re.compile(r"<!-- not run: (.+) -->\n\Z")
+PATIENCE_S = 300
+"""With a block of commands."""
 _OF_A_SHELL = re.compile(r"[|<>&;$`*?]")
 
 
@@ -117,12 +120,23 @@ def _run_commands(block: Block, name: str) -> str:
             printed += said
             _check(status, said, f"{name}, line {block.line}: {line}")
         return printed
-    done = subprocess.run(
-        ["bash", "-euo", "pipefail", "-c", 'botformer() { python -m botformer.cli "$@"; }\n' + block.text],
-        env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, check=False,
-    )  # fmt: skip
-    _check(done.returncode, done.stdout, f"{name}, line {block.line}")
-    return done.stdout
+    status, said = _in_a_shell(block.text)
+    _check(status, said, f"{name}, line {block.line}")
+    return said
+
+
+def _in_a_shell(script: str) -> tuple[int, str]:
+    """In a session of its own, of which nothing is left."""
+    with subprocess.Popen(
+        ["bash", "-euo", "pipefail", "-c", script],
+        env=_environment(), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, start_new_session=True,
+    ) as shell:  # fmt: skip
+        try:
+            said, _ = shell.communicate(timeout=PATIENCE_S)
+        finally:
+            with suppress(ProcessLookupError):
+                os.killpg(shell.pid, signal.SIGKILL)
+    return shell.returncode, said
 
 
 def _check(status: int, said: str, where: str) -> None:
@@ -153,7 +167,7 @@ def _said(call: Callable[[], object]) -> str:
 
 
 def _environment() -> dict[str, str]:
-    """Of a shell that finds this Python, this botformer, and nothing on a hub."""
+    """Of a shell that finds this Python with its commands (torchrun, botformer), and these sources first."""
     paths = {"PATH": str(Path(sys.executable).parent), "PYTHONPATH": str(ROOT / "src")}
     return (
         os.environ
