@@ -1,19 +1,32 @@
 """The site of the documentation: `make docs`. Sphinx reads these pages; every warning is an error."""
 
+import os.path
+import re
+from pathlib import Path
+
 from docutils import nodes
 from docutils.utils.math.latex2mathml import tex2mathml
 
 import botformer
 
+ROOT = Path(__file__).parents[1]
+ELSEWHERE = {
+    "receipts": "results/RESULTS.md",
+    "changelog": "CHANGELOG.md",
+    "contributing": "CONTRIBUTING.md",
+    "nuclei_network": "src/botformer/weights/shipped/nuclei.md",
+}
+"""Pages of the site whose text stands elsewhere in the repository."""
+
 project, author, copyright = "botformer", "the authors of botformer", "the authors of botformer, Apache-2.0"
 version = release = botformer.__version__
 extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
 root_doc = "index"
-exclude_patterns = ["_build"]
+exclude_patterns = ["_build", "**.ipynb"]
 nitpicky = True
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
-myst_heading_anchors = 3
+myst_heading_anchors = 4
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
@@ -22,18 +35,43 @@ napoleon_numpy_docstring = False
 html_theme = "furo"
 html_title = "botformer"
 html_math_renderer = "mathml"
-
-
-def _inline(self, node):
-    self.body.append(tex2mathml(node.astext()))
-    raise nodes.SkipNode
-
-
-def _block(self, node):
-    self.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
-    raise nodes.SkipNode
+html_static_path = ["site"]
+html_css_files = ["site.css"]
+html_show_sourcelink = html_copy_source = False
 
 
 def setup(app):
     # Formulas are MathML, which browsers draw by themselves: no script, and nothing is fetched.
-    app.add_html_math_renderer("mathml", (_inline, None), (_block, None))
+    app.add_html_math_renderer("mathml", (_formula_in_a_line, None), (_formula, None))
+    app.connect("source-read", _text_of_the_site)
+
+
+def _text_of_the_site(app, page, source):
+    """Links lead to pages of the site where there is one, to copies of single files, and from folders nowhere."""
+    file = ROOT / ELSEWHERE.get(page, f"docs/{page}.md")
+    text = file.read_text(encoding="utf-8") if page in ELSEWHERE else source[0]
+    here = Path("docs", page).parent
+
+    def link(match):
+        words, target, anchor = match[1], match[2], match[3] or ""
+        there = os.path.normpath(file.parent.relative_to(ROOT) / target)
+        if "://" in target or not (ROOT / there).exists():
+            return match[0]
+        if (ROOT / there).is_dir():
+            return words
+        for name, elsewhere in ELSEWHERE.items():
+            if there == elsewhere:
+                there = f"docs/{name}.md"
+        return f"[{words}]({os.path.relpath(there, here)}{anchor})"
+
+    source[0] = re.sub(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()#\s]+)(#[^()\s]*)?\)", link, text)
+
+
+def _formula_in_a_line(self, node):
+    self.body.append(tex2mathml(node.astext()))
+    raise nodes.SkipNode
+
+
+def _formula(self, node):
+    self.body.append(f'<div class="math">{tex2mathml(node.astext(), as_block=True)}</div>')
+    raise nodes.SkipNode

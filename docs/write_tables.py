@@ -7,14 +7,15 @@ python docs/write_tables.py --check    # fail if a page is not what it would wri
 import json
 import re
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
 ROOT = Path(__file__).parents[1]
-sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks")]  # for the rows of the tests and of the scaling page
+sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "docs")]  # rows of the tests, of the scaling page
 
+import command_line  # noqa: E402
 import scaling_tables  # noqa: E402
 
 from botformer.backbone.flops import count  # noqa: E402
@@ -30,13 +31,14 @@ from tests.data.layout_row import markdown_table  # noqa: E402
 README, MODELS, DECISIONS = ROOT / "README.md", ROOT / "docs/models.md", ROOT / "docs/decisions/README.md"
 DATA, DEPLOY, PREDICT = ROOT / "docs/data.md", ROOT / "docs/deploy.md", ROOT / "docs/predict.md"
 SCALING, PAPER = ROOT / "docs/scaling.md", ROOT / "docs/paper.md"
+CLI, RESULTS_PAGE = ROOT / "docs/cli.md", ROOT / "docs/results.md"
 
 Labels = Mapping[str, Any]
 
 
 @dataclass(frozen=True)
 class Result:
-    """One line of the README's table. A receipt's figure is found by its column and by the labels of its row."""
+    """One line of the table of results. A receipt's figure is found by its column and by the labels of its row."""
 
     what: str
     receipt: str
@@ -47,6 +49,7 @@ class Result:
     others: Mapping[str, Labels] = field(default_factory=dict)
     """Name -> labels that differ from those of `ours`."""
     paper: str = ""
+    in_readme: bool = False
 
 
 _MAP = {"map": "64x64", "batch": 1, "implementation": "ours, tiled"}
@@ -59,15 +62,21 @@ _WITH = {
 
 RESULTS = (
     Result(
-        "attention, 64x64 positions, forward: ms", "attention_cpu", "ms", ".4g", _MAP | {"pass": "forward"}, _OTHERS
+        "attention, 64x64 positions, forward: ms",
+        "attention_cpu",
+        "ms",
+        ".4g",
+        _MAP | {"pass": "forward"},
+        _OTHERS,
     ),
     Result(
-        "the same, forward and backward: ms",
+        "attention, 64x64 positions, forward and backward: ms",
         "attention_cpu",
         "ms",
         ".4g",
         _MAP | {"pass": "both"},
         {name: _OTHERS[name] for name in ("timm", "lucidrains")},
+        in_readme=True,
     ),
     Result(
         "the same, peak memory: MiB",
@@ -76,6 +85,7 @@ RESULTS = (
         ".4g",
         _MAP | {"pass": "both"},
         {name: _OTHERS[name] for name in ("timm", "lucidrains")},
+        in_readme=True,
     ),
     Result(
         "BoTNet-50, inference at 1024 px: time / ResNet-50's",
@@ -93,6 +103,7 @@ RESULTS = (
         _PX | {"mode": "training step"},
         _WITH,
         "1.31 (TPU-v3)",
+        in_readme=True,
     ),
     Result(
         "BoTNet-50, inference, 8 images of 224 px, compiled, bfloat16: ms",
@@ -127,6 +138,7 @@ RESULTS = (
         ".3f",
         {"predictor": "botnet50", "seed": "mean"},
         {"ResNet-50": {"predictor": "resnet50"}},
+        in_readme=True,
     ),
     Result(
         "BoTNet-50 in OpenVINO, int8, one image of 224 px: ms",
@@ -138,6 +150,7 @@ RESULTS = (
             "torchvision's ResNet-50 in eager float32": {"implementation": "torchvision resnet50, eager, float32"},
             "ResNet-50 likewise": {"implementation": "resnet50, OpenVINO, int8"},
         },
+        in_readme=True,
     ),
     Result(
         "Mask R-CNN with BoTNet-50 in OpenVINO, int8, one image of 800 px: ms",
@@ -163,6 +176,7 @@ RESULTS = (
             "flash attention without positions": {"implementation": "no position, flash"},
             "cuDNN's without positions": {"implementation": "no position, cuDNN"},
         },
+        in_readme=True,
     ),
     Result(
         "H100, BoTNet-50, training step at 1024 px, eager: time / ResNet-50's",
@@ -172,6 +186,7 @@ RESULTS = (
         _PX | {"batch": 4, "mode": "training step"},
         _WITH,
         "1.31 (TPU-v3)",
+        in_readme=True,
     ),
     Result(
         "the same as a CUDA graph: ms",
@@ -189,6 +204,7 @@ RESULTS = (
         ".3f",
         {"row": "photos, 15 minutes"},
         {"random weights": {"row": "photos, 15 minutes, random weights"}},
+        in_readme=True,
     ),
     Result(
         "`train segment --minutes 45`, one core, nuclei: mask AP",
@@ -196,6 +212,7 @@ RESULTS = (
         "mask_AP",
         ".3f",
         {"row": "nuclei, 45 minutes"},
+        in_readme=True,
     ),
     Result(
         "`train segment --minutes 20`, one core, 61 photographs of balloons: mask AP50",
@@ -209,16 +226,17 @@ RESULTS = (
 )
 
 
-def results_table() -> str:
+def results_table(rows: Iterable[Result], results: str) -> str:
+    """`results`: where the receipts are, from the page."""
     lines = ["| what | ours | others, in the same run | paper | receipt |", "|---|---|---|---|---|"]
-    for result in RESULTS:
+    for result in rows:
         figures = json.loads((ROOT / f"results/{result.receipt}.json").read_text(encoding="utf-8"))["figures"]
 
         def shown(labels: Labels, result: Result = result, figures: Any = figures) -> str:
             return f"{_figure(figures, result.column, labels):{result.form}}"
 
         others = ", ".join(f"{name} {shown({**result.ours, **labels})}" for name, labels in result.others.items())
-        link = f"[{result.receipt}](results/{result.receipt}.json)"
+        link = f"[{result.receipt}]({results}/{result.receipt}.json)"
         lines.append(
             f"| {result.what} | {shown(result.ours)} | {others} | {result.paper} | {link} |".replace("  ", " ")
         )
@@ -385,7 +403,9 @@ def _markdown(head: list[str], rows: list[list[str]]) -> str:
 
 
 PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
-    (README, "results", results_table),
+    (README, "results", lambda: results_table([row for row in RESULTS if row.in_readme], "results")),
+    (RESULTS_PAGE, "results", lambda: results_table(RESULTS, "../results")),
+    (CLI, "commands", command_line.sections),
     (DATA, "class folders", lambda: markdown_table(CLASSIFICATION_LAYOUTS).rstrip()),
     (DATA, "objects", lambda: markdown_table(LAYOUTS).rstrip()),
     (MODELS, "models", models_table),

@@ -19,6 +19,7 @@ from botformer.data.synthetic.nuclei_crops import read_nuclei
 
 from .command_lines import parse
 from .test_tutorials import TUTORIALS
+from .tutorial_text import blocks, logical_lines
 
 ROOT = Path(__file__).parents[2]
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -48,7 +49,7 @@ def test_every_block_of_python_is_run_below():
     others = [page for page in PAGES if page not in TUTORIALS]
     blocks = {page.relative_to(ROOT).as_posix(): len(python_blocks(page)) for page in others}
     assert {name: number for name, number in blocks.items() if number} == {
-        "README.md": 4,
+        "README.md": 1,
         "docs/attention.md": 1,
         "docs/detection.md": 1,
         "docs/predict.md": 1,
@@ -56,6 +57,8 @@ def test_every_block_of_python_is_run_below():
         "docs/doors.md": 5,
         "docs/ecosystem.md": 3,
         "docs/explain.md": 2,
+        "docs/maths.md": 1,
+        "docs/recipes.md": 2,
     }
 
 
@@ -68,24 +71,18 @@ def test_the_python_runs_and_gives_the_shapes_it_says():
     assert len(block.strip().splitlines()) == 6
 
 
+def test_the_readme_is_one_screen():
+    """Of a large window; its table is the longest part."""
+    assert len(README.splitlines()) <= 56
+
+
 def test_the_python_of_detectors_runs():
-    names = detector_block_runs(python_blocks(ROOT / "README.md")[1])
+    names = detector_block_runs(python_blocks(ROOT / "docs/recipes.md")[0])
     assert names["config"]["categories"] == [[1, "nucleus"]]
 
 
 def test_the_python_of_the_page_on_detectors_runs():
     detector_block_runs(python_blocks(ROOT / "docs/detection.md")[0])
-
-
-def test_the_python_of_the_predictor_runs(tmp_path, monkeypatch):
-    pytest.importorskip("supervision")
-    pytest.importorskip("pandas")
-    monkeypatch.chdir(tmp_path)
-    Image.fromarray(read_nuclei()[0][:128, :128]).save("cells.png")
-    names: dict = {"botformer": botformer, "files": ["cells.png", "nowhere.png"]}
-    exec(python_blocks(ROOT / "README.md")[2], names)
-    assert Path("drawn.png").stat().st_size > 5000
-    assert names["names"] == ["cells.png", "nowhere.png"]
 
 
 def test_the_python_of_the_page_on_predicting_runs(tmp_path, monkeypatch, capsys):
@@ -150,7 +147,7 @@ def test_the_python_of_the_page_on_deployment_runs(tmp_path, monkeypatch):
 
 
 def test_the_python_of_speed_runs():
-    block = python_blocks(ROOT / "README.md")[3]
+    block = python_blocks(ROOT / "docs/recipes.md")[1]
     names: dict = {"botformer": botformer, "torch": torch, "model": botformer.create_model("botnet_nano").eval()}
     exec(block, names)
     images = torch.randn(1, 3, 65, 48)
@@ -170,11 +167,15 @@ def figures_of(content) -> list[float]:
     return [content] if isinstance(content, int | float) and not isinstance(content, bool) else []
 
 
-def test_every_printed_result_is_a_figure_of_its_receipt():
+@pytest.mark.parametrize("page", ["README.md", "docs/results.md"])
+def test_every_printed_result_is_a_figure_of_its_receipt(page):
+    text = (ROOT / page).read_text(encoding="utf-8")
     lines = re.findall(
-        r"^\| (.*?) \| ([\d.]+) \| (.*?) ?\| (.*?) ?\| \[(\w+)\]\(results/(\w+)\.json\) \|$", README, re.MULTILINE
+        r"^\| (.*?) \| ([\d.]+) \| (.*?) ?\| (.*?) ?\| \[(\w+)\]\((?:\.\./)?results/(\w+)\.json\) \|$",
+        text,
+        re.MULTILINE,
     )
-    assert len(lines) == len(re.findall(r"\]\(results/\w+\.json\)", README)) >= 9
+    assert len(lines) == len(re.findall(r"\]\((?:\.\./)?results/\w+\.json\)", text)) >= 9
     for what, ours, others, _, receipt, file in lines:
         assert receipt == file
         content = json.loads((ROOT / f"results/{receipt}.json").read_text(encoding="utf-8"))
@@ -188,11 +189,12 @@ def test_every_printed_result_is_a_figure_of_its_receipt():
             assert what.startswith("H100") or what.startswith("the same as a CUDA graph")
             assert hardware["gpu"].startswith("NVIDIA H100")
         else:
-            assert f"{ {2: 'two'}[hardware['cores']] } cores of an {hardware['processor']}" in README
+            assert f"{ {2: 'two'}[hardware['cores']] } cores of an {hardware['processor']}" in text
 
 
 def test_the_papers_figures_stand_in_the_papers_column_alone():
-    table = re.search(r"^\| what \|.*?(?=\n[^|])", README, re.MULTILINE | re.DOTALL)
+    text = (ROOT / "docs/results.md").read_text(encoding="utf-8")
+    table = re.search(r"^\| what \|.*?(?=\n[^|])", text, re.MULTILINE | re.DOTALL)
     assert table is not None
     columns = [[cell.strip() for cell in line.strip("|").split("|")] for line in table[0].splitlines()]
     assert columns[0].index("paper") == 3
@@ -235,9 +237,28 @@ def test_every_command_line_is_one_that_the_program_takes(page):
     for command in commands(page):
         words = [PLACEHOLDERS.get(word, word) for word in shlex.split(re.sub(r"[\[\]]|\.\.\.", "", command))]
         trained += parse(words[1:])
-    if page.name == "README.md":
+    if page.name == "recipes.md":
         assert {recipe.model.weights for recipe in trained} == {"", "imagenet", "nuclei"}
         assert {getattr(recipe, "detector", None) for recipe in trained} == {"mask_rcnn", "keypoint_rcnn"}
+
+
+def test_a_tutorial_runs_each_command_of_the_readme():
+    """The same command with the same options, on data and runs of its own; tests/serve runs the page."""
+    run = [shaped(line) for page in TUTORIALS for line in commands_run(page)]
+    for line in commands(ROOT / "README.md"):
+        verb, options = shaped(line)
+        assert verb == "serve" or any(verb == other and options <= others for other, others in run), line
+
+
+def shaped(line: str) -> tuple[str, set[str]]:
+    """Its verb, and the names of its options."""
+    words = shlex.split(line, comments=True)[1:]
+    return " ".join(words[: 2 if words[0] == "train" else 1]), {word for word in words if word.startswith("--")}
+
+
+def commands_run(page: Path) -> list[str]:
+    found = [block for block in blocks(page.read_text(encoding="utf-8")) if block.kind == "bash" and not block.not_run]
+    return [line for block in found for line in logical_lines(block.text) if line.startswith("botformer ")]
 
 
 def test_commands_within_the_text_have_verbs_that_exist():
@@ -265,5 +286,5 @@ def test_make_targets_exist():
 
 
 def test_every_indented_line_is_checked_by_something():
-    known = ("botformer ", "make ", "uv pip install ", "python deployed/run.py photo.jpg")  # tests/deploy runs the last
+    known = ("botformer ", "make ", "uv pip install ")
     assert all(line.startswith(known) for line in indented(ROOT / "README.md"))
