@@ -4,17 +4,17 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator, Mapping
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass, field
 from functools import partial
 from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
 from fastapi import FastAPI, Query, Request
 from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
+from fastapi.responses import JSONResponse, Response, StreamingResponse
 from pydantic import BaseModel, Field
 from starlette.exceptions import HTTPException
 
@@ -28,11 +28,13 @@ from botformer.predict.results import Unreadable
 from botformer.serve.access_guard import Access, AccessGuard
 from botformer.serve.attention_answer import attention_answer
 from botformer.serve.bounded_cache import BoundedCache
+from botformer.serve.corrections import read_corrections
+from botformer.serve.corrections_archive import Layout, write_archive
 from botformer.serve.example_images import EXAMPLES, example_png
 from botformer.serve.limits import Limits
 from botformer.serve.prediction_answer import at_least, prediction_answer
 from botformer.serve.refusal import Refusal
-from botformer.serve.request_body import BodyMemory, read_image
+from botformer.serve.request_body import BodyMemory, corrections_form, read_image
 from botformer.serve.served_network import Prepared, SeenLayers, ServedNetwork
 from botformer.serve.server_metrics import MeasuredRequests, ServerMetrics
 
@@ -116,6 +118,7 @@ def make_application(serving: Serving, access: Access) -> FastAPI:
         redoc_url=None,
         lifespan=lifespan,
     )
+    one_archive = asyncio.Lock()
     app.add_middleware(MeasuredRequests, metrics=serving.metrics)
     app.add_middleware(AccessGuard, access=access, free=_FREE)
     serving.metrics.watch(serving.networks.values(), {"images": serving.images, "layers": serving.seen})
@@ -163,8 +166,8 @@ def make_application(serving: Serving, access: Access) -> FastAPI:
         """Predict an image: the bytes of its file, or a form with one file."""
         served = _working(serving).network(network)
         async with _in_time(serving.limits.seconds):
-            with served.queue.admitted():
-                uploaded = await read_image(request, serving.limits.bytes, serving.bodies)
+            with served.queue.admitted(), serving.bodies.part() as take:
+                uploaded = await read_image(request, serving.limits.bytes, take)
                 image = NamedBytes(name or uploaded.name or "image", uploaded.data)
                 key, prepared = await _in(serving.decoding, partial(_prepare, served, image, serving.limits.megapixels))
                 answer = await asyncio.wrap_future(served.queue.put(prepared))
@@ -206,6 +209,23 @@ def make_application(serving: Serving, access: Access) -> FastAPI:
 
         async with _in_time(serving.limits.seconds):
             return Response(await _in(serving.clicks, look), media_type="application/json")
+
+    @app.post("/corrections")
+    async def corrections(request: Request, format: Layout = "coco") -> Response:
+        """Images and what a person made of their predictions -> a zip to train on."""
+        _working(serving)
+        async with (
+            _in_time(serving.limits.seconds),
+            one_archive,  # they lie on the disk meanwhile
+            corrections_form(request, serving.limits.bytes) as (content, files),
+        ):
+
+            def write() -> BinaryIO:
+                return write_archive(read_corrections(content), files, format, serving.limits.megapixels)
+
+            out = await _in(serving.decoding, write)
+        headers = {"Content-Disposition": 'attachment; filename="corrections.zip"'}
+        return StreamingResponse(_pieces(out), media_type="application/zip", headers=headers)
 
     return app
 
@@ -251,7 +271,9 @@ def _add_error_handlers(app: FastAPI) -> None:
 
     @app.exception_handler(RequestValidationError)
     async def bad_arguments(_: Request, error: RequestValidationError) -> Response:
-        said = [f"{'.'.join(str(part) for part in each['loc'][1:]) or 'the body'}: {each['msg']}" for each in error.errors()]
+        said = [
+            f"{'.'.join(str(part) for part in each['loc'][1:]) or 'the body'}: {each['msg']}" for each in error.errors()
+        ]
         return JSONResponse({"detail": f"{'; '.join(said)}; /docs says what is expected"}, 422)
 
     @app.exception_handler(HTTPException)
@@ -262,6 +284,12 @@ def _add_error_handlers(app: FastAPI) -> None:
     async def our_fault(_: Request, error: Exception) -> Response:
         """Its words may hold paths of this machine: they are for the log, which has the trace."""
         return JSONResponse({"detail": "the server failed at this request, and its log says why"}, 500)
+
+
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(2**18):
+            yield piece
 
 
 def _working(serving: Serving) -> Serving:

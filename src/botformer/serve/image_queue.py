@@ -1,4 +1,4 @@
-"""Images that wait for a network: one thread takes what is there, up to a batch, so that concurrent requests share it."""
+"""Images that wait for a network: one thread takes what is there, up to a batch, which concurrent requests share."""
 
 import logging
 import math
@@ -13,7 +13,8 @@ from botformer.serve.refusal import too_busy
 
 log = logging.getLogger("botformer.serve")
 
-PreparedT, ResultT = TypeVar("PreparedT"), TypeVar("ResultT")
+PreparedT = TypeVar("PreparedT")
+ResultT = TypeVar("ResultT")
 _NEWEST = 0.2
 """Weight of the last batch in the mean time per image."""
 
