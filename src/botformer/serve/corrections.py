@@ -3,13 +3,12 @@
 from collections.abc import Iterator
 from typing import Annotated, Any, Literal
 
-from pydantic import BaseModel, Field, FiniteFloat, ValidationError
+from pydantic import BaseModel, Field, FiniteFloat
 
 from botformer.data.detection.coco_writer import coco_layout
 from botformer.data.detection.drawn_shapes import box_around
 from botformer.data.detection.keypoints import PIXEL_MIDDLE, KeypointLayout
 from botformer.errors import InputError
-from botformer.text import and_more
 
 _Point = Annotated[list[FiniteFloat], Field(min_length=2, max_length=2)]
 _Polygon = Annotated[list[_Point], Field(min_length=3)]
@@ -47,15 +46,6 @@ class Corrections(BaseModel):
     task: Literal["classification", "detection"]
     categories: list[CorrectedCategory] = []
     images: list[CorrectedImage] = Field(min_length=1)
-
-
-def read_corrections(content: bytes) -> Corrections:
-    """Raises `InputError` for JSON that is none, or says something else."""
-    try:
-        return Corrections.model_validate_json(content)
-    except ValidationError as error:
-        said = [f"{'.'.join(map(str, each['loc'])) or 'all of it'}: {each['msg']}" for each in error.errors()]
-        raise InputError(f"the part annotations of the form: {and_more(said, 3, '; ')}; /docs has an example") from None
 
 
 def labels_of(corrections: Corrections) -> list[str]:
