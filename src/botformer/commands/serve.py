@@ -60,10 +60,10 @@ def serve(given: Arguments) -> None:
     from botformer.predict.predictor import Predictor
     from botformer.recipes.schema import Run
     from botformer.serve.access_guard import access_for
-    from botformer.serve.application import Serving
     from botformer.serve.run_server import bound_socket, running, serve_until_signal
     from botformer.serve.served_network import ServedNetwork, named
     from botformer.serve.server_metrics import ServerMetrics
+    from botformer.serve.serving import Serving
     from botformer.training.distributed import open_accelerator
 
     console, metrics = screen(), ServerMetrics()

@@ -72,9 +72,7 @@ def attention_heads(model: Network, pixels: Tensor, query_yx: tuple[float, float
     return heads_of_query(layers_of(model, pixels), pixels, query_yx)
 
 
-def heads_of_query(
-    layers: Sequence[AttentionLayer], pixels: Tensor, query_yx: tuple[float, float]
-) -> list[LayerHeads]:
+def heads_of_query(layers: Sequence[AttentionLayer], pixels: Tensor, query_yx: tuple[float, float]) -> list[LayerHeads]:
     """As `attention_heads`, of layers that saw `pixels` already, alone."""
     found = []
     for layer in layers:

@@ -1,4 +1,4 @@
-"""Who may use the server: requests for this host, from its own page or from programs, with the token if there is one."""
+"""Who may use the server: requests for this host, from its own page or programs, with the token if there is one."""
 
 import ipaddress
 import json
@@ -109,7 +109,10 @@ class AccessGuard:
         # As bytes: of texts, only ASCII can be compared.
         if kind.lower() == "bearer" and secrets.compare_digest(given.strip().encode(), self._access.token.encode()):
             return None
-        return 401, "the token is missing or wrong; send the header Authorization: Bearer TOKEN, as the server printed it"
+        return (
+            401,
+            "the token is missing or wrong; send the header Authorization: Bearer TOKEN, as the server printed it",
+        )
 
     def _is_own(self, origin: str, host: str) -> bool:
         """A proxy may have replaced the host, but not the origin."""

@@ -4,92 +4,48 @@ import asyncio
 import hashlib
 import json
 import logging
-from collections.abc import AsyncIterator, Callable, Mapping
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import asynccontextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from functools import partial
-from pathlib import Path
-from typing import Annotated, Any, Literal, TypeVar
+from typing import Annotated, Any, BinaryIO, Literal, TypeVar
 
 from fastapi import FastAPI, Query, Request
-from fastapi.exceptions import RequestValidationError
-from fastapi.responses import JSONResponse, Response
-from pydantic import BaseModel, Field
-from starlette.exceptions import HTTPException
+from fastapi.responses import JSONResponse, Response, StreamingResponse
+from pydantic import BaseModel, Field, FiniteFloat
+from starlette.types import ASGIApp
 
 import botformer
-from botformer.data.image_inputs import NamedBytes, input_image
-from botformer.data.image_io import BadImage, TooManyPixels, image_ending
-from botformer.environment import cores
-from botformer.errors import InputError
-from botformer.predict.detector import DetectorNetwork
+from botformer.data.image_inputs import NamedBytes
+from botformer.data.image_io import image_ending
 from botformer.predict.results import Unreadable
+from botformer.serve import route_descriptions as words
 from botformer.serve.access_guard import Access, AccessGuard
+from botformer.serve.api_page import STYLE, CurlLines, api_page
 from botformer.serve.attention_answer import attention_answer
-from botformer.serve.bounded_cache import BoundedCache
-from botformer.serve.example_images import EXAMPLES, example_png
-from botformer.serve.limits import Limits
+from botformer.serve.corrections import Corrections
+from botformer.serve.corrections_archive import Layout, write_archive
+from botformer.serve.error_answers import add_error_answers
+from botformer.serve.example_images import EXAMPLES
+from botformer.serve.limits import Places
+from botformer.serve.page_files import add_page_files
 from botformer.serve.prediction_answer import at_least, prediction_answer
 from botformer.serve.refusal import Refusal
-from botformer.serve.request_body import BodyMemory, read_image
-from botformer.serve.served_network import Prepared, SeenLayers, ServedNetwork
-from botformer.serve.server_metrics import MeasuredRequests, ServerMetrics
+from botformer.serve.request_body import corrections_form, limited, read_image
+from botformer.serve.served_network import Prepared, ServedNetwork
+from botformer.serve.server_metrics import MeasuredRequests
+from botformer.serve.serving import Serving
+from botformer.serve.unread_body import UnreadBody
 
 log = logging.getLogger("botformer.serve")
 
-PAGE = Path(__file__).parent / "page"
-_TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".svg": "image/svg+xml",
-    ".png": "image/png",
-    ".json": "application/json",
-}
 _FREE = ("/", "/page", "/examples", "/docs", "/openapi.json", "/health")
-_KEPT_BYTES = 256 * 2**20
-"""Of images, and as much again of what attention layers saw of them."""
-_BODIES_BYTES = 2**30
-_MOST_DECODERS = 8
+_CLICK_BYTES = 4000
+_UNREAD_TIMES = 4
+"""Of the bytes of an image: what is read of a request that is refused."""
 
 T = TypeVar("T")
-
-
-@dataclass
-class Serving:
-    """What the routes share."""
-
-    networks: Mapping[str, ServedNetwork]
-    limits: Limits
-    metrics: ServerMetrics
-    stopping: bool = False
-    """No new work is taken; what was begun is finished."""
-    images: BoundedCache[bytes] = field(default_factory=lambda: BoundedCache[bytes](_KEPT_BYTES))
-    """By the sha256 of their bytes."""
-    seen: BoundedCache[SeenLayers] = field(default_factory=lambda: BoundedCache[SeenLayers](_KEPT_BYTES))
-    """By image and network."""
-    bodies: BodyMemory = field(default_factory=lambda: BodyMemory(_BODIES_BYTES))
-    decoding: ThreadPoolExecutor = field(
-        default_factory=lambda: ThreadPoolExecutor(min(_MOST_DECODERS, cores()), "botformer-decoding")
-    )
-    clicks: ThreadPoolExecutor = field(default_factory=lambda: ThreadPoolExecutor(1, "botformer-attention"))
-
-    def network(self, name: str | None) -> ServedNetwork:
-        if name is None and len(self.networks) == 1:
-            return next(iter(self.networks.values()))
-        if name is None:
-            raise Refusal(422, f"which network? give network=NAME, one of: {', '.join(self.networks)}")
-        if name not in self.networks:
-            raise Refusal(404, f"there is no network {name[:80]!r}; there are: {', '.join(self.networks)}")
-        return self.networks[name]
-
-    def close(self) -> None:
-        """Waits until all that was begun is done."""
-        for network in self.networks.values():
-            network.queue.close()
-        self.decoding.shutdown()
-        self.clicks.shutdown()
 
 
 class Click(BaseModel):
@@ -97,12 +53,22 @@ class Click(BaseModel):
 
     image: str = Field(max_length=64)
     network: str | None = None
-    x: float = Field(allow_inf_nan=False)
-    y: float = Field(allow_inf_nan=False)
+    x: FiniteFloat
+    y: FiniteFloat
 
 
-def make_application(serving: Serving, access: Access) -> FastAPI:
-    """The ASGI application. Its networks are closed when it is shut down."""
+_CLICK_BODY = {
+    "requestBody": {"required": True, "content": {"application/json": {"schema": Click.model_json_schema()}}}
+}
+
+
+def make_application(serving: Serving, access: Access) -> ASGIApp:
+    """The application. Its networks are closed when it is shut down."""
+    guarded = AccessGuard(_routes(serving, access), access, _FREE)
+    return UnreadBody(MeasuredRequests(guarded, serving.metrics), _UNREAD_TIMES * serving.limits.bytes)
+
+
+def _routes(serving: Serving, access: Access) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(_: FastAPI) -> AsyncIterator[None]:
@@ -112,29 +78,41 @@ def make_application(serving: Serving, access: Access) -> FastAPI:
     app = FastAPI(
         title="botformer serve",
         version=botformer.__version__,
+        description=words.ABOUT,
         docs_url=None,  # they fetch their scripts from elsewhere
         redoc_url=None,
         lifespan=lifespan,
     )
-    app.add_middleware(MeasuredRequests, metrics=serving.metrics)
-    app.add_middleware(AccessGuard, access=access, free=_FREE)
+    one_archive = asyncio.Lock()
+    clicks = Places(serving.limits.queue, lambda: 1)
     serving.metrics.watch(serving.networks.values(), {"images": serving.images, "layers": serving.seen})
-    _add_error_handlers(app)
-    _add_page(app)
+    add_error_answers(app)
+    add_page_files(app)
 
-    @app.get("/health")
+    @app.get("/docs", include_in_schema=False)
+    async def docs(request: Request) -> Response:
+        with_token = access.token is not None
+        first = next(iter(serving.networks.values())).describe()
+        curl = CurlLines(str(request.base_url).rstrip("/"), first, with_token=with_token)
+        return Response(api_page(app.openapi(), curl, with_token=with_token), media_type="text/html")
+
+    @app.get("/docs/style.css", include_in_schema=False)
+    async def docs_style() -> Response:
+        return Response(STYLE.read_bytes(), media_type="text/css")
+
+    @app.get("/health", responses=words.answers(words.HEALTH, 503))
     async def health() -> Response:
-        """Whether the server takes requests; without the token."""
+        """Whether the server takes requests. It needs no token."""
         if serving.stopping:
             return JSONResponse({"status": "stopping"}, 503)
         return JSONResponse({"status": "ok"})
 
-    @app.get("/metrics")
+    @app.get("/metrics", responses=words.answers(None, media_type="text/plain"))
     async def metrics() -> Response:
-        """For Prometheus."""
+        """For Prometheus: requests by route and status, their times, batches, the queue, what is kept, the process."""
         return Response(serving.metrics.text(), media_type="text/plain; version=0.0.4; charset=utf-8")
 
-    @app.get("/networks")
+    @app.get("/networks", responses=words.answers(words.NETWORKS))
     async def networks() -> Response:
         """What is served, its limits, and images to try."""
         limits = serving.limits
@@ -150,45 +128,54 @@ def make_application(serving: Serving, access: Access) -> FastAPI:
             }
         )
 
-    @app.post("/predict")
+    @app.post(
+        "/predict",
+        responses=words.answers(words.PREDICT, 400, 404, 413, 415, 422, 429, 503, 504),
+        openapi_extra=words.IMAGE_BODY,
+    )
     async def predict(
         request: Request,
-        network: str | None = None,
-        format: Literal["json", "coco"] = "json",
-        outlines: bool = False,
-        threshold: Annotated[float, Query(ge=0, le=1)] = 0,
-        name: Annotated[str, Query(max_length=200)] = "",
-        image_id: int = 1,
+        network: Annotated[str | None, Query(description="one of /networks; not needed where there is one")] = None,
+        format: Annotated[Literal["json", "coco"], Query(description="coco: COCO's results, a list")] = "json",
+        outlines: Annotated[bool, Query(description="also polygons around the masks")] = False,
+        threshold: Annotated[float, Query(ge=0, le=1, description="least score of what is returned")] = 0,
+        name: Annotated[str, Query(max_length=200, description="of the image, which the answer repeats")] = "",
+        image_id: Annotated[int, Query(description="of the image in COCO's results")] = 1,
     ) -> Response:
-        """Predict an image: the bytes of its file, or a form with one file."""
+        """Classify an image, or detect objects on it, best first. The body is the image file, or a form with one."""
         served = _working(serving).network(network)
         async with _in_time(serving.limits.seconds):
-            with served.queue.admitted():
-                uploaded = await read_image(request, serving.limits.bytes, serving.bodies)
+            with served.queue.places.one(), serving.bodies.part() as take:
+                uploaded = await read_image(request, serving.limits.bytes, take)
                 image = NamedBytes(name or uploaded.name or "image", uploaded.data)
-                key, prepared = await _in(serving.decoding, partial(_prepare, served, image, serving.limits.megapixels))
+                key, prepared = await _in(serving.decoding, partial(_prepare, served, image))
                 answer = await asyncio.wrap_future(served.queue.put(prepared))
-            result = answer.result
-            if isinstance(result, Unreadable):
-                raise Refusal(422, f"the image cannot be read: {result.error}")
-            serving.images.put(key, image.data, len(image.data))
-            if answer.layers is not None:
-                serving.seen.put((key, served.name), answer.layers, answer.layers.bytes)
+                result = answer.result
+                if isinstance(result, Unreadable):
+                    raise Refusal(422, f"the image cannot be read: {result.error}")
+                serving.keep(key, image.data, served, answer.layers)
 
-            def in_words() -> bytes:
-                chosen = at_least(result, threshold) if threshold else result
-                ids = _category_ids(served)
-                return _json(
-                    chosen.to_coco(image_id)
-                    if format == "coco"
-                    else prediction_answer(chosen, key, served.name, ids, with_outlines=outlines)
-                )
+                def write() -> bytes:
+                    chosen = at_least(result, threshold) if threshold else result
+                    if format == "coco":
+                        return _json(chosen.to_coco(image_id))
+                    ids = served.category_ids
+                    return _json(prediction_answer(chosen, key, served.name, ids, with_outlines=outlines))
 
-            return Response(await _in(serving.decoding, in_words), media_type="application/json")
+                return Response(await _in(serving.decoding, write), media_type="application/json")
 
-    @app.post("/attention")
-    async def attention(click: Click) -> Response:
-        """Where the attention layers look from a place of an image that was predicted before."""
+    @app.post(
+        "/attention", responses=words.answers(words.ATTENTION, 404, 422, 429, 503, 504), openapi_extra=_CLICK_BODY
+    )
+    async def attention(request: Request) -> Response:
+        """Where the heads of the attention layers look from a place (x, y) of an image that /predict has seen.
+
+        "attention" and "content" (without the position term) are height times width bytes in base64, row by row; a
+        weight is byte / 255 * max, and those of a head sum to 1. Cell (i, j) begins at pixel (i, j) * stride_px of what
+        the network sees, which shows seen_box_xyxy of the image at seen_px (height, width).
+        """
+        body = limited(request, _CLICK_BYTES, "a click has less than a kilobyte of JSON")
+        click = Click.model_validate_json(b"".join([piece async for piece in body]))
         served = _working(serving).network(click.network)
         if not served.attention:
             raise Refusal(422, f"the network {served.name} has no attention layers")
@@ -197,71 +184,52 @@ def make_application(serving: Serving, access: Access) -> FastAPI:
             raise Refusal(404, "this image is not kept any more; send it to /predict again")
 
         def look() -> bytes:
-            state = serving.seen.get((click.image, served.name))
-            if state is None:
-                state = served.layers_of(image)
-                serving.seen.put((click.image, served.name), state, state.bytes)
+            state = serving.seen.get((click.image, served.name)) or served.layers_of(image)
+            serving.keep(click.image, image, served, state)
             about = {"image": click.image, "network": served.name}
             return _json(about | attention_answer(state, click.x, click.y))
 
         async with _in_time(serving.limits.seconds):
-            return Response(await _in(serving.clicks, look), media_type="application/json")
+            with clicks.one():
+                answer = await _in(serving.clicks, look)
+        return Response(answer, media_type="application/json")
+
+    @app.post(
+        "/corrections",
+        responses=words.answers(None, 400, 413, 422, 503, 504, media_type="application/zip", words="a zip"),
+        openapi_extra=words.CORRECTIONS_BODY,
+    )
+    async def corrections(
+        request: Request,
+        format: Annotated[Layout, Query(description="coco: of objects; folders: of classes")] = "coco",
+    ) -> Response:
+        """Images, and what a person made of their predictions, as a zip to train on.
+
+        The form has a part annotations and a file per image, called as in it. Objects have a category_id and polygons
+        or a box_xyxy, and key points [x, y, v] if their category names some; images of a classification have a label.
+        What reaches beyond an image is cut.
+        """
+        _working(serving)
+        async with (
+            _in_time(serving.limits.seconds),
+            one_archive,  # they lie on the disk meanwhile
+            corrections_form(request, serving.limits.bytes) as (content, files),
+        ):
+
+            def write() -> BinaryIO:
+                return write_archive(Corrections.model_validate_json(content), files, format, serving.limits.megapixels)
+
+            out = await _in(serving.decoding, write)
+        headers = {"Content-Disposition": 'attachment; filename="corrections.zip"'}
+        return StreamingResponse(_pieces(out), media_type="application/zip", headers=headers)
 
     return app
 
 
-def _add_page(app: FastAPI) -> None:
-    """The page and its images; they hold nothing of the networks."""
-
-    def page_file(name: str) -> Response:
-        path = next((each for each in PAGE.iterdir() if each.name == name), None)
-        if path is None or path.suffix not in _TYPES:
-            raise Refusal(404, f"the page has no file {name[:80]!r}")
-        return Response(path.read_bytes(), media_type=_TYPES[path.suffix], headers={"Cache-Control": "no-cache"})
-
-    @app.get("/", include_in_schema=False)
-    async def index() -> Response:
-        return page_file("index.html")
-
-    @app.get("/page/{name}", include_in_schema=False)
-    async def page(name: str) -> Response:
-        return page_file(name)
-
-    @app.get("/examples/{name}", include_in_schema=False)
-    async def example(name: str) -> Response:
-        png = example_png(name)
-        if png is None:
-            raise Refusal(404, f"there is no example {name[:80]!r}; /networks lists them")
-        return Response(png, media_type="image/png")
-
-
-def _add_error_handlers(app: FastAPI) -> None:
-    @app.exception_handler(Refusal)
-    async def refused(_: Request, refusal: Refusal) -> Response:
-        return JSONResponse({"detail": refusal.detail}, refusal.status, headers=refusal.headers)
-
-    @app.exception_handler(TooManyPixels)
-    async def too_many_pixels(_: Request, error: TooManyPixels) -> Response:
-        return JSONResponse({"detail": f"the image is too large: it has {error.reason}"}, 413)
-
-    @app.exception_handler(InputError)
-    async def bad_input(_: Request, error: InputError) -> Response:
-        words = error.reason if isinstance(error, BadImage) else str(error)
-        return JSONResponse({"detail": words}, 422)
-
-    @app.exception_handler(RequestValidationError)
-    async def bad_arguments(_: Request, error: RequestValidationError) -> Response:
-        said = [f"{'.'.join(str(part) for part in each['loc'][1:]) or 'the body'}: {each['msg']}" for each in error.errors()]
-        return JSONResponse({"detail": f"{'; '.join(said)}; /docs says what is expected"}, 422)
-
-    @app.exception_handler(HTTPException)
-    async def not_there(_: Request, error: HTTPException) -> Response:
-        return JSONResponse({"detail": f"{error.detail}; /docs lists what there is"}, error.status_code, error.headers)
-
-    @app.exception_handler(Exception)
-    async def our_fault(_: Request, error: Exception) -> Response:
-        """Its words may hold paths of this machine: they are for the log, which has the trace."""
-        return JSONResponse({"detail": "the server failed at this request, and its log says why"}, 500)
+def _pieces(file: BinaryIO) -> Iterator[bytes]:
+    with file:
+        while piece := file.read(2**18):
+            yield piece
 
 
 def _working(serving: Serving) -> Serving:
@@ -285,17 +253,11 @@ async def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
     return await asyncio.get_running_loop().run_in_executor(pool, work)
 
 
-def _prepare(served: ServedNetwork, image: NamedBytes, megapixels: float) -> tuple[str, Prepared]:
+def _prepare(served: ServedNetwork, image: NamedBytes) -> tuple[str, Prepared]:
     """The image's sha256, and what the network is given."""
     if not image_ending(image.data[:16]):
         raise Refusal(415, "not an image that can be read; expected a JPEG, PNG, WebP, BMP, TIFF, GIF or PPM file")
-    prepared = served.predictor.network.prepare(input_image(image, 1, megapixels))
-    return hashlib.sha256(image.data).hexdigest(), prepared
-
-
-def _category_ids(served: ServedNetwork) -> list[int]:
-    network = served.predictor.network
-    return list(network.category_ids) if isinstance(network, DetectorNetwork) else []
+    return hashlib.sha256(image.data).hexdigest(), served.prepare(image)
 
 
 def _json(content: Any) -> bytes:

@@ -1,19 +1,18 @@
-"""Images that wait for a network: one thread takes what is there, up to a batch, so that concurrent requests share it."""
+"""Images that wait for a network: one thread takes what is there, up to a batch, which concurrent requests share."""
 
 import logging
-import math
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import Future
-from contextlib import contextmanager
 from queue import Empty, SimpleQueue
 from threading import Thread
 from typing import Generic, NamedTuple, TypeVar
 
-from botformer.serve.refusal import too_busy
+from botformer.serve.limits import Places
 
 log = logging.getLogger("botformer.serve")
 
-PreparedT, ResultT = TypeVar("PreparedT"), TypeVar("ResultT")
+PreparedT = TypeVar("PreparedT")
+ResultT = TypeVar("ResultT")
 _NEWEST = 0.2
 """Weight of the last batch in the mean time per image."""
 
@@ -30,7 +29,7 @@ class ImageQueue(Generic[PreparedT, ResultT]):
         name: of the thread.
         run: computes a batch: one result per image, in their order. Called by this thread alone.
         batch_size: images that `run` is given at most.
-        most: images that may be waiting or in work, see `admitted`.
+        most: `places`.
         clock: seconds.
     """
 
@@ -42,28 +41,13 @@ class ImageQueue(Generic[PreparedT, ResultT]):
         most: int,
         clock: Callable[[], float],
     ) -> None:
-        self._run, self._batch_size, self._most, self._clock = run, batch_size, most, clock
+        self._run, self._batch_size, self._clock = run, batch_size, clock
         self._jobs: SimpleQueue[_Job[PreparedT, ResultT] | None] = SimpleQueue()
         self._seconds_per_image = 0.0
-        self.admitted_images = 0
-        """That are waiting or in work."""
+        self.places = Places(most, lambda: most * self._seconds_per_image / 2)
+        """Taken by images from before they are read until they are answered."""
         self._thread = Thread(target=self._work, name=f"botformer-{name}", daemon=True)
         self._thread.start()
-
-    @contextmanager
-    def admitted(self) -> Iterator[None]:
-        """A place for one image, from before it is read until it is answered. To be entered by one thread alone.
-
-        Raises:
-            Refusal: 429, all places are taken.
-        """
-        if self.admitted_images >= self._most:
-            raise too_busy(math.ceil(self._most * self._seconds_per_image / 2))
-        self.admitted_images += 1
-        try:
-            yield
-        finally:
-            self.admitted_images -= 1
 
     def put(self, prepared: PreparedT) -> "Future[ResultT]":
         """Its result. What is cancelled before its turn is not computed."""

@@ -25,7 +25,7 @@ def outlines(mask: Mapping[str, Any]) -> list[list[list[float]]]:
 
 
 def simplified(polygon: np.ndarray, tolerance: float) -> np.ndarray:
-    """A closed polygon (n, 2) without the points that are not needed (Douglas and Peucker 1973); at least 3 are kept."""
+    """A closed polygon (n, 2) without points that are not needed (Douglas and Peucker 1973); at least 3 are kept."""
     # It has no ends: it is cut at its first point and at the one that is furthest from that.
     furthest = int(np.argmax(np.hypot(*(polygon - polygon[0]).T)))
     closed = np.concatenate([polygon, polygon[:1]])

@@ -1,7 +1,8 @@
 """Bodies of requests, held to their limits while they are read."""
 
-from collections.abc import AsyncGenerator
-from typing import NamedTuple
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
+from typing import BinaryIO, NamedTuple
 
 from starlette.datastructures import FormData, UploadFile
 from starlette.formparsers import MultiPartException, MultiPartParser
@@ -12,22 +13,37 @@ from botformer.serve.refusal import Refusal, too_busy
 _FORM_BYTES = 64_000
 """Beside the file, in a form: boundaries, headers, fields."""
 _MOST_FIELDS = 20
+_CORRECTED_IMAGES, _MOST_FILES = 50, 2000
+"""Corrections may have so many times the bytes of an image, and so many files."""
+_ANNOTATION_BYTES = 64_000_000
 
 
 class BodyMemory:
-    """How many bytes of bodies are in memory; of all requests together."""
+    """How many bytes of bodies are in memory; of all requests together. To be used by one thread alone."""
 
     def __init__(self, most_bytes: int) -> None:
         self._most, self.bytes = most_bytes, 0
 
-    def take(self, size: int) -> None:
-        """Raises `Refusal`: 429, there is no more."""
-        if self.bytes + size > self._most:
-            raise too_busy(1)
-        self.bytes += size
+    @contextmanager
+    def part(self) -> Iterator[Callable[[int], None]]:
+        """What takes some more bytes, for one request; all of it is free again at the end.
 
-    def free(self, size: int) -> None:
-        self.bytes -= size
+        Raises:
+            Refusal: 429, there is no more.
+        """
+        taken = 0
+
+        def take(size: int) -> None:
+            nonlocal taken
+            if self.bytes + size > self._most:
+                raise too_busy(1)
+            self.bytes += size
+            taken += size
+
+        try:
+            yield take
+        finally:
+            self.bytes -= taken
 
 
 class UploadedImage(NamedTuple):
@@ -36,8 +52,16 @@ class UploadedImage(NamedTuple):
     data: bytes
 
 
-async def limited(request: Request, most_bytes: int, what: str, memory: BodyMemory) -> AsyncGenerator[bytes, None]:
-    """The body, piece by piece. It counts in `memory` as long as it is being read, and is then the caller's.
+class FormFile(NamedTuple):
+    names: tuple[str, str]
+    """That of its part of the form, and its own."""
+    file: BinaryIO
+
+
+async def limited(
+    request: Request, most_bytes: int, what: str, take: Callable[[int], None] = lambda size: None
+) -> AsyncGenerator[bytes, None]:
+    """The body, piece by piece; `take` is called with the size of each.
 
     Raises:
         Refusal: 413 more than `most_bytes`, by what the request says of itself or by what comes.
@@ -48,18 +72,16 @@ async def limited(request: Request, most_bytes: int, what: str, memory: BodyMemo
     read = 0
     try:
         async for piece in request.stream():
-            memory.take(len(piece))
+            take(len(piece))
             read += len(piece)
             if read > most_bytes:
                 raise _too_long(most_bytes, what)
             yield piece
     except ClientDisconnect:
         raise Refusal(400, "the connection was closed before the request was whole") from None
-    finally:
-        memory.free(read)
 
 
-async def read_image(request: Request, most_bytes: int, memory: BodyMemory) -> UploadedImage:
+async def read_image(request: Request, most_bytes: int, take: Callable[[int], None]) -> UploadedImage:
     """The image of a request: its body, or the one file of a form.
 
     Raises:
@@ -67,11 +89,11 @@ async def read_image(request: Request, most_bytes: int, memory: BodyMemory) -> U
     """
     what = f"an image file may have {most_bytes / 1e6:g} MB"
     if not is_form(request):
-        data = b"".join([piece async for piece in limited(request, most_bytes, what, memory)])
+        data = b"".join([piece async for piece in limited(request, most_bytes, what, take)])
         if not data:
             raise Refusal(400, "the request has no body; send the bytes of an image file, or a form with a file")
         return UploadedImage("", data)
-    pieces = limited(request, most_bytes + _FORM_BYTES, what, memory)
+    pieces = limited(request, most_bytes + _FORM_BYTES, what, take)
     form = await parse_form(request, pieces, most_files=1, in_memory=most_bytes + _FORM_BYTES)
     try:
         files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
@@ -83,6 +105,35 @@ async def read_image(request: Request, most_bytes: int, memory: BodyMemory) -> U
         if not data:
             raise Refusal(400, "the file of the form is empty; expected an image file")
         return UploadedImage(files[0].filename or "", data)
+    finally:
+        await form.close()
+
+
+@asynccontextmanager
+async def corrections_form(request: Request, image_bytes: int) -> AsyncIterator[tuple[bytes, list[FormFile]]]:
+    """The part "annotations" of a form, and its other files. They lie on the disk until this is left.
+
+    Raises:
+        Refusal: 413 too many bytes, 400 not a form, or one without annotations.
+    """
+    if not is_form(request):
+        raise Refusal(400, "expected multipart/form-data: a part annotations (JSON) and a file per image")
+    most = _CORRECTED_IMAGES * image_bytes
+    pieces = limited(request, most, f"corrections may have {most / 1e6:g} MB at a time")
+    form = await parse_form(request, pieces, _MOST_FILES, in_memory=2**20, part_bytes=_ANNOTATION_BYTES)
+    try:
+        content = form.get("annotations")
+        if content is None:
+            raise Refusal(400, "the form has no part annotations; expected JSON, and a file per image")
+        text = content.encode() if isinstance(content, str) else await content.read(_ANNOTATION_BYTES)
+        yield (
+            text,
+            [
+                FormFile((name, part.filename or ""), part.file)
+                for name, part in form.multi_items()
+                if name != "annotations" and isinstance(part, UploadFile)
+            ],
+        )
     finally:
         await form.close()
 
@@ -106,7 +157,9 @@ async def parse_form(
     try:
         return await parser.parse()
     except MultiPartException as error:
-        raise Refusal(400, f"the form cannot be read: {error.message} Send multipart/form-data, as curl -F does") from None
+        raise Refusal(
+            400, f"the form cannot be read: {error.message} Send multipart/form-data, as curl -F does"
+        ) from None
 
 
 def _too_long(most_bytes: int, what: str) -> Refusal:

@@ -14,7 +14,8 @@ import uvicorn
 
 from botformer.errors import InputError
 from botformer.serve.access_guard import Access
-from botformer.serve.application import Serving, make_application
+from botformer.serve.application import make_application
+from botformer.serve.serving import Serving
 
 _PORTS_TRIED = 100
 _LONGER_S = 5

@@ -8,6 +8,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from botformer.backbone.attention_maps import AttentionLayer, attention_layers, attention_modules
+from botformer.data.image_inputs import NamedBytes, input_image
 from botformer.explain.forward_pass import layers_of
 from botformer.explain.seen_image import SeenImage, see, seen_as
 from botformer.predict.classifier import Prepared as PreparedForClasses
@@ -56,16 +57,27 @@ class ServedNetwork:
     ) -> None:
         self.name, self.source, self.predictor = name, source, predictor
         self.attention = attention_modules(predictor.model)
-        self._on_batch = on_batch
+        self._on_batch, self._megapixels = on_batch, limits.megapixels
         self.queue = ImageQueue[Prepared, Answer](name, self._run, predictor.batch_size, limits.queue, time.monotonic)
 
     @property
     def task(self) -> str:
         return self.predictor.model_config["task"]
 
+    @property
+    def category_ids(self) -> Sequence[int]:
+        """Of a detector's classes, in their order; none of a classifier's."""
+        network = self.predictor.network
+        return network.category_ids if isinstance(network, DetectorNetwork) else ()
+
+    def prepare(self, image: NamedBytes) -> Prepared:
+        """For the queue; any thread may call it. Raises `BadImage`."""
+        return self.predictor.network.prepare(input_image(image, 1, self._megapixels))
+
     def layers_of(self, image: bytes) -> SeenLayers:
         """By a forward pass of its own. Raises `InputError` for a network without attention."""
-        seen = see(self.predictor.model_config, image)
+        config = self.predictor.model_config
+        seen = see({**config, "images": {**config["images"], "max_megapixels": self._megapixels}}, image)
         return SeenLayers(seen, layers_of(self.predictor.model, seen.pixels))
 
     def describe(self) -> dict[str, Any]:

@@ -55,7 +55,7 @@ class _Sizes(Collector):
     def collect(self) -> Iterable[GaugeMetricFamily]:
         queued = GaugeMetricFamily("botformer_queue_images", "Images that wait or are in work", labels=["network"])
         for network in self._networks:
-            queued.add_metric([network.name], network.queue.admitted_images)
+            queued.add_metric([network.name], network.queue.places.taken)
         kept = GaugeMetricFamily("botformer_kept_bytes", "Kept for clicks on images", labels=["what"])
         for name, cache in self._caches.items():
             kept.add_metric([name], cache.bytes)
