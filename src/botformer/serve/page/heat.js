@@ -42,14 +42,23 @@ export function mapsOf(layer, positions) {
   });
 }
 
-/** One canvas pixel per cell; `limit`, in times the mean, has the brightest colour. */
+/**
+ * The brightest value of maps, in times the mean of all cells: there the colours end. They begin at the mean, and are
+ * logarithmic between, for attention may be a thousand times the mean in one cell.
+ */
+export function brightest(maps) {
+  return Math.max(1, ...maps.map((map) => map?.most ?? 0));
+}
+
+/** One canvas pixel per cell, transparent up to the mean. */
 export function paintMap(canvas, map, limit) {
   canvas.width = map.width;
   canvas.height = map.height;
   const pixels = new ImageData(map.width, map.height);
-  const scale = limit > 0 ? map.most / limit : 0;
+  const span = Math.log(limit);
   for (let cell = 0; cell < map.values.length; cell += 1) {
-    const value = Math.min(255, Math.round(map.values[cell] * scale));
+    const times = (map.values[cell] / 255) * map.most;
+    const value = times > 1 ? Math.round((255 * Math.log(times)) / span) : 0;
     pixels.data.set(SCALE.subarray(4 * value, 4 * value + 4), 4 * cell);
   }
   canvas.getContext("2d").putImageData(pixels, 0, 0);
@@ -86,7 +95,10 @@ function ring(context, x, y) {
   }
 }
 
-/** The image in dark grey, at most 160 px long: what the tiles are drawn on. */
+/**
+ * The image in dark grey, at most 160 px long: what the tiles are drawn on. A dark image is made `brighter` first, as
+ * botformer's figures do it: micrographs often use a tenth of the range.
+ */
 export function darkThumbnail(picture, width, height) {
   const scale = Math.min(1, 160 / Math.max(width, height));
   const canvas = document.createElement("canvas");
@@ -97,12 +109,15 @@ export function darkThumbnail(picture, width, height) {
   context.fillRect(0, 0, canvas.width, canvas.height);
   context.drawImage(picture, 0, 0, canvas.width, canvas.height);
   const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
+  const colours = pixels.data.filter((_, at) => at % 4 < 3).sort();
+  const white = Math.max(1, colours[Math.floor(0.995 * (colours.length - 1))]);
+  const brighter = white >= 128 ? 1 : Math.min(255 / white, 8);
   for (let at = 0; at < pixels.data.length; at += 4) {
     const [red, green, blue] = pixels.data.subarray(at, at + 3);
-    pixels.data.fill((DARK * (red + green + blue)) / 3, at, at + 3);
+    pixels.data.fill(DARK * Math.min(255, (brighter * (red + green + blue)) / 3), at, at + 3);
   }
   context.putImageData(pixels, 0, 0);
-  return { canvas, width, height };
+  return { canvas, width, height, brighter };
 }
 
 export function paintLegend(canvas) {

@@ -7,8 +7,8 @@ import { boxOf, centreOf, sorted } from "./outlines.js";
 import { makePane, renderPane } from "./pane.js";
 import * as server from "./server.js";
 import {
-  ZOOMS, correctedImages, countUnexported, imageOf, initialState, layersOf, limitOf, networkOf, newImage, recordOf,
-  resultOf, selectedObject, shownObjects, uniqueName,
+  ZOOMS, correctedImages, countUnexported, imageOf, initialState, layersOf, networkOf, newImage, recordOf,
+  resultOf, selectedObject, sharedLimit, shownObjects, uniqueName,
 } from "./state.js"; // prettier-ignore
 
 const $ = (id) => document.getElementById(id);
@@ -341,7 +341,7 @@ function save(blob, name) {
 }
 
 const actions = {
-  chooseNetwork, closePane, correct, removeSelected, setVisibility, exportCorrections, add, select, hover, lookFrom, lookAtObject,
+  chooseNetwork, closePane, correct, removeSelected, setVisibility, exportCorrections, add, select, hover, lookFrom, lookAtObject, zoomTo,
   retry: (network) => {
     delete imageOf(store.state).answers[network];
     askFor(network);
@@ -382,7 +382,7 @@ function render(state) {
   if (unreadable) [image.width, image.height] = [4, 3];
   const networks = state.panes.map((name) => networkOf(state, name));
   const layers = networks.map(({ name }) => layersOf(state, name));
-  const limit = limitOf(layers);
+  const limit = sharedLimit(layers);
   renderControls(state, image, networks, layers);
   keyed($("panes"), networks.map((_, index) => index), (index) => index, makePaneAt, (_, index) => {
     renderPane(panes.get(index), state, networks[index], layers[index], limit, actions);
@@ -471,6 +471,23 @@ function zoomBy(steps) {
       box.scrollLeft = centres[index][0] * box.scrollWidth - box.clientWidth / 2;
       box.scrollTop = centres[index][1] * box.scrollHeight - box.clientHeight / 2;
     }
+  });
+}
+
+/** The selected object in the middle, about a third of the view. */
+function zoomTo(network) {
+  const { state } = store;
+  const image = imageOf(state);
+  const [x1, y1, x2, y2] = boxOf(selectedObject(state, network));
+  const { box } = panes.get(state.panes.indexOf(network));
+  const part = Math.max((x2 - x1) / image.width, (y2 - y1) / image.height);
+  const zoom = ZOOMS.findLastIndex((factor) => factor * part <= 0.4);
+  change({ zoom: Math.max(0, zoom) });
+  queueMicrotask(() => {
+    const { width, height } = box.firstElementChild.getBoundingClientRect();
+    box.scrollLeft = ((x1 + x2) / 2 / image.width) * width - box.clientWidth / 2;
+    box.scrollTop = ((y1 + y2) / 2 / image.height) * height - box.clientHeight / 2;
+    change(); // handles are as large as their distance allows
   });
 }
 

@@ -7,7 +7,7 @@ import { paintLegend, paintTile } from "./heat.js";
 import { colourOf, listenToStage, renderStage } from "./stage.js";
 
 const KINDS = { classifier: "classifier", mask_rcnn: "Mask R-CNN", faster_rcnn: "Faster R-CNN", keypoint_rcnn: "Keypoint R-CNN" };
-const TOOLS = { select: "Move points", outline: "Draw outline", box: "Draw box" };
+const TOOLS = { select: "Change", outline: "Draw outline", box: "Draw box" };
 const FORMATS = {
   detection: { coco: "COCO", label_studio: "Label Studio" },
   classification: { folders: "Class folders", label_studio: "Label Studio" },
@@ -22,6 +22,7 @@ export function makePane(template, network, store, actions) {
   parts.close.addEventListener("click", () => actions.closePane(network()));
   parts.correct.addEventListener("click", () => actions.correct(network()));
   parts.retry.addEventListener("click", () => actions.retry(network()));
+  parts.near.addEventListener("click", () => actions.zoomTo(network()));
   parts.remove.addEventListener("click", () => actions.removeSelected(network()));
   parts.undo.addEventListener("click", () => actions.undo(network()));
   parts.checked.addEventListener("change", () => actions.setChecked(network(), parts.checked.checked));
@@ -47,7 +48,8 @@ export function renderPane(parts, state, network, layers, limit, actions) {
   parts.root.classList.toggle("looking", Boolean(chosen?.map));
   renderStage(parts, state, { network, objects, chosen, seen, limit });
   renderProgress(parts, answer, look);
-  text(parts.hint, hintFor(state, network, correcting));
+  const brighter = image.thumbnail?.brighter ?? 1;
+  text(parts.hint, hintFor(state, network, correcting) + (brighter > 1 ? ` The dark image is shown ${brighter.toFixed(1)} times brighter.` : ""));
 
   parts.failed.hidden = !answer.failure;
   text(parts.failure, answer.failure ?? "");
@@ -56,7 +58,7 @@ export function renderPane(parts, state, network, layers, limit, actions) {
   if (network.task === "classification") renderClasses(parts, result, image, network);
   else renderDetections(parts, state, network, result, objects);
   renderEditor(parts, state, network, result, image, correcting, actions);
-  renderLooks(parts, state, network, { look, layers, limit, chosen, seen, image, correcting }, actions);
+  renderLooks(parts, state, network, { look, layers, limit, chosen, image, correcting }, actions);
 }
 
 function renderHead(parts, state, network, result) {
@@ -191,6 +193,8 @@ function renderEditor(parts, state, network, result, image, correcting, actions)
   parts["label-field"].hidden = detects;
   if (!detects) fillClasses(parts.label, network, record.now.label ?? result.top5[0].label);
   renderChosen(parts.chosen, state, network, actions);
+  parts.near.hidden = !detects;
+  parts.near.disabled = !selectedObject(state, network.name);
   parts.remove.disabled = !selectedObject(state, network.name);
   parts.undo.disabled = record.past.length === 0;
   parts.checked.checked = record.now.checked;
@@ -198,7 +202,7 @@ function renderEditor(parts, state, network, result, image, correcting, actions)
   const corrected = correctedImages(state, network.name);
   const waiting = corrected.filter((one) => isUnexported(one.record, one.threshold)).length;
   const counted = corrected.length === 0 ? "No image corrected yet." : `${plural(corrected.length, "image")} corrected, ${waiting === 0 ? "all" : waiting} ${waiting === 0 ? "exported" : "not exported yet"}.`;
-  const rule = detects ? " Detections from the least score on belong to an image, and all that you changed." : "";
+  const rule = detects ? " Detections from the threshold on belong to an image, and all that you changed." : "";
   text(parts.total, counted + rule);
   const formats = Object.entries(FORMATS[network.task]);
   keyed(parts.format, formats, ([value]) => value, ([value, words]) => element("option", { value, textContent: words }));
@@ -237,7 +241,7 @@ function renderChosen(chosen, state, network, actions) {
 
 // ---------------------------------------------------------------- attention
 
-function renderLooks(parts, state, network, { look, layers, limit, chosen, seen, image, correcting }, actions) {
+function renderLooks(parts, state, network, { look, layers, limit, chosen, image, correcting }, actions) {
   const asked = state.query !== null && network.attention.length > 0 && !correcting;
   parts.looks.hidden = !asked;
   if (!asked) return;
@@ -248,7 +252,7 @@ function renderLooks(parts, state, network, { look, layers, limit, chosen, seen,
   parts["looks-words"].hidden = !words;
   text(parts["looks-words"], words);
   parts.legend.hidden = !chosen?.map;
-  text(parts.limit, `${limit.toPrecision(2)} × the mean of all cells`);
+  text(parts.limit, `${Number(limit.toPrecision(2)).toLocaleString("en")} ×`);
   attribute(parts.layers, "aria-busy", String(Boolean(look.working)));
 
   const rows = look.failure ? [] : layers.map((layer, index) => ({ ...layer, index }));
@@ -263,14 +267,14 @@ function renderLooks(parts, state, network, { look, layers, limit, chosen, seen,
       text(name, head === 0 ? "mean" : `head ${head}`);
       if (map) {
         const query = { x: (layer.query_cell[1] + 0.5) / map.width, y: (layer.query_cell[0] + 0.5) / map.height };
-        paintTile(canvas, image.thumbnail, seen, map, limit, query);
+        paintTile(canvas, image.thumbnail, layer.box, map, limit, query);
       }
     });
   });
 }
 
 function makeLayer({ name }) {
-  const caption = element("p", { className: "layer-name" }, element("b", { textContent: name }), "");
+  const caption = element("p", { className: "layer-name" }, element("b", { textContent: name.replace(/^backbone\./, "") }), "");
   return element("div", { className: "layer" }, caption, element("div", { className: "tiles" }));
 }
 

@@ -29,6 +29,7 @@ export function renderStage(parts, state, view) {
   const { network, objects } = view;
   stage.style.setProperty("--ratio", image.width / image.height);
   stage.style.setProperty("--zoom", ZOOMS[state.zoom]);
+  stage.style.setProperty("--brighter", image.thumbnail?.brighter ?? 1);
   stage.classList.toggle("coarse", Math.max(image.width, image.height) < 160);
   stage.classList.toggle("drawing", state.correcting === network.name && state.tool !== "select");
   attribute(stage, "aria-label", stageLabel(state, network, image));
@@ -57,10 +58,10 @@ function stageLabel(state, network, image) {
   return `${what}${at} Arrow keys move the place that attention is asked from.`;
 }
 
-function renderHeat({ heat }, image, { chosen, seen, limit }) {
+function renderHeat({ heat }, image, { chosen, limit }) {
   heat.hidden = !chosen?.map;
   if (!chosen?.map) return;
-  const [x1, y1, x2, y2] = seen;
+  const [x1, y1, x2, y2] = chosen.box;
   heat.style.left = `${(100 * x1) / image.width}%`;
   heat.style.top = `${(100 * y1) / image.height}%`;
   heat.style.width = `${(100 * (x2 - x1)) / image.width}%`;
@@ -134,7 +135,10 @@ function renderMarks(shapes, state, view, image) {
   keyed(marks, items, ({ key }) => key, ({ type }) => svgElement("path", { class: type }), (path, { d }) => attribute(path, "d", d));
 
   const object = correcting && state.tool === "select" ? selectedObject(state, view.network.name) : null;
-  keyed(layer(shapes, "handles"), object ? handlesOf(object, view.network) : [], ({ key }) => key, makeHandle, (path, handle) => {
+  const handles = layer(shapes, "handles");
+  const spacing = object ? screenSpacing(shapes, object, image) : 0;
+  handles.style.setProperty("--grip", Math.min(1, Math.max(0.45, spacing / 22)));
+  keyed(handles, object ? handlesOf(object, view.network, spacing > 12) : [], ({ key }) => key, makeHandle, (path, handle) => {
     attribute(path, "d", `M${handle.x} ${handle.y}h0`);
     attribute(path, "aria-label", handle.label);
     path.dataset.handle = handle.key;
@@ -156,7 +160,15 @@ function draftItems(draft, tool) {
   return items;
 }
 
-function handlesOf(object, network) {
+/** Screen pixels between neighbouring vertices, on average: handles of a small outline are small. */
+function screenSpacing(shapes, object, image) {
+  const [x1, y1, x2, y2] = boxOf(object);
+  const vertices = object.box ? 4 : object.polygons.flat().length;
+  const pixels = shapes.getBoundingClientRect().width / image.width;
+  return (1.6 * pixels * (Math.abs(x2 - x1) + Math.abs(y2 - y1))) / vertices;
+}
+
+function handlesOf(object, network, withMiddles) {
   const points = (object.keypoints ?? []).flatMap(([x, y, v], index) =>
     v > 0 ? [{ key: `k-0-${index}`, type: "point", x, y, label: `${network.keypoints[index]}. Arrow keys move it` }] : [],
   );
@@ -167,7 +179,8 @@ function handlesOf(object, network) {
       if (object.box) return [{ ...vertex, label: `Corner ${index + 1} of 4. Arrow keys move it` }];
       const [mx, my] = middle([x, y], polygon[(index + 1) % polygon.length]);
       const between = { key: `m-${part}-${index}`, type: "between", x: mx, y: my };
-      return [{ ...vertex, label: `Point ${index + 1} of ${polygon.length}. ${keys}` }, between];
+      const named = { ...vertex, label: `Point ${index + 1} of ${polygon.length}. ${keys}` };
+      return withMiddles ? [named, between] : [named];
     }),
   );
   return [...outline, ...points];

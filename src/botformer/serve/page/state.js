@@ -1,7 +1,7 @@
 // The one state of the page, and what is derived from it. Actions (page.js) change it, views only read it.
 
 import { newRecord, objectsOf, isCorrected, isUnexported } from "./corrections.js";
-import { mapsOf } from "./heat.js";
+import { brightest, mapsOf } from "./heat.js";
 
 export const ZOOMS = [1, 1.5, 2, 3, 4, 6, 8, 12];
 
@@ -77,24 +77,30 @@ export function selectedObject(state, network) {
   return shownObjects(state, network).find(({ key }) => key === state.selected.key) ?? null;
 }
 
-/** The maps of every layer of a pane: {name, stride_px, query_cell, maps}, maps null where the term is missing. */
+/** The maps of every layer of a pane, null where the term is missing, and the part of the image that its cells cover. */
 export function layersOf(state, network) {
-  const layers = state.looks[network]?.result?.layers ?? [];
-  return layers.map((layer) => ({ ...layer, maps: mapsOf(layer, state.positions) }));
+  const result = state.looks[network]?.result;
+  if (!result) return [];
+  const [x1, y1, x2, y2] = result.seen_box_xyxy;
+  const [height, width] = result.seen_px;
+  return result.layers.map((layer) => {
+    const right = x1 + ((x2 - x1) * layer.width * layer.stride_px) / width; // the last cell may reach beyond
+    const bottom = y1 + ((y2 - y1) * layer.height * layer.stride_px) / height;
+    return { ...layer, box: [x1, y1, right, bottom], maps: mapsOf(layer, state.positions) };
+  });
 }
 
-/** The map over the image: {layer, head, map}, as near to the chosen one as this network has. */
+/** The map over the image: {layer, head, map, box}, as near to the chosen one as this network has. */
 export function chosenMap(state, layers) {
   if (layers.length === 0) return null;
   const layer = state.layer < 0 ? layers.length - 1 : Math.min(state.layer, layers.length - 1);
   const head = Math.min(state.head, layers[layer].maps.length - 1);
-  return { layer, head, map: layers[layer].maps[head] };
+  return { layer, head, map: layers[layer].maps[head], box: layers[layer].box };
 }
 
-/** The brightest value of all maps of all panes, in times the mean: the end of the one colour scale. */
-export function limitOf(allLayers) {
-  const most = allLayers.flat().flatMap(({ maps }) => maps.map((map) => map?.most ?? 0));
-  return Math.max(0, ...most);
+/** Where the colours end, for all layers, heads and panes: one colour scale. */
+export function sharedLimit(allLayers) {
+  return brightest(allLayers.flat().flatMap(({ maps }) => maps));
 }
 
 /** The corrected images of a network, as corrections.js exports them. */
