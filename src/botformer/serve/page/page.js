@@ -95,6 +95,7 @@ async function askFor(network) {
     const result = await server.predict(network, image.file, { onWait: waiting(answer) });
     if (image.width === 0) [image.width, image.height] = [result.width, result.height];
     image.answers[network] = { result };
+    nameKeypoints(networkOf(store.state, network), result);
     if (image === imageOf(store.state)) say(`${network}: ${inWords(result, image.threshold)}`);
   } catch (error) {
     failed(error, (words) => {
@@ -103,6 +104,12 @@ async function askFor(network) {
     });
   }
   change();
+}
+
+/** Older runs do not say what their key points are called. */
+function nameKeypoints(network, { detections }) {
+  const points = detections?.[0]?.keypoints ?? [];
+  if (points.length > 0 && network.keypoints.length === 0) network.keypoints = points.map((_, index) => `point ${index + 1}`);
 }
 
 function waiting(where) {

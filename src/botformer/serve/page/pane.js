@@ -114,7 +114,7 @@ function makeBar() {
 }
 
 function renderDetections(parts, state, network, result, objects) {
-  parts.list.style.setProperty("--rows", Math.min(8, Math.max(3, result?.detections.length ?? 8)));
+  parts.list.style.setProperty("--rows", Math.max(3, result?.detections.length ?? 8));
   text(parts.count, result ? `${objects.length} of ${result.detections.length}` : "");
   parts.none.hidden = !result || objects.length > 0;
   const selected = state.selected?.network === network.name ? state.selected.key : null;
@@ -259,6 +259,7 @@ function renderLooks(parts, state, network, { look, layers, limit, chosen, image
   keyed(parts.layers, rows, ({ name }) => name, makeLayer, (row, layer) => {
     const [caption, tiles] = row.children;
     text(caption.lastChild, ` ${layer.height} × ${layer.width} cells`);
+    tiles.style.setProperty("--columns", Math.min(6, layer.maps.length));
     const maps = layer.maps.map((map, head) => ({ map, head }));
     keyed(tiles, maps, ({ head }) => head, ({ head }) => makeTile(network, layer, head, actions), (tile, { map, head }) => {
       const [input, canvas, name] = tile.children;
