@@ -1,6 +1,7 @@
 """Try trained networks in the browser, and use them over HTTP: botformer serve [RUN ...]."""
 
 import os
+import re
 import sys
 import webbrowser
 from dataclasses import dataclass
@@ -102,6 +103,8 @@ def _limits(given: Arguments) -> "Limits":
     ):  # fmt: skip
         if not getattr(given, name) >= least:
             raise InputError(f"--{name.replace('_', '-')} is {getattr(given, name)}; expected {least} or more")
+    if given.public_name is not None and not re.fullmatch(r"[\w.-]+", given.public_name):
+        raise InputError(f"--public-name is a name such as vision.example.org, got {given.public_name!r}")
     if given.port > 65535:
         raise InputError(f"--port is {given.port}; expected at most 65535")
     from botformer.serve.limits import Limits

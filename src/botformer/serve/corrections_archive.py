@@ -23,7 +23,7 @@ from botformer.serve.request_body import FormFile
 
 Layout = Literal["coco", "label_studio", "folders"]
 """coco: annotations/instances_train.json and train/; label_studio: result.json, images/ and the labeling interface;
-folders: train/CLASS/. The first is for objects, the last for classes."""
+folders: CLASS/. The first is for objects, the last for classes."""
 
 _LONGEST = 100
 """Characters of a name."""
@@ -54,7 +54,7 @@ def write_archive(corrections: Corrections, files: Sequence[FormFile], layout: L
             labels = labels_of(corrections)
             for label in set(labels):
                 check_folder_name(label)
-            paths = [f"train/{label}/{name}" for label, name in zip(labels, names, strict=True)]
+            paths = [f"{label}/{name}" for label, name in zip(labels, names, strict=True)]
         else:
             paths = [f"{'train' if layout == 'coco' else 'images'}/{name}" for name in names]
             for name, text in _annotations(corrections, layout, names).items():
@@ -105,7 +105,7 @@ def _matched(corrections: Corrections, files: Sequence[FormFile], megapixels: fl
     left = list(files)
     found = []
     for image in corrections.images:
-        place = next((place for place, each in enumerate(left) if image.name in each.names), None)
+        place = next((place for place, each in enumerate(left) if _as_in_forms(image.name) in each.names), None)
         if place is None:
             raise InputError(f"the form has no file {image.name!r}, which the annotations name; add it")
         file = left.pop(place).file
@@ -122,6 +122,11 @@ def _matched(corrections: Corrections, files: Sequence[FormFile], megapixels: fl
     if left:
         raise InputError(f"the annotations do not name the file {left[0].names[1]!r}; leave it out")
     return found
+
+
+def _as_in_forms(name: str) -> str:
+    """As browsers write a file's name there."""
+    return name.replace("\r", "%0D").replace("\n", "%0A").replace('"', "%22")
 
 
 def _annotations(corrections: Corrections, layout: str, names: Sequence[str]) -> dict[str, str]:

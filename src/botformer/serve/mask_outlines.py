@@ -8,7 +8,7 @@ import numpy as np
 from botformer.data.detection.label_studio_writer import mask_polygons
 from botformer.rle import decode_window
 
-TOLERANCE_PX = 0.6
+TOLERANCE_PX = 0.75
 """A point may lie so far beside the outline that goes from pixel to pixel."""
 
 

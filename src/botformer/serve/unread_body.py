@@ -2,21 +2,24 @@
 instead of the answer."""
 
 import asyncio
+import time
 from contextlib import suppress
 
 from starlette.datastructures import Headers
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
+
+_MOST_SECONDS, _LONGEST_PAUSE_S = 5.0, 0.5
 
 
 class UnreadBody:
     """Around an application: what it left unread of a body is read and dropped before the answer begins.
 
     Args:
-        most_bytes, most_seconds: that this may take; the connection is then cut.
+        most_bytes: that are read so.
     """
 
-    def __init__(self, app: ASGIApp, most_bytes: int, most_seconds: float = 5.0) -> None:
-        self._app, self._most_bytes, self._most_seconds = app, most_bytes, most_seconds
+    def __init__(self, app: ASGIApp, most_bytes: int) -> None:
+        self._app, self._most_bytes = app, most_bytes
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http":
@@ -32,14 +35,15 @@ class UnreadBody:
             return message
 
         async def read_on() -> None:
-            left = self._most_bytes
-            while not whole and left > 0:
-                left -= len((await noting_receive()).get("body", b""))
+            left, end = self._most_bytes, time.monotonic() + _MOST_SECONDS
+            while not whole and left > 0 and time.monotonic() < end:
+                message = await asyncio.wait_for(noting_receive(), _LONGEST_PAUSE_S)
+                left -= len(message.get("body", b""))
 
         async def send_when_read(message: Message) -> None:
             if message["type"] == "http.response.start" and not whole:
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(read_on(), self._most_seconds)
+                    await read_on()
             await send(message)
 
         await self._app(scope, noting_receive, send_when_read)
