@@ -50,7 +50,7 @@ class OpenedPage:
         self.context.route("**/*", self._only_the_server)
         self.page = self.context.new_page()
         self.page.on("pageerror", lambda error: self.failures.append(str(error)))
-        self.page.on("request", self.asked.append)
+        self.page.on("request", lambda request: self.asked.append(request))  # playwright marks handlers: no builtins
         self.page.goto(self.address + fragment)
 
     def _only_the_server(self, route: Any) -> None:

@@ -14,6 +14,7 @@ import {
 const $ = (id) => document.getElementById(id);
 const store = { state: initialState() };
 const panes = new Map(); // position -> parts
+const { promise: known, resolve: nowKnown } = Promise.withResolvers(); // what the server has: images opened before wait
 const THEMES = ["auto", "light", "dark"];
 
 /** Applies changes and renders once, however many changes there are in this turn. */
@@ -47,8 +48,8 @@ async function openFiles(files) {
 
 /** The opened image, or null where it was refused. */
 async function openFile(file, wanted) {
+  await known;
   const { state } = store;
-  if (!state.served) return null;
   const limit = state.served.limits.bytes;
   if (file.size > limit) {
     notify(`${wanted} has ${megabytes(file.size)}; this server takes up to ${megabytes(limit)}. Make it smaller and open it again.`);
@@ -577,6 +578,7 @@ async function start() {
   try {
     const served = await server.askJson("networks");
     change({ served, panes: [served.networks[0].name] });
+    nowKnown();
     $("served").textContent = `Served here: ${served.networks.map(({ name }) => name).join(", ")}.`;
     $("about").textContent = `botformer ${served.version}. Images go to this server and nowhere else.`;
     await loadExamples(served.examples);
