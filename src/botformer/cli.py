@@ -26,6 +26,7 @@ COMMANDS = {
     "evaluate": "measure a trained network on annotated images: accuracy, or COCO's average precision",
     "predict": "classify images, or detect objects with boxes and masks; draw them and the attention",
     "explain": "show what a trained network looks at on an image: heads, rollout, Grad-CAM, positions; a page",
+    "serve": "try trained networks on a page in the browser, and answer programs over HTTP; correct and save",
     "export": "write a trained network for ONNX Runtime, OpenVINO, PyTorch or ExecuTorch, and a script that runs it",
     "convert": "write predictions for annotation programs: Label Studio, FiftyOne, CVAT (COCO)",
     "push": "publish a trained network on the Hugging Face hub, with a model card from its journal",
@@ -34,7 +35,7 @@ COMMANDS = {
     "models": "list the networks with their parameters and multiply-adds, computed and from the paper",
 }
 
-_NOISY = ("PIL", "matplotlib", "accelerate", "httpx", "torch", "onnxscript", "onnx_ir", "nncf", "executorch")
+_NOISY = ("PIL", "uvicorn", "matplotlib", "accelerate", "httpx", "torch", "onnxscript", "onnx_ir", "nncf", "executorch")
 """Libraries whose loggers tell what no user asked for."""
 
 _WAYS_OUT = {

@@ -71,6 +71,24 @@ def decode(encoded: Mapping[str, Any]) -> np.ndarray:
     return np.repeat(inside, counts).reshape(width, height).T.copy()
 
 
+def decode_window(encoded: Mapping[str, Any]) -> tuple[np.ndarray, tuple[int, int]]:
+    """The part of a mask around what is inside, bool (rows, columns), and where it is, (top, left): the reverse of
+    `encode_window`. Of a mask without a pixel inside, (0, 0) pixels. The whole image is never built."""
+    height, _ = encoded["size"]
+    ends = np.cumsum(decode_counts(encoded["counts"]))
+    if len(ends) < 2 or ends[0] == ends[-1]:
+        return np.zeros((0, 0), dtype=bool), (0, 0)
+    left, right = int(ends[0]) // height, (int(ends[1::2][-1]) - 1) // height + 1
+    bounds = np.clip(ends, left * height, right * height)
+    counts = np.diff(bounds, prepend=left * height)
+    columns = np.repeat(np.arange(len(counts)) % 2 == 1, counts)
+    rest = np.zeros((right - left) * height - len(columns), dtype=bool)
+    columns = np.concatenate([columns, rest]).reshape(right - left, height)
+    rows = np.flatnonzero(columns.any(0))
+    top, bottom = int(rows[0]), int(rows[-1]) + 1
+    return columns[:, top:bottom].T.copy(), (top, left)
+
+
 def encode_counts(counts: Sequence[int]) -> str:
     """Counts as COCO's string; the reverse of `decode_counts`."""
     return "".join(_characters(count - counts[index - 2] if index > 2 else count) for index, count in enumerate(counts))

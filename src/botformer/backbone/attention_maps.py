@@ -3,6 +3,7 @@
 import threading
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -46,23 +47,50 @@ class AttentionLayer:
     """Pixels of the network's input between cells of the map; None for a layer outside the blocks of this package."""
 
 
+class AttentionModule(NamedTuple):
+    """An attention layer of a network, before any image."""
+
+    name: str
+    """Of the module in the network."""
+    module: MHSA2d | NonLocal
+    stride_px: int | None
+    """As of an `AttentionLayer`."""
+
+    @property
+    def heads(self) -> int:
+        return self.module.heads if isinstance(self.module, MHSA2d) else 1
+
+
+_KINDS: tuple[type[nn.Module], ...] = (MHSA2d, NonLocal)
+
+
+def attention_modules(model: nn.Module, kinds: tuple[type[nn.Module], ...] = _KINDS) -> list[AttentionModule]:
+    """The attention layers of a network, in the order in which it names them."""
+    strides = {block.conv2: block.key_stride for block in model.modules() if isinstance(block, Bottleneck)}
+    found = []
+    for name, module in model.named_modules():
+        if isinstance(module, kinds):
+            assert isinstance(module, MHSA2d | NonLocal)
+            stride = module.key_stride if isinstance(module, NonLocal) else strides.get(module)
+            found.append(AttentionModule(name, module, stride))
+    return found
+
+
 @torch.no_grad()
 def attention_layers(
-    model: nn.Module, run: Callable[[], object], kinds: tuple[type[nn.Module], ...] = (MHSA2d, NonLocal)
+    model: nn.Module, run: Callable[[], object], kinds: tuple[type[nn.Module], ...] = _KINDS
 ) -> list[AttentionLayer]:
     """The attention layers that `run` calls, in the order they run. Other threads may use the model meanwhile."""
     layers: list[AttentionLayer] = []
-    strides = {block.conv2: block.key_stride for block in model.modules() if isinstance(block, Bottleneck)}
-    names = {module: name for name, module in model.named_modules() if isinstance(module, kinds)}
+    modules = {each.module: each for each in attention_modules(model, kinds)}
     thread = threading.get_ident()
 
     def record(module: nn.Module, inputs: tuple[Tensor, ...]) -> None:
         assert isinstance(module, MHSA2d | NonLocal)
         if threading.get_ident() == thread:
-            stride = module.key_stride if isinstance(module, NonLocal) else strides.get(module)
-            layers.append(AttentionLayer(names[module], module, inputs[0], stride))
+            layers.append(AttentionLayer(modules[module].name, module, inputs[0], modules[module].stride_px))
 
-    hooks = [module.register_forward_pre_hook(record) for module in names]
+    hooks = [module.register_forward_pre_hook(record) for module in modules]
     try:
         run()
     finally:

@@ -76,6 +76,10 @@ class BadImage(InputError):  # noqa: N818 - named after the image, not the error
         return f"{self.name}: {self.reason}"
 
 
+class TooManyPixels(BadImage):
+    """It says of itself that it has more than are allowed; nothing was decoded."""
+
+
 class ImageHeader(NamedTuple):
     """What a file says of its image before any pixel is decoded."""
 
@@ -283,7 +287,7 @@ def _open(stream: BinaryIO) -> ImageFile:
 
 def _small_enough(image: ImageFile, name: str, max_megapixels: float) -> ImageFile:
     if image.width * image.height > max_megapixels * 1e6:
-        raise BadImage(
+        raise TooManyPixels(
             name,
             f"{image.width}x{image.height} pixels are more than {max_megapixels:g} megapixels (max_megapixels)",
         )

@@ -1,12 +1,13 @@
 """Where every head of every attention layer looks from one position, and which term of the logits makes it look."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from botformer.backbone.attention_maps import logits_of_query
+from botformer.backbone.attention_maps import AttentionLayer, logits_of_query
 from botformer.explain.forward_pass import Network, cell_of, image_cells, layers_of, stride_of
 
 
@@ -68,8 +69,13 @@ def attention_heads(model: Network, pixels: Tensor, query_yx: tuple[float, float
     Raises:
         InputError: no attention layers, a query outside the image, or an image that does not fit the network.
     """
+    return heads_of_query(layers_of(model, pixels), pixels, query_yx)
+
+
+def heads_of_query(layers: Sequence[AttentionLayer], pixels: Tensor, query_yx: tuple[float, float]) -> list[LayerHeads]:
+    """As `attention_heads`, of layers that saw `pixels` already, alone."""
     found = []
-    for layer in layers_of(model, pixels):
+    for layer in layers:
         stride = stride_of(layer)
         cell = cell_of(pixels, stride, query_yx)
         height, width = image_cells(pixels, stride)

@@ -77,14 +77,22 @@ def see(model_config: Mapping[str, Any], image: Any) -> SeenImage:
 
 
 def _seen(model_config: Mapping[str, Any], image: Image.Image | EncodedImage) -> SeenImage:
-    width, height = image.size
     if model_config["task"] == "detection":
         transform = fitting_transform(image.size, DetectionImages(**model_config["images"]).canvas)
+        return seen_as(model_config, image.size, transform.draw(image))
+    return seen_as(model_config, image.size, evaluation_transform(Images(**model_config["images"]))(image))
+
+
+def seen_as(model_config: Mapping[str, Any], size_px: tuple[int, int], pixels: Tensor) -> SeenImage:
+    """As `see`, of an image of (width, height) that is prepared already: `pixels` are what the network is given,
+    (3, size, size), a detector's whole canvas."""
+    width, height = size_px
+    if model_config["task"] == "detection":
+        transform = fitting_transform(size_px, DetectionImages(**model_config["images"]).canvas)
         seen_height, seen_width = transform.extent
-        pixels = transform.draw(image)[:, :seen_height, :seen_width]
+        pixels = pixels[:, :seen_height, :seen_width]
         return SeenImage(pixels, (height, width), (0.0, 0.0, float(width), float(height)))
     images = Images(**model_config["images"])
-    pixels = evaluation_transform(images)(image)
     if images.fit == "letterbox":
         longer = max(width, height)
         scale = images.size / longer

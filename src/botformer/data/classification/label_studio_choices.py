@@ -53,13 +53,18 @@ def write_class_folders(classes: Mapping[str, str], root: Path, out: Path) -> No
     if out.exists():
         raise InputError(f"{out} is there already; name another --out")
     for name in set(classes.values()):
-        if not name.isprintable() or name != PurePosixPath(name).name or "\\" in name or name[:1] in ("", "."):
-            raise InputError(f"the class {name!r} cannot be the name of a folder; call it something else")
+        check_folder_name(name)
     out.parent.mkdir(parents=True, exist_ok=True)
     with atomic_folder(out) as unfinished:
         for image, name in classes.items():
             (unfinished / name).mkdir(exist_ok=True)
             shutil.copyfile(root / image, unfinished / name / image.replace("/", "_"))
+
+
+def check_folder_name(name: str) -> None:
+    """Raises `InputError` for a class that cannot be the name of a folder."""
+    if not name.isprintable() or name != PurePosixPath(name).name or "\\" in name or name[:1] in ("", "."):
+        raise InputError(f"the class {name!r} cannot be the name of a folder; call it something else")
 
 
 def _choices(task: Task) -> dict[str, list[str]]:

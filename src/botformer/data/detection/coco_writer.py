@@ -10,6 +10,7 @@ from botformer import rle
 from botformer.atomic_write import write_json
 from botformer.data.detection.dataset import Category
 from botformer.data.detection.keypoints import NO_KEYPOINTS, KeypointLayout, Keypoints
+from botformer.data.detection.mask_targets import area_px
 
 
 class CocoWriter:
@@ -80,7 +81,7 @@ def coco_of_predictions(
     """What a detector predicted as a whole annotation file, which other programs import as if people had drawn it.
 
     Args:
-        records: what predictions.json holds, COCO's results.
+        records: what predictions.json holds, COCO's results. Shapes may also be polygons; what has no score is sure.
         images: what images.json holds: the images, also those on which nothing was found, and the categories.
         threshold: objects with a lower score are left out; the score of the others is kept.
         paths: `file_name` -> what it is called in the file; by default as it is.
@@ -90,13 +91,14 @@ def coco_of_predictions(
     ids = {image["id"]: image["id"] for image in images["images"]}
     if not all(isinstance(each, int) for each in ids):
         ids = {image["id"]: number for number, image in enumerate(images["images"], 1)}
+    sizes = {image["id"]: (image["width"], image["height"]) for image in images["images"]}
     annotations = []
     for record in records:
-        if record["score"] < threshold:
+        if record.get("score", 1.0) < threshold:
             continue
         annotation = dict(record) | {"id": len(annotations) + 1, "image_id": ids[record["image_id"]], "iscrowd": 0}
         if "segmentation" in record:
-            annotation["area"] = int(rle.decode_counts(record["segmentation"]["counts"])[1::2].sum())
+            annotation["area"] = area_px(record["segmentation"], *sizes[record["image_id"]])
         else:
             annotation["area"] = record["bbox"][2] * record["bbox"][3]
         if "keypoints" in record:

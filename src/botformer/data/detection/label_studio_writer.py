@@ -44,7 +44,8 @@ def label_studio_tasks(
     """One task per image, with what was predicted on it; for Label Studio's import.
 
     Args:
-        records: what predictions.json holds: COCO's results of a detector, or the best classes of a classifier.
+        records: what predictions.json holds: COCO's results of a detector, or the best classes of a classifier. Shapes
+            may also be polygons, which stay such.
         images: what images.json holds.
         threshold: objects with a lower score are left out; a class is always there.
         shapes: how masks are drawn; the box of a mask that is drawn is not repeated.
@@ -92,11 +93,23 @@ def label_studio_tasks(
     return tasks
 
 
+def label_studio_annotations(
+    records: Sequence[Mapping[str, Any]], images: Mapping[str, Any], paths: Mapping[str, str] | None = None
+) -> list[dict[str, Any]]:
+    """As `label_studio_tasks`, of what a person has confirmed: annotations, not predictions, and without scores."""
+    sure = [dict(record) | {"score": 1.0} for record in records]
+    tasks = label_studio_tasks(sure, images, 0.0, paths=paths)
+    for task in tasks:
+        (prediction,) = task.pop("predictions")
+        result = [{name: value for name, value in each.items() if name != "score"} for each in prediction["result"]]
+        task["annotations"] = [{"result": result}]
+    return tasks
+
+
 def labeling_config(tasks: Sequence[Mapping[str, Any]], images: Mapping[str, Any]) -> str:
     """The labeling interface that the tasks belong to, as XML for the settings of a project."""
-    used = {
-        result["type"] for task in tasks for prediction in task["predictions"] for result in prediction["result"]
-    } or {"rectanglelabels"}
+    drawn = [each for task in tasks for kind in ("predictions", "annotations") for each in task.get(kind, ())]
+    used = {result["type"] for each in drawn for result in each["result"]} or {"rectanglelabels"}
     lines = ["<View>", '  <Image name="image" value="$image"/>']
     for kind, (control, tag) in _TAGS.items():
         if kind not in used:
@@ -139,12 +152,17 @@ def _object(
     score = float(record["score"])
     results = []
     if "segmentation" in record and shapes != "box":
-        mask = rle.decode(record["segmentation"])
-        if shapes == "brush":
-            value = {"format": "rle", "rle": encode_brush(mask), "brushlabels": [name]}
-            return [_result("brushlabels", f"{next(numbers)}", value, score)] if mask.any() else []
-        for polygon in mask_polygons(mask):
-            points = [[100 * x / width, 100 * y / height] for x, y in polygon.tolist()]
+        segmentation = record["segmentation"]
+        if isinstance(segmentation, list):
+            polygons = [list(zip(flat[0::2], flat[1::2], strict=True)) for flat in segmentation]
+        else:
+            mask = rle.decode(segmentation)
+            if shapes == "brush":
+                value = {"format": "rle", "rle": encode_brush(mask), "brushlabels": [name]}
+                return [_result("brushlabels", f"{next(numbers)}", value, score)] if mask.any() else []
+            polygons = [polygon.tolist() for polygon in mask_polygons(mask)]
+        for polygon in polygons:
+            points = [[100 * x / width, 100 * y / height] for x, y in polygon]
             value = {"points": points, "closed": True, "polygonlabels": [name]}
             results.append(_result("polygonlabels", f"{next(numbers)}", value, score))
         return results

@@ -1,0 +1,1 @@
+"""Trained networks behind HTTP: a page to try them in the browser, and an API for programs."""
