@@ -45,7 +45,8 @@ def detector_block_runs(block: str) -> dict:
 
 def test_every_block_of_python_is_run_below():
     blocks = {page.relative_to(ROOT).as_posix(): len(python_blocks(page)) for page in PAGES}
-    assert {name: number for name, number in blocks.items() if number} == {
+    how_to = {name for name in blocks if name.startswith("docs/how_to/")}  # test_how_to.py runs them
+    assert {name: number for name, number in blocks.items() if number and name not in how_to} == {
         "README.md": 4,
         "docs/attention.md": 1,
         "docs/detection.md": 1,
@@ -54,6 +55,8 @@ def test_every_block_of_python_is_run_below():
         "docs/doors.md": 5,
         "docs/ecosystem.md": 3,
         "docs/explain.md": 2,
+        "docs/maths.md": 1,  # test_maths_page.py
+        "docs/which_blocks.md": 2,  # test_which_blocks.py
     }
 
 
