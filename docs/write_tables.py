@@ -16,21 +16,17 @@ ROOT = Path(__file__).parents[1]
 sys.path[:0] = [str(ROOT), str(ROOT / "benchmarks"), str(ROOT / "docs")]  # rows of the tests, of the scaling page
 
 import command_line  # noqa: E402
+import paper_tables  # noqa: E402
 import scaling_tables  # noqa: E402
 
-from botformer.backbone.flops import count  # noqa: E402
-from botformer.backbone.variants import PUBLISHED, ROWS  # noqa: E402
 from botformer.commands.models import rows as model_rows  # noqa: E402
-from botformer.recipes import EXPERIMENTS  # noqa: E402
-from botformer.recipes.experiment import NOT_IN_THE_PAPER, Experiment  # noqa: E402
-from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe  # noqa: E402
 from tests.data.classification.layout_examples import CLASSIFICATION_LAYOUTS  # noqa: E402
 from tests.data.detection.layout_examples import LAYOUTS  # noqa: E402
 from tests.data.layout_row import markdown_table  # noqa: E402
 
 README, MODELS, DECISIONS = ROOT / "README.md", ROOT / "docs/models.md", ROOT / "docs/decisions/README.md"
 DATA, DEPLOY, PREDICT = ROOT / "docs/data.md", ROOT / "docs/deploy.md", ROOT / "docs/predict.md"
-SCALING, PAPER = ROOT / "docs/scaling.md", ROOT / "docs/paper.md"
+SCALING, PAPER, BLOCKS = ROOT / "docs/scaling.md", ROOT / "docs/paper.md", ROOT / "docs/which_blocks.md"
 CLI, RESULTS_PAGE = ROOT / "docs/cli.md", ROOT / "docs/results.md"
 
 Labels = Mapping[str, Any]
@@ -338,61 +334,6 @@ def ray_table() -> str:
     )
 
 
-def paper_counts_table() -> str:
-    """The rows of the paper, at the sizes for which it has a figure and at those for which a row is made."""
-    lines = []
-    for name, row in ROWS.items():
-        if not name.startswith(_IN_THE_PAPER) or name.endswith(_NOT_IN_THE_PAPER):
-            continue
-        published = {each.image_size: each for each in PUBLISHED.get(name, ())}
-        for size in sorted({row.image_size, *published} | ({320} if name == "botnet_t7" else set())):
-            counts, paper = count(row, size), published.get(size)
-            lines.append(
-                [
-                    name,
-                    str(size),
-                    f"{counts.parameters:,}",
-                    f"{count(row, size, tables=False).parameters:,}",
-                    paper.parameters if paper else "",
-                    f"{counts.multiply_adds / 1e9:.3f}e9",
-                    paper.multiply_adds if paper else "",
-                ]
-            )
-    head = "model, pixels, parameters, without tables, paper: parameters, multiply-adds, paper: multiply-adds"
-    return _markdown(head.split(", "), lines)
-
-
-_IN_THE_PAPER = ("resnet50", "resnet1", "resnet2", "botnet50", "botnet1", "botnet2", "botnet_", "se_resnet")
-_NOT_IN_THE_PAPER = ("_half", "_cifar", "_mini", "_nano")
-
-
-def _of_the_paper(kind: type[ClassificationRecipe | DetectionRecipe]) -> list[Experiment]:
-    rows = [row for row in EXPERIMENTS.values() if row.paper != NOT_IN_THE_PAPER]
-    return [row for row in rows if isinstance(row.recipe, kind)]
-
-
-def paper_imagenet_table() -> str:
-    lines = []
-    for row in _of_the_paper(ClassificationRecipe):
-        recipe = row.recipe
-        numbers = (recipe.images.size, recipe.schedule.epochs, f"{recipe.run.batch_size:,}")
-        lines.append([row.name, *map(str, numbers), row.expect.removeprefix("paper: "), row.cost])
-    return _markdown(["recipe", "pixels", "epochs", "batch", "paper", "ours"], lines)
-
-
-def paper_coco_table() -> str:
-    lines = []
-    for row in _of_the_paper(DetectionRecipe):
-        recipe = row.recipe
-        low, high = recipe.images.scale_jitter
-        place = row.paper.replace("table number unknown, ", "")
-        printed = row.expect.removeprefix("paper: ").removesuffix(" box / mask AP")
-        numbers = (recipe.images.size, recipe.schedule.epochs, f"{low} to {high}")
-        lines.append([row.name, *map(str, numbers), place, printed, row.cost])
-    head = ["recipe", "pixels", "epochs", "scale jitter", "paper: where", "paper: box / mask AP", "ours"]
-    return _markdown(head, lines)
-
-
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
     """A table without the columns that are empty; nothing where there are no rows."""
     kept = [place for place in range(len(head)) if any(row[place] for row in rows)]
@@ -420,9 +361,10 @@ PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (SCALING, "steps", lambda: _markdown(*scaling_tables.step_table())),
     (SCALING, "networks", lambda: _markdown(*scaling_tables.network_table())),
     (SCALING, "bulk", lambda: _markdown(*scaling_tables.bulk_table())),
-    (PAPER, "imagenet", paper_imagenet_table),
-    (PAPER, "coco", paper_coco_table),
-    (PAPER, "counts", paper_counts_table),
+    (PAPER, "imagenet", lambda: _markdown(*paper_tables.imagenet_table())),
+    (PAPER, "coco", lambda: _markdown(*paper_tables.coco_table())),
+    (PAPER, "counts", lambda: _markdown(*paper_tables.counts_table())),
+    (BLOCKS, "blocks", lambda: _markdown(*paper_tables.blocks_table())),
     (DECISIONS, "index", decisions_index),
 )
 

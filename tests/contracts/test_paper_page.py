@@ -36,7 +36,7 @@ def table(*head: str) -> list[list[str]]:
 
 
 STATEMENTS = [line for head, lines in tables() if head[:2] == ["", "paper"] for line in lines]
-PROOFS = [line for head, lines in tables() if head[:2] == ["", "code"] for line in lines]
+PROOFS = re.findall(r"^\* \*\*(\d+\.\d+)\*\* (.*?):\n  (`tests/.*?`)$(?!\n  )", TEXT, re.MULTILINE | re.DOTALL)
 
 
 @cache
