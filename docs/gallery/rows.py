@@ -120,7 +120,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
             "import botformer\nfrom botformer import explain\n\n"
             'model, config = botformer.load("nuclei")\n'
             'seen = explain.see(config, "cells.png")\n'
-            "query = seen.pixel(240, 318)  # y, x\n"
+            "query = seen.pixel(248, 307)  # y, x\n"
             "(layer,) = explain.attention_heads(model, seen.pixels, query)",
             attention.heads,
         ),
@@ -132,7 +132,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
             "import botformer\nfrom botformer import explain\n\n"
             'model, config = botformer.load("nuclei")\n'
             'seen = explain.see(config, "cells.png")\n'
-            "query = seen.pixel(240, 318)\n"
+            "query = seen.pixel(248, 307)\n"
             "(layer,) = explain.attention_heads(model, seen.pixels, query)\n"
             "layer.content_alone, layer.position_alone, layer.attention  # (heads, height, width) each",
             attention.terms,
@@ -191,7 +191,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
             "import botformer\nfrom botformer import explain\n\n"
             'model, config = botformer.load("nuclei")\n'
             'pixels, looked = explain.see(config, "cells.png").pixels, {}\n'
-            "for height, width in (512, 512), (129, 480), (333, 97), (64, 512), (201, 303), (77, 77):\n"
+            "for height, width in (512, 512), (333, 97), (301, 203), (77, 77), (129, 480), (64, 320), (96, 301):\n"
             "    part, query = pixels[:, :height, :width], (height / 2, width / 2)\n"
             "    looked[height, width] = part, query, *explain.attention_heads(model, part, query)",
             attention.sizes,
@@ -207,7 +207,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
             'for position in "relative", "blog":\n'
             "    layer = botformer.MHSA2d(64, heads=1, size=(14, 14), position=position)\n"
             "    torch.nn.init.normal_(layer.qkv.weight, std=0.3)\n"
-            "    cells = (2, 2), (6, 9), (12, 4)\n"
+            "    cells = (2, 2), (6, 9), (12, 4), (7, 7)\n"
             "    looked[position] = [(cell, layer.attention_from(even, cell)[0, 0].numpy(force=True)) for cell in cells]",
             attention.listing,
         ),
@@ -267,7 +267,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
             "The table of networks",
             "Parameters and multiply-adds of every row, exact; `botformer models` prints them beside the paper's figures.",
             "from botformer.commands.models import rows\n\n"
-            "lines, notes = rows()  # what `botformer models` prints",
+            "lines, notes = rows(image_size=224)  # what `botformer models --image-size 224` prints",
             classification.models,
         ),
     ),

@@ -17,7 +17,7 @@ Names = dict[str, Any]
 
 
 def dense(_: Names) -> Image.Image:
-    return fitted(Image.open("drawn/dense.png"), tall=600)
+    return fitted(Image.open("drawn/dense.prediction.png"), tall=600)
 
 
 def beside(names: Names) -> Figure:
