@@ -110,8 +110,7 @@ def positions(names: Names) -> Figure:
     scale = factor_scale(float(np.abs(centred).max()))
     figure, (panels,) = sheet([[_aspect(centred[0])] * len(centred)], bar=True)
     for number, (axes, logits) in enumerate(zip(panels, centred, strict=True), start=1):
-        words = f"head {number}" if number > 1 else f"head 1: offsets of up to {reach[0]} cells"
-        show(axes, matrix_tile(logits, scale, mark_middle=True), words, smooth=False)
+        show(axes, matrix_tile(logits, scale, mark_middle=True), f"head {number}", smooth=False)
     draw_bar(figure, scale, "factor of the weight")
     return figure
 

@@ -1,5 +1,6 @@
 """Pictures of classes, of training, of data and of deployed networks."""
 
+import json
 import re
 import subprocess
 from io import BytesIO
@@ -26,7 +27,16 @@ _FAMILIES = {
 
 
 def bars(_: Names) -> Image.Image:
-    return fitted(Image.open("classes/plastic.png"))
+    return fitted(Image.open("classes/plastic.prediction.png"))
+
+
+def digits(_: Names) -> Figure:
+    """Small images in a row per five, what was read above each."""
+    read = {each["file_name"]: each["top5"][0] for each in json.loads(Path("read/predictions.json").read_text())}
+    figure, panels = sheet([[1.0] * 8] * 2)
+    for axes, (file, (label, probability)) in zip([each for line in panels for each in line], read.items(), strict=False):
+        show(axes, np.asarray(Image.open(file)), f"{label}  {probability:.0%}")
+    return figure
 
 
 def confusion(_: Names) -> Image.Image:

@@ -50,8 +50,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "sparse.jpg",
             "A few faint ones",
-            "Eight of the seven annotated: a cut nucleus at the border counts twice. Dark images are brightened for the "
-            "drawing alone.",
+            "Eight are found where people outlined seven. Dark images are brightened for the drawing alone.",
             'import botformer\n\nresult = botformer.predictor("nuclei")("sparse.png")',
             segmentation.beside,
         ),
@@ -95,28 +94,19 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
             segmentation.sliced,
         ),
         Row(
-            "scenes.jpg",
-            "Ten classes, from random weights",
-            "Digits in scenes of photographs, after the minutes of `botformer demo`. It has never seen these digits nor "
-            "these photographs.",
-            "botformer predict 'runs/demo/scenes/data/val/0000*.png' --checkpoint runs/demo/scenes/run --out scenes",
-            segmentation.scenes,
-        ),
-        Row(
             "precision_recall.png",
             "Precision and recall",
-            "Of the same network on all of its unseen scenes, by how much a mask must overlap.",
-            "botformer demo --out runs/demo",
+            "`evaluate` draws it beside the images: of the same two, by how much a mask must overlap.",
+            "botformer evaluate nuclei --data mixed --out measured",
             segmentation.precision_recall,
-            by_hand=True,
         ),
     ),
     "What attention looks at": (
         Row(
             "heads.jpg",
             "Four heads, from one nucleus",
-            "From the ring: three heads look at what lies around it, one rests on a few cells that it gives to every "
-            "query.",
+            "From the ring: heads 1 and 3 look at many cells, most of them between nuclei, head 2 almost everywhere "
+            "alike, and head 4 rests on a few cells.",
             "import botformer\nfrom botformer import explain\n\n"
             'model, config = botformer.load("nuclei")\n'
             'seen = explain.see(config, "cells.png")\n'
@@ -127,8 +117,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "terms.jpg",
             "Content against position",
-            "A logit has two terms. What a cell contains finds nuclei anywhere, where it lies keeps the head in one "
-            "direction; their sum does both.",
+            "A logit of head 1 has two terms: what a cell contains, and how far above or below, left or right it lies. "
+            "Here content decides most.",
             "import botformer\nfrom botformer import explain\n\n"
             'model, config = botformer.load("nuclei")\n'
             'seen = explain.see(config, "cells.png")\n'
@@ -140,8 +130,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "positions.png",
             "What the position tables have learnt",
-            "The position term over the offset between query (the ring) and key: orange attracts, violet repels. Each "
-            "head has its own direction and reach.",
+            "The position term over the offsets of up to 23 cells that were trained, from the query (the ring): orange "
+            "attracts, violet repels.",
             "import botformer\nfrom botformer import explain\n\n"
             'model, config = botformer.load("nuclei")\n'
             'seen = explain.see(config, "cells.png")\n'
@@ -228,6 +218,13 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
             classification.confusion,
         ),
         Row(
+            "digits.jpg",
+            "Digits that nobody has seen",
+            "A network of 120,000 parameters after the minutes of a demo; handwriting and photographs are new to it.",
+            "botformer predict 'digits/*.jpg' --checkpoint runs/digits --out read",
+            classification.digits,
+        ),
+        Row(
             "curves.png",
             "A training",
             "Losses, learning rate and scores; the journal beside it has every number.",
@@ -258,7 +255,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
             "quantised.jpg",
             "int8 beside float32",
             "The same images in OpenVINO, in both precisions: int8 is kept only if it is faster and as good.",
-            "botformer export runs/demo/digits/run --format openvino --precision int8 --data runs/demo/digits/data "
+            "botformer export runs/digits --format openvino --precision int8 --data digits_data "
             "--out int8",
             classification.quantised,
         ),
