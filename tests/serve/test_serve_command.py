@@ -10,11 +10,14 @@ import sys
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from threading import Thread
+from types import SimpleNamespace
 
 import pytest
 
 from botformer.commands import serve as command
 from botformer.errors import InputError
+from botformer.serve import run_server
 from botformer.serve.run_server import bound_socket
 from botformer.serve.served_network import named
 
@@ -70,6 +73,23 @@ def test_what_was_begun_is_finished_at_sigterm(cells):
             assert "Traceback" not in errors
         with pytest.raises(ConnectionRefusedError):
             ask(own, "GET", "/health")
+
+
+def test_a_second_signal_ends_the_process_at_once(monkeypatch):
+    handlers, ended = {}, []
+    monkeypatch.setattr(run_server.signal, "signal", lambda number, handler: handlers.update({number: handler}))
+    monkeypatch.setattr(run_server.os, "_exit", ended.append)
+    serving, server = SimpleNamespace(stopping=False), SimpleNamespace(should_exit=False)
+    waiting = Thread(target=run_server.serve_until_signal, args=(serving, server))
+    waiting.start()
+    while len(handlers) < 2:
+        time.sleep(0.01)
+    handlers[signal.SIGINT](signal.SIGINT, None)
+    assert (serving.stopping, server.should_exit, ended) == (True, True, [])
+    waiting.join(10)
+    assert not waiting.is_alive()
+    handlers[signal.SIGTERM](signal.SIGTERM, None)
+    assert ended == [143]
 
 
 def test_a_server_that_stops_takes_nothing_more(photo):
