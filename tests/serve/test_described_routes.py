@@ -59,7 +59,9 @@ def test_the_page_of_the_api_fetches_nothing_and_lists_every_route(server):
     reply = server.get("/docs")
     text = reply.body.decode()
     assert reply.headers["content-type"] == "text/html; charset=utf-8"
-    assert re.findall(r"(?:src|href)=\"([^\"]*)\"", text) == ["/docs/style.css", "/openapi.json", "/"]
+    assert re.findall(r"(?:src|href)=\"([^\"]*)\"", text) == [
+        *("/page/icon.svg", "/docs/style.css", "/openapi.json", "/"),
+    ]
     assert "<script" not in text
     assert "<style" not in text
     style = server.get("/docs/style.css")

@@ -76,6 +76,7 @@ def _page(openapi: Mapping[str, Any], curl: CurlLines, with_token: bool) -> Iter
     title = f"{openapi['info']['title']} {openapi['info']['version']}"
     yield '<!doctype html>\n<html lang="en">\n<head>\n<meta charset="utf-8">'
     yield '<meta name="viewport" content="width=device-width, initial-scale=1">'
+    yield '<link rel="icon" href="/page/icon.svg" type="image/svg+xml">'
     yield f'<title>{escape(title)}</title>\n<link rel="stylesheet" href="/docs/style.css">\n</head>\n<body>\n<main>'
     yield f"<h1>{escape(title)}: the HTTP API</h1>"
     yield f"<p>{escape(openapi['info']['description'])} The description that programs read: "

@@ -142,7 +142,12 @@ def _routes(serving: Serving, access: Access) -> FastAPI:
         name: Annotated[str, Query(max_length=200, description="of the image, which the answer repeats")] = "",
         image_id: Annotated[int, Query(description="of the image in COCO's results")] = 1,
     ) -> Response:
-        """Classify an image, or detect objects on it, best first. The body is the image file, or a form with one."""
+        """Classify an image, or detect objects on it, best first. The body is the image file, or a form with one.
+
+        Detections have "segmentation" (COCO's run lengths) where the network gives masks, and "keypoints" [x, y, score]
+        where it gives these. A classifier gives "top5", a list of {"label", "probability"}, and "probabilities" of all
+        classes in their order.
+        """
         served = _working(serving).network(network)
         async with _in_time(serving.limits.seconds):
             with served.queue.places.one(), serving.bodies.part() as take:

@@ -67,6 +67,8 @@ def running(serving: Serving, access: Access, at: socket.socket) -> Iterator[uvi
     thread.start()
     while not server.started and thread.is_alive():
         time.sleep(0.01)
+    if not server.started:
+        raise RuntimeError("the server could not be started; the log says why")
     try:
         yield server
     finally:
