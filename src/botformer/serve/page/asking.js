@@ -4,7 +4,7 @@ import { percent, plural } from "./elements.js";
 import { darkThumbnail } from "./heat.js";
 import { centreOf } from "./outlines.js";
 import * as server from "./server.js";
-import { chosenMap, imageOf, layersOf, networkOf, newImage, resultOf, shownObjects, uniqueName } from "./state.js";
+import { chosenMap, hasUnexported, imageOf, layersOf, networkOf, newImage, resultOf, shownObjects, uniqueName } from "./state.js";
 import { change, failed, notify, say, store, waiting } from "./store.js";
 
 const { promise: known, resolve: nowKnown } = Promise.withResolvers(); // what is served: images opened before wait
@@ -12,7 +12,7 @@ const { promise: known, resolve: nowKnown } = Promise.withResolvers(); // what i
 export async function start() {
   try {
     const served = await server.askJson("networks");
-    change({ served, panes: [served.networks[0].name] });
+    change({ served, panes: [served.networks[0].name], refused: "" });
     nowKnown();
     await loadExamples(served.examples);
   } catch (error) {
@@ -29,8 +29,13 @@ export async function openFiles(files) {
 
 /** The opened image, or null where it was refused. */
 async function openFile(file, wanted) {
-  await known;
   const { state } = store;
+  if (state.refused) await start(); // the server may be back
+  if (state.refused) {
+    notify(state.refused);
+    return null;
+  }
+  await known;
   const limit = state.served.limits.bytes;
   if (file.size > limit) {
     notify(`${wanted} has ${megabytes(file.size)}; this server takes up to ${megabytes(limit)}. Make it smaller and open it again.`);
@@ -64,6 +69,17 @@ async function readPicture(image) {
 export function showImage(index) {
   change({ current: index, query: null, looks: {}, hovered: null, selected: null, draft: null, dragged: null, zoom: 0 });
   for (const network of store.state.panes) askFor(network);
+}
+
+/** Of the current image, and of its corrections. */
+export function closeImage() {
+  const { state } = store;
+  const image = imageOf(state);
+  const lost = hasUnexported(image);
+  if (lost && !confirm(`The corrections of ${image.name} were not exported. Close it all the same?`)) return;
+  URL.revokeObjectURL(image.url);
+  state.images = state.images.filter((other) => other !== image);
+  showImage(Math.min(state.current, state.images.length - 1));
 }
 
 /** The network's answer for the current image, once. */

@@ -100,7 +100,7 @@ function renderStrip(state) {
     button.onclick = () => asking.openExample(example);
   });
   const count = countUnexported(state);
-  text($("unexported"), count === 0 ? "" : `${plural(count, "correction")} not exported`);
+  text($("unexported"), count === 0 ? "" : `${plural(count, "corrected image")} not exported`);
 }
 
 function makeThumb({ url, name }) {
@@ -210,6 +210,7 @@ function listen() {
   $("shapes").addEventListener("change", (event) => change({ shapes: event.target.checked }));
   $("positions").addEventListener("change", (event) => change({ positions: event.target.checked }));
   $("clear-look").addEventListener("click", asking.clearLook);
+  $("close-image").addEventListener("click", asking.closeImage);
   $("compare").addEventListener("click", addPane);
   $("smaller").addEventListener("click", () => zoomBy(-1));
   $("larger").addEventListener("click", () => zoomBy(1));

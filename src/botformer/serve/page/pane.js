@@ -86,6 +86,8 @@ function renderProgress({ progress, stage }, answer, look) {
 function hintFor(state, network, correcting) {
   if (correcting && state.tool === "outline") return "Click point after point and end on the first one (or Enter), or draw the outline in one stroke.";
   if (correcting && state.tool === "box") return "Drag from one corner to the opposite one.";
+  if (correcting && network.kind === "keypoint_rcnn") return "Choose a box, drag its corners and its key points.";
+  if (correcting && network.kind === "faster_rcnn") return "Choose a box and drag its corners.";
   if (correcting && network.task === "detection") return "Choose a shape, drag its points; a small point between two adds one, a double click or Delete removes one.";
   if (correcting) return "Choose the right class.";
   if (network.attention.length === 0) return `${network.name} has no attention layer (${network.row}): there is nothing to see from a point.`;

@@ -111,11 +111,13 @@ export function correctedImages(state, network) {
     .map((image) => ({ ...image, image, record: recordOf(image, network), result: resultOf(image, network) }));
 }
 
+export function hasUnexported(image) {
+  return Object.values(image.records).some((record) => isUnexported(record, image.threshold));
+}
+
+/** Images. */
 export function countUnexported(state) {
-  const counts = state.images.map(
-    (image) => Object.values(image.records).filter((record) => isUnexported(record, image.threshold)).length,
-  );
-  return counts.reduce((sum, count) => sum + count, 0);
+  return state.images.filter(hasUnexported).length;
 }
 
 /** A name that no other image has: both would be one file in an export. */
