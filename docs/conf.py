@@ -2,6 +2,7 @@
 
 import os.path
 import re
+import sys
 from pathlib import Path
 
 from docutils import nodes
@@ -31,6 +32,9 @@ myst_heading_anchors = 4
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
+sys.path.append(str(ROOT / "docs"))
+extensions += ["docstring_names"]
+nitpick_ignore_regex = [("py:.*", r"(torch|numpy|np|PIL|matplotlib|collections|pathlib|typing|_io|io)\b.*")]
 
 html_theme = "furo"
 html_title = "botformer"
