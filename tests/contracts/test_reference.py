@@ -75,6 +75,7 @@ class Documented:
     """Of a method: the docstring of the class, which is just above it."""
 
 
+@cache
 def fields() -> dict[str, tuple[object, str]]:
     """Full name -> (annotation, docstring) of the fields and attributes that the pages show."""
     shown = {}
@@ -140,6 +141,16 @@ def test_every_public_name_is_on_a_page(name):
     assert any(found(name) is found(other) for _, other, _ in entries())
 
 
+def test_names_in_docstrings_become_links_or_literals(monkeypatch):
+    monkeypatch.syspath_prepend(str(DOCS))
+    link_names = import_module("docstring_names")._link_names
+    lines = ["`load` gave `model_config` and `c5`"]
+    link_names(None, "function", "botformer.save", botformer.save, None, lines)
+    assert lines == [":py:obj:`load <botformer.load>` gave ``model_config`` and ``c5``"], (
+        "a parameter, not the function"
+    )
+
+
 def test_every_name_is_on_one_page_and_the_index_has_the_pages():
     names = [name for _, name, _ in entries()]
     assert len(names) == len(set(names)) > 60
@@ -176,26 +187,27 @@ def test_every_field_is_explained():
 
 @by_name
 def test_the_docstring_explains_every_parameter(shown):
-    """By its name, its own or that of the class; or the function has the arguments of another one, which does."""
-    text = f"{shown.own}\n{shown.above}"
-    for other in re.findall(r"Arguments as in `(\w+)`", text):
-        text += next(one.own for one in FUNCTIONS if one.name.endswith(f".{other}"))
-    parameters = [name for name in inspect.signature(shown.function).parameters if name not in ("self", "cls")]
-    assert not [name for name in parameters if not re.search(rf"\b{name}\b", text)]
+    """Where there is a list of arguments, there, or in words with its name as code; else by its name, also in the
+    docstring of the class. Or the function has the arguments of another one, of which the same holds."""
+    others = re.findall(r"Arguments as in `(\w+)`", shown.own)
+    texts = [shown.own, *(one.own for one in FUNCTIONS if one.name.rpartition(".")[2] in others)]
+    for name in inspect.signature(shown.function).parameters:
+        if not arguments(texts):
+            assert name == "self" or re.search(rf"\b{name}\b", f"{shown.own}\n{shown.above}"), name
+        elif name not in (*arguments(texts), "self"):
+            assert any(re.search(rf"`(?:\w+\()?{name}\b", text) for text in texts), name
 
 
 @by_name
 def test_arguments_that_a_docstring_lists_exist(shown):
-    listed = re.search(
-        r"^ *Args:\n(.*?)(?:\n\s*\n(?! {4})|\Z)",
-        textwrap.dedent(inspect.getdoc(shown.function) or ""),
-        re.DOTALL | re.MULTILINE,
-    )
-    if listed:
-        rows = re.findall(r"^ {4}(\w+(?:, \w+)*):", listed[1], re.MULTILINE)
-        assert rows
-        names = {name for row in rows for name in row.split(", ")}
-        assert names <= set(inspect.signature(shown.function).parameters)
+    assert set(arguments([shown.own])) <= set(inspect.signature(shown.function).parameters)
+
+
+def arguments(texts: list[str]) -> list[str]:
+    """The names in the lists of arguments."""
+    lists = [re.search(r"^Args:\n((?: {4}.*\n?)+)", text, re.MULTILINE) for text in texts]
+    rows = [row for one in lists if one for row in re.findall(r"^ {4}(\w+(?:, \w+)*):", one[1], re.MULTILINE)]
+    return [name for row in rows for name in row.split(", ")]
 
 
 @by_name

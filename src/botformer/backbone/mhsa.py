@@ -52,6 +52,7 @@ class MHSA2d(nn.Module):
         channels: C, in and out; a multiple of `heads`. There is no output projection.
         heads: N; the head width is D = C / N.
         size: (H, W) of the map that the position tables are made for. `tables` says how others are handled.
+        position: what the attention knows about positions, one of the kinds above.
         tables: "interpolate" or "offset", see `attention.position_tables`.
         backend: of the attention, such as "auto" or "auto,-triton"; see `relative_attention_2d`.
         pool: average the result over cells of 2x2, which halves each side, rounded up; for blocks of stride 2.

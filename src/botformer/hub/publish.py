@@ -84,6 +84,8 @@ def upload_folder(
     The repository is made where there is none. Only `FILES` are uploaded, whatever else lies in the folder.
 
     Args:
+        folder: what `prepare_folder` returned.
+        repository: "owner/name".
         private: of a repository that is made; of one that is there nothing changes.
         message: of the commit.
         token: of the hub; by default that of `hf auth login`.
