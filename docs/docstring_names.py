@@ -1,4 +1,6 @@
-"""Docstrings as the reference shows them: `load` becomes a link where the reference has it, and a literal elsewhere."""
+"""Docstrings as the reference shows them: `load` becomes a link where the reference has it, and a literal elsewhere.
+
+So does docs/PAGE.md, to the page."""
 
 import inspect
 import re
@@ -40,7 +42,9 @@ def _link_names(app, what, name, thing, options, lines):
         target = None if match[1] in own else full.get(match[1])
         return f":py:obj:`{match[1]} <{target}>`" if target else f"``{match[1]}``"
 
-    lines[:] = [re.sub(r"(?<![`:\w])`([^`]+)`(?![`_])", marked, line) for line in lines]
+    for place, line in enumerate(lines):
+        line = re.sub(r"(?<![`:\w])`([^`]+)`(?![`_])", marked, line)
+        lines[place] = re.sub(r"\bdocs/([\w/]+)\.md\b", r":doc:`docs/\1.md </\1>`", line)
 
 
 def _parameters(thing):
