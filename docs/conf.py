@@ -75,7 +75,8 @@ def _text_of_the_site(app, page, source):
                 there = f"docs/{name}.md"
         return f"[{words}]({os.path.relpath(there, here)}{anchor})"
 
-    source[0] = re.sub(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()#\s]+)(#[^()\s]*)?\)", link, text)
+    orphan = "---\norphan: true\n---\n\n" if page.startswith("decisions/0") else ""  # the index of decisions links them
+    source[0] = orphan + re.sub(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()#\s]+)(#[^()\s]*)?\)", link, text)
 
 
 def _formula_in_a_line(self, node):

@@ -27,7 +27,7 @@ from tests.data.layout_row import markdown_table  # noqa: E402
 README, MODELS, DECISIONS = ROOT / "README.md", ROOT / "docs/models.md", ROOT / "docs/decisions/README.md"
 DATA, DEPLOY, PREDICT = ROOT / "docs/data.md", ROOT / "docs/deploy.md", ROOT / "docs/predict.md"
 SCALING, PAPER, BLOCKS = ROOT / "docs/scaling.md", ROOT / "docs/paper.md", ROOT / "docs/which_blocks.md"
-CLI, RESULTS_PAGE = ROOT / "docs/cli.md", ROOT / "docs/results.md"
+CLI, RESULTS_PAGE, SERVE = ROOT / "docs/cli.md", ROOT / "docs/results.md", ROOT / "docs/serve.md"
 
 Labels = Mapping[str, Any]
 
@@ -334,6 +334,22 @@ def ray_table() -> str:
     )
 
 
+def serve_table() -> str:
+    rows = []
+    for row in figures_of("serve_cpu"):
+        latency = [f"{row[name] / 1000:.2f}" if name in row else "" for name in ("p50_ms", "p95_ms")]
+        memory = f"{row['memory_mib_first']} to {row['memory_mib_last']}" if "memory_mib_first" in row else ""
+        ratio = f"{row['ratio']:.2f}" if "ratio" in row else ""
+        counts = [str(row.get(name, "")) for name in ("images_per_batch", "broken", "not_theirs")]
+        way = f"{row['way']}, {row['network']}, {row['cores']} cores"
+        rows.append([way, f"{row['images_per_s']:.1f}", ratio, *latency, *counts, memory])
+    return _markdown(
+        ["", "images/s", "of the predictor's", "p50: s", "p95: s", "images per batch", "broken images",
+         "errors that were not theirs", "memory: MiB"],
+        rows,
+    )  # fmt: skip
+
+
 def _markdown(head: list[str], rows: list[list[str]]) -> str:
     """A table without the columns that are empty; nothing where there are no rows."""
     kept = [place for place in range(len(head)) if any(row[place] for row in rows)]
@@ -352,6 +368,7 @@ PARTS: tuple[tuple[Path, str, Callable[[], str]], ...] = (
     (MODELS, "models", models_table),
     (PREDICT, "speed", predictor_table),
     (PREDICT, "ray", ray_table),
+    (SERVE, "serve", serve_table),
     (DEPLOY, "formats", formats_table),
     (DEPLOY, "speed", speed_table),
     (DEPLOY, "accuracy", accuracy_table),

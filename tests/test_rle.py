@@ -2,7 +2,7 @@ import pytest
 import torch
 from pycocotools import mask as coco
 
-from botformer.rle import decode, encode, encode_window
+from botformer.rle import decode, decode_window, encode, encode_window
 
 
 def reference(mask):
@@ -41,3 +41,16 @@ def test_a_window_is_encoded_as_the_whole_image_would_be():
         window = torch.rand(rows, columns) > 0.3
         image[top : top + rows, left : left + columns] = window
         assert encode_window(window.numpy(), (top, left), (20, 30)) == reference(image)
+
+
+@pytest.mark.parametrize("mask", list(cases()))
+def test_the_window_of_a_mask_is_what_is_around_its_pixels(mask):
+    window, (top, left) = decode_window(encode(mask.numpy()))
+    again = torch.zeros_like(mask)
+    again[top : top + window.shape[0], left : left + window.shape[1]] = torch.from_numpy(window)
+    assert torch.equal(again, mask)
+    if mask.any():
+        assert window.any(0)[[0, -1]].all()
+        assert window.any(1)[[0, -1]].all()
+    else:
+        assert window.shape == (0, 0)

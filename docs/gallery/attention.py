@@ -4,7 +4,7 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
-from sheet import draw_bar, head, sheet, show
+from sheet import draw_bar, sheet, show
 
 from botformer.plots.heat_tiles import (
     around_box,
@@ -38,16 +38,21 @@ def heads(names: Names) -> Figure:
 def terms(names: Names) -> Figure:
     """Both terms of the logits, each alone, and together."""
     seen, query, layer = names["seen"], names["query"], names["layer"]
-    head_number = 2
+    number = 0
     maps = {
-        "content alone, q·k": layer.content_alone[head_number],
-        "position alone, q·r": layer.position_alone[head_number],
-        "both: the attention": layer.attention[head_number],
+        "content alone, q·k": layer.content_alone[number],
+        "position alone, q·r": layer.position_alone[number],
+        "both: the attention": layer.attention[number],
     }
     scale = times_mean_scale(max(float(each.max()) * each.size for each in maps.values()))
-    figure, (panels,) = sheet([[_aspect(seen.image)] * 3], bar=True)
+    stride = layer.stride_px
+    top, left = (int(max(at - 128, 0) // stride * stride) for at in query)
+    part = seen.image[top : top + 256, left : left + 256]
+    cells = np.s_[top // stride : (top + 256) // stride, left // stride : (left + 256) // stride]
+    ring = query[0] - top, query[1] - left
+    figure, (panels,) = sheet([[_aspect(part)] * 3], bar=True)
     for axes, (words, weights) in zip(panels, maps.items(), strict=True):
-        show(axes, heat_tile(seen.image, weights * weights.size, layer.stride_px, scale, query), words)
+        show(axes, heat_tile(part, (weights * weights.size)[cells], stride, scale, ring), words)
     draw_bar(figure, scale, WORDS)
     return figure
 
@@ -96,9 +101,12 @@ def grad_cam(names: Names) -> Figure:
 
 
 def positions(names: Names) -> Figure:
-    """What the position tables add, over offsets from the query."""
+    """What the position tables add, over the offsets from the query that were trained."""
     (layer,) = names["layers"]
-    centred = layer.logits - layer.logits.mean((1, 2), keepdims=True)
+    middle, reach = np.array(layer.logits.shape[1:]) // 2, np.array(layer.built_cells) - 1
+    (top, left), (bottom, right) = middle - reach, middle + reach + 1
+    trained = layer.logits[:, top:bottom, left:right]
+    centred = trained - trained.mean((1, 2), keepdims=True)
     scale = factor_scale(float(np.abs(centred).max()))
     figure, (panels,) = sheet([[_aspect(centred[0])] * len(centred)], bar=True)
     for number, (axes, logits) in enumerate(zip(panels, centred, strict=True), start=1):
@@ -109,37 +117,32 @@ def positions(names: Names) -> Figure:
 
 def sizes(names: Names) -> Figure:
     """One network, one set of position tables, parts of one image that are long, small and odd."""
-    tiles = []
-    whole = times_mean_scale(64)
-    for (height, width), (seen, query, layer) in names["looked"].items():
+    tiles, scale = [], times_mean_scale(64)
+    for (height, width), (pixels, query, layer) in names["looked"].items():
         weights = layer.attention.mean(0)
-        image = seen.permute(1, 2, 0).numpy()
-        cells = " x ".join(map(str, weights.shape))
-        tile = heat_tile(image, weights * weights.size, layer.stride_px, whole, query)
-        tiles.append((tile, f"{height} x {width} px, {cells} cells"))
-    rows = [tiles[:3], tiles[3:]]
-    figure, panels = sheet([[_aspect(tile) for tile, _ in row] for row in rows], tallest=2.3, bar=True)
+        image = pixels.permute(1, 2, 0).numpy()
+        tile = heat_tile(image, weights * weights.size, layer.stride_px, scale, query)
+        tiles.append((tile, f"{height}x{width} px"))
+    rows = [tiles[:4], tiles[4:]]
+    figure, panels = sheet([[_aspect(tile) for tile, _ in row] for row in rows], tallest=2.6, bar=True)
     for line, row in zip(panels, rows, strict=True):
         for axes, (tile, words) in zip(line, row, strict=True):
             show(axes, tile, words)
-    draw_bar(figure, whole, WORDS)
+    draw_bar(figure, scale, WORDS)
     return figure
 
 
 def listing(names: Names) -> Figure:
-    """Attention on an even map, from three cells: where cells are alike, only positions can tell them apart."""
+    """Attention on an even map, from some cells: where cells are alike, only positions can tell them apart."""
     looked = names["looked"]
-    most = max(float(weights.max()) * weights.size for maps in looked.values() for _, weights in maps)
-    scale = times_mean_scale(most)
-    rows = {"relative": "MHSA2d, as in the paper", "blog": "the copied listing"}
-    figure, panels = sheet([[1.0] * 3] * 2, tallest=2.0, bar=True)
+    scale = times_mean_scale(max(float(weights.max()) * weights.size for maps in looked.values() for _, weights in maps))
+    rows = {"relative": "the paper's layer", "blog": "the copied listing"}
+    figure, panels = sheet([[1.0] * 4] * 2, bar=True)
     for line, (kind, words) in zip(panels, rows.items(), strict=True):
         for axes, ((y, x), weights) in zip(line, looked[kind], strict=True):
-            side = len(weights)
-            even = np.full((side * 16, side * 16, 3), 90, np.uint8)
+            even = np.full((len(weights) * 16, len(weights) * 16, 3), 128, np.uint8)
             tile = heat_tile(even, weights * weights.size, 16, scale, ((y + 0.5) * 16, (x + 0.5) * 16))
-            show(axes, tile, f"{words}" if axes is line[0] else f"from ({y}, {x})")
-        head(line[0], f"{words}, from {looked[kind][0][0]}")
+            show(axes, tile, words if axes is line[0] else "")
     draw_bar(figure, scale, WORDS)
     return figure
 

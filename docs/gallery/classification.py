@@ -1,5 +1,6 @@
 """Pictures of classes, of training, of data and of deployed networks."""
 
+import json
 import re
 import subprocess
 from io import BytesIO
@@ -8,23 +9,34 @@ from typing import Any
 
 import numpy as np
 from matplotlib.figure import Figure
+from matplotlib.ticker import FixedLocator
 from PIL import Image
-from sheet import fitted, head, sheet, show
+from sheet import DPI, WIDTH, fitted, head, sheet, show
 
 from botformer.plots import style
 
 Names = dict[str, Any]
 _CHROMIUM = "chromium"
-_FAMILIES = (
-    ("BoTNet, scaled (T3 to T7)", re.compile(r"botnet_t\d")),
-    ("BoTNet-50 to 200", re.compile(r"botnet(_s1)?_?\d+$")),
-    ("ResNet", re.compile(r"resnet\d+$")),
-    ("SE-ResNet", re.compile(r"se_resnet\d+$")),
-)
+_FAMILIES = {
+    "BoTNet": r"botnet(\d+)",
+    "BoTNet, stride 1": r"botnet_s1_(\d+)",
+    "BoTNet, scaled": r"botnet_(t\d)",
+    "ResNet": r"resnet(\d+)",
+    "SE-ResNet": r"se_resnet(\d+)",
+}
 
 
 def bars(_: Names) -> Image.Image:
-    return fitted(Image.open("classes/plastic.png"))
+    return fitted(Image.open("classes/plastic.prediction.png"))
+
+
+def digits(_: Names) -> Figure:
+    """Small images in a row per five, what was read above each."""
+    read = {each["file_name"]: each["top5"][0] for each in json.loads(Path("read/predictions.json").read_text())}
+    figure, panels = sheet([[1.0] * 8] * 2)
+    for axes, (file, (label, probability)) in zip([each for line in panels for each in line], read.items(), strict=False):
+        show(axes, np.asarray(Image.open(file)), f"{label}  {probability:.0%}")
+    return figure
 
 
 def confusion(_: Names) -> Image.Image:
@@ -59,21 +71,23 @@ def quantised(names: Names) -> Figure:
 
 def models(names: Names) -> Figure:
     """The table as a chart: parameters against multiply-adds."""
-    figure, ((axes,),) = sheet([[0.5]], tallest=4.0)
+    figure = Figure(figsize=(WIDTH, 4.4), dpi=DPI, facecolor="white", layout="constrained")
+    axes = figure.subplots()
     style.quiet(axes)
-    axes.set_position((0.085, 0.13, 0.9, 0.8))
-    lines = [(name.rstrip("*"), int(count.replace(",", "")), float(adds)) for name, _, count, _, adds, _ in names["lines"]]
-    for (family, pattern), colour in zip(_FAMILIES, style.LINES, strict=False):
-        chosen = sorted((line for line in lines if pattern.fullmatch(line[0])), key=lambda line: line[2])
-        axes.plot(
-            [adds / 1e9 for _, _, adds in chosen], [count / 1e6 for _, count, _ in chosen], "o",
-            color=colour, markersize=7, label=family,
-        )  # fmt: skip
-        for name, count, adds in chosen:
-            axes.annotate(name, (adds / 1e9, count / 1e6), (6, 4), textcoords="offset points", fontsize=8, color=style.FAINT)
-    axes.set_xscale("log")
-    axes.set_xlabel("multiply-adds, in thousand millions, at the size of the paper's figure", fontsize=9, color=style.INK)
-    axes.legend(frameon=False, fontsize=9, loc="upper left")
+    axes.set(xscale="log", yscale="log")
+    for (family, pattern), colour in zip(_FAMILIES.items(), style.LINES, strict=False):
+        found = [(re.fullmatch(pattern, name.rstrip("*")), float(adds) / 1e9, int(count.replace(",", "")) / 1e6)
+                 for name, _, count, _, adds, _ in names["lines"]]  # fmt: skip
+        chosen = sorted((adds, count, match[1]) for match, adds, count in found if match)
+        axes.plot(*zip(*(place[:2] for place in chosen), strict=True), "o-", color=colour, linewidth=1, label=family)
+        for adds, count, short in chosen:
+            axes.annotate(short.upper(), (adds, count), (5, -11), textcoords="offset points", fontsize=8, color=colour)
+    for axis, ticks in ((axes.xaxis, (3, 5, 10, 20, 30)), (axes.yaxis, (20, 30, 50, 75, 100))):
+        axis.set_major_locator(FixedLocator(ticks))
+        axis.set_minor_locator(FixedLocator([]))
+        axis.set_major_formatter("{x:.0f}")
+    axes.set_xlabel("multiply-adds of an image of 224 px, in thousand millions", fontsize=9, color=style.INK)
+    axes.legend(frameon=False, fontsize=9, loc="upper left", labelcolor=style.INK)
     head(axes, "parameters in millions")
     return figure
 

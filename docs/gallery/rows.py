@@ -50,8 +50,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "sparse.jpg",
             "A few faint ones",
-            "Eight of the seven annotated: a cut nucleus at the border counts twice. Dark images are brightened for the "
-            "drawing alone.",
+            "Eight are found where people outlined seven. Dark images are brightened for the drawing alone.",
             'import botformer\n\nresult = botformer.predictor("nuclei")("sparse.png")',
             segmentation.beside,
         ),
@@ -95,44 +94,35 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
             segmentation.sliced,
         ),
         Row(
-            "scenes.jpg",
-            "Ten classes, from random weights",
-            "Digits in scenes of photographs, after the minutes of `botformer demo`. It has never seen these digits nor "
-            "these photographs.",
-            "botformer predict 'runs/demo/scenes/data/val/0000*.png' --checkpoint runs/demo/scenes/run --out scenes",
-            segmentation.scenes,
-        ),
-        Row(
             "precision_recall.png",
             "Precision and recall",
-            "Of the same network on all of its unseen scenes, by how much a mask must overlap.",
-            "botformer demo --out runs/demo",
+            "`evaluate` draws it beside the images: of the same two, by how much a mask must overlap.",
+            "botformer evaluate nuclei --data mixed --out measured",
             segmentation.precision_recall,
-            by_hand=True,
         ),
     ),
     "What attention looks at": (
         Row(
             "heads.jpg",
             "Four heads, from one nucleus",
-            "From the ring: three heads look at what lies around it, one rests on a few cells that it gives to every "
-            "query.",
+            "From the ring: heads 1 and 3 look at many cells, most of them between nuclei, head 2 almost everywhere "
+            "alike, and head 4 rests on a few cells.",
             "import botformer\nfrom botformer import explain\n\n"
             'model, config = botformer.load("nuclei")\n'
             'seen = explain.see(config, "cells.png")\n'
-            "query = seen.pixel(240, 318)  # y, x\n"
+            "query = seen.pixel(248, 307)  # y, x\n"
             "(layer,) = explain.attention_heads(model, seen.pixels, query)",
             attention.heads,
         ),
         Row(
             "terms.jpg",
             "Content against position",
-            "A logit has two terms. What a cell contains finds nuclei anywhere, where it lies keeps the head in one "
-            "direction; their sum does both.",
+            "A logit of head 1 has two terms: what a cell contains, and how far above or below, left or right it lies. "
+            "Here content decides most.",
             "import botformer\nfrom botformer import explain\n\n"
             'model, config = botformer.load("nuclei")\n'
             'seen = explain.see(config, "cells.png")\n'
-            "query = seen.pixel(240, 318)\n"
+            "query = seen.pixel(248, 307)\n"
             "(layer,) = explain.attention_heads(model, seen.pixels, query)\n"
             "layer.content_alone, layer.position_alone, layer.attention  # (heads, height, width) each",
             attention.terms,
@@ -140,8 +130,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "positions.png",
             "What the position tables have learnt",
-            "The position term over the offset between query (the ring) and key: orange attracts, violet repels. Each "
-            "head has its own direction and reach.",
+            "The position term over the offsets of up to 23 cells that were trained, from the query (the ring): orange "
+            "attracts, violet repels.",
             "import botformer\nfrom botformer import explain\n\n"
             'model, config = botformer.load("nuclei")\n'
             'seen = explain.see(config, "cells.png")\n'
@@ -191,7 +181,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
             "import botformer\nfrom botformer import explain\n\n"
             'model, config = botformer.load("nuclei")\n'
             'pixels, looked = explain.see(config, "cells.png").pixels, {}\n'
-            "for height, width in (512, 512), (129, 480), (333, 97), (64, 512), (201, 303), (77, 77):\n"
+            "for height, width in (512, 512), (333, 97), (301, 203), (77, 77), (129, 480), (64, 320), (96, 301):\n"
             "    part, query = pixels[:, :height, :width], (height / 2, width / 2)\n"
             "    looked[height, width] = part, query, *explain.attention_heads(model, part, query)",
             attention.sizes,
@@ -207,7 +197,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
             'for position in "relative", "blog":\n'
             "    layer = botformer.MHSA2d(64, heads=1, size=(14, 14), position=position)\n"
             "    torch.nn.init.normal_(layer.qkv.weight, std=0.3)\n"
-            "    cells = (2, 2), (6, 9), (12, 4)\n"
+            "    cells = (2, 2), (6, 9), (12, 4), (7, 7)\n"
             "    looked[position] = [(cell, layer.attention_from(even, cell)[0, 0].numpy(force=True)) for cell in cells]",
             attention.listing,
         ),
@@ -226,6 +216,13 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
             "On 503 photographs of waste: truth in rows, predictions in columns.",
             "botformer evaluate runs/photos --data photos --out confused",
             classification.confusion,
+        ),
+        Row(
+            "digits.jpg",
+            "Digits that nobody has seen",
+            "A network of 120,000 parameters after the minutes of a demo; handwriting and photographs are new to it.",
+            "botformer predict 'digits/*.jpg' --checkpoint runs/digits --out read",
+            classification.digits,
         ),
         Row(
             "curves.png",
@@ -258,7 +255,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
             "quantised.jpg",
             "int8 beside float32",
             "The same images in OpenVINO, in both precisions: int8 is kept only if it is faster and as good.",
-            "botformer export runs/demo/digits/run --format openvino --precision int8 --data runs/demo/digits/data "
+            "botformer export runs/digits --format openvino --precision int8 --data digits_data "
             "--out int8",
             classification.quantised,
         ),
@@ -267,7 +264,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
             "The table of networks",
             "Parameters and multiply-adds of every row, exact; `botformer models` prints them beside the paper's figures.",
             "from botformer.commands.models import rows\n\n"
-            "lines, notes = rows()  # what `botformer models` prints",
+            "lines, notes = rows(image_size=224)  # what `botformer models --image-size 224` prints",
             classification.models,
         ),
     ),

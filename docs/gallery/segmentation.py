@@ -8,7 +8,7 @@ import numpy as np
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 from PIL import Image
-from sheet import fitted, head, sheet, show, show_found
+from sheet import fitted, sheet, show, show_found
 
 from botformer.plots.instances import brightening
 
@@ -17,7 +17,7 @@ Names = dict[str, Any]
 
 
 def dense(_: Names) -> Image.Image:
-    return fitted(Image.open("drawn/dense.png"), tall=600)
+    return fitted(Image.open("drawn/dense.prediction.png"), tall=600)
 
 
 def beside(names: Names) -> Figure:
@@ -50,14 +50,12 @@ def tiles(names: Names) -> Figure:
                 facecolor="none", edgecolor=("#4fb8ff", "#ff9f1c", "#f7ec4a")[number % 3], linewidth=1.4,
             )
         )  # fmt: skip
-        middle = (left + right) / 2, (top + bottom) / 2
-        axes.text(*middle, str(number + 1), color="white", fontsize=10, ha="center", va="center", alpha=0.9)
     return figure
 
 
 def sliced(_: Names) -> Figure:
     counts = [_count(Path(folder)) for folder in ("whole", "in_tiles")]
-    drawn = [Image.open(f"{folder}/embryo.png").convert("RGB") for folder in ("whole", "in_tiles")]
+    drawn = [Image.open(f"{folder}/embryo.prediction.png").convert("RGB") for folder in ("whole", "in_tiles")]
     figure, panels = sheet([[image.height / image.width] for image in drawn], tallest=3.4)
     for (axes,), image, words in zip(
         panels,
@@ -74,16 +72,5 @@ def _count(folder: Path) -> int:
     return sum(each["score"] >= LIKELY for each in found)
 
 
-def scenes(_: Names) -> Figure:
-    files = sorted(Path("scenes").glob("0*.png"))[:8]
-    drawn = [np.asarray(Image.open(file).convert("RGB")) for file in files]
-    figure, panels = sheet([[1.0] * 4, [1.0] * 4])
-    for axes, image, file in zip([axes for line in panels for axes in line], drawn, files, strict=True):
-        side = image.shape[1]
-        show(axes, image[-side:], "")
-        head(axes, file.name)
-    return figure
-
-
 def precision_recall(_: Names) -> Image.Image:
-    return fitted(Image.open("runs/demo/scenes/evaluation/precision_recall.png"))
+    return fitted(Image.open("measured/precision_recall.png"))

@@ -18,7 +18,6 @@ from botformer.plots.instances import brightening, colours_of_names, draw_image,
 WIDTH, DPI = 8.8, 100
 _MARGIN, _GAP, _HEAD, _BAR = 0.1, 0.14, 0.27, 0.5  # inches
 _MOST_BYTES = 88_000
-_COLOURS = 96
 
 
 def sheet(rows: Sequence[Sequence[float]], tallest: float = 3.6, bar: bool = False) -> tuple[Figure, list[list[Axes]]]:
@@ -81,10 +80,12 @@ def fitted(image: Image.Image, wide: int = 880, tall: int = 620) -> Image.Image:
 
 
 def save(picture: Figure | Image.Image, path: Path) -> None:
-    """A JPEG of at most 88 kB, or a PNG with a palette: charts have few colours."""
+    """A JPEG of at most 88 kB, or a PNG, with a palette if it would be larger otherwise."""
     image = picture if isinstance(picture, Image.Image) else _drawn(picture)
     if path.suffix == ".png":
-        image.quantize(_COLOURS, dither=Image.Dither.NONE).save(path, optimize=True)
+        image.save(path, optimize=True)
+        if path.stat().st_size > _MOST_BYTES // 2:
+            image.quantize(256, dither=Image.Dither.NONE).save(path, optimize=True)
         return
     for quality in range(86, 40, -4):
         content = BytesIO()

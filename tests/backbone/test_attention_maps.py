@@ -2,7 +2,13 @@ import numpy as np
 import pytest
 import torch
 
-from botformer.backbone.attention_maps import attention_layers, attention_maps, logits_of_query, pass_back
+from botformer.backbone.attention_maps import (
+    attention_layers,
+    attention_maps,
+    attention_modules,
+    logits_of_query,
+    pass_back,
+)
 from botformer.backbone.blocks import NonLocal
 from botformer.create import create_backbone, create_model
 
@@ -48,6 +54,20 @@ def test_layers_come_in_the_order_they_run_with_their_strides():
         ("layer3.inserted_attention.conv2", 16),
         ("layer4.inserted_attention.conv2", 32),
     ]
+
+
+@pytest.mark.parametrize("row", ["botnet50", "resnet50_bot_c4c5", "resnet50_nl", "resnet50"])
+def test_layers_are_known_before_any_image(row):
+    backbone = create_backbone(row, 64).eval()
+    layers = attention_layers(backbone, lambda: backbone(torch.rand(1, 3, 64, 64)))
+    known = attention_modules(backbone)
+    assert [(each.name, each.module, each.stride_px) for each in known] == [
+        (layer.name, layer.module, layer.stride_px) for layer in layers
+    ]
+    for each, layer in zip(known, layers, strict=True):
+        content = logits_of_query(layer, (0, 0)).content
+        assert content is not None
+        assert each.heads == content.shape[1]
 
 
 def test_non_local_blocks_are_layers_too():

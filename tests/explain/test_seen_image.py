@@ -6,6 +6,7 @@ from PIL import Image
 from botformer.data.image_inputs import input_image
 from botformer.errors import InputError
 from botformer.explain import see
+from botformer.explain.seen_image import seen_as
 from botformer.predict.classifier import ClassifierNetwork
 from botformer.predict.detector import DetectorNetwork
 
@@ -58,15 +59,20 @@ def test_the_pixels_are_those_of_a_prediction(config, tmp_path):
         if file.name == "turned.jpg":
             assert seen.image_px == (70, 90)
         image = input_image(file, 1, 100.0)
+        size_px = seen.image_px[::-1]
         if config != "detection":
             names = {"class_names": ["a", "b", "c"]}
             expected = ClassifierNetwork(classifier().float(), CONFIGS[config] | names).prepare(image).pixels
             assert torch.equal(seen.pixels, expected)
+            again = seen_as(CONFIGS[config], size_px, expected)
         else:
             names = {"categories": [[1, "a"], [2, "b"]]}
             prepared = DetectorNetwork(detector().float(), CONFIGS[config] | names).prepare(image)
             height, width = prepared.extent
             assert torch.equal(seen.pixels, prepared.canvas[:, :height, :width])
+            again = seen_as(CONFIGS[config], size_px, prepared.canvas)
+        assert torch.equal(again.pixels, seen.pixels)
+        assert (again.image_px, again.box_xyxy) == (seen.image_px, seen.box_xyxy)
 
 
 def test_an_image_of_a_program():

@@ -37,7 +37,9 @@ def chromium() -> Iterator[Any]:
 class OpenedPage:
     """The page of a server in a window of its own. `close` fails if it asked for anything else, or a script failed."""
 
-    def __init__(self, browser: Any, server: Server, width: int = 1280, theme: str = "light", fragment: str = "") -> None:
+    def __init__(
+        self, browser: Any, server: Server, width: int = 1280, theme: str = "light", fragment: str = ""
+    ) -> None:
         self.address = f"http://127.0.0.1:{server.port}/"
         self.server = server
         self.elsewhere: list[str] = []
@@ -105,8 +107,22 @@ class OpenedPage:
         stage = self.page.locator(".stage").nth(pane)
         stage.scroll_into_view_if_needed()
         box = stage.bounding_box()
-        width, height = self.page.eval_on_selector(".stage svg", "svg => [svg.viewBox.baseVal.width, svg.viewBox.baseVal.height]")
+        size = "({ viewBox: { baseVal } }) => [baseVal.width, baseVal.height]"
+        width, height = self.page.eval_on_selector(".stage svg", size)
         return box["x"] + box["width"] * x / width, box["y"] + box["height"] * y / height
+
+    def drag(self, *places: tuple[float, float]) -> None:
+        """The pointer, in px of the window, pressed at the first place and released at the last."""
+        self.page.mouse.move(*places[0])
+        self.page.mouse.down()
+        for place in places[1:]:
+            self.page.mouse.move(*place)
+        self.page.mouse.up()
+
+    def middle_of(self, selector: str, number: int = 0) -> tuple[float, float]:
+        """In px of the window."""
+        box = self.page.locator(selector).nth(number).bounding_box()
+        return box["x"] + box["width"] / 2, box["y"] + box["height"] / 2
 
     def heat(self) -> np.ndarray:
         """(h, w, 4) uint8: the cells of the map over the image."""

@@ -86,6 +86,7 @@ def test_behind_a_proxy_of_a_name():
     assert asked(Host="vision.example", Origin="https://vision.example") is None
     assert asked(Host="127.0.0.1:8000", Origin="https://vision.example") is None  # the proxy replaced the host
     assert asked(Host="evil.example")[0] == 403
+    assert asked(Host="127.0.0.1:8000", Origin="null")[0] == 403
     assert asked(Host="127.0.0.1:8000", Origin="https://evil.example")[0] == 403
     assert asked(Host="127.0.0.1:8000", Origin="http://localhost:3000")[0] == 403
 
@@ -100,6 +101,8 @@ def test_what_is_of_this_machine_alone():
     assert [is_loopback(host) for host in ("127.0.0.1", "127.9.9.9", "::1", "localhost")] == [True] * 4
     assert [is_loopback(host) for host in ("0.0.0.0", "::", "192.168.1.2", "no.such.name.invalid")] == [False] * 4
     assert access_for("127.0.0.1", None).token is None
+    elsewhere = access_for("0.0.0.0", "vision.example")
+    assert (elsewhere.hosts, elsewhere.public_name) == (None, "vision.example")
     assert access_for("0.0.0.0", None).token != access_for("0.0.0.0", None).token
 
 

@@ -1,5 +1,6 @@
 """The page as a person uses it, in a browser, against the server's own answers and this package's readers."""
 
+import math
 import shutil
 import subprocess
 import tarfile
@@ -199,11 +200,7 @@ def test_corrections_are_exported_and_read_by_our_reader(opened, image, tmp_path
     assert opened.count_words() == f"{len(likely) - 2} of {len(detections)}"
     page.click("[data-part=undo]")
     page.get_by_label("Draw box").check()
-    page.mouse.move(*opened.on_screen(10, 5))
-    page.mouse.down()
-    page.mouse.move(*opened.on_screen(20, 25))
-    page.mouse.move(*opened.on_screen(30, 35))
-    page.mouse.up()
+    opened.drag(opened.on_screen(10, 5), opened.on_screen(20, 25), opened.on_screen(30, 35))
     assert opened.count_words() == f"{len(likely)} of {len(detections)}"
     page.get_by_label("Draw outline").check()
     for x, y in ((40, 10), (60, 10), (50, 30), (40, 10)):
@@ -226,6 +223,34 @@ def test_corrections_are_exported_and_read_by_our_reader(opened, image, tmp_path
     assert read[3].box_xywh == pytest.approx(box_around(detections[4]["outlines"]), abs=0.01)  # the third was deleted
     assert read[-2].box_xywh == pytest.approx([10, 5, 20, 30], abs=0.3)
     assert read[-1].box_xywh == pytest.approx([40, 10, 20, 20], abs=0.3)
+
+
+def test_an_outline_by_the_pointer(opened, image):
+    page = opened.page
+    opened.open(image, network="scenes")
+    page.click("[data-part=correct]")
+
+    def outline():
+        path = page.locator(".outlines > .active .shape").get_attribute("d")
+        return np.array([point.split() for point in path.strip("MZ").split("L")], float)
+
+    circle = [(35 + 15 * math.cos(angle), 25 + 15 * math.sin(angle)) for angle in np.linspace(0, 2 * math.pi, 60)]
+    page.get_by_label("Draw outline").check()
+    opened.drag(*(opened.on_screen(x, y) for x, y in circle))
+    drawn = outline()
+    assert 8 < len(drawn) < 45  # simplified
+    np.testing.assert_allclose(np.hypot(*(drawn - (35, 25)).T), 15, atol=0.3)
+
+    opened.drag(opened.middle_of(".handle.vertex", 2), opened.on_screen(50, 40), opened.on_screen(60, 45))
+    np.testing.assert_allclose(outline(), np.concatenate([drawn[:2], [[60, 45]], drawn[3:]]), atol=0.2)
+    opened.drag(opened.middle_of(".handle.between", 0), opened.on_screen(55, 10), opened.on_screen(65, 5))
+    assert len(outline()) == len(drawn) + 1
+    assert np.hypot(*(outline() - (65, 5)).T).min() < 0.2
+    page.mouse.dblclick(*opened.middle_of(".handle.vertex", 0))
+    np.testing.assert_allclose(outline()[0], drawn[1], atol=0.2)
+    for _ in range(4):
+        page.keyboard.press("Control+z")
+    assert opened.count_words().startswith("0 of")
 
 
 def test_right_class_is_exported_as_class_folders(opened, image, tmp_path):
@@ -387,9 +412,8 @@ def axe() -> str:
             pytest.skip("npm is not installed")
         AXE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=AXE) as folder:
-            packed = subprocess.run(
-                ["npm", "pack", f"axe-core@{AXE_VERSION}", "--silent"], cwd=folder, capture_output=True, text=True, check=False
-            )
+            command = ["npm", "pack", f"axe-core@{AXE_VERSION}", "--silent"]
+            packed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
             if packed.returncode:
                 pytest.skip(f"axe-core cannot be fetched: {packed.stderr[-200:]}")
             with tarfile.open(next(Path(folder).glob("*.tgz"))) as archive:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import socket
 import sys
 import webbrowser
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from botformer.terminal import screen
 if TYPE_CHECKING:
     from botformer.serve.limits import Limits
 
+_ALL_ADDRESSES = ("0.0.0.0", "::")
 _NEEDED = ("fastapi", "uvicorn", "python_multipart", "prometheus_client")
 
 
@@ -78,17 +80,22 @@ def serve(given: Arguments) -> None:
     port = at.getsockname()[1]
     if given.port not in (0, port):
         console.print(f"port {given.port} is taken: {port} is used")
+    token = f"#token={access.token}" if access.token else ""
     address = f"http://{_in_address(given.host)}:{port}/"
     with running(serving, access, at) as server:
         console.print(f"networks: {', '.join(networks)}, on {device}")
-        console.print(f"the page: {address}" + (f"#token={access.token}" if access.token else ""))
+        console.print(f"the page: {address}{token}")
+        if given.host in _ALL_ADDRESSES:
+            console.print(f"from elsewhere: http://{socket.gethostname()}:{port}/{token}")
+        if given.public_name is not None:
+            console.print(f"by the proxy: https://{given.public_name}/{token}")
         console.print(f"for programs: {address}docs (curl lines), {address}metrics")
         if access.token:
             console.print(f"programs send the header  Authorization: Bearer {access.token}")
         console.print("stop it with Ctrl+C; what was begun is finished, a second Ctrl+C stops at once")
         sys.stdout.flush()
         if given.browser and _has_screen():
-            webbrowser.open(address + (f"#token={access.token}" if access.token else ""))
+            webbrowser.open(address + token)
         serve_until_signal(serving, server)
         console.print("stopping: what was begun is finished")
     console.print("stopped")
@@ -114,7 +121,7 @@ def _limits(given: Arguments) -> "Limits":
 
 def _in_address(host: str) -> str:
     """As a browser of this machine can reach it."""
-    if host in ("0.0.0.0", "::", ""):
+    if host in _ALL_ADDRESSES:
         return "localhost"
     return f"[{host}]" if ":" in host else host
 

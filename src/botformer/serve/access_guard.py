@@ -31,6 +31,8 @@ class Access:
     hosts: Collection[str] | None
     """Names that it may be for, without port; None: any, where a token is asked for."""
     token: str | None
+    public_name: str | None = None
+    """Of a proxy, whose pages are the server's own. It may replace the host, but not the origin."""
 
 
 def access_for(host: str, public_name: str | None) -> Access:
@@ -42,10 +44,9 @@ def access_for(host: str, public_name: str | None) -> Access:
     """
     if is_loopback(host) and public_name is None:
         return Access((*_LOOPBACK_NAMES, host.lower()), None)
-    token = secrets.token_urlsafe(32)
-    if is_loopback(host):
-        return Access((*_LOOPBACK_NAMES, host.lower(), str(public_name).lower()), token)
-    return Access(None, token)
+    token, public_name = secrets.token_urlsafe(32), public_name and public_name.lower()
+    hosts = (*_LOOPBACK_NAMES, host.lower(), public_name) if public_name and is_loopback(host) else None
+    return Access(hosts, token, public_name)
 
 
 def is_loopback(host: str) -> bool:
@@ -115,11 +116,8 @@ class AccessGuard:
         )
 
     def _is_own(self, origin: str, host: str) -> bool:
-        """A proxy may have replaced the host, but not the origin."""
-        if urlsplit(origin).netloc.lower() == host.lower():
-            return True
-        names = self._access.hosts or ()
-        return self._access.token is not None and _name(urlsplit(origin).netloc) in set(names) - {*_LOOPBACK_NAMES}
+        netloc = origin.partition("//")[2].lower()  # empty for "null"
+        return netloc != "" and (netloc == host.lower() or _name(netloc) == self._access.public_name)
 
 
 def _name(netloc: str) -> str:

@@ -174,8 +174,9 @@ def _routes(serving: Serving, access: Access) -> FastAPI:
         weight is byte / 255 * max, and those of a head sum to 1. Cell (i, j) begins at pixel (i, j) * stride_px of what
         the network sees, which shows seen_box_xyxy of the image at seen_px (height, width).
         """
-        body = limited(request, _CLICK_BYTES, "a click has less than a kilobyte of JSON")
-        click = Click.model_validate_json(b"".join([piece async for piece in body]))
+        async with _in_time(serving.limits.seconds):
+            body = limited(request, _CLICK_BYTES, "a click has less than a kilobyte of JSON")
+            click = Click.model_validate_json(b"".join([piece async for piece in body]))
         served = _working(serving).network(click.network)
         if not served.attention:
             raise Refusal(422, f"the network {served.name} has no attention layers")
@@ -261,4 +262,4 @@ def _prepare(served: ServedNetwork, image: NamedBytes) -> tuple[str, Prepared]:
 
 
 def _json(content: Any) -> bytes:
-    return json.dumps(content, ensure_ascii=False, allow_nan=False, separators=(",", ":")).encode()
+    return json.dumps(content, allow_nan=False, separators=(",", ":")).encode()

@@ -33,7 +33,8 @@ def bound_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         raise InputError(f"--host {host} is no address of this machine ({error.strerror}); try 127.0.0.1") from None
     for number in range(port, min(port + _PORTS_TRIED, 65536)):
-        candidate = socket.socket(family, socket.SOCK_STREAM)
+        # asyncio sends small answers at once (TCP_NODELAY) only where the socket says that it is TCP: 40 ms of each.
+        candidate = socket.socket(family, socket.SOCK_STREAM, socket.IPPROTO_TCP)
         if os.name == "posix":  # elsewhere it would share the port with others
             candidate.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
         try:

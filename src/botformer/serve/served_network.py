@@ -32,7 +32,8 @@ class SeenLayers:
 
     @property
     def bytes(self) -> int:
-        return sum(tensor.nbytes for tensor in (self.seen.pixels, *(layer.x for layer in self.layers)))
+        tensors = (self.seen.pixels, *(layer.x for layer in self.layers))
+        return sum(tensor.untyped_storage().nbytes() for tensor in tensors)  # pixels are a part of a canvas
 
 
 @dataclass(frozen=True)
@@ -105,14 +106,16 @@ class ServedNetwork:
     def _run(self, batch: Sequence[Prepared]) -> list[Answer]:
         self._on_batch(self.name, len(batch))
         results: list[Result | Unreadable] = []
-        # The layers' maps are there anyway: who clicks on the image then waits for no forward pass.
-        layers = attention_layers(
-            self.predictor.model, lambda: results.extend(self.predictor.network.run(cast(Any, batch)))
-        )
-        names = [layer.name for layer in layers]
-        whole = names == [each.name for each in self.attention] and all(len(layer.x) == len(batch) for layer in layers)
-        if not layers or not whole or any(_pixels(each) is None for each in batch):
+
+        def run() -> None:
+            results.extend(self.predictor.network.run(cast(Any, batch)))
+
+        if not self.attention or any(_pixels(each) is None for each in batch):
+            run()
             return [Answer(result, None) for result in results]
+        # The layers' maps are there anyway: who clicks on the image then waits for no forward pass.
+        layers = attention_layers(self.predictor.model, run)
+        assert all(len(layer.x) == len(batch) for layer in layers)
         return [
             Answer(result, SeenLayers(self._seen(prepared), [_only(layer, place) for layer in layers]))
             for place, (result, prepared) in enumerate(zip(results, batch, strict=True))

@@ -5,7 +5,7 @@ import pytest
 from pycocotools import mask as coco_mask
 
 from botformer.data.detection.coco_reader import open_coco
-from botformer.data.detection.coco_writer import CocoWriter
+from botformer.data.detection.coco_writer import CocoWriter, coco_of_predictions
 from botformer.data.detection.dataset import Category
 from botformer.rle import encode_window
 from tests.data.detection.coco_files import disc
@@ -52,3 +52,11 @@ def test_area_and_box_are_those_of_the_mask(tmp_path):
     assert [(a.label, a.crowd) for a in full.annotations] == [(1, False), (2, True)]
     record = json.loads((tmp_path / "annotations" / "instances_train.json").read_text(encoding="utf-8"))
     assert [a["id"] for a in record["annotations"]] == [1, 2]
+
+
+def test_polygons_stay_and_their_area_is_that_of_their_union():
+    segmentation = [[2.0, 2.0, 12.0, 2.0, 12.0, 12.0, 2.0, 12.0], [7.0, 2.0, 17.0, 2.0, 17.0, 12.0, 7.0, 12.0]]
+    record = {"image_id": "a", "category_id": 3, "bbox": [2.0, 2.0, 15.0, 10.0], "segmentation": segmentation}
+    known = {"images": [{"id": "a", "file_name": "a.png", "width": 20, "height": 20}], "categories": []}
+    content = coco_of_predictions([record], known)
+    assert content["annotations"] == [record | {"id": 1, "image_id": 1, "area": 150.0, "iscrowd": 0}]

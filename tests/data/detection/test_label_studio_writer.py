@@ -11,6 +11,7 @@ from pycocotools import mask as coco_mask
 from botformer.data.detection.label_studio_reader import open_label_studio
 from botformer.data.detection.label_studio_writer import (
     below_one_folder,
+    label_studio_annotations,
     label_studio_tasks,
     labeling_config,
     mask_polygons,
@@ -124,3 +125,16 @@ def test_the_parts_of_a_mask_are_polygons_of_their_own_and_holes_are_filled():
     assert sorted(tuple(each.min(0)) + tuple(each.max(0)) for each in polygons) == [(5, 5, 20, 20), (30, 25, 45, 35)]
     assert mask_polygons(np.zeros((3, 3), dtype=bool)) == []
     assert len(mask_polygons(np.ones((1, 1), dtype=bool))) == 1
+
+
+def test_polygons_stay_the_polygons_they_were():
+    triangle = [5.0, 5.0, 25.0, 6.5, 12.0, 30.0]
+    record = {"image_id": 1, "category_id": 3, "bbox": [5.0, 5.0, 20.0, 25.0], "segmentation": [triangle]}
+    tasks = label_studio_annotations([record], images(*NAMES))
+    assert [task.keys() for task in tasks] == [{"data", "annotations"}] * 2
+    (drawn,) = tasks[0]["annotations"][0]["result"]
+    assert "score" not in drawn
+    height, width = SIZES[1]
+    flat = [side * length / 100 for x, y in drawn["value"]["points"] for side, length in ((x, width), (y, height))]
+    np.testing.assert_allclose(flat, triangle)
+    assert "<PolygonLabels" in labeling_config(tasks, images(*NAMES))

@@ -28,6 +28,15 @@ function colourScale() {
  * `values` are bytes, and a byte of 255 is `most` times the mean of all cells, in which layers can be compared.
  */
 export function mapsOf(layer, positions) {
+  const kept = DECODED.get(layer) ?? {};
+  DECODED.set(layer, kept);
+  kept[positions] ??= decode(layer, positions);
+  return kept[positions];
+}
+
+const DECODED = new WeakMap(); // layer of the server's answer -> its maps: the same objects as long as it is shown
+
+function decode(layer, positions) {
   const cells = layer.width * layer.height;
   return [layer.mean, ...layer.heads].map((head, index) => {
     const text = positions ? head.attention : head.content;

@@ -45,8 +45,9 @@ export function renderPane(parts, state, network, layers, limit, actions) {
   const seen = look.result?.seen_box_xyxy;
 
   renderHead(parts, state, network, result);
+  parts.root.classList.toggle("correcting", correcting);
   parts.root.classList.toggle("looking", Boolean(chosen?.map));
-  renderStage(parts, state, { network, objects, chosen, seen, limit });
+  renderStage(parts, state, { network, answered: Boolean(result), objects, chosen, seen, limit });
   renderProgress(parts, answer, look);
   const brighter = image.thumbnail?.brighter ?? 1;
   text(parts.hint, hintFor(state, network, correcting) + (brighter > 1 ? ` The dark image is shown ${brighter.toFixed(1)} times brighter.` : ""));
@@ -124,7 +125,7 @@ function renderDetections(parts, state, network, result, objects) {
     const [swatch, name, score] = row.children;
     swatch.style.background = colourOf(network, object);
     text(name, object.label);
-    text(score, object.byPerson ? "corrected" : percent(object.score));
+    text(score, object.score === null ? "added" : object.byPerson ? "corrected" : percent(object.score));
     attribute(row, "tabindex", object.key === stop ? 0 : -1);
     attribute(row, "aria-selected", String(object.key === selected));
     row.classList.toggle("hovered", object.key === hovered);
@@ -266,7 +267,8 @@ function renderLooks(parts, state, network, { look, layers, limit, chosen, image
       input.disabled = map === null;
       input.checked = chosen?.layer === layer.index && chosen?.head === head;
       text(name, head === 0 ? "mean" : `head ${head}`);
-      if (map) {
+      if (map && (tile.map !== map || tile.limit !== limit)) {
+        Object.assign(tile, { map, limit });
         const query = { x: (layer.query_cell[1] + 0.5) / map.width, y: (layer.query_cell[0] + 0.5) / map.height };
         paintTile(canvas, image.thumbnail, layer.box, map, limit, query);
       }

@@ -11,6 +11,7 @@ const COLOURS = [
   "#b4f03c", "#45e6e6", "#a98bff", "#d9a066", "#5c7cff", "#f2b8ff",
 ]; // prettier-ignore
 const OF_INSTANCES = 8; // without violet, the colour of stained nuclei
+const LONG_EDGE = 26; // screen px from which an edge has a handle in its middle
 const FREEHAND = 8; // points of one stroke that make it a drawn outline rather than a click
 
 /** A colour per class; where there is only one, neighbours in the list differ instead. */
@@ -22,7 +23,7 @@ export function colourOf(network, object) {
 
 // ---------------------------------------------------------------- state -> elements
 
-/** `view` is {network, objects, chosen, seen, limit} of this pane. */
+/** `view` is {network, answered, objects, chosen, seen, limit} of this pane. */
 export function renderStage(parts, state, view) {
   const { stage, picture, unseen, shapes, ring, tip } = parts;
   const image = imageOf(state);
@@ -36,6 +37,7 @@ export function renderStage(parts, state, view) {
   attribute(picture, "src", image.picture ? image.url : null);
   picture.hidden = !image.picture;
   unseen.hidden = Boolean(image.picture);
+  text(unseen, view.answered ? "The browser cannot show this kind of file. The network has read it." : "The browser cannot show this file.");
   attribute(shapes, "viewBox", `0 0 ${image.width} ${image.height}`);
 
   renderHeat(parts, image, view);
@@ -136,10 +138,10 @@ function renderMarks(shapes, state, view, image) {
 
   const object = correcting && state.tool === "select" ? selectedObject(state, view.network.name) : null;
   const handles = layer(shapes, "handles");
-  const spacing = object ? screenSpacing(shapes, object, image) : 0;
-  handles.style.setProperty("--grip", Math.min(1, Math.max(0.45, spacing / 22)));
-  keyed(handles, object ? handlesOf(object, view.network, spacing > 12) : [], ({ key }) => key, makeHandle, (path, handle) => {
-    attribute(path, "d", `M${handle.x} ${handle.y}h0`);
+  const scale = object ? shapes.getBoundingClientRect().width / image.width : 1; // screen px per image px
+  if (object) handles.style.setProperty("--grip", Math.min(1, Math.max(0.45, (scale * spacing(object)) / 22)));
+  keyed(handles, object ? handlesOf(object, view.network, LONG_EDGE / scale) : [], ({ key }) => key, makeHandle, (path, handle) => {
+    attribute(path, "d", `M${handle.x} ${handle.y}l.01 .01`); // with some size, or it counts as invisible
     attribute(path, "aria-label", handle.label);
     path.dataset.handle = handle.key;
   });
@@ -160,15 +162,15 @@ function draftItems(draft, tool) {
   return items;
 }
 
-/** Screen pixels between neighbouring vertices, on average: handles of a small outline are small. */
-function screenSpacing(shapes, object, image) {
+/** Between neighbouring vertices, about: handles of a small outline are small. */
+function spacing(object) {
   const [x1, y1, x2, y2] = boxOf(object);
   const vertices = object.box ? 4 : object.polygons.flat().length;
-  const pixels = shapes.getBoundingClientRect().width / image.width;
-  return (1.6 * pixels * (Math.abs(x2 - x1) + Math.abs(y2 - y1))) / vertices;
+  return (1.6 * (Math.abs(x2 - x1) + Math.abs(y2 - y1))) / vertices;
 }
 
-function handlesOf(object, network, withMiddles) {
+/** An edge from `long` on has a handle in its middle too, which becomes a vertex. */
+function handlesOf(object, network, long) {
   const points = (object.keypoints ?? []).flatMap(([x, y, v], index) =>
     v > 0 ? [{ key: `k-0-${index}`, type: "point", x, y, label: `${network.keypoints[index]}. Arrow keys move it` }] : [],
   );
@@ -177,10 +179,11 @@ function handlesOf(object, network, withMiddles) {
     polygon.flatMap(([x, y], index) => {
       const vertex = { key: `v-${part}-${index}`, type: "vertex", x, y };
       if (object.box) return [{ ...vertex, label: `Corner ${index + 1} of 4. Arrow keys move it` }];
-      const [mx, my] = middle([x, y], polygon[(index + 1) % polygon.length]);
+      const next = polygon[(index + 1) % polygon.length];
+      const [mx, my] = middle([x, y], next);
       const between = { key: `m-${part}-${index}`, type: "between", x: mx, y: my };
       const named = { ...vertex, label: `Point ${index + 1} of ${polygon.length}. ${keys}` };
-      return withMiddles ? [named, between] : [named];
+      return distance([x, y], next) >= long ? [named, between] : [named];
     }),
   );
   return [...outline, ...points];
@@ -252,6 +255,16 @@ export function listenToStage({ stage, shapes }, network, store, actions) {
       return;
     }
     const key = keyAt(event);
+    if (event.pointerType === "touch") {
+      stroke = { kind: "tap", key }; // or the beginning of scrolling, which cancels it
+    } else if (clickOn(key, point)) {
+      stage.setPointerCapture(event.pointerId);
+      stroke = { kind: "look" };
+    }
+  });
+
+  /** Whether it was a place that can be dragged on. */
+  function clickOn(key, point) {
     if (isCorrecting()) {
       actions.select(network(), key);
     } else if (key !== null) {
@@ -259,10 +272,10 @@ export function listenToStage({ stage, shapes }, network, store, actions) {
     } else {
       actions.select(network(), null);
       actions.lookFrom(...point);
-      stage.setPointerCapture(event.pointerId);
-      stroke = { kind: "look" };
+      return true;
     }
-  });
+    return false;
+  }
 
   function grab(handle, point) {
     const [type, part, index] = handle.split("-");
@@ -301,6 +314,7 @@ export function listenToStage({ stage, shapes }, network, store, actions) {
     stroke = null;
     if (!ended) return;
     if (ended.kind === "vertex" || ended.kind === "keypoint") actions.drop(ended.moved ? ended.object : null);
+    if (ended.kind === "tap") clickOn(ended.key, placeOf(event));
     if (ended.kind === "draw") endStroke(ended, placeOf(event));
   });
   stage.addEventListener("pointercancel", () => {
@@ -318,7 +332,8 @@ export function listenToStage({ stage, shapes }, network, store, actions) {
       return;
     }
     if (points.length >= FREEHAND) {
-      closeOutline(simplify(points, 1.5 * pixel));
+      const drawn = simplify(points, 1.5 * pixel);
+      closeOutline(distance(drawn[0], drawn.at(-1)) < 5 * pixel ? drawn.slice(0, -1) : drawn);
       return;
     }
     const drawn = store.state.draft?.points ?? [];
@@ -332,7 +347,8 @@ export function listenToStage({ stage, shapes }, network, store, actions) {
   }
 
   stage.addEventListener("dblclick", (event) => {
-    const handle = event.target.closest?.(".handle.vertex")?.dataset.handle;
+    // The target is the stage, which has captured the pointer.
+    const handle = document.elementFromPoint(event.clientX, event.clientY)?.closest(".handle.vertex")?.dataset.handle;
     if (handle && isCorrecting()) removeVertex(handle);
   });
 

@@ -8,6 +8,7 @@ export const ZOOMS = [1, 1.5, 2, 3, 4, 6, 8, 12];
 export function initialState() {
   return {
     served: null, // GET /networks
+    refused: "", // why that failed
     panes: [], // names of one or two networks
     images: [], // see newImage
     current: -1,

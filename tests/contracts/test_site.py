@@ -1,0 +1,113 @@
+"""The site of the documentation: built without a warning, whole, and at home without a network."""
+
+import re
+import shutil
+import subprocess
+import sys
+from collections import defaultdict
+from html.parser import HTMLParser
+from pathlib import Path
+from urllib.parse import unquote, urldefrag
+
+import pytest
+
+ROOT = Path(__file__).parents[2]
+DOCS = ROOT / "docs"
+CHROMIUM = shutil.which("chromium")
+
+
+class Page(HTMLParser):
+    """What a page loads, what it links to, and the places on it that can be linked to."""
+
+    def __init__(self, file: Path) -> None:
+        super().__init__()
+        self.loaded: list[str] = []
+        self.links: list[str] = []
+        self.places: set[str] = set()
+        self.feed(file.read_text(encoding="utf-8"))
+
+    def handle_starttag(self, tag, attrs):
+        given = {name: value or "" for name, value in attrs}
+        if "id" in given:
+            self.places.add(given["id"])
+        if tag == "a" and "href" in given:
+            self.links.append(given["href"])
+        elif tag == "link" and given.get("rel") not in ("canonical",):
+            self.loaded.append(given.get("href", ""))
+        elif "src" in given:
+            self.loaded.append(given["src"])
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory) -> Path:
+    out = tmp_path_factory.mktemp("site")
+    options = ["--quiet", "--fresh-env", "--nitpicky", "--fail-on-warning", "--keep-going", "--builder", "html"]
+    built = subprocess.run(
+        [sys.executable, "-m", "sphinx", *options, DOCS, out], cwd=ROOT, capture_output=True, text=True, check=False
+    )
+    assert built.returncode == 0, built.stderr[-3000:]
+    return out
+
+
+@pytest.fixture(scope="module")
+def pages(site) -> dict[str, Page]:
+    return {file.relative_to(site).as_posix(): Page(file) for file in sorted(site.rglob("*.html"))}
+
+
+def test_nothing_comes_from_elsewhere(site, pages):
+    for name, page in pages.items():
+        assert [address for address in page.loaded if re.match(r"(?:\w+:)?//", address)] == [], name
+    for file in [*site.rglob("*.css"), *site.rglob("*.js")]:
+        text = file.read_text(encoding="utf-8", errors="replace")
+        assert not re.search(r"""(?:url\(|@import|fetch\(|import\()\s*["']?(?:https?:)?//""", text), file
+
+
+def test_every_link_leads_to_a_page_and_a_place_on_it(site, pages):
+    for name, page in pages.items():
+        for link in page.links:
+            if re.match(r"\w+:", link):
+                continue
+            target, place = urldefrag(link)
+            file = (site / name).parent / unquote(target) if target else site / name
+            assert file.is_file(), f"{name}: {link}"
+            found = pages.get(file.resolve().relative_to(site.resolve()).as_posix())
+            assert not place or found is None or unquote(place) in found.places, f"{name}: {link}"
+
+
+def test_every_page_is_reached_from_the_first_one(site, pages):
+    neighbours = defaultdict(set)
+    for name, page in pages.items():
+        for link in page.links:
+            if not re.match(r"\w+:", link):
+                file = ((site / name).parent / unquote(urldefrag(link)[0])).resolve()
+                neighbours[name].add(file.relative_to(site.resolve()).as_posix())
+    reached, waiting = {"index.html"}, ["index.html"]
+    while waiting:
+        new = (neighbours[waiting.pop()] & pages.keys()) - reached
+        reached |= new
+        waiting += new
+    texts = {page.relative_to(DOCS).with_suffix(".html").as_posix() for page in DOCS.rglob("*.md")}
+    assert texts - reached == set()
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
+def test_the_site_works_in_a_browser_without_a_network(site):
+    playwright = pytest.importorskip("playwright.sync_api")
+    with playwright.sync_playwright() as started:
+        browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])
+        context, asked = browser.new_context(), []
+        context.set_offline(True)
+        page = context.new_page()
+        page.on("request", lambda request: asked.append(request.url))
+        page.goto(f"{(site / 'index.html').as_uri()}")
+        page.get_by_placeholder("Search").fill("rollout")
+        page.keyboard.press("Enter")
+        page.locator("ul.search li a", has_text="What a network looks at").wait_for(timeout=20_000)
+        for name in ("index", "paper", "maths", "cli", "data", "tutorials/own_photos", "reference/index"):
+            for width in (320, 1440):
+                page.set_viewport_size({"width": width, "height": 900})
+                page.goto((site / f"{name}.html").as_uri())
+                wider = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+                assert wider <= 0, (name, width)
+        assert {address.partition(":")[0] for address in asked} <= {"file", "data"}
+        browser.close()
