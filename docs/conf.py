@@ -2,6 +2,7 @@
 
 import os.path
 import re
+import sys
 from pathlib import Path
 
 from docutils import nodes
@@ -31,6 +32,16 @@ myst_heading_anchors = 4
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
+sys.path.append(str(ROOT / "docs"))
+extensions += ["docstring_names"]
+autodoc_inherit_docstrings = False
+autodoc_preserve_defaults = True
+napoleon_custom_sections = [("Position kinds", "params_style")]
+nitpick_ignore_regex = [
+    ("py:.*", r"(torch|nn|np|numpy|PIL|matplotlib|collections|pathlib|typing)\..*|Tensor|Module"),
+    ("py:.*", r"botformer\.(plots|create\.convert\.Model|backbone\.resnet\.Stages)\b.*"),
+]
+"""Other projects' names are not fetched; of ours, protocols and a type variable."""
 
 html_theme = "furo"
 html_title = "botformer"

@@ -18,19 +18,23 @@ class Exportable:
     """A network as a graph: what goes in, what comes out, and how to tell whether a graph computes the same."""
 
     task: ExportTask
+    """"classification", "features" or "detection"."""
     module: "nn.Module"
     """In evaluation mode, float32, on the CPU, of operators that other runtimes have. Called with the inputs in order,
     it gives a tuple of tensors in the order of `output_names`."""
     reference: "Callable[..., tuple[Tensor, ...]]"
     """The same by the network as it was given: what graphs are held against."""
     example: "tuple[Tensor, ...]"
-    """Inputs to trace with. An axis that is dynamic has a size of at least 2 here."""
+    """Inputs to trace with, such as pixels (B, C, h, w) in 0..1. A dynamic axis has a size of at least 2 here."""
     input_names: tuple[str, ...]
+    """Of what `module` takes, in order."""
     output_names: tuple[str, ...]
+    """Of what `module` gives, in order."""
     dynamic: Mapping[str, Mapping[int, str]]
     """Input -> axis -> its name, such as "height"; other axes have the size that they have in `example`."""
     probes: "Sequence[tuple[Tensor, ...]]"
-    """Further inputs on which a finished graph is compared with `reference`: other sizes, given images."""
+    """Further inputs, such as pixels (B, C, h, w) of other sizes and given images, on which a finished graph is
+    compared with `reference`."""
     differences: Callable[[Outputs, Outputs], dict[str, float]]
     """(expected, found) -> figures by name, each 0 where they are the same."""
     limits: Mapping[str, Mapping[str, float]]

@@ -22,7 +22,9 @@ def relative_attention_2d(
     pool: bool = False,
     backend: str = "auto",
 ) -> Tensor:
-    """Attend from every position of a map to every other (paper Fig. 4, equation in docs/attention.md).
+    """Attend from every position of a map to every other (paper Fig. 4; docs/attention.md has its equation).
+
+    ::
 
         logit[(y,x),(y',x')] = D**-0.5 q[y,x] . (k[y',x'] + rel_height[y'-y+H-1] + rel_width[x'-x+W-1])
         out[y,x] = softmax over all H*W keys (logit) @ v

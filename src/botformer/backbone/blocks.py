@@ -77,6 +77,11 @@ class Bottleneck(nn.Module):
         self.drop_path = StochasticDepth(drop_path, "row")
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
+        """`x` (B, inputs, H, W) -> (B, outputs, ceil(H/s), ceil(W/s)).
+
+        `padding_mask` is bool, True for padding, which gets no attention: (B, H, W), or of the whole image where
+        `key_stride` is more than 1. Other layers do not look at it.
+        """
         shortcut = x if self.downsample is None else self.downsample(x)
         out = self.act(self.bn1(self.conv1(x)))
         if torch.jit.is_scripting():  # pyright: ignore[reportPrivateImportUsage]

@@ -37,10 +37,12 @@ for _function in ("relative_attention_2d", "dot_attention", "average_cells", "re
 class MHSA2d(nn.Module):
     """Multi-head self-attention over a feature map: (B, C, H, W) -> (B, C, H, W), or half the size; any H and W.
 
+    The paper's Fig. 4 shows it; it is the sum of two terms, content and position.
+
     Position kinds:
         relative: content and relative position, q.k + q.r (the paper's layer, the default).
-        absolute: content and the absolute position of the key, q.(k + E_h[y'] + E_w[x']) (paper's ablation).
-        none: content alone, q.k.
+        absolute: content and the absolute position of the key, q.(k + E_h[y'] + E_w[x']).
+        none: content alone, q.k (as the two beside it, of the paper's ablation: Table 4, section 4.3).
         position_only: relative position alone, q.r; without a key projection.
         blog: a widely copied listing, kept so that its weights load and the difference can be shown: biased
             projections, no scaling, and q_i.k_j + r_i.q_j with r absolute, the transpose of what it should be. With
@@ -50,9 +52,13 @@ class MHSA2d(nn.Module):
         channels: C, in and out; a multiple of `heads`. There is no output projection.
         heads: N; the head width is D = C / N.
         size: (H, W) of the map that the position tables are made for. `tables` says how others are handled.
+        position: what the attention knows about positions, one of the kinds above.
         tables: "interpolate" or "offset", see `attention.position_tables`.
         backend: of the attention, such as "auto" or "auto,-triton"; see `relative_attention_2d`.
         pool: average the result over cells of 2x2, which halves each side, rounded up; for blocks of stride 2.
+
+    Raises:
+        InputError: channels that do not divide into heads, an unknown position kind, table policy or backend.
 
     `torch.jit.script` compiles layers with relative tables, as the definition: with its (HW)^2 matrix.
     """
@@ -108,11 +114,14 @@ class MHSA2d(nn.Module):
             nn.init.normal_(table, std=(self.qkv.in_channels // self.heads) ** -0.5)
 
     def position_tables(self) -> dict[str, nn.Parameter]:
-        """The position tables by name; empty for "none"."""
+        """The position tables by name, as parameters for maps of `size`; empty for "none"."""
         return dict(self.named_parameters(recurse=False))
 
     def forward(self, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
-        """As the class says; `padding_mask` (B, H, W) bool, True = padding that gets no attention."""
+        """`x` (B, C, H, W) -> the same shape, pooled (B, C, ceil(H/2), ceil(W/2)).
+
+        `padding_mask` is (B, H, W) bool, True for padding, which gets no attention.
+        """
         if torch.jit.is_scripting():  # pyright: ignore[reportPrivateImportUsage]
             return self._by_definition(x, padding_mask)
         else:  # noqa: RET505  (TorchScript compiles what follows an `if` without `else`)
@@ -158,12 +167,12 @@ class MHSA2d(nn.Module):
         return F.avg_pool2d(out, 2, ceil_mode=True) if self.pool else out
 
     def attention_from(self, x: Tensor, query_yx: tuple[int, int]) -> Tensor:
-        """The attention weights of the query at (y, x): (B, N, H, W), each head summing to 1."""
+        """`x` (B, C, H, W) -> the attention of the query at cell `query_yx`: (B, N, H, W), each head summing to 1."""
         q, k, _ = self._project(x)
         return attention_of_query(*self._dot_products(q, k), query_yx)
 
     def logit_terms(self, x: Tensor) -> Mapping[str, LogitTerm]:
-        """What the logits are the sum of: "content" and "position", one of them where the position kind has one.
+        """What the logits of `x` (B, C, H, W) are the sum of: "content" and "position", or one of them.
 
         A term is a pair of query parts and key parts, (B, N, H, W, any) each, whose dot products are its logits.
         """
@@ -179,12 +188,12 @@ class MHSA2d(nn.Module):
         return content if self.position == "none" else content | {"position": ((q,), (self._embedding(q),))}
 
     def queries(self, x: Tensor) -> Tensor:
-        """What the position tables are multiplied by: (B, N, H, W, D), scaled except for the listing."""
+        """`x` (B, C, H, W) -> what position tables are multiplied by: (B, N, H, W, D), scaled except for "blog"."""
         q, _, _ = self._project(x)
         return q if self.position == "blog" else q * q.shape[-1] ** -0.5
 
     def tables_for(self, height: int, width: int) -> dict[str, Tensor]:
-        """The position tables by name as a map of so many cells uses them; empty for "none".
+        """The position tables by name as a map of `height` x `width` cells uses them; empty for "none".
 
         `rel_height` (2 height - 1, D) and `rel_width`: entry L - 1 is offset 0, and a later one a key below or right of
         the query. `abs_height` (height, D) and `abs_width`: one entry per row and column; (height, N D) in the listing.

@@ -32,6 +32,7 @@ class Stages(nn.Module):
     __jit_unused_properties__ = ("in_chans",)
 
     mean: Sequence[float]
+    """Of each channel, for values in 0..1, as `std`."""
     std: Sequence[float]
     """Of each channel, for values in 0..1: what `preprocess` normalises by. May be set; see `channel_statistics`."""
 
@@ -108,7 +109,7 @@ class Stages(nn.Module):
         return normalize(torch.stack(list(converted)), self.mean, self.std)
 
     def train(self, mode: bool = True) -> "Stages":
-        """As usual, but frozen parts stay in evaluation mode: their BatchNorm statistics do not move."""
+        """`mode` as usual, but frozen parts stay in evaluation mode: their BatchNorm statistics do not move."""
         super().train(mode)
         for part in self._frozen_parts():
             part.eval()
@@ -133,20 +134,26 @@ class Stages(nn.Module):
 
 
 class Backbone(Stages):
-    """Images to feature maps.
+    """Normalised images (B, C, h, w) -> feature maps {"c2": ..., "c3": ..., "c4": ..., "c5": ...} (paper Table 1).
 
-    `forward(images, padding_mask=None)`: normalised images (B, C, h, w) -> {"c2": ..., "c3": ..., "c4": ..., "c5": ...}
-    `padding_mask` (B, h, w) bool marks the pixels that pad the images (right and below): they get no attention.
     `.channels` and `.strides`: channels of each map, and its stride in pixels. `.preprocess` normalises images.
     """
 
     def forward(self, images: Tensor, padding_mask: Tensor | None = None) -> dict[str, Tensor]:
+        """Normalised `images` (B, C, h, w) -> {"c2": (B, channels, ceil(h/stride), ceil(w/stride)), ..., "c5": ...}.
+
+        `padding_mask` is (B, h, w) bool, True for pixels that pad the images (right and below): they get no attention.
+
+        Raises:
+            InputError: another number of channels, or a mask of another shape or type.
+        """
         return self.stages(images, padding_mask)
 
     def exportable(
         self, *, size: tuple[int, int] | None = None, batch: int | None = None, images: Sequence[Tensor] = ()
     ) -> Exportable:
-        """For `botformer.deploy`: pixels (B, C, h, w) floats in 0..1 -> c2, c3, c4, c5. As `ExportsItself` says."""
+        """For `botformer.deploy`: pixels (B, C, h, w) floats in 0..1 -> c2, c3, c4, c5. `size`, `batch` and `images` as
+        `ExportsItself` says."""
         return export_graph(self, "features", STAGES, _in_order, size, batch, images)
 
 
@@ -164,12 +171,18 @@ class Classifier(Stages):
         nn.init.zeros_(self.fc.bias)
 
     def forward(self, images: Tensor) -> Tensor:
+        """Normalised `images` (B, C, h, w) -> logits (B, num_classes). Any h and w run.
+
+        Raises:
+            InputError: another number of channels.
+        """
         return self.fc(self.dropout(self.avgpool(self.stages(images)["c5"]).flatten(1)))
 
     def exportable(
         self, *, size: tuple[int, int] | None = None, batch: int | None = None, images: Sequence[Tensor] = ()
     ) -> Exportable:
-        """For `botformer.deploy`: pixels (B, C, h, w) floats in 0..1 -> logits. As `ExportsItself` says."""
+        """For `botformer.deploy`: pixels (B, C, h, w) floats in 0..1 -> logits. `size`, `batch` and `images` as
+        `ExportsItself` says."""
         return export_graph(self, "classification", ("logits",), _alone, size, batch, images)
 
 

@@ -30,6 +30,7 @@ def convert(
     nothing.
 
     Args:
+        model: any module with such layers, or such a layer itself.
         tables: how timm's position tables are resized, see `attention.position_tables`.
         backend: of timm's attention, see `relative_attention_2d`.
         position: "relative" makes the paper's layer of the listing, to be fine-tuned: with the listing's projections

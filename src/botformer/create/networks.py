@@ -30,6 +30,8 @@ def create_model(
 ) -> Classifier:
     """A classifier: (B, in_chans, h, w) images, normalised -> (B, num_classes) logits. Any h and w run.
 
+    `botnet50` is BoTNet-50 of the paper's Table 1, `botnet_s1_50` the same with stride 1 throughout c5.
+
     For images, uint8 or floats in 0..1, call `model(model.preprocess(images))`; it is the same call for a detector.
 
     Args:
@@ -50,7 +52,11 @@ def create_model(
 
 
 def create_backbone(name: str, image_size: ImageSize = None, *, in_chans: int = 3, **options: Any) -> Backbone:
-    """The network without its last layer: (B, C, h, w) -> {"c2": ..., "c5": ...}. Arguments as in `create_model`."""
+    """The network without its last layer: (B, C, h, w) -> {"c2": ..., "c5": ...}. Arguments as in `create_model`.
+
+    Raises:
+        InputError: as there, and for `dropout`, which stands before the last layer.
+    """
     row = find_row(name)
     if "dropout" in options:
         raise InputError("dropout stands before the final linear layer, which a backbone does not have; leave it out")
@@ -72,6 +78,8 @@ def create_detector(
 ) -> Detector:
     """A detector around a backbone, with the paper's settings (docs/detection.md says which those are).
 
+    Mask R-CNN is what the paper trains on COCO (sections 4.1 to 4.6).
+
     For images, uint8 or floats in 0..1, call `model(model.preprocess(images))`; it is the same call for a classifier.
     The detector itself takes a list of (in_chans, h, w) floats in 0..1 and normalises them.
 
@@ -88,7 +96,7 @@ def create_detector(
         in_chans: channels of the images: 3, or what a module takes.
         mean, std: of each channel, for values in 0..1; ImageNet's by default, of which the average stands for each
             channel where there are not three.
-        settings: fields of `botformer.detection.Settings`.
+        settings: fields of `botformer.recipes.detector_settings.Settings`.
 
     Raises:
         InputError: an unknown name or option (the nearest is suggested), or a value out of range.

@@ -40,7 +40,30 @@ def export_torch(
     images: Sequence[Tensor] = (),
     on_progress: OnProgress = _silent,
 ) -> Path:
-    """Write a `torch.export` program (model.pt2), which PyTorch runs without botformer. Arguments as in `export`."""
+    """Write a `torch.export` program (model.pt2), which PyTorch runs without botformer, with config.json and run.py.
+
+    It is compared with PyTorch first, at several sizes.
+
+    Args:
+        model: a classifier, backbone or detector of botformer, on any device, in any mode and dtype; a copy is exported
+            in evaluation mode.
+        folder: new, empty, or an earlier export, which is replaced.
+        model_config: what `botformer.load` gave with the model: class names and how images are prepared.
+        precision: what the graph computes in; "int8" is made of an exported network in float32 and of data, by
+            `botformer export --precision int8`.
+        size: (height, width) of the pixels, fixed; by default any, or the network's own where there must be one.
+        batch: images per call, fixed; by default any, or 1 where there must be one.
+        images: (C, h, w) floats in 0..1, on which the graph is compared too.
+        on_progress: called with the fraction that is done.
+
+    Returns:
+        The folder.
+
+    Raises:
+        InputError: a network and a precision that do not go together, with the reason; a runtime that is not
+            installed; a folder that holds something else; a graph that differs from PyTorch, with the figures. Nothing
+            is left behind.
+    """
     return export("torch", model, folder, model_config, precision, size, batch, images, on_progress)
 
 
@@ -55,7 +78,13 @@ def export_onnx(
     images: Sequence[Tensor] = (),
     on_progress: OnProgress = _silent,
 ) -> Path:
-    """Write an ONNX file (model.onnx), which ONNX Runtime and others run. Arguments as in `export`."""
+    """Write an ONNX file (model.onnx), which ONNX Runtime and others run.
+
+    Arguments as in `export_torch`; `images` are (C, h, w) floats in 0..1.
+
+    Raises:
+        InputError: as there.
+    """
     return export("onnx", model, folder, model_config, precision, size, batch, images, on_progress)
 
 
@@ -70,7 +99,13 @@ def export_openvino(
     images: Sequence[Tensor] = (),
     on_progress: OnProgress = _silent,
 ) -> Path:
-    """Write OpenVINO's files (model.xml, model.bin), for Intel's and AMD's processors. Arguments as in `export`."""
+    """Write OpenVINO's files (model.xml, model.bin), for Intel's and AMD's processors.
+
+    Arguments as in `export_torch`; `images` are (C, h, w) floats in 0..1.
+
+    Raises:
+        InputError: as there.
+    """
     return export("openvino", model, folder, model_config, precision, size, batch, images, on_progress)
 
 
@@ -85,7 +120,13 @@ def export_executorch(
     images: Sequence[Tensor] = (),
     on_progress: OnProgress = _silent,
 ) -> Path:
-    """Write an ExecuTorch program (model.pte), for phones; of one size. Arguments as in `export`."""
+    """Write an ExecuTorch program (model.pte), for phones; of one `size` and `batch`.
+
+    Arguments as in `export_torch`; `images` are (C, h, w) floats in 0..1.
+
+    Raises:
+        InputError: as there.
+    """
     return export("executorch", model, folder, model_config, precision, size, batch, images, on_progress)
 
 

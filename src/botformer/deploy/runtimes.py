@@ -15,7 +15,7 @@ from botformer.errors import InputError
 
 
 class Runtime:
-    """An exported network. `runtime(pixels=...)` takes and gives arrays by the names in `config`."""
+    """An exported network (`open_exported`). `runtime(pixels=...)` takes and gives arrays by the names in `config`."""
 
     def __init__(self, config: Mapping[str, Any], run: Run) -> None:
         self.config, self._run = config, run
@@ -24,6 +24,10 @@ class Runtime:
 
     def __call__(self, **inputs: np.ndarray) -> dict[str, np.ndarray]:
         """Every input by its name -> every output by its name.
+
+        Args:
+            inputs: arrays with the dtype and shape that `inputs` of config.json says, such as pixels (B, C, h, w)
+                float32 in 0..1.
 
         Raises:
             InputError: a missing or an unknown input, another dtype or shape than config.json says.

@@ -100,6 +100,9 @@ class Detector(nn.Module):
         """Images, (B, C, h, w) or a list of (C, h, w), uint8 or floats in 0..1 -> what `detector(...)` takes.
 
         A classifier has the same method: `model(model.preprocess(images))` is right for both.
+
+        Raises:
+            InputError: values that are neither bytes nor in 0..1, or another number of channels.
         """
         return list(as_float_images(images, self.in_chans))
 
@@ -119,8 +122,8 @@ class Detector(nn.Module):
                 equal canvas together. Faster for small images; borders see less padding, so figures change a little.
 
         Returns:
-            One dict per image: `boxes` (n, 4) xyxy, `labels` (n,), `scores` (n,), and, by kind, `masks`, or `keypoints`
-            (n, keypoints, 3) with `keypoints_scores` (n, keypoints).
+            A dict per image with `boxes` (n, 4) xyxy, `labels` (n,), `scores` (n,) and, by kind, `masks`, or
+            `keypoints` (n, keypoints, 3) with `keypoints_scores` (n, keypoints).
 
         Raises:
             InputError: bad images, or the detector is in training mode.
@@ -202,7 +205,7 @@ class Detector(nn.Module):
         self, *, size: tuple[int, int] | None = None, batch: int | None = None, images: Sequence[Tensor] = ()
     ) -> Exportable:
         """As `botformer.exportable.ExportsItself` says: a graph for a canvas of `size` (`test_size` by default) and
-        `batch` images (1 by default). Larger `images` are scaled down to the canvas."""
+        `batch` images (1 by default). `images` (C, h, w) that are larger are scaled down to the canvas."""
         return export_detector(self, size or self.test_size, batch or 1, images)
 
     def fold(self) -> None:
@@ -297,6 +300,12 @@ class TorchvisionCall(nn.Module):
         self.detector = detector
 
     def forward(self, images: Sequence[Tensor], targets: Sequence[Mapping[str, Any]] | None = None) -> Any:
+        """`images`, each (C, h, w) floats in 0..1, and in training their `targets` -> a dict of losses, or a list of
+        dicts with `boxes` (n, 4), `labels` (n,), `scores` (n,) and so on.
+
+        Raises:
+            InputError: bad images or targets, or none of these in training.
+        """
         if self.training:
             if targets is None:
                 raise InputError("in training mode targets are needed too; call .eval() to detect")

@@ -53,6 +53,7 @@ class LayerHeads:
 
     @property
     def heads(self) -> int:
+        """How many there are."""
         return len(next(term for term in (self.content, self.position) if term is not None))
 
 
@@ -63,6 +64,7 @@ def attention_heads(model: Network, pixels: Tensor, query_yx: tuple[float, float
     fewer cells is the same one, scaled.
 
     Args:
+        model: a classifier or a detector, in any mode and on any device; nothing of it is changed.
         pixels: (C, h, w) uint8 or floats in 0..1, as the network sees it (see `see`).
         query_yx: the query position in pixels of `pixels`.
 

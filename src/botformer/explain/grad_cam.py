@@ -35,6 +35,7 @@ def grad_cam(model: Classifier, pixels: Tensor, class_index: int) -> CellMap:
     ReLU(sum_k w_k A_k), A the map and w_k the mean over its cells of the logit's gradient for channel k.
 
     Args:
+        model: a classifier, in any mode and on any device; nothing of it is changed.
         pixels: (C, h, w) uint8 or floats in 0..1, as the network sees it (see `see`).
         class_index: from 0.
 
@@ -59,6 +60,7 @@ def grad_cam_of_detection(model: Detector, pixels: Tensor, box_xyxy: Sequence[fl
     that the box head reads, and the others, which it does not see, are 0.
 
     Args:
+        model: a detector, in any mode and on any device; nothing of it is changed.
         pixels: (C, h, w) uint8 or floats in 0..1, as the network sees it (see `see`).
         box_xyxy: of the detection, in pixels of `pixels`.
         label: of the detection, from 1.

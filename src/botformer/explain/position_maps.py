@@ -18,6 +18,7 @@ class LayerPositions:
     name: str
     """Of the module in the network."""
     kind: Position
+    """What the attention knows about positions; see `MHSA2d`."""
     stride_px: int
     """Pixels of the network's input between cells."""
     tables: dict[str, np.ndarray]
@@ -52,6 +53,7 @@ def position_maps(model: Network, pixels: Tensor) -> list[LayerPositions]:
     """Of every attention layer that has position tables, in the order they run; none for layers of content alone.
 
     Args:
+        model: a classifier or a detector, in any mode and on any device; nothing of it is changed.
         pixels: (C, h, w) uint8 or floats in 0..1, as the network sees it (see `see`).
 
     Raises:

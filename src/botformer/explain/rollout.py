@@ -16,6 +16,7 @@ def rollout(model: Network, pixels: Tensor, query_yx: tuple[float, float] | None
     2 and the stride of its shortcut) a cell is read from the up to four that it covers, in equal parts.
 
     Args:
+        model: a classifier or a detector, in any mode and on any device; nothing of it is changed.
         pixels: (C, h, w) uint8 or floats in 0..1, as the network sees it (see `see`).
         query_yx: the position of c5 that is read, in pixels of `pixels`; None: all of them equally, as the average pool
             of a classifier does. Whatever the class: rollout knows none.

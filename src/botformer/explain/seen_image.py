@@ -39,7 +39,7 @@ class SeenImage:
         return (y - top) / (bottom - top) * height, (x - left) / (right - left) * width
 
     def in_image(self, y: float, x: float) -> tuple[float, float]:
-        """The inverse of `seen`."""
+        """The inverse of `seen`: a place (y, x) in pixels of `pixels` in pixels of the image."""
         left, top, right, bottom = self.box_xyxy
         height, width = self.pixels.shape[1:]
         return top + y / height * (bottom - top), left + x / width * (right - left)

@@ -29,6 +29,7 @@ def without_positions(model: Classifier, pixels: Tensor) -> PositionEffect:
     Attention by relative positions alone ("position_only") then looks everywhere alike.
 
     Args:
+        model: a classifier, in any mode and on any device; zeros stand in a copy.
         pixels: (C, h, w) uint8 or floats in 0..1, as the network sees it (see `see`).
 
     Raises:

@@ -30,9 +30,12 @@ _UNKNOWN = "not known: {} does not say"
 
 
 def write_card(source: str | Path, file: str | Path, repository: str = "", licence: str = "", data: str = "") -> Path:
-    """Write the model card of a trained network as `file`, and return it. Arguments as in `publish.prepare_folder`.
+    """Write the model card of a trained network as `file`, and return it. Arguments as in `prepare_folder`.
 
     What is neither in the network's file nor in its run is said to be unknown. Paths of this machine are left out.
+
+    Raises:
+        InputError: no such network, or a licence that cannot be one.
     """
     if licence and not re.fullmatch(r"[A-Za-z0-9][\w.+-]*", licence, re.ASCII):
         raise InputError(f"{licence!r} is not the name of a licence; expected one such as apache-2.0 or cc-by-4.0")

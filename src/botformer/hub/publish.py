@@ -84,6 +84,8 @@ def upload_folder(
     The repository is made where there is none. Only `FILES` are uploaded, whatever else lies in the folder.
 
     Args:
+        folder: what `prepare_folder` returned.
+        repository: "owner/name".
         private: of a repository that is made; of one that is there nothing changes.
         message: of the commit.
         token: of the hub; by default that of `hf auth login`.
@@ -140,6 +142,18 @@ def push_to_hub(
     """`prepare_folder` and `upload_folder` one after the other; returns the address of the repository.
 
     To look at the files, or to write in the card, before they are published, take the two steps yourself.
+
+    Args:
+        source: as for `botformer.load`; the folder of a run, whose journal fills the card, says most.
+        repository: "owner/name"; it is made where there is none.
+        licence: of the weights, as the hub calls it ("apache-2.0", "cc-by-4.0"). Empty: the card says that nobody
+            stated one.
+        data: what it was trained on, in your words or as a data set of the hub ("owner/name").
+        private: of a repository that is made; of one that is there nothing changes.
+        token: of the hub; by default that of `hf auth login`.
+
+    Raises:
+        InputError: no such network, a repository or a licence that cannot be one, or no right or no way to write there.
     """
     check_repository(repository)
     with TemporaryDirectory() as folder:

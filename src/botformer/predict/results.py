@@ -78,6 +78,7 @@ class ClassificationResult:
 
     @property
     def probability(self) -> float:
+        """Of the most probable class, 0 to 1."""
         return self.probabilities[0]
 
     @property
@@ -86,7 +87,10 @@ class ClassificationResult:
         return [(label, rounded_probability(p)) for label, p in zip(self.labels, self.probabilities, strict=True)]
 
     def to_coco(self, image_id: int | str) -> list[dict[str, Any]]:
-        """A record per class of `labels`, as COCO writes results, without a box: `category_id` counts from 0."""
+        """A record per class of `labels`, as COCO writes results, without a box: `category_id` counts from 0.
+
+        `image_id` is what the records have under that name.
+        """
         places = {name: place for place, name in enumerate(self.network.names)}
         return [
             {"image_id": image_id, "category_id": places[label], "score": probability}
@@ -94,13 +98,21 @@ class ClassificationResult:
         ]
 
     def to_supervision(self) -> Any:
-        """`supervision.Classifications` of all classes, in the order of `predictor.names`."""
+        """`supervision.Classifications` of all classes, in the order of `predictor.names`.
+
+        Raises:
+            InputError: supervision is not installed.
+        """
         return _package("supervision", "detection").Classifications(
             class_id=np.arange(len(self.of_classes)), confidence=self.of_classes
         )
 
     def to_dataframe(self) -> Any:
-        """A pandas data frame with the columns image, label, probability; a row per class of `labels`."""
+        """A pandas data frame with the columns image, label, probability; a row per class of `labels`.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
         columns = {"image": [self.name] * len(self.labels), "label": self.labels, "probability": self.probabilities}
         return _package("pandas").DataFrame(columns)
 
@@ -118,7 +130,7 @@ class ClassificationResult:
         return self.network.attention(self.image, query)
 
     def to_plot(self, query: tuple[float, float] = CENTRE, truth: str | None = None) -> Prediction:
-        """For `plots.top5`: what `draw` draws."""
+        """For `plots.top5`: what `draw` draws of the same `query` and `truth`."""
         return self.network.to_plot(self, query, truth)
 
     def draw(
@@ -127,7 +139,16 @@ class ClassificationResult:
         query: tuple[float, float] = CENTRE,
         truth: str | None = None,
     ) -> Image.Image:
-        """The image, its best classes as bars, and the attention from `query`; as PNG in `path` if that is given."""
+        """The image, its best classes as bars, and the attention from `query`; as PNG in `path` if that is given.
+
+        Args:
+            path: a file; its folder is made.
+            query: (y, x) as fractions of what the network sees of the image.
+            truth: the name of the right class, which is then shown beside the image.
+
+        Raises:
+            InputError: the image cannot be read again.
+        """
         return _drawn(lambda out: self.network.draw(self, query, truth, out), path)
 
 
@@ -176,7 +197,7 @@ class DetectionResult:
         return decode(self.masks[detection])
 
     def to_coco(self, image_id: int | str, category_ids: Sequence[int] | None = None) -> list[dict[str, Any]]:
-        """COCO's results: `image_id`, `category_id`, `bbox` xywh, `score`, `segmentation` or `keypoints`.
+        """COCO's results: `image_id` as given, `category_id`, `bbox` xywh, `score`, `segmentation` or `keypoints`.
 
         `category_ids` of the classes, in their order; by default those that the network was trained with.
         """
@@ -194,7 +215,11 @@ class DetectionResult:
 
     def to_supervision(self) -> Any:
         """`supervision.Detections`: `class_id` counts from 0 in `predictor.names`, `data` has "class_name" and, of key
-        points, "keypoints" (n, K, 3). Masks stay compressed where supervision can (`CompactMask`)."""
+        points, "keypoints" (n, K, 3). Masks stay compressed where supervision can (`CompactMask`).
+
+        Raises:
+            InputError: supervision is not installed.
+        """
         supervision = _package("supervision", "detection")
         data: dict[str, Any] = {"class_name": np.array(self.names, dtype=str)}
         if self.keypoints is not None:
@@ -213,7 +238,11 @@ class DetectionResult:
 
     def to_dataframe(self) -> Any:
         """A pandas data frame with the columns image, label, score, x1, y1, x2, y2 in pixels; a row per detection, and
-        with masks area_px."""
+        with masks area_px.
+
+        Raises:
+            InputError: pandas is not installed.
+        """
         columns: dict[str, Any] = {"image": [self.name] * len(self), "label": self.names, "score": self.scores}
         columns |= {name: self.boxes_xyxy[:, place] for place, name in enumerate(("x1", "y1", "x2", "y2"))}
         if self.masks is not None:
@@ -237,7 +266,11 @@ class DetectionResult:
         return _drawn(lambda out: self.network.draw(self, chosen, out), path)
 
     def draw_attention(self, detection: int = 0, path: str | Path | None = None) -> Image.Image:
-        """One detection, and over the image what each attention layer looks at; as PNG in `path` if that is given."""
+        """One detection, and over the image what each attention layer looks at; as PNG in `path` if that is given.
+
+        Raises:
+            InputError: there is no such `detection` (from 0, the best), or the image cannot be read again.
+        """
         self._check(detection)
         return _drawn(lambda out: self.network.draw_attention(self, detection, out), path)
 
@@ -266,6 +299,7 @@ class Unreadable:
     """An image of many that could not be read. It stands in the place of its result, and is false."""
 
     name: str
+    """The file, or "image 3" of what has no name."""
     error: str
     """Why."""
 

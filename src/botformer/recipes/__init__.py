@@ -13,12 +13,20 @@ EXPERIMENTS: dict[str, Experiment] = {
 
 
 def find_experiment(name: str) -> Experiment:
-    """The row called `name`; an unknown name suggests the nearest (`InputError`)."""
+    """The row called `name`.
+
+    Raises:
+        InputError: an unknown name; the nearest is suggested.
+    """
     if name not in EXPERIMENTS:
         raise unknown("recipe", name, EXPERIMENTS)
     return EXPERIMENTS[name]
 
 
 def find_recipe(name: str) -> ClassificationRecipe | DetectionRecipe:
-    """The recipe of that row."""
+    """The recipe of the row called `name`.
+
+    Raises:
+        InputError: an unknown name; the nearest is suggested.
+    """
     return find_experiment(name).recipe

@@ -15,6 +15,7 @@ class Experiment:
     name: str
     """What stands after `botformer train`."""
     recipe: ClassificationRecipe | DetectionRecipe
+    """What is trained, and how."""
     source: str
     """Where the settings come from."""
     expect: str

@@ -23,10 +23,13 @@ SHIPPED = {"nuclei": Path(__file__).parent / "shipped" / "nuclei.safetensors"}
 def save(model: nn.Module, model_config: dict[str, Any], file: str | Path) -> None:
     """Write `model` and `model_config` as a .safetensors file that `botformer.load` reads again.
 
-    `model_config` is what `load` gave, or `botformer.model_config(model, names)` of a network that you built. A model
-    in the wrappers of `torch.compile` and data parallelism is saved as what they wrap.
+    Args:
+        model: the network. One in the wrappers of `torch.compile` and data parallelism is saved as what they wrap.
+        model_config: what `load` gave with it, or `botformer.model_config(model, names)` of one that you built.
+        file: ends in .safetensors, in a folder that exists. It is replaced in one step.
 
-    Raises `InputError` for another ending, a folder that does not exist, or a model config that JSON cannot hold.
+    Raises:
+        InputError: another ending, a folder that does not exist, or a model config that JSON cannot hold.
     """
     file = Path(file)
     if file.suffix != ".safetensors":

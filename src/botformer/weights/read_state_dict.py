@@ -44,7 +44,7 @@ NOT_WEIGHTS = {
 
 
 def read_state_dict(source: str | Path) -> dict[str, Tensor]:
-    """Tensors by name, on the CPU.
+    """Tensors of any shape by name, on the CPU.
 
     Args:
         source: a .safetensors file; a .pth, .pt or .bin file of tensors; or hf://owner/name on the model hub
