@@ -15,7 +15,7 @@ _NUCLEI = {
 }
 _MIXED = ("97126a9791f0", "f952cc653760")
 """To be evaluated: large nuclei and crowded histology."""
-_PHOTOGRAPHS = {"plastic.jpg": "plastic/*", "metal.jpg": "metal/*"}
+_PHOTOGRAPHS = {"can.jpg": "metal/metal133.jpg", "bottle.jpg": "glass/glass355.jpg"}
 
 
 def prepare(work: Path, data: Path, photos: Path, demo: Path) -> None:
@@ -30,8 +30,8 @@ def prepare(work: Path, data: Path, photos: Path, demo: Path) -> None:
     (work / "digits").mkdir(exist_ok=True)
     for number in range(16):
         shutil.copy(next((demo / "digits/data/validation").glob(f"*/{number:05d}.jpg")), work / "digits" / f"{number:02d}.jpg")
-    for name, pattern in _PHOTOGRAPHS.items():
-        shutil.copy(sorted((data / "photos/validation").glob(pattern))[0], work / name)
+    for name, file in _PHOTOGRAPHS.items():
+        shutil.copy(data / "photos/validation" / file, work / name)
     _write_mixed(data / "dsb2018", work / "mixed")
 
 
