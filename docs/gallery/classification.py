@@ -35,7 +35,9 @@ def digits(_: Names) -> Figure:
     """Small images in a row per five, what was read above each."""
     read = {each["file_name"]: each["top5"][0] for each in json.loads(Path("read/predictions.json").read_text())}
     figure, panels = sheet([[1.0] * 8] * 2)
-    for axes, (file, (label, probability)) in zip([each for line in panels for each in line], read.items(), strict=False):
+    for axes, (file, (label, probability)) in zip(
+        [each for line in panels for each in line], read.items(), strict=False
+    ):
         show(axes, np.asarray(Image.open(file)), f"{label}  {probability:.0%}")
     return figure
 

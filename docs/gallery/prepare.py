@@ -21,7 +21,12 @@ _PHOTOGRAPHS = {"can.jpg": "metal/metal133.jpg", "bottle.jpg": "glass/glass355.j
 def prepare(work: Path, data: Path, photos: Path, demo: Path) -> None:
     """Links and copies in `work`, from unpacked data, a run on photographs and the folder of a demo."""
     (work / "runs").mkdir(parents=True, exist_ok=True)
-    for link, target in {"runs/photos": photos, "runs/digits": demo / "digits/run", "digits_data": demo / "digits/data", "photos": data / "photos"}.items():
+    for link, target in {
+        "runs/photos": photos,
+        "runs/digits": demo / "digits/run",
+        "digits_data": demo / "digits/data",
+        "photos": data / "photos",
+    }.items():
         if not (work / link).exists():
             (work / link).symlink_to(target)
     shutil.copy(Path(nuclei_crops.__file__).parent / "bbbc038/nuclei.png", work / "cells.png")
@@ -29,7 +34,9 @@ def prepare(work: Path, data: Path, photos: Path, demo: Path) -> None:
         shutil.copy(data / "dsb2018/val" / f"{stem}.png", work / name)
     (work / "digits").mkdir(exist_ok=True)
     for number in range(16):
-        shutil.copy(next((demo / "digits/data/validation").glob(f"*/{number:05d}.jpg")), work / "digits" / f"{number:02d}.jpg")
+        shutil.copy(
+            next((demo / "digits/data/validation").glob(f"*/{number:05d}.jpg")), work / "digits" / f"{number:02d}.jpg"
+        )
     for name, file in _PHOTOGRAPHS.items():
         shutil.copy(data / "photos/validation" / file, work / name)
     _write_mixed(data / "dsb2018", work / "mixed")

@@ -72,7 +72,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "truth.jpg",
             "Truth beside prediction",
-            "`evaluate` measures, and draws what people outlined beside what was found: large nuclei, and crowded histology.",
+            "`evaluate` measures, and draws what people outlined beside what was found: large nuclei, and "
+            "crowded histology.",
             "botformer evaluate nuclei --data mixed --out measured",
             segmentation.truth,
         ),
@@ -153,7 +154,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "layers.jpg",
             "A classifier by layer and head",
-            "The three blocks of BoTNet's last stage, from the middle of a photograph. After three passes over the data "
+            "The three blocks of BoTNet's last stage, from the middle of a photograph. After three passes over "
+            "the data "
             "the third looks everywhere alike: it averages.",
             "import botformer\nfrom botformer import explain\n\n"
             'model, config = botformer.load("runs/photos")\n'
@@ -176,7 +178,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "sizes.jpg",
             "Any height and width",
-            "One set of position tables for every shape: long, small, odd, one row of cells. The mean of the heads, from "
+            "One set of position tables for every shape: long, small, odd, one row of cells. The mean of the "
+            "heads, from "
             "the middle.",
             "import botformer\nfrom botformer import explain\n\n"
             'model, config = botformer.load("nuclei")\n'
@@ -189,7 +192,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "listing.jpg",
             "The paper's layer, and a copied listing",
-            "On an even map nothing but positions can tell cells apart. The widely copied single-file version multiplies "
+            "On an even map nothing but positions can tell cells apart. The widely copied single-file version "
+            "multiplies "
             "its table with the wrong factor, so its positions change nothing here, wherever it looks from.",
             "import torch\nimport botformer\n\n"
             "torch.manual_seed(3)\n"
@@ -198,7 +202,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
             "    layer = botformer.MHSA2d(64, heads=1, size=(14, 14), position=position)\n"
             "    torch.nn.init.normal_(layer.qkv.weight, std=0.3)\n"
             "    cells = (2, 2), (6, 9), (12, 4), (7, 7)\n"
-            "    looked[position] = [(cell, layer.attention_from(even, cell)[0, 0].numpy(force=True)) for cell in cells]",
+            "    looked[position] = [(cell, layer.attention_from(even, cell)[0, 0].numpy(force=True)) for cell "
+            "in cells]",
             attention.listing,
         ),
     ),
@@ -220,7 +225,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "digits.jpg",
             "Digits that nobody has seen",
-            "The small classifier of `botformer demo`, right in nine of ten: handwriting and photographs are new to it.",
+            "The small classifier of `botformer demo`, right in nine of ten: handwriting and photographs are new "
+            "to it.",
             "botformer predict 'digits/*.jpg' --checkpoint runs/digits --out read",
             classification.digits,
         ),
@@ -238,7 +244,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "duplicates.jpg",
             "Near copies",
-            "`data` reads every image before a network is trained: four of the pairs of photographs that show one thing.",
+            "`data` reads every image before a network is trained: four of the pairs of photographs that show "
+            "one thing.",
             "botformer data photos --out looked_at.html",
             classification.duplicates,
         ),
@@ -254,16 +261,17 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "quantised.jpg",
             "int8 beside float32",
-            "Both in OpenVINO, the float network above, int8 below. int8 is kept only if it is faster and as good; here "
+            "Both in OpenVINO, the float network above, int8 below. int8 is kept only if it is faster and as "
+            "good; here "
             "both are right on 0.9085 of 2,000 images.",
-            "botformer export runs/digits --format openvino --precision int8 --data digits_data "
-            "--out int8",
+            "botformer export runs/digits --format openvino --precision int8 --data digits_data --out int8",
             classification.quantised,
         ),
         Row(
             "models.png",
             "The table of networks",
-            "Parameters and multiply-adds of every row, exact; `botformer models` prints them beside the paper's figures.",
+            "Parameters and multiply-adds of every row, exact; `botformer models` prints them beside the paper's "
+            "figures.",
             "from botformer.commands.models import rows\n\n"
             "lines, notes = rows(image_size=224)  # what `botformer models --image-size 224` prints",
             classification.models,

@@ -20,7 +20,9 @@ _MARGIN, _GAP, _HEAD, _BAR = 0.1, 0.14, 0.27, 0.5  # inches
 _MOST_BYTES = 88_000
 
 
-def sheet(rows: Sequence[Sequence[float]], tallest: float = 3.6, bar: bool = False, foot: float = 0.0) -> tuple[Figure, list[list[Axes]]]:
+def sheet(
+    rows: Sequence[Sequence[float]], tallest: float = 3.6, bar: bool = False, foot: float = 0.0
+) -> tuple[Figure, list[list[Axes]]]:
     """A figure with rows of panels; `rows` holds height / width of each. Panels of a row are equally high.
 
     `bar` leaves space for `draw_bar`, `foot` inches for words below the panels.

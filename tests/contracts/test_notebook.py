@@ -65,7 +65,7 @@ def test_its_cells_run_and_give_what_the_text_says(script, tmp_path):
     assert 80 <= found["nuclei"] <= 90  # 85 where this was written
     assert found["heads"] == [4, 64, 64]
     assert found["cam"] > 0
-    assert found["top1"] > 0.3  # ten digits
+    assert found["top1"] > 0.4  # ten digits
     assert found["same"]
     assert {"config.json", "run.py"} < set(found["deployed"])
     assert found["answer"] in set("0123456789")

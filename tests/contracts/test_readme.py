@@ -54,7 +54,7 @@ def test_every_block_of_python_is_run_below():
         "docs/doors.md": 5,
         "docs/ecosystem.md": 3,
         "docs/explain.md": 2,
-        "docs/gallery.md": 12,  # run by docs/gallery/draw.py, looked at in test_gallery.py
+        "docs/gallery.md": 13,  # run by docs/gallery/draw.py, looked at in test_gallery.py
     }
 
 
