@@ -5,8 +5,8 @@ python docs/gallery/draw.py --page                                           # t
 python docs/gallery/draw.py --check                                          # fail if the page is not up to date
 
 DIR of --data has dsb2018/ (COCO: the 2018 Data Science Bowl's nuclei, CC0) and photos/ (TrashNet in class folders,
-MIT). RUN was trained and DIR of --demo was made by the commands that the page shows for them, which take minutes. FILE, such
-as heads.jpg, draws that picture alone.
+MIT). RUN was trained and DIR of --demo was made by the commands that the page shows for them, which take minutes. FILE,
+such as heads.jpg, draws that picture alone.
 """
 
 import argparse
@@ -32,7 +32,7 @@ _HEAD = """# Gallery
 Pictures and the lines that make them: `python docs/gallery/draw.py` runs these very lines and writes this page.
 `nuclei` comes with the package ([what it was trained on](../src/botformer/weights/shipped/nuclei.md)). `runs/photos`
 was trained by the command shown for it, on two busy cores without a GPU, and `runs/digits` is the classifier of
-`botformer demo`, `digits_data` its images: they show what the lines do, not how good a network can be. No image was in
+`botformer demo`: they show what the lines do, not how good a network can be. No image was in
 the training of the network that looks at it, but most of `cells.png` in that of `nuclei`.
 """
 _FOOT = """## Whose images these are

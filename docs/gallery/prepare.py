@@ -24,7 +24,6 @@ def prepare(work: Path, data: Path, photos: Path, demo: Path) -> None:
     for link, target in {
         "runs/photos": photos,
         "runs/digits": demo / "digits/run",
-        "digits_data": demo / "digits/data",
         "photos": data / "photos",
     }.items():
         if not (work / link).exists():

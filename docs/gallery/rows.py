@@ -261,10 +261,9 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "quantised.jpg",
             "int8 beside float32",
-            "Both in OpenVINO, the float network above, int8 below. int8 is kept only if it is faster and as "
-            "good; here "
-            "both are right on 0.9085 of 2,000 images.",
-            "botformer export runs/digits --format openvino --precision int8 --data digits_data --out int8",
+            "Both in OpenVINO: what the float network says above, int8 below. int8 is kept only if it is faster and as "
+            "good, measured on the spot.",
+            "botformer export runs/photos --format openvino --precision int8 --data photos --out int8",
             classification.quantised,
         ),
         Row(

@@ -152,7 +152,8 @@ show("measured/confusion.png")
 # %% [markdown]
 # ## Use it, save it, load it
 #
-# One of the unseen digits. After so little training the answer may be wrong; `botformer demo` trains on ten times as much.
+# One of the unseen digits. After so little training the answer may be wrong; `botformer demo` trains on five times as
+# many.
 
 # %%
 digit = sorted(Path("digits/validation/7").iterdir())[0]

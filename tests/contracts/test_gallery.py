@@ -2,7 +2,6 @@
 
 import ast
 import importlib
-import subprocess
 import sys
 from pathlib import Path
 
@@ -14,16 +13,21 @@ GALLERY, PICTURES, PAGE = ROOT / "docs/gallery", ROOT / "docs/images/gallery", R
 
 
 @pytest.fixture(scope="module")
-def rows():
+def script():
     sys.path.insert(0, str(GALLERY))
     try:
-        return importlib.import_module("rows").ROWS
+        return importlib.import_module("draw")
     finally:
         sys.path.remove(str(GALLERY))
 
 
-def test_the_page_is_up_to_date():
-    subprocess.run([sys.executable, "docs/gallery/draw.py", "--check"], cwd=ROOT, check=True)
+@pytest.fixture(scope="module")
+def rows(script):
+    return script.ROWS
+
+
+def test_the_page_is_up_to_date(script):
+    assert script.page() == PAGE.read_text(encoding="utf-8"), "run python docs/gallery/draw.py --page"
 
 
 def test_every_picture_is_one_of_the_page_and_small(rows):
