@@ -65,18 +65,18 @@ def duplicates(_: Names) -> Figure:
     return figure
 
 
-def quantised(_: Names) -> Figure:
+def precision(_: Names) -> Figure:
     """What both exported networks say of the same images, by their own programs."""
     files = [file for folder in sorted(Path("photos/validation").iterdir()) for file in sorted(folder.iterdir())[3:4]]
     answers = []
-    for folder in ("int8-float32", "int8"):
+    for folder in ("in_float32", "in_bfloat16"):
         command = [sys.executable, f"{folder}/run.py", *map(str, files)]
         lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
         answers.append([json.loads(line)["top5"][0] for line in lines])
     figure, panels = sheet([[4 / 3] * len(files)], foot=0.3)
-    for axes, file, in_float, in_int8 in zip(panels[0], files, *answers, strict=True):
+    for axes, file, in_float, in_bfloat16 in zip(panels[0], files, *answers, strict=True):
         show(axes, np.asarray(Image.open(file)), f"{in_float[0]} {in_float[1]:.1%}")
-        axes.set_xlabel(f"{in_int8[0]} {in_int8[1]:.1%}", loc="left", fontsize=9.5, color=style.LINES[0])
+        axes.set_xlabel(f"{in_bfloat16[0]} {in_bfloat16[1]:.1%}", loc="left", fontsize=9.5, color=style.LINES[0])
     return figure
 
 

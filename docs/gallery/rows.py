@@ -259,12 +259,12 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     ),
     "Deploy": (
         Row(
-            "quantised.jpg",
-            "int8 beside float32",
-            "Both in OpenVINO: what the float network says above, int8 below. int8 is kept only if it is faster and as "
-            "good, measured on the spot.",
-            "botformer export runs/photos --format openvino --precision int8 --data photos --out int8",
-            classification.quantised,
+            "precision.jpg",
+            "bfloat16 beside float32",
+            "Both in OpenVINO: what the float network says above, the one that computes in bfloat16 below.",
+            "botformer export runs/photos --format openvino --out in_float32\n"
+            "botformer export runs/photos --format openvino --precision bfloat16 --out in_bfloat16",
+            classification.precision,
         ),
         Row(
             "models.png",
