@@ -135,7 +135,9 @@ def sizes(names: Names) -> Figure:
 def listing(names: Names) -> Figure:
     """Attention on an even map, from some cells: where cells are alike, only positions can tell them apart."""
     looked = names["looked"]
-    scale = times_mean_scale(max(float(weights.max()) * weights.size for maps in looked.values() for _, weights in maps))
+    scale = times_mean_scale(
+        max(float(weights.max()) * weights.size for maps in looked.values() for _, weights in maps)
+    )
     rows = {"relative": "the paper's layer", "blog": "the copied listing"}
     figure, panels = sheet([[1.0] * 4] * 2, bar=True)
     for line, (kind, words) in zip(panels, rows.items(), strict=True):

@@ -3,6 +3,7 @@
 import json
 import re
 import subprocess
+import sys
 from io import BytesIO
 from pathlib import Path
 from typing import Any
@@ -27,14 +28,16 @@ _FAMILIES = {
 
 
 def bars(_: Names) -> Image.Image:
-    return fitted(Image.open("classes/plastic.prediction.png"))
+    return fitted(Image.open("classes/can.prediction.png"))
 
 
 def digits(_: Names) -> Figure:
     """Small images in a row per five, what was read above each."""
     read = {each["file_name"]: each["top5"][0] for each in json.loads(Path("read/predictions.json").read_text())}
     figure, panels = sheet([[1.0] * 8] * 2)
-    for axes, (file, (label, probability)) in zip([each for line in panels for each in line], read.items(), strict=False):
+    for axes, (file, (label, probability)) in zip(
+        [each for line in panels for each in line], read.items(), strict=False
+    ):
         show(axes, np.asarray(Image.open(file)), f"{label}  {probability:.0%}")
     return figure
 
@@ -51,22 +54,30 @@ def report(_: Names) -> Image.Image:
     return screenshot(Path("runs/photos/report.html"), tall=1180)
 
 
-def duplicates(names: Names) -> Figure:
-    """The first groups that the page lists, with the splits in which they are."""
-    groups = names["groups"][:4]
-    figure, panels = sheet([[0.75] * 2 + [0.75] * 2] * 2, tallest=1.7)
-    axes = [each for line in panels for each in line]
-    for place, (one, other) in enumerate(group[:2] for group in groups):
-        for panel, file in zip(axes[2 * place : 2 * place + 2], (one, other), strict=True):
-            show(panel, np.asarray(Image.open(Path("photos") / file).convert("RGB")), "/".join(Path(file).parts[::2]))
+def duplicates(_: Names) -> Figure:
+    """Some of the pairs that the page shows."""
+    page = Path("looked_at.html").read_text(encoding="utf-8")
+    pairs = re.findall(r"<figcaption>([\w/]+\.jpg) = ([\w/]+\.jpg)</figcaption>", page)
+    chosen = [pairs[place] for place in (0, 2, 3, 10)]
+    figure, panels = sheet([[4 / 3] * 8], foot=-0.1)
+    for axes, file in zip(panels[0], [file for pair in chosen for file in pair], strict=True):
+        show(axes, np.asarray(Image.open(next(Path("photos").glob(f"*/{file}")))), Path(file).stem)
     return figure
 
 
-def quantised(names: Names) -> Figure:
-    """The probability of the best class in float32 and in int8, image by image."""
-    shown = names["compared"]
-    figure, panels = sheet([[1.0] * 8], tallest=1.0)
-    raise NotImplementedError(shown, figure, panels)
+def precision(_: Names) -> Figure:
+    """What both exported networks say of the same images, by their own programs."""
+    files = [file for folder in sorted(Path("photos/validation").iterdir()) for file in sorted(folder.iterdir())[3:4]]
+    answers = []
+    for folder in ("in_float32", "in_bfloat16"):
+        command = [sys.executable, f"{folder}/run.py", *map(str, files)]
+        lines = subprocess.run(command, check=True, capture_output=True, text=True).stdout.splitlines()
+        answers.append([json.loads(line)["top5"][0] for line in lines])
+    figure, panels = sheet([[4 / 3] * len(files)], foot=0.3)
+    for axes, file, in_float, in_bfloat16 in zip(panels[0], files, *answers, strict=True):
+        show(axes, np.asarray(Image.open(file)), f"{in_float[0]} {in_float[1]:.1%}")
+        axes.set_xlabel(f"{in_bfloat16[0]} {in_bfloat16[1]:.1%}", loc="left", fontsize=9.5, color=style.LINES[0])
+    return figure
 
 
 def models(names: Names) -> Figure:

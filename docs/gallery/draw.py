@@ -4,9 +4,9 @@ python docs/gallery/draw.py --data DIR --photos RUN --demo DIR [FILE ...]    # r
 python docs/gallery/draw.py --page                                           # the page alone
 python docs/gallery/draw.py --check                                          # fail if the page is not up to date
 
-DIR of --data has dsb2018/ (COCO: the 2018 Data Science Bowl's nuclei, CC0) and photos/ (TrashNet in class folders, MIT).
-RUN was trained and DIR of --demo was made by the commands that the page shows for them, which take minutes. FILE, such
-as heads.jpg, draws that picture alone.
+DIR of --data has dsb2018/ (COCO: the 2018 Data Science Bowl's nuclei, CC0) and photos/ (TrashNet in class folders,
+MIT). RUN was trained and DIR of --demo was made by the commands that the page shows for them, which take minutes. FILE,
+such as heads.jpg, draws that picture alone.
 """
 
 import argparse
@@ -30,10 +30,10 @@ PAGE, PICTURES = ROOT / "docs/gallery.md", ROOT / "docs/images/gallery"
 _HEAD = """# Gallery
 
 Pictures and the lines that make them: `python docs/gallery/draw.py` runs these very lines and writes this page.
-`runs/photos` and `runs/demo` are results of the commands shown for them, on two busy cores without a GPU; none of these
-networks is anybody's best. `nuclei` comes with the package ([what it was trained
-on](../src/botformer/weights/shipped/nuclei.md)). Each image was in no network's training, but `cells.png`, most of
-which trained `nuclei` ([whole images of its slide may have, too](../src/botformer/weights/shipped/nuclei.md)).
+`nuclei` comes with the package ([what it was trained on](../src/botformer/weights/shipped/nuclei.md)). `runs/photos`
+was trained by the command shown for it, on two busy cores without a GPU, and `runs/digits` is the classifier of
+`botformer demo`: they show what the lines do, not how good a network can be. No image was in
+the training of the network that looks at it, but most of `cells.png` in that of `nuclei`.
 """
 _FOOT = """## Whose images these are
 

@@ -15,13 +15,17 @@ _NUCLEI = {
 }
 _MIXED = ("97126a9791f0", "f952cc653760")
 """To be evaluated: large nuclei and crowded histology."""
-_PHOTOGRAPHS = {"plastic.jpg": "plastic/*", "metal.jpg": "metal/*"}
+_PHOTOGRAPHS = {"can.jpg": "metal/metal133.jpg", "bottle.jpg": "glass/glass355.jpg"}
 
 
 def prepare(work: Path, data: Path, photos: Path, demo: Path) -> None:
     """Links and copies in `work`, from unpacked data, a run on photographs and the folder of a demo."""
     (work / "runs").mkdir(parents=True, exist_ok=True)
-    for link, target in {"runs/photos": photos, "runs/digits": demo / "digits/run", "digits_data": demo / "digits/data", "photos": data / "photos"}.items():
+    for link, target in {
+        "runs/photos": photos,
+        "runs/digits": demo / "digits/run",
+        "photos": data / "photos",
+    }.items():
         if not (work / link).exists():
             (work / link).symlink_to(target)
     shutil.copy(Path(nuclei_crops.__file__).parent / "bbbc038/nuclei.png", work / "cells.png")
@@ -29,9 +33,11 @@ def prepare(work: Path, data: Path, photos: Path, demo: Path) -> None:
         shutil.copy(data / "dsb2018/val" / f"{stem}.png", work / name)
     (work / "digits").mkdir(exist_ok=True)
     for number in range(16):
-        shutil.copy(next((demo / "digits/data/validation").glob(f"*/{number:05d}.jpg")), work / "digits" / f"{number:02d}.jpg")
-    for name, pattern in _PHOTOGRAPHS.items():
-        shutil.copy(sorted((data / "photos/validation").glob(pattern))[0], work / name)
+        shutil.copy(
+            next((demo / "digits/data/validation").glob(f"*/{number:05d}.jpg")), work / "digits" / f"{number:02d}.jpg"
+        )
+    for name, file in _PHOTOGRAPHS.items():
+        shutil.copy(data / "photos/validation" / file, work / name)
     _write_mixed(data / "dsb2018", work / "mixed")
 
 

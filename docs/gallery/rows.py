@@ -72,7 +72,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "truth.jpg",
             "Truth beside prediction",
-            "`evaluate` measures, and draws the best and the worst images with what people outlined.",
+            "`evaluate` measures, and draws what people outlined beside what was found: large nuclei, and "
+            "crowded histology.",
             "botformer evaluate nuclei --data mixed --out measured",
             segmentation.truth,
         ),
@@ -96,7 +97,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "precision_recall.png",
             "Precision and recall",
-            "`evaluate` draws it beside the images: of the same two, by how much a mask must overlap.",
+            "`evaluate` draws it, too: of the same two images, by how much a box or mask must overlap.",
             "botformer evaluate nuclei --data mixed --out measured",
             segmentation.precision_recall,
         ),
@@ -153,11 +154,12 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "layers.jpg",
             "A classifier by layer and head",
-            "The three blocks of BoTNet's last stage look from the middle of a photograph; the last one sees a map of a "
-            "quarter of the cells.",
+            "The three blocks of BoTNet's last stage, from the middle of a photograph. After three passes over "
+            "the data "
+            "the third looks everywhere alike: it averages.",
             "import botformer\nfrom botformer import explain\n\n"
             'model, config = botformer.load("runs/photos")\n'
-            'seen = explain.see(config, "plastic.jpg")\n'
+            'seen = explain.see(config, "can.jpg")\n'
             "query = seen.pixel(128, 96)\n"
             "layers = explain.attention_heads(model, seen.pixels, query)",
             attention.layers,
@@ -168,7 +170,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
             "What the answer is made of through all attention layers, and what speaks for the class in the last map.",
             "import botformer\nfrom botformer import explain\n\n"
             'model, config = botformer.load("runs/photos")\n'
-            'seen, name = explain.see(config, "metal.jpg"), "metal"\n'
+            'seen, name = explain.see(config, "bottle.jpg"), "glass"\n'
             "flow = explain.rollout(model, seen.pixels)\n"
             'cam = explain.grad_cam(model, seen.pixels, config["class_names"].index(name))',
             attention.rollout,
@@ -176,7 +178,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "sizes.jpg",
             "Any height and width",
-            "One set of position tables for every shape: long, small, odd, one row of cells. The mean of the heads, from "
+            "One set of position tables for every shape: long, small, odd, one row of cells. The mean of the "
+            "heads, from "
             "the middle.",
             "import botformer\nfrom botformer import explain\n\n"
             'model, config = botformer.load("nuclei")\n'
@@ -189,7 +192,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "listing.jpg",
             "The paper's layer, and a copied listing",
-            "On an even map nothing but positions can tell cells apart. The widely copied single-file version multiplies "
+            "On an even map nothing but positions can tell cells apart. The widely copied single-file version "
+            "multiplies "
             "its table with the wrong factor, so its positions change nothing here, wherever it looks from.",
             "import torch\nimport botformer\n\n"
             "torch.manual_seed(3)\n"
@@ -198,7 +202,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
             "    layer = botformer.MHSA2d(64, heads=1, size=(14, 14), position=position)\n"
             "    torch.nn.init.normal_(layer.qkv.weight, std=0.3)\n"
             "    cells = (2, 2), (6, 9), (12, 4), (7, 7)\n"
-            "    looked[position] = [(cell, layer.attention_from(even, cell)[0, 0].numpy(force=True)) for cell in cells]",
+            "    looked[position] = [(cell, layer.attention_from(even, cell)[0, 0].numpy(force=True)) for cell "
+            "in cells]",
             attention.listing,
         ),
     ),
@@ -206,8 +211,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "bars.jpg",
             "A photograph, its classes, and where each layer looks",
-            "Every `predict` draws this.",
-            "botformer predict plastic.jpg --checkpoint runs/photos --out classes",
+            "`predict` draws this of each of the first hundred images. This is one of which the network is sure.",
+            "botformer predict can.jpg --checkpoint runs/photos --out classes",
             classification.bars,
         ),
         Row(
@@ -220,7 +225,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "digits.jpg",
             "Digits that nobody has seen",
-            "A network of 120,000 parameters after the minutes of a demo; handwriting and photographs are new to it.",
+            "The small classifier of `botformer demo`, right in nine of ten: handwriting and photographs are new "
+            "to it.",
             "botformer predict 'digits/*.jpg' --checkpoint runs/digits --out read",
             classification.digits,
         ),
@@ -237,32 +243,34 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
     "Look at data and runs": (
         Row(
             "duplicates.jpg",
-            "Near copies between training and validation",
-            "`data` looks before a network is trained: pairs like these make a score worth less than it seems.",
+            "Near copies",
+            "`data` reads every image before a network is trained: four of the pairs of photographs that show "
+            "one thing.",
             "botformer data photos --out looked_at.html",
             classification.duplicates,
         ),
         Row(
             "report.jpg",
             "The page of a run",
-            "One file with figures, curves, the best and the worst, and the commands that continue.",
+            "One file with figures, curves, images and commands, for a browser.",
             "botformer report runs/photos --data photos",
             classification.report,
         ),
     ),
     "Deploy": (
         Row(
-            "quantised.jpg",
-            "int8 beside float32",
-            "The same images in OpenVINO, in both precisions: int8 is kept only if it is faster and as good.",
-            "botformer export runs/digits --format openvino --precision int8 --data digits_data "
-            "--out int8",
-            classification.quantised,
+            "precision.jpg",
+            "bfloat16 beside float32",
+            "Both in OpenVINO: what the float network says above, the one that computes in bfloat16 below.",
+            "botformer export runs/photos --format openvino --out in_float32\n"
+            "botformer export runs/photos --format openvino --precision bfloat16 --out in_bfloat16",
+            classification.precision,
         ),
         Row(
             "models.png",
             "The table of networks",
-            "Parameters and multiply-adds of every row, exact; `botformer models` prints them beside the paper's figures.",
+            "Parameters and multiply-adds of every row, exact; `botformer models` prints them beside the paper's "
+            "figures.",
             "from botformer.commands.models import rows\n\n"
             "lines, notes = rows(image_size=224)  # what `botformer models --image-size 224` prints",
             classification.models,

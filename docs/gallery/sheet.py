@@ -20,11 +20,16 @@ _MARGIN, _GAP, _HEAD, _BAR = 0.1, 0.14, 0.27, 0.5  # inches
 _MOST_BYTES = 88_000
 
 
-def sheet(rows: Sequence[Sequence[float]], tallest: float = 3.6, bar: bool = False) -> tuple[Figure, list[list[Axes]]]:
-    """A figure with rows of panels; `rows` holds height / width of each. Panels of a row are equally high."""
+def sheet(
+    rows: Sequence[Sequence[float]], tallest: float = 3.6, bar: bool = False, foot: float = 0.0
+) -> tuple[Figure, list[list[Axes]]]:
+    """A figure with rows of panels; `rows` holds height / width of each. Panels of a row are equally high.
+
+    `bar` leaves space for `draw_bar`, `foot` inches for words below the panels.
+    """
     inner = WIDTH - 2 * _MARGIN
     heights = [min((inner - _GAP * (len(row) - 1)) / sum(1 / aspect for aspect in row), tallest) for row in rows]
-    tall = sum(heights) + len(rows) * (_HEAD + _GAP) + (_BAR if bar else 0)
+    tall = sum(heights) + len(rows) * (_HEAD + _GAP) + (_BAR if bar else foot)
     figure = Figure(figsize=(WIDTH, tall), dpi=DPI, facecolor="white")
     top, panels = tall, []
     for row, height in zip(rows, heights, strict=True):

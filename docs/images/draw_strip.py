@@ -33,19 +33,23 @@ def main(run: Path, photograph: Path) -> None:
     )
     draw_blocks(panel(figure, 0.3, "a ResNet block, a BoT block", 4.0))
     image = np.asarray(Image.open(CELLS).convert("RGB"))[PART]
-    draw_nuclei(panel(figure, 4.75, "detects and outlines"), image)
+    draw_nuclei(panel(figure, 4.75), image)
     draw_attention(panel(figure, 8.4, "shows where attention looks"), image)
-    draw_classes(figure, 12.05, botformer.predictor(run)(photograph))
+    draw_classes(panel(figure, 12.3, "classifies"), botformer.predictor(run)(photograph))
     out = Path(__file__).with_name("strip.png")
     figure.savefig(out, facecolor=PAPER)
-    Image.open(out).convert("RGB").quantize(200, dither=Image.Dither.FLOYDSTEINBERG).save(out, optimize=True)
+    Image.open(out).convert("RGB").quantize(256, kmeans=3, dither=Image.Dither.FLOYDSTEINBERG).save(out, optimize=True)
 
 
-def panel(figure: Figure, left: float, title: str, wide: float = PANEL) -> Axes:
+def panel(figure: Figure, left: float, title: str = "", wide: float = PANEL) -> Axes:
     axes = figure.add_axes((left / WIDTH, 0.28 / HEIGHT, wide / WIDTH, PANEL / HEIGHT))
     style.bare(axes)
-    axes.set_title(title, loc="left", fontsize=14, fontweight="bold", color=style.INK, pad=8)
+    head(axes, title)
     return axes
+
+
+def head(axes: Axes, title: str) -> None:
+    axes.set_title(title, loc="left", fontsize=14, fontweight="bold", color=style.INK, pad=8)
 
 
 def draw_blocks(axes: Axes) -> None:
@@ -78,6 +82,7 @@ def draw_nuclei(axes: Axes, image: np.ndarray) -> None:
     shown = result.network.to_plot(result, range(len(result)), result.image.decode())
     draw_image(axes, np.minimum(image * brightening(image), 255).astype(np.uint8))
     draw_instances(axes, shown, {}, TextRenderer(axes.get_figure(), shown.names))
+    head(axes, "detects and outlines")
 
 
 def draw_attention(axes: Axes, image: np.ndarray) -> None:
@@ -90,20 +95,19 @@ def draw_attention(axes: Axes, image: np.ndarray) -> None:
     axes.imshow(tile, aspect="auto")
 
 
-def draw_classes(figure: Figure, left: float, result) -> None:
+def draw_classes(axes: Axes, result) -> None:
     seen = np.asarray(result.image.decode())
-    axes = panel(figure, left, "classifies", 3.65)
-    axes.set(xlim=(0, 3.65), ylim=(PANEL, 0))
-    tall = 2.05
-    wide = min(tall * seen.shape[1] / seen.shape[0], 3.65)
-    axes.imshow(seen, extent=(0, wide, tall, 0), aspect="auto")
-    axes.set(xlim=(0, 3.65), ylim=(PANEL, 0))
+    tall = 2.1
+    rows = round(seen.shape[1] * tall / PANEL)
+    top = (len(seen) - rows) // 2
+    axes.imshow(seen[top : top + rows], extent=(0, PANEL, tall, 0), aspect="auto")
+    axes.set(xlim=(0, PANEL), ylim=(PANEL, 0))
     for row, (name, probability) in enumerate(list(zip(result.labels, result.probabilities, strict=True))[:3]):
-        y = tall + 0.27 + 0.37 * row
-        axes.barh(y, 1.7, height=0.16, left=1.2, color=style.RULE, alpha=0.6)
-        axes.barh(y, 1.7 * probability, height=0.16, left=1.2, color=style.LINES[0] if not row else "#b8c1ca")
+        y, bar = tall + 0.3 + 0.37 * row, 1.45
+        axes.barh(y, bar, height=0.17, left=1.1, color=style.RULE, alpha=0.6)
+        axes.barh(y, bar * probability, height=0.17, left=1.1, color=style.LINES[0])
         axes.text(0, y, name, va="center", fontsize=12, color=style.INK, weight="bold" if not row else "normal")
-        axes.text(3.0, y, f"{probability:.0%}", va="center", fontsize=12, color=style.FAINT)
+        axes.text(PANEL, y, f"{probability:.1%}", va="center", ha="right", fontsize=12, color=style.FAINT)
 
 
 if __name__ == "__main__":

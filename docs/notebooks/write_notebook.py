@@ -4,6 +4,7 @@ python docs/notebooks/write_notebook.py            # run the cells and write the
 python docs/notebooks/write_notebook.py --check    # fail if the notebook has other cells than these
 """
 
+import json
 import re
 import sys
 from pathlib import Path
@@ -17,17 +18,17 @@ from nbformat import NotebookNode
 
 NOTEBOOK = Path(__file__).with_name("botformer.ipynb")
 _SECONDS = 300
-_KERNEL = '{"argv": [%s, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "Python 3", "language": "python"}'
+_KERNEL = {"argv": [sys.executable, "-m", "ipykernel_launcher", "-f", "{connection_file}"], "display_name": "Python 3"}
 
 CELLS = r'''
 # %% [markdown]
 # # botformer in a notebook
 #
-# A BoTNet is a ResNet whose last stage attends to the whole image. In five minutes on a CPU: its shapes, a detector on a
-# micrograph, what it looks at, a training, and a network that leaves PyTorch.
+# A BoTNet is a ResNet whose last stage attends to the whole image. In five minutes on a CPU: its shapes, a detector on
+# a micrograph, what it looks at, a training, and a network that leaves PyTorch.
 #
-# **On a notebook service**, upload the repository as a folder, or its wheel (`uv build`), beside this notebook. The first
-# cell installs it; where botformer is installed already, it does nothing.
+# **On a notebook service**, upload the repository as a folder, or its wheel (`uv build`), beside this notebook. The
+# first cell installs it; where botformer is installed already, it does nothing.
 
 # %%
 import importlib.util
@@ -104,8 +105,8 @@ show(nuclei.draw())
 # %% [markdown]
 # ## Where its attention looks
 #
-# From the ring, in the middle of a nucleus: each of the four heads over the darkened image. A logit has a term of content
-# and a term of position; the second figure is that of position alone.
+# From the ring, in the middle of a nucleus: each of the four heads over the darkened image. A logit has a term of
+# content and a term of position; the second figure is that of position alone.
 
 # %%
 from botformer.plots.explanation_figures import figure_attention_heads, figure_class_maps
@@ -130,14 +131,14 @@ show(figure_class_maps(seen.image, flow, cam.cam, middle))
 # %% [markdown]
 # ## Train one
 #
-# Handwritten digits on photographs, both from inside installed packages; training and validation share neither digits nor
-# photographs. The recipe of `botformer demo`, on a fraction of its images: half a minute.
+# Handwritten digits on photographs, both from inside installed packages; training and validation share neither digits
+# nor photographs. The recipe of `botformer demo`, on a fraction of its images: half a minute.
 
 # %%
 from botformer.data.synthetic.digits import write_digits
 
-write_digits(Path("digits"), train=6_000, validation=500)
-run("train digits --data digits --out runs/digits --run.workers 0 --schedule.epochs 2 --schedule.warmup-epochs 0.3")
+write_digits(Path("digits"), train=8_000, validation=500)
+run("train digits --data digits --out runs/digits --run.workers 0 --schedule.epochs 3 --schedule.warmup-epochs 0.3")
 show("runs/digits/curves.png")
 
 # %%
@@ -145,11 +146,14 @@ import json
 
 run("evaluate runs/digits --data digits --out measured --workers 0")
 top1 = json.loads(Path("measured/metrics.json").read_text())["top1"]
-print(f"{top1:.0%} of {500} unseen digits are right; guessing gives 10 %")
+print(f"{top1:.0%} of 500 unseen digits are right; guessing gives 10 %")
 show("measured/confusion.png")
 
 # %% [markdown]
 # ## Use it, save it, load it
+#
+# One of the unseen digits. After so little training the answer may be wrong; `botformer demo` trains on five times as
+# many.
 
 # %%
 digit = sorted(Path("digits/validation/7").iterdir())[0]
@@ -166,8 +170,8 @@ print(f"{Path('digits.safetensors').stat().st_size / 1000:.0f} kB; the same logi
 # %% [markdown]
 # ## Without PyTorch
 #
-# A folder with an ONNX graph for any batch, height and width, compared with PyTorch before it is written, and a `run.py`
-# that needs neither botformer nor PyTorch.
+# A folder with an ONNX graph for any batch, height and width, compared with PyTorch before it is written, and a
+# `run.py` that needs neither botformer nor PyTorch.
 
 # %%
 deployed = []
@@ -210,9 +214,10 @@ def execute(made: NotebookNode, folder: Path, kernels: Path) -> None:
         CellExecutionError: a cell failed.
     """
     (kernels / "python3").mkdir()
-    command = _KERNEL % f'"{sys.executable}"'
-    (kernels / "python3/kernel.json").write_text(command, encoding="utf-8")
-    manager = AsyncKernelManager(kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(kernels)]))
+    (kernels / "python3/kernel.json").write_text(json.dumps(_KERNEL | {"language": "python"}), encoding="utf-8")
+    manager = AsyncKernelManager(
+        kernel_name="python3", kernel_spec_manager=KernelSpecManager(kernel_dirs=[str(kernels)])
+    )
     NotebookClient(made, km=manager, timeout=_SECONDS, resources={"metadata": {"path": str(folder)}}).execute()
 
 

@@ -57,6 +57,7 @@ def test_every_block_of_python_is_run_below():
         "docs/doors.md": 5,
         "docs/ecosystem.md": 3,
         "docs/explain.md": 2,
+        "docs/gallery.md": 13,  # run by docs/gallery/draw.py, looked at in test_gallery.py
         "docs/maths.md": 1,  # test_maths_page.py
         "docs/recipes.md": 2,
         "docs/which_blocks.md": 2,  # test_which_blocks.py
