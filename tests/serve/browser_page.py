@@ -148,7 +148,7 @@ def attention_map(answer: Any, layer: int, head: int, term: str = "attention") -
     said = one["mean"] if head == 0 else one["heads"][head - 1]
     most = said["max" if term == "attention" else "content_max"]
     values = np.frombuffer(b64decode(said[term]), np.uint8).reshape(one["height"], one["width"])
-    return values / 255 * most * values.size
+    return (values / 255) ** 4 * most * values.size
 
 
 def brightest(answer: Any, term: str = "attention") -> float:

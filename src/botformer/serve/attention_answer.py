@@ -64,5 +64,8 @@ def _maps(attention: np.ndarray, content: np.ndarray | None) -> dict[str, Any]:
 
 
 def _bytes(values: np.ndarray) -> str:
-    """(H, W) from 0 to its maximum -> base64 of uint8, row by row."""
-    return base64.b64encode(np.rint(values * (255 / values.max())).astype(np.uint8).tobytes()).decode("ascii")
+    """(H, W) -> base64 of uint8, row by row: 255 times the fourth root of the fraction of the maximum.
+
+    A sharp head has cells of a thousandth of its maximum that are still above the mean of all cells.
+    """
+    return base64.b64encode(np.rint(255 * (values / values.max()) ** 0.25).astype(np.uint8).tobytes()).decode("ascii")

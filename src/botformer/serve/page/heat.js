@@ -25,7 +25,7 @@ function colourScale() {
 
 /**
  * The maps of one layer, mean first: {name, width, height, values, most}, or null where the network has no such term.
- * `values` are bytes, and a byte of 255 is `most` times the mean of all cells, in which layers can be compared.
+ * `values` are bytes: one of b is (b / 255)^4 * `most` times the mean of all cells, in which layers can be compared.
  */
 export function mapsOf(layer, positions) {
   const kept = DECODED.get(layer) ?? {};
@@ -66,7 +66,7 @@ export function paintMap(canvas, map, limit) {
   const pixels = new ImageData(map.width, map.height);
   const span = Math.log(limit);
   for (let cell = 0; cell < map.values.length; cell += 1) {
-    const times = (map.values[cell] / 255) * map.most;
+    const times = (map.values[cell] / 255) ** 4 * map.most;
     const value = times > 1 ? Math.round((255 * Math.log(times)) / span) : 0;
     pixels.data.set(SCALE.subarray(4 * value, 4 * value + 4), 4 * cell);
   }
