@@ -16,6 +16,7 @@ ELSEWHERE = {
     "changelog": "CHANGELOG.md",
     "contributing": "CONTRIBUTING.md",
     "nuclei_network": "src/botformer/weights/shipped/nuclei.md",
+    "micrograph": "src/botformer/data/synthetic/bbbc038/PROVENANCE.md",
 }
 """Pages of the site whose text stands elsewhere in the repository."""
 

@@ -38,9 +38,9 @@ class Page(HTMLParser):
             self.loaded.append(given["src"])
 
 
-@pytest.fixture(scope="module")
-def site(tmp_path_factory) -> Path:
-    out = tmp_path_factory.mktemp("site")
+@pytest.fixture
+def site(tmp_path) -> Path:
+    out = tmp_path / "site"
     options = ["--quiet", "--fresh-env", "--nitpicky", "--fail-on-warning", "--keep-going", "--builder", "html"]
     built = subprocess.run(
         [sys.executable, "-m", "sphinx", *options, DOCS, out], cwd=ROOT, capture_output=True, text=True, check=False
@@ -49,12 +49,17 @@ def site(tmp_path_factory) -> Path:
     return out
 
 
-@pytest.fixture(scope="module")
-def pages(site) -> dict[str, Page]:
-    return {file.relative_to(site).as_posix(): Page(file) for file in sorted(site.rglob("*.html"))}
+def test_the_site(site):
+    """In one test: where tests are divided, each process would build it."""
+    pages = {file.relative_to(site).as_posix(): Page(file) for file in sorted(site.rglob("*.html"))}
+    nothing_comes_from_elsewhere(site, pages)
+    every_link_leads_to_a_page_and_a_place_on_it(site, pages)
+    every_page_is_reached_from_the_first_one(site, pages)
+    if CHROMIUM is not None:
+        it_works_in_a_browser_without_a_network(site)
 
 
-def test_nothing_comes_from_elsewhere(site, pages):
+def nothing_comes_from_elsewhere(site, pages):
     for name, page in pages.items():
         assert [address for address in page.loaded if re.match(r"(?:\w+:)?//", address)] == [], name
     for file in [*site.rglob("*.css"), *site.rglob("*.js")]:
@@ -62,7 +67,7 @@ def test_nothing_comes_from_elsewhere(site, pages):
         assert not re.search(r"""(?:url\(|@import|fetch\(|import\()\s*["']?(?:https?:)?//""", text), file
 
 
-def test_every_link_leads_to_a_page_and_a_place_on_it(site, pages):
+def every_link_leads_to_a_page_and_a_place_on_it(site, pages):
     for name, page in pages.items():
         for link in page.links:
             if re.match(r"\w+:", link):
@@ -74,7 +79,7 @@ def test_every_link_leads_to_a_page_and_a_place_on_it(site, pages):
             assert not place or found is None or unquote(place) in found.places, f"{name}: {link}"
 
 
-def test_every_page_is_reached_from_the_first_one(site, pages):
+def every_page_is_reached_from_the_first_one(site, pages):
     neighbours = defaultdict(set)
     for name, page in pages.items():
         for link in page.links:
@@ -90,8 +95,7 @@ def test_every_page_is_reached_from_the_first_one(site, pages):
     assert texts - reached == set()
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs Chromium")
-def test_the_site_works_in_a_browser_without_a_network(site):
+def it_works_in_a_browser_without_a_network(site):
     playwright = pytest.importorskip("playwright.sync_api")
     with playwright.sync_playwright() as started:
         browser = started.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox"])

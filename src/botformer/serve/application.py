@@ -176,8 +176,8 @@ def _routes(serving: Serving, access: Access) -> FastAPI:
         """Where the heads of the attention layers look from a place (x, y) of an image that /predict has seen.
 
         "attention" and "content" (without the position term) are height times width bytes in base64, row by row; a
-        weight is (byte / 255)^4 * max, and those of a head sum to 1. Cell (i, j) begins at pixel (i, j) * stride_px of what
-        the network sees, which shows seen_box_xyxy of the image at seen_px (height, width).
+        weight is (byte / 255)^4 * max, and those of a head sum to 1. Cell (i, j) begins at pixel (i, j) * stride_px of
+        what the network sees, which shows seen_box_xyxy of the image at seen_px (height, width).
         """
         async with _in_time(serving.limits.seconds):
             body = limited(request, _CLICK_BYTES, "a click has less than a kilobyte of JSON")
