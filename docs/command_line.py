@@ -10,7 +10,7 @@ from botformer import cli
 
 WIDTH = 88
 """Characters per line."""
-_MORE = {"train": ("classify", "segment", "imagenet_botnet50_100"), "benchmark": ()}
+_MORE = {"train": ("classify", "segment", "imagenet_botnet50_100")}
 """What of a command has a help of its own: verbs that train, and a recipe."""
 
 

@@ -33,6 +33,7 @@ myst_heading_anchors = 4
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
+highlight_language = "text"  # equations and shell lines; blocks of Python say so
 sys.path.append(str(ROOT / "docs"))
 extensions += ["docstring_names"]
 autodoc_inherit_docstrings = False
@@ -59,7 +60,9 @@ def setup(app):
 
 
 def _text_of_the_site(app, page, source):
-    """Links lead to pages of the site where there is one, to copies of single files, and from folders nowhere."""
+    """Links lead to pages of the site where there is one, to copies of single files, and from folders nowhere.
+
+    Where the words of a link are the name of a file, the site has the page's title instead: it shows no files."""
     file = ROOT / ELSEWHERE.get(page, f"docs/{page}.md")
     text = file.read_text(encoding="utf-8") if page in ELSEWHERE else source[0]
     here = Path("docs", page).parent
@@ -71,6 +74,8 @@ def _text_of_the_site(app, page, source):
             return match[0]
         if (ROOT / there).is_dir():
             return words
+        if there.endswith(".md") and Path(words).name == Path(there).name:
+            words = _title(there)
         for name, elsewhere in ELSEWHERE.items():
             if there == elsewhere:
                 there = f"docs/{name}.md"
@@ -78,6 +83,12 @@ def _text_of_the_site(app, page, source):
 
     orphan = "---\norphan: true\n---\n\n" if page.startswith("decisions/0") else ""  # the index of decisions links them
     source[0] = orphan + re.sub(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()#\s]+)(#[^()\s]*)?\)", link, text)
+
+
+def _title(page):
+    """Up to its colon."""
+    file = ROOT / ELSEWHERE.get(page.removeprefix("docs/").removesuffix(".md"), page)
+    return re.search(r"^# ([^:\n]+)", file.read_text(encoding="utf-8"), re.MULTILINE)[1]
 
 
 def _formula_in_a_line(self, node):

@@ -44,7 +44,7 @@ def _link_names(app, what, name, thing, options, lines):
 
     for place, line in enumerate(lines):
         line = re.sub(r"(?<![`:\w])`([^`]+)`(?![`_])", marked, line)
-        lines[place] = re.sub(r"\bdocs/([\w/]+)\.md\b", r":doc:`docs/\1.md </\1>`", line)
+        lines[place] = re.sub(r"\bdocs/([\w/]+)\.md\b", r":doc:`/\1`", line)
 
 
 def _parameters(thing):

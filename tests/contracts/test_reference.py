@@ -23,6 +23,7 @@ PUBLIC = sorted(
     {f"botformer.{name}" for name in botformer.__all__ if not inspect.ismodule(getattr(botformer, name))}
     | {f"{module.__name__}.{name}" for module in (deploy, explain, hub) for name in module.__all__}
 )
+TAUGHT = [DOCS.parent / "README.md", *(page for page in DOCS.rglob("*.md") if page.name != "gallery.md")]
 ENTRY = re.compile(r"^\.\. auto(function|class|exception|data):: ([\w.]+)\n((?:   :.*\n)*)", re.MULTILINE)
 SHAPE = re.compile(
     r"\((?:\d?[BCHKLNODWnh]|3|heads|height|classes|in_chans)(?:,| ?[-*/+])[^()]*(?:\([^()]*\)[^()]*)*\)|of any shape"
@@ -139,6 +140,32 @@ by_name = pytest.mark.parametrize("shown", FUNCTIONS, ids=lambda shown: shown.na
 @pytest.mark.parametrize("name", PUBLIC)
 def test_every_public_name_is_on_a_page(name):
     assert any(found(name) is found(other) for _, other, _ in entries())
+
+
+def test_what_the_pages_import_is_on_a_page_of_the_reference():
+    """The gallery also shows parts that are not public, which its pictures were made with."""
+    taught = {name for page in TAUGHT for name in imported(page.read_text(encoding="utf-8"))}
+    assert len(taught) > 5
+    shown = [found(name) for _, name, _ in entries()]
+    missing = [name for name in sorted(taught) if not any(found(name) is one for one in shown)]
+    assert [name for name in missing if not inspect.ismodule(found(name))] == []
+
+
+def imported(text: str) -> set[str]:
+    """The full names of botformer's that blocks of Python import or write out."""
+    names = set()
+    for block in re.findall(r"^```python\n(.*?)^```", text, re.MULTILINE | re.DOTALL):
+        for node in ast.walk(ast.parse(textwrap.dedent(block))):
+            if isinstance(node, ast.ImportFrom) and (node.module or "").split(".")[0] == "botformer":
+                names |= {f"{node.module}.{alias.name}" for alias in node.names}
+            elif isinstance(node, ast.Attribute):
+                names |= set(re.findall(r"^botformer(?:\.\w+)+$", ast.unparse(node)))
+    return names
+
+
+def test_imports_and_written_out_names_are_both_seen():
+    block = "```python\nfrom botformer.deploy import optimize\nfast = botformer.explain.see(x).pixels\n```\n"
+    assert imported(block) == {"botformer.deploy.optimize", "botformer.explain", "botformer.explain.see"}
 
 
 def test_names_in_docstrings_become_links_or_literals(monkeypatch):

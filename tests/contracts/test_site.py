@@ -24,6 +24,9 @@ class Page(HTMLParser):
         self.loaded: list[str] = []
         self.links: list[str] = []
         self.places: set[str] = set()
+        self.words: list[str] = []
+        """What the links say."""
+        self._in_a_link = False
         self.feed(file.read_text(encoding="utf-8"))
 
     def handle_starttag(self, tag, attrs):
@@ -32,10 +35,19 @@ class Page(HTMLParser):
             self.places.add(given["id"])
         if tag == "a" and "href" in given:
             self.links.append(given["href"])
+            self.words.append("")
+            self._in_a_link = True
         elif tag == "link" and given.get("rel") not in ("canonical",):
             self.loaded.append(given.get("href", ""))
         elif "src" in given:
             self.loaded.append(given["src"])
+
+    def handle_endtag(self, tag):
+        self._in_a_link = self._in_a_link and tag != "a"
+
+    def handle_data(self, data):
+        if self._in_a_link:
+            self.words[-1] += data
 
 
 @pytest.fixture
@@ -55,6 +67,7 @@ def test_the_site(site):
     nothing_comes_from_elsewhere(site, pages)
     every_link_leads_to_a_page_and_a_place_on_it(site, pages)
     every_page_is_reached_from_the_first_one(site, pages)
+    links_say_titles_not_names_of_files(pages)
     if CHROMIUM is not None:
         it_works_in_a_browser_without_a_network(site)
 
@@ -93,6 +106,13 @@ def every_page_is_reached_from_the_first_one(site, pages):
         waiting += new
     texts = {page.relative_to(DOCS).with_suffix(".html").as_posix() for page in DOCS.rglob("*.md")}
     assert texts - reached == set()
+
+
+def links_say_titles_not_names_of_files(pages):
+    """Those of Markdown, which the site has no file of."""
+    assert sum(len(page.words) for page in pages.values()) > 1000
+    said = {name: [words for words in page.words if words.endswith(".md")] for name, page in pages.items()}
+    assert {name: words for name, words in said.items() if words} == {}
 
 
 def it_works_in_a_browser_without_a_network(site):

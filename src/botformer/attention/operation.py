@@ -37,8 +37,8 @@ def relative_attention_2d(
         rel_width: (2W-1, D), likewise over columns.
         padding_mask: (B, H, W) bool, True where a key is padding: it gets no attention. An image with every key
             padded gives zeros.
-        pool: average the result over cells of 2x2, at an odd edge over the positions inside (paper section 3.2): the
-            pooling that follows attention in a block of stride 2, cheaper here than as a step of its own.
+        pool: average the result over cells of 2x2, at an odd edge over the positions inside: the paper's
+            pooling after the attention of a block of stride 2, cheaper here than as a step of its own.
         backend: "auto" chooses and logs its choice once. A named one ("triton", "flash_attention_3", "tiled", "sdpa",
             "definition") runs or raises. "auto,-triton", for short "-triton", is "auto" without that backend (more of
             them: commas). The environment variable BOTFORMER_ATTENTION restricts "auto" in the same way ("-triton"), or

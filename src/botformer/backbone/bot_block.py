@@ -14,7 +14,7 @@ DEFAULT_SIZE = (14, 14)
 
 
 class BoTBlock(Bottleneck):
-    """1x1 convolution, attention over the whole map, 1x1 convolution, and a shortcut, as in c5 of a BoTNet (Fig. 3).
+    """1x1 convolution, attention over the whole map, 1x1 convolution and a shortcut: c5 of a BoTNet (paper Table 1).
 
     (B, in_channels, H, W) -> (B, out_channels, ceil(H/stride), ceil(W/stride)), for any H and W. `forward` also takes
     `padding_mask` (B, H, W), bool, True for cells that get no attention. The shortcut has a 1x1 convolution
@@ -33,7 +33,7 @@ class BoTBlock(Bottleneck):
         tables: interpolate (an entry stands for a fraction of the map) or offset (for a distance in cells).
         backend: of the attention, see `relative_attention_2d`.
         activation: relu or silu.
-        zero_gamma: start as the shortcut alone, with gamma 0 in the last BatchNorm (the paper: yes).
+        zero_gamma: start as the shortcut alone, with gamma 0 in the last BatchNorm (the authors' code: yes).
         drop_path: the probability of leaving out all but the shortcut of an image, in training.
         normalization: of BatchNorm: batch, frozen or sync.
 

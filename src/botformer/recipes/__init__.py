@@ -10,6 +10,7 @@ EXPERIMENTS: dict[str, Experiment] = {
     for table in (demo, nuclei, cifar10, imagenet, coco)
     for row in table.EXPERIMENTS
 }  # fmt: skip
+"""Name -> row, of every experiment that comes with botformer."""
 
 
 def find_experiment(name: str) -> Experiment:
