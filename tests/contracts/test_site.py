@@ -106,6 +106,8 @@ def every_page_is_reached_from_the_first_one(site, pages):
         waiting += new
     texts = {page.relative_to(DOCS).with_suffix(".html").as_posix() for page in DOCS.rglob("*.md")}
     assert texts - reached == set()
+    downloads = {Path(link).name for page in pages.values() for link in page.links}
+    assert {file.name for file in DOCS.rglob("*.ipynb")} <= downloads
 
 
 def links_say_titles_not_names_of_files(pages):
