@@ -19,8 +19,8 @@ class Arguments:
     """The --out folder of a training run (its best checkpoint), the folder of one checkpoint, a .safetensors file of
     botformer.save, the name of a network that comes with the package, such as nuclei, or hf://owner/name."""
     format: Literal["onnx", "openvino", "torch", "executorch"] = "onnx"
-    """onnx: ONNX Runtime and most others. openvino: Intel's and AMD's processors, fastest in int8. torch: PyTorch without
-    botformer. executorch: phones; one size."""
+    """onnx: ONNX Runtime and most others. openvino: Intel's and AMD's processors, fastest in int8. torch: PyTorch
+    without botformer. executorch: phones; one size."""
     out: Path | None = None
     """Folder to write; by default exported/FORMAT in the run, or runs/exported/NAME/FORMAT. An earlier export in it is
     replaced, anything else is left alone."""
