@@ -150,7 +150,9 @@ def other_value(rng: Random, value: Any) -> Any:
     if kind < 0.6 and isinstance(value, (int, float)):
         return rng.choice((*HUGE, -value, value + 1, value * 1e300, str(value), float(value)))
     if kind < 0.6 and isinstance(value, str):
-        return rng.choice((value[:-1], value + "\n", value * 100, value.swapcase(), value.encode().hex()))
+        return rng.choice(
+            (value[:-1], value + "\n", value * 100, value.swapcase(), value.encode("utf-8", "surrogatepass").hex())
+        )
     if kind < 0.8:
         return rng.choice(ODD_TEXTS)
     if kind < 0.9:
