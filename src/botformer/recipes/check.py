@@ -5,6 +5,7 @@ A rule about several fields together stands in their dataclass.
 
 import math
 import operator
+import sys
 from dataclasses import fields
 from functools import lru_cache
 from numbers import Real
@@ -172,7 +173,8 @@ def check_fields(options: Any, group: str) -> None:
             continue
         least, greatest = RANGES[name]
         values = value if isinstance(value, (tuple, list)) else (value,)
-        if not all(least <= each <= greatest and math.isfinite(each) for each in values):
+        # Compared, not converted: an integer may be too large for a float.
+        if not all(least <= each <= greatest and abs(each) <= sys.float_info.max for each in values):
             raise InputError(f"{name} is {value}; expected {_range_in_words(least, greatest)}")
 
 
