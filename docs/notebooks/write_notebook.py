@@ -46,6 +46,7 @@ if importlib.util.find_spec("botformer") is None:
 
 # %%
 import io
+import warnings
 
 import torch
 from IPython.display import Image, display
@@ -73,7 +74,9 @@ def show(picture, width=760):
 
 def run(line):
     """A command of botformer, as in a terminal."""
-    status = cli.main(line.split())
+    with warnings.catch_warnings():
+        warnings.filterwarnings("ignore", message="install .ipywidgets")  # of the progress bar, which is not shown here
+        status = cli.main(line.split())
     assert not status, f"botformer {line}: exit status {status}"
 
 

@@ -4,6 +4,7 @@ import base64
 import importlib
 import io
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -50,6 +51,13 @@ def test_the_notebook_is_small_and_shows_pictures():
     for picture in shown:
         assert Image.open(io.BytesIO(base64.b64decode(picture))).width > 300
     assert (FOLDER / "botformer.ipynb").stat().st_size < 700_000
+    assert "Warning" not in "".join(str(cell.get("outputs", "")) for cell in made.cells)
+
+
+def test_the_notebook_names_no_folder_of_the_machine_that_made_it():
+    text = (FOLDER / "botformer.ipynb").read_text(encoding="utf-8")
+    assert "site-packages" not in text
+    assert not re.search(r"/(?:home|root|tmp|var|work|mnt|opt|Users)/", re.sub(r'"image/\w+": "[^"]*"', "", text))
 
 
 @pytest.mark.slow
