@@ -188,8 +188,25 @@ def test_every_number_has_a_range_and_every_range_a_field():
         for field in fields(options)
         if field.type in (int, float, float | None) or "tuple[float" in str(field.type)
     }
-    unbounded = {"model.heads", "schedule.milestones"}  # the attention checks its heads
-    assert numbers - RANGES.keys() == unbounded
+    assert numbers - RANGES.keys() == {"model.heads"}  # the attention checks its heads
+
+
+@pytest.mark.parametrize(
+    "recipe", [ClassificationRecipe(), DetectionRecipe()], ids=lambda recipe: type(recipe).__name__
+)
+@pytest.mark.parametrize(
+    "value", [math.nan, math.inf, -math.inf, 10**400, -(10**400)], ids=lambda value: f"{value}"[:9]
+)
+def test_no_field_takes_a_number_that_is_not_finite(recipe, value):
+    for group in fields(recipe):
+        if not is_dataclass(options := getattr(recipe, group.name)):
+            continue
+        for field in fields(options):
+            now = getattr(options, field.name)
+            given = (value,) * max(1, len(now)) if isinstance(now, tuple) else value
+            if f"{group.name}.{field.name}" != "model.heads":
+                with pytest.raises(InputError):
+                    type(options)(**{field.name: given})
 
 
 @pytest.mark.parametrize(

@@ -12,7 +12,7 @@ import pytest
 from PIL import Image, ImageOps
 from PIL.PngImagePlugin import PngInfo
 
-from botformer.data.image_io import BadImage, decode, upright_size
+from botformer.data.image_io import BadImage, decode, open_image, upright_size
 from botformer.errors import InputError
 from tests.data.png import write_png
 
@@ -153,14 +153,18 @@ def test_exif_orientation_is_applied(format: str, orientation: int) -> None:
     np.testing.assert_array_equal(pixels(stream), expected)
 
 
-@pytest.mark.parametrize("orientation", range(1, 9))
+@pytest.mark.parametrize("orientation", [*range(10), 255, 9859, 65535])
 @pytest.mark.parametrize("format", ["JPEG", "PNG", "WEBP", "TIFF"])
 def test_the_size_by_the_header_is_that_of_the_decoded_image(tmp_path: Path, format: str, orientation: int) -> None:
     exif = Image.Exif()
     exif[0x0112] = orientation
     path = tmp_path / "a"
     path.write_bytes(encoded(Image.fromarray(COLOURS), format, exif=exif.tobytes()).read())
-    assert upright_size(path) == decode(path, "a").size
+    with path.open("rb") as file:
+        image, _ = open_image(file, "a").decode()
+    size = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
+    assert upright_size(path) == decode(path, "a").size == size
+    assert size == ((5, 7) if orientation in range(5, 9) else (7, 5))
 
 
 def test_a_size_that_cannot_be_read_is_bad(tmp_path: Path) -> None:
@@ -244,7 +248,7 @@ def test_a_bomb_is_refused_before_its_pixels_are_decoded(tmp_path: Path) -> None
     program = """
 import resource, sys, time
 from pathlib import Path
-from botformer.data.image_io import BadImage, decode, upright_size
+from botformer.data.image_io import BadImage, decode, open_image, upright_size
 before, start = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss, time.perf_counter()
 try:
     decode(Path(sys.argv[1]), "bomb.png")

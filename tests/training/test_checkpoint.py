@@ -292,7 +292,8 @@ def test_names_of_a_compiled_model_are_plain_and_load_back() -> None:
     ("field", "value"),
     [
         ("step", True), ("step", "4"), ("step", 4.0), ("step", 10**30), ("best_step", -1), ("best_step", None),
-        ("best_value", "high"), ("best_value", [1]), ("metrics", []), ("metrics", {"top1": "x"}), ("metrics_step", 1e9),
+        ("best_value", "high"), ("best_value", 10**400), ("best_value", [1]),
+        ("metrics", []), ("metrics", {"top1": "x"}), ("metrics_step", 1e9),
         ("sets", "model"), ("sets", [["model"]]), ("sets", ["../../model"]), ("sets", ["model"] * 10**5),
         ("recipe", 3), ("versions", {"torch": 2}), ("model_config", "botnet50"), ("model_config", None),
     ],

@@ -130,15 +130,7 @@ class EncodedImage:
         """
         factor = self._factor(shrink)
         pixels = self._by_torchvision() if factor == 1 else None
-        image = self.by_pillow(shrink) if pixels is None else pixels
-        found = image.size if isinstance(image, Image.Image) else image.shape[1::-1]
-        if found != tuple(-(-side // factor) for side in self.size):  # boxes were chosen by the header
-            raise BadImage(
-                self._name,
-                f"is damaged: {self.width}x{self.height} pixels by its header, but {found[0]}x{found[1]} were read"
-                + (f" at 1/{factor} of that" if factor > 1 else ""),
-            )
-        return image, factor
+        return (self.by_pillow(shrink) if pixels is None else pixels), factor
 
     def by_pillow(self, shrink: float = 1.0) -> Image.Image:
         """The same as an image, instead of `decode`."""
@@ -161,10 +153,9 @@ class EncodedImage:
         if decode_jpeg is None or self._image.mode != "RGB" or self._orientation in _UPRIGHT:
             return None
         try:
-            pixels = decode_jpeg(torch.frombuffer(bytearray(self._jpeg), dtype=torch.uint8)).permute(1, 2, 0).numpy()
+            return decode_jpeg(torch.frombuffer(bytearray(self._jpeg), dtype=torch.uint8)).permute(1, 2, 0).numpy()
         except RuntimeError:
             return None
-        return pixels if pixels.shape[1::-1] == self._image.size else None  # a damaged file may state two sizes
 
     def _factor(self, shrink: float) -> int:
         if not isinstance(self._image, JpegImageFile):
@@ -321,7 +312,7 @@ def _orientation(image: Image.Image) -> int:
         text = xmp.decode("latin-1") if isinstance(xmp, bytes) else xmp
         match = re.search(r'tiff:Orientation(?:="|>)([0-9])', text)
         orientation = int(match[1]) if match else 1
-    return orientation
+    return orientation if orientation in _UPRIGHT else 1  # nobody knows what another number would mean
 
 
 def _exif_orientation(exif: bytes) -> int | None:

@@ -107,6 +107,7 @@ RANGES: dict[str, tuple[float, float]] = {
     "schedule.steps": ANY,
     "schedule.warmup_epochs": ANY,
     "schedule.warmup_start": FRACTION,
+    "schedule.milestones": ANY,
     "schedule.milestone_factor": FRACTION,
     "run.batch_size": COUNT,
     "run.accumulation": COUNT,
@@ -121,6 +122,11 @@ RANGES: dict[str, tuple[float, float]] = {
     "run.keep": COUNT,
     "run.max_steps": ANY,
 }
+
+
+def is_finite(number: float) -> bool:
+    """Neither NaN nor infinite; nor an integer too large for a float, with which `math.isfinite` fails."""
+    return abs(number) <= sys.float_info.max
 
 
 def as_whole(value: object) -> int | None:
@@ -173,8 +179,7 @@ def check_fields(options: Any, group: str) -> None:
             continue
         least, greatest = RANGES[name]
         values = value if isinstance(value, (tuple, list)) else (value,)
-        # Compared, not converted: an integer may be too large for a float.
-        if not all(least <= each <= greatest and abs(each) <= sys.float_info.max for each in values):
+        if not all(least <= each <= greatest and is_finite(each) for each in values):
             raise InputError(f"{name} is {value}; expected {_range_in_words(least, greatest)}")
 
 
@@ -212,7 +217,7 @@ def _converted(value: Any, hint: Any) -> Any:
         if isinstance(value, bool) or not isinstance(value, Real):
             return _OTHER
         number = _float(value)
-        return value if type(value) in (int, float) and math.isfinite(number) else number
+        return value if type(value) in (int, float) and is_finite(number) else number
     if hint in (str, bool, type(None)):
         return value if isinstance(value, hint) else _OTHER
     return value  # a group of options, which checks itself

@@ -13,7 +13,6 @@ that it names is complete, and a folder is removed only after no pointer names i
 import errno
 import hashlib
 import json
-import math
 import re
 import shutil
 from collections.abc import Callable
@@ -29,6 +28,7 @@ from botformer import stored_names
 from botformer.atomic_write import atomic_file, atomic_folder, remove_leftovers, write_json, write_text
 from botformer.errors import InputError
 from botformer.read_file import demand_file, open_file, read_json, read_text
+from botformer.recipes.check import is_finite
 from botformer.tensor_file import write_tensors
 from botformer.text import and_more, readable_bytes
 from botformer.training.loaded_weights import RANDOM, LoadedWeights
@@ -81,7 +81,7 @@ def _is_step(value: Any) -> bool:
 
 
 def _is_number(value: Any) -> bool:
-    return type(value) in (int, float) and math.isfinite(value)
+    return type(value) in (int, float) and is_finite(value)
 
 
 def _is_object_of(kind: Callable[[Any], bool]) -> Callable[[Any], bool]:
