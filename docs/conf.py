@@ -22,10 +22,17 @@ ELSEWHERE = {
 
 project, author, copyright = "botformer", "the authors of botformer", "the authors of botformer, Apache-2.0"
 version = release = botformer.__version__
-extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon"]
+sys.path.append(str(ROOT / "docs"))
+extensions = ["myst_parser", "sphinx.ext.autodoc", "sphinx.ext.napoleon", "docstring_names"]
 root_doc = "index"
 exclude_patterns = ["_build", "**.ipynb"]
+highlight_language = "text"  # equations and shell lines; blocks of Python say so
 nitpicky = True
+nitpick_ignore_regex = [
+    ("py:.*", r"(torch|nn|np|numpy|PIL|matplotlib|collections|pathlib|typing)\..*|Tensor|Module"),
+    ("py:.*", r"botformer\.(plots|create\.convert\.Model|backbone\.resnet\.Stages)\b.*"),
+]
+"""Other projects' names are not fetched; of ours, protocols and a type variable."""
 
 myst_enable_extensions = ["dollarmath", "colon_fence", "deflist"]
 myst_heading_anchors = 4
@@ -33,17 +40,9 @@ myst_heading_anchors = 4
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
 napoleon_numpy_docstring = False
-highlight_language = "text"  # equations and shell lines; blocks of Python say so
-sys.path.append(str(ROOT / "docs"))
-extensions += ["docstring_names"]
+napoleon_custom_sections = [("Position kinds", "params_style")]
 autodoc_inherit_docstrings = False
 autodoc_preserve_defaults = True
-napoleon_custom_sections = [("Position kinds", "params_style")]
-nitpick_ignore_regex = [
-    ("py:.*", r"(torch|nn|np|numpy|PIL|matplotlib|collections|pathlib|typing)\..*|Tensor|Module"),
-    ("py:.*", r"botformer\.(plots|create\.convert\.Model|backbone\.resnet\.Stages)\b.*"),
-]
-"""Other projects' names are not fetched; of ours, protocols and a type variable."""
 
 html_theme = "furo"
 html_title = "botformer"
@@ -65,7 +64,7 @@ def _text_of_the_site(app, page, source):
     Where the words of a link are the name of a file, the site has the page's title instead: it shows no files."""
     file = ROOT / ELSEWHERE.get(page, f"docs/{page}.md")
     text = file.read_text(encoding="utf-8") if page in ELSEWHERE else source[0]
-    here = Path("docs", page).parent
+    here, pages = Path("docs", page).parent, {file: name for name, file in ELSEWHERE.items()}
 
     def link(match):
         words, target, anchor = match[1], match[2], match[3] or ""
@@ -76,9 +75,7 @@ def _text_of_the_site(app, page, source):
             return words
         if there.endswith(".md") and Path(words).name == Path(there).name:
             words = _title(there)
-        for name, elsewhere in ELSEWHERE.items():
-            if there == elsewhere:
-                there = f"docs/{name}.md"
+        there = f"docs/{pages[there]}.md" if there in pages else there
         return f"[{words}]({os.path.relpath(there, here)}{anchor})"
 
     orphan = "---\norphan: true\n---\n\n" if page.startswith("decisions/0") else ""  # the index of decisions links them

@@ -1,4 +1,4 @@
-"""Pictures of where attention looks, and of what decides."""
+"""Images of where attention looks, and of what decides."""
 
 from typing import Any
 

@@ -1,4 +1,4 @@
-"""Pictures of classes, of training, of data and of deployed networks."""
+"""Images of classes, of training, of data and of deployed networks."""
 
 import json
 import re

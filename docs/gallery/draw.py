@@ -1,4 +1,4 @@
-"""docs/gallery.md and its pictures.
+"""docs/gallery.md and its images.
 
 python docs/gallery/draw.py --data DIR --photos RUN --demo DIR [FILE ...]    # run the lines, draw, write the page
 python docs/gallery/draw.py --page                                           # the page alone
@@ -6,7 +6,7 @@ python docs/gallery/draw.py --check                                          # f
 
 DIR of --data has dsb2018/ (COCO: the 2018 Data Science Bowl's nuclei, CC0) and photos/ (TrashNet in class folders,
 MIT). RUN was trained and DIR of --demo was made by the commands that the page shows for them, which take minutes. FILE,
-such as heads.jpg, draws that picture alone.
+such as heads.jpg, draws that one alone.
 """
 
 import argparse
@@ -25,11 +25,11 @@ from sheet import save
 from botformer import cli
 
 ROOT = Path(__file__).resolve().parents[2]
-PAGE, PICTURES = ROOT / "docs/gallery.md", ROOT / "docs/images/gallery"
+PAGE, IMAGES = ROOT / "docs/gallery.md", ROOT / "docs/images/gallery"
 
 _HEAD = """# Gallery
 
-Pictures and the lines that make them: `python docs/gallery/draw.py` runs these very lines and writes this page.
+Images and the lines that make them: `python docs/gallery/draw.py` runs these very lines and writes this page.
 `nuclei` comes with the package ([what it was trained on](../src/botformer/weights/shipped/nuclei.md)). `runs/photos`
 was trained by the command shown for it, on two busy cores without a GPU, and `runs/digits` is the classifier of
 `botformer demo`: they show what the lines do, not how good a network can be. No image was in
@@ -89,13 +89,13 @@ def main() -> None:
     with contextlib.ExitStack() as stack:
         work = given.work or Path(stack.enter_context(TemporaryDirectory()))
         prepare(work, *(each.resolve() for each in (given.data, given.photos, given.demo)))
-        PICTURES.mkdir(parents=True, exist_ok=True)
+        IMAGES.mkdir(parents=True, exist_ok=True)
         os.chdir(work)
         for row in ROWS:
             if not given.files or row.file in given.files:
                 started = time.perf_counter()
-                save(row.draw(run(row)), PICTURES / row.file)
-                size = (PICTURES / row.file).stat().st_size / 1000
+                save(row.draw(run(row)), IMAGES / row.file)
+                size = (IMAGES / row.file).stat().st_size / 1000
                 print(f"{row.file}: {size:.0f} kB, {time.perf_counter() - started:.0f} s", flush=True)
 
 

@@ -1,4 +1,4 @@
-"""THE TABLE of docs/gallery.md: what each picture shows, the lines that make it, and the function that draws it.
+"""THE TABLE of docs/gallery.md: what each image shows, the lines that make it, and the function that draws it.
 
 The lines are run as they stand, commands and Python alike, in a folder that has the files they name; `prepare.py` makes
 it.
@@ -19,7 +19,7 @@ Draw = Callable[[dict[str, Any]], Any]
 @dataclass(frozen=True)
 class Row:
     file: str
-    """Of the picture: .jpg for photographs, .png for charts."""
+    """Of the image: .jpg for photographs, .png for charts."""
     title: str
     sentence: str
     code: str

@@ -1,4 +1,4 @@
-"""Pictures of objects that were found and outlined."""
+"""Images of objects that were found and outlined."""
 
 import json
 from pathlib import Path

@@ -1,4 +1,4 @@
-"""The one style of the gallery's pictures: panels in rows on white, a bold line above each, 8.8 inches wide."""
+"""The one style of the gallery's images: panels in rows on white, a bold line above each, 8.8 inches wide."""
 
 from collections.abc import Sequence
 from io import BytesIO
@@ -84,9 +84,9 @@ def fitted(image: Image.Image, wide: int = 880, tall: int = 620) -> Image.Image:
     return small
 
 
-def save(picture: Figure | Image.Image, path: Path) -> None:
+def save(drawn: Figure | Image.Image, path: Path) -> None:
     """A JPEG of at most 88 kB, or a PNG, with a palette if it would be larger otherwise."""
-    image = picture if isinstance(picture, Image.Image) else _drawn(picture)
+    image = drawn if isinstance(drawn, Image.Image) else _drawn(drawn)
     if path.suffix == ".png":
         image.save(path, optimize=True)
         if path.stat().st_size > _MOST_BYTES // 2:

@@ -56,15 +56,15 @@ from botformer import cli, explain
 from botformer.data import synthetic
 
 
-def show(picture, width=760):
+def show(drawn, width=760):
     """A figure of matplotlib, an image of Pillow or a file, small enough for a notebook."""
     from PIL import Image as Pillow
 
-    if hasattr(picture, "savefig"):
+    if hasattr(drawn, "savefig"):
         content = io.BytesIO()
-        picture.savefig(content, dpi=100)
-        picture = content
-    image = picture if hasattr(picture, "thumbnail") else Pillow.open(picture)
+        drawn.savefig(content, dpi=100)
+        drawn = content
+    image = drawn if hasattr(drawn, "thumbnail") else Pillow.open(drawn)
     image = image.convert("RGB")
     image.thumbnail((width, 10 * width))
     small = io.BytesIO()

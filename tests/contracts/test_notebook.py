@@ -1,7 +1,6 @@
 """The notebook has the cells of its script, and they run in a fresh folder with this Python."""
 
 import base64
-import importlib
 import io
 import json
 import re
@@ -11,6 +10,8 @@ from pathlib import Path
 
 import pytest
 from PIL import Image
+
+from .documentation_script import script_of
 
 pytest.importorskip("nbclient")
 pytest.importorskip("ipykernel")
@@ -27,18 +28,14 @@ print(json.dumps({"shapes": [[*size, *maps["c5"]] for size, maps in shapes.items
 
 @pytest.fixture(scope="module")
 def script():
-    sys.path.insert(0, str(FOLDER))
-    try:
-        return importlib.import_module("write_notebook")
-    finally:
-        sys.path.remove(str(FOLDER))
+    return script_of(FOLDER, "write_notebook")
 
 
 def test_the_notebook_has_the_cells_of_its_script():
     subprocess.run([sys.executable, "docs/notebooks/write_notebook.py", "--check"], cwd=ROOT, check=True)
 
 
-def test_the_notebook_is_small_and_shows_pictures():
+def test_the_notebook_is_small_and_shows_images():
     made = nbformat.read(FOLDER / "botformer.ipynb", 4)
     shown = [
         output.data["image/jpeg"]
@@ -48,8 +45,8 @@ def test_the_notebook_is_small_and_shows_pictures():
         if "image/jpeg" in output.get("data", {})
     ]
     assert len(shown) >= 6
-    for picture in shown:
-        assert Image.open(io.BytesIO(base64.b64decode(picture))).width > 300
+    for image in shown:
+        assert Image.open(io.BytesIO(base64.b64decode(image))).width > 300
     assert (FOLDER / "botformer.ipynb").stat().st_size < 700_000
     assert "Warning" not in "".join(str(cell.get("outputs", "")) for cell in made.cells)
 

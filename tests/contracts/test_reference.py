@@ -17,6 +17,8 @@ import botformer
 from botformer import deploy, explain, hub
 from botformer.errors import InputError
 
+from .documentation_script import script_of
+
 DOCS = Path(__file__).parents[2] / "docs"
 PAGES = sorted((DOCS / "reference").glob("*.md"))
 PUBLIC = sorted(
@@ -143,7 +145,7 @@ def test_every_public_name_is_on_a_page(name):
 
 
 def test_what_the_pages_import_is_on_a_page_of_the_reference():
-    """The gallery also shows parts that are not public, which its pictures were made with."""
+    """The gallery also shows parts that are not public, which its images were made with."""
     taught = {name for page in TAUGHT for name in imported(page.read_text(encoding="utf-8"))}
     assert len(taught) > 5
     shown = [found(name) for _, name, _ in entries()]
@@ -168,9 +170,8 @@ def test_imports_and_written_out_names_are_both_seen():
     assert imported(block) == {"botformer.deploy.optimize", "botformer.explain", "botformer.explain.see"}
 
 
-def test_names_in_docstrings_become_links_or_literals(monkeypatch):
-    monkeypatch.syspath_prepend(str(DOCS))
-    link_names = import_module("docstring_names")._link_names
+def test_names_in_docstrings_become_links_or_literals():
+    link_names = script_of(DOCS, "docstring_names")._link_names
     lines = ["`load` gave `model_config` and `c5`"]
     link_names(None, "function", "botformer.save", botformer.save, None, lines)
     assert lines == [":py:obj:`load <botformer.load>` gave ``model_config`` and ``c5``"], (

@@ -6,6 +6,7 @@ import os
 import random
 import string
 import struct
+import sys
 from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
@@ -148,7 +149,8 @@ def other_value(rng: Random, value: Any) -> Any:
     if kind < 0.35:
         return copy.deepcopy(rng.choice(JUNK))
     if kind < 0.6 and isinstance(value, (int, float)):
-        return rng.choice((*HUGE, -value, value + 1, value * 1e300, str(value), float(value)))
+        floats = () if abs(value) > sys.float_info.max else (value * 1e300, float(value))
+        return rng.choice((*HUGE, -value, value + 1, str(value), *floats))
     if kind < 0.6 and isinstance(value, str):
         return rng.choice(
             (value[:-1], value + "\n", value * 100, value.swapcase(), value.encode("utf-8", "surrogatepass").hex())

@@ -13,13 +13,12 @@ from typing import Any
 import numpy as np
 import pytest
 
+from botformer.plots.attention_overlay import HEATMAP
+
 from .running_server import Server
 
 sync_api = pytest.importorskip("playwright.sync_api", reason="playwright is not installed")
 CHROMIUM = shutil.which("chromium")
-
-_STOPS = np.array([(0.84, 0.37, 0.0, 0.0), (0.92, 0.52, 0.0, 0.55), (1.0, 0.93, 0.55, 0.8)])
-"""Of plots/attention_overlay.py: the page's heat map has the colours of the figures."""
 
 
 @contextmanager
@@ -157,9 +156,8 @@ def brightest(answer: Any, term: str = "attention") -> float:
 
 
 def heat_colours(times_mean: np.ndarray, limit: float) -> np.ndarray:
-    """(h, w, 4) from 0 to 1: logarithmic from the mean to the limit."""
-    place = np.log(np.clip(times_mean, 1, None)) / math.log(limit) * 2
-    return np.stack([np.interp(place, [0, 1, 2], _STOPS[:, channel]) for channel in range(4)], -1)
+    """(h, w, 4) from 0 to 1, the colours of the figures: logarithmic from the mean to the limit."""
+    return HEATMAP(np.log(np.clip(times_mean, 1, None)) / math.log(limit))
 
 
 def posted_json(request: Any) -> Any:

@@ -152,6 +152,7 @@ def test_networks_of_equal_names_get_numbers():
         "birds": "hf://me/birds@v2",
     }
     assert list(named(["cats-1", "a/cats", "b/cats"])) == ["cats-1", "cats-2", "cats-3"]
+    assert list(named(["a/cats", "b/cats", "cats-1"])) == ["cats-1", "cats-2", "cats-1-1"]
 
 
 @pytest.mark.parametrize(

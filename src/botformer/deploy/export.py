@@ -141,27 +141,7 @@ def export(
     images: Sequence[Tensor] = (),
     on_progress: OnProgress = _silent,
 ) -> Path:
-    """Write `folder`: the model, config.json and run.py. The model is compared with PyTorch first, at several sizes.
-
-    Args:
-        format_name: "torch", "onnx", "openvino" or "executorch".
-        model: a classifier, backbone or detector of botformer, on any device, in any mode and dtype; a copy is exported
-            in evaluation mode.
-        folder: new, empty, or an earlier export, which is replaced.
-        model_config: what `botformer.load` gave with the model: class names and how images are prepared.
-        precision: what the graph computes in; int8 is made of a network in float32 (`deploy.int8`).
-        size: (height, width) of the pixels, fixed; by default any, or the network's own where there must be one.
-        batch: images per call, fixed; by default any, or 1 where there must be one.
-        images: (C, h, w) floats in 0..1, on which the graph is compared too.
-        on_progress: called with the fraction that is done.
-
-    Returns:
-        The folder.
-
-    Raises:
-        InputError: a network, format or precision that does not go together, with the reason; a graph that differs
-            from PyTorch, with the figures. Nothing is left behind.
-    """
+    """As `export_torch`, in the format "torch", "onnx", "openvino" or "executorch"."""
     folder = Path(folder)
     row = find_format(format_name)
     check_free(folder)

@@ -18,7 +18,7 @@ from starlette.types import ASGIApp
 
 import botformer
 from botformer.data.image_inputs import NamedBytes
-from botformer.data.image_io import image_ending
+from botformer.data.image_io import FORMATS, image_ending
 from botformer.predict.results import Unreadable
 from botformer.serve import route_descriptions as words
 from botformer.serve.access_guard import Access, AccessGuard
@@ -190,8 +190,10 @@ def _routes(serving: Serving, access: Access) -> FastAPI:
             raise Refusal(404, "this image is not kept any more; send it to /predict again")
 
         def look() -> bytes:
-            state = serving.seen.get((click.image, served.name)) or served.layers_of(image)
-            serving.keep(click.image, image, served, state)
+            state = serving.seen.get((click.image, served.name))
+            if state is None:
+                state = served.layers_of(image)
+                serving.keep(click.image, image, served, state)
             about = {"image": click.image, "network": served.name}
             return _json(about | attention_answer(state, click.x, click.y))
 
@@ -262,7 +264,7 @@ async def _in(pool: ThreadPoolExecutor, work: Callable[[], T]) -> T:
 def _prepare(served: ServedNetwork, image: NamedBytes) -> tuple[str, Prepared]:
     """The image's sha256, and what the network is given."""
     if not image_ending(image.data[:16]):
-        raise Refusal(415, "not an image that can be read; expected a JPEG, PNG, WebP, BMP, TIFF, GIF or PPM file")
+        raise Refusal(415, f"not an image that can be read; expected a {', '.join(FORMATS[:-1])} or {FORMATS[-1]} file")
     return hashlib.sha256(image.data).hexdigest(), served.prepare(image)
 
 

@@ -4,6 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, cast
 
@@ -133,10 +134,9 @@ def named(sources: Sequence[str]) -> Mapping[str, str]:
     several = {name for name, count in Counter(last).items() if count > 1}
     names: dict[str, str] = {}
     for name, source in zip(last, sources, strict=True):
-        number = 1
-        while (unique := f"{name}-{number}" if name in several else name) in names:
-            number += 1
-        names[unique] = source
+        numbered = (f"{name}-{number}" for number in count(1))
+        candidates = numbered if name in several else chain([name], numbered)
+        names[next(each for each in candidates if each not in names)] = source
     return names
 
 

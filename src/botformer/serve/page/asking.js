@@ -4,7 +4,9 @@ import { percent, plural } from "./elements.js";
 import { darkThumbnail } from "./heat.js";
 import { centreOf } from "./outlines.js";
 import * as server from "./server.js";
-import { chosenMap, hasUnexported, imageOf, layersOf, networkOf, newImage, resultOf, shownObjects, uniqueName } from "./state.js";
+import {
+  chosenMap, hasUnexported, imageOf, layersOf, networkOf, newImage, resultOf, setSize, shownObjects, uniqueName,
+} from "./state.js"; // prettier-ignore
 import { change, failed, notify, say, store, waiting } from "./store.js";
 
 const { promise: known, resolve: nowKnown } = Promise.withResolvers(); // what is served: images opened before wait
@@ -46,24 +48,24 @@ async function openFile(file, wanted) {
     return null;
   }
   const image = newImage(uniqueName(state, wanted), file, imageOf(state)?.threshold ?? 0.5);
-  await readPicture(image);
+  await readImage(image);
   state.images.push(image);
   showImage(state.images.length - 1);
   return image;
 }
 
 /** The browser's own view of the file; what it cannot read (TIFF) gets its size from the server. */
-async function readPicture(image) {
-  const picture = new Image();
-  picture.src = image.url;
+async function readImage(image) {
+  const img = new Image();
+  img.src = image.url;
   try {
-    await picture.decode();
+    await img.decode();
   } catch {
     return;
   }
-  image.picture = picture;
-  [image.width, image.height] = [picture.naturalWidth, picture.naturalHeight];
-  image.thumbnail = darkThumbnail(picture, image.width, image.height);
+  image.img = img;
+  setSize(image, img.naturalWidth, img.naturalHeight);
+  image.thumbnail = darkThumbnail(img, image.width, image.height);
 }
 
 export function showImage(index) {
@@ -91,7 +93,7 @@ export async function askFor(network) {
   change();
   try {
     const result = await server.predict(network, image.file, { onWait: waiting(answer) });
-    if (image.width === 0) [image.width, image.height] = [result.width, result.height];
+    if (!image.sized) setSize(image, result.width, result.height);
     image.answers[network] = { result };
     nameKeypoints(networkOf(store.state, network), result);
     if (image === imageOf(store.state)) say(`${network}: ${inWords(result, image.threshold)}`);

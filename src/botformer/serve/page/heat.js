@@ -73,7 +73,7 @@ export function paintMap(canvas, map, limit) {
   canvas.getContext("2d").putImageData(pixels, 0, 0);
 }
 
-/** A small picture of what the network sees, with the map over it and a ring around the query (0 to 1 of that part). */
+/** A small image of what the network sees, with the map over it and a ring around the query (0 to 1 of that part). */
 export function paintTile(canvas, thumbnail, seen, map, limit, query) {
   const [x1, y1, x2, y2] = seen;
   const long = 144 / Math.max(x2 - x1, y2 - y1);
@@ -108,7 +108,7 @@ function ring(context, x, y) {
  * The image in dark grey, at most 160 px long: what the tiles are drawn on. A dark image is made `brighter` first, as
  * botformer's figures do it: micrographs often use a tenth of the range.
  */
-export function darkThumbnail(picture, width, height) {
+export function darkThumbnail(img, width, height) {
   const scale = Math.min(1, 160 / Math.max(width, height));
   const canvas = document.createElement("canvas");
   canvas.width = Math.max(1, Math.round(width * scale));
@@ -116,7 +116,7 @@ export function darkThumbnail(picture, width, height) {
   const context = canvas.getContext("2d", { willReadFrequently: true });
   context.fillStyle = "#fff";
   context.fillRect(0, 0, canvas.width, canvas.height);
-  context.drawImage(picture, 0, 0, canvas.width, canvas.height);
+  context.drawImage(img, 0, 0, canvas.width, canvas.height);
   const pixels = context.getImageData(0, 0, canvas.width, canvas.height);
   const colours = pixels.data.filter((_, at) => at % 4 < 3).sort();
   const white = Math.max(1, colours[Math.floor(0.995 * (colours.length - 1))]);

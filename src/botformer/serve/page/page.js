@@ -55,15 +55,12 @@ function render(state) {
   text($("about"), `botformer ${state.served.version}. Images go to this server and nowhere else.`);
   const image = imageOf(state);
   renderStrip(state);
-  const ready = image !== null && image.width > 0;
-  const unreadable = image !== null && !ready; // waits for the server to say how large it is, or to refuse it
   $("welcome").hidden = image !== null;
   $("controls").hidden = image === null;
   $("panes").hidden = image === null;
   $("panes").dataset.count = state.panes.length;
   document.body.classList.toggle("opened", image !== null);
   if (image === null) return;
-  if (unreadable) [image.width, image.height] = [4, 3];
   const networks = state.panes.map((name) => networkOf(state, name));
   const layers = networks.map(({ name }) => layersOf(state, name));
   const limit = sharedLimit(layers);
@@ -71,7 +68,6 @@ function render(state) {
   keyed($("panes"), networks.map((_, index) => index), (index) => index, makePaneAt, (_, index) => {
     renderPane(panes.get(index), state, networks[index], layers[index], limit, actions);
   });
-  if (unreadable) [image.width, image.height] = [0, 0];
 }
 
 function makePaneAt(index) {

@@ -25,7 +25,7 @@ export function colourOf(network, object) {
 
 /** `view` is {network, answered, objects, chosen, seen, limit} of this pane. */
 export function renderStage(parts, state, view) {
-  const { stage, picture, unseen, shapes, ring, tip } = parts;
+  const { stage, img, unseen, shapes, ring, tip } = parts;
   const image = imageOf(state);
   const { network, objects } = view;
   stage.style.setProperty("--ratio", image.width / image.height);
@@ -34,9 +34,9 @@ export function renderStage(parts, state, view) {
   stage.classList.toggle("coarse", Math.max(image.width, image.height) < 160);
   stage.classList.toggle("drawing", state.correcting === network.name && state.tool !== "select");
   attribute(stage, "aria-label", stageLabel(state, network, image));
-  attribute(picture, "src", image.picture ? image.url : null);
-  picture.hidden = !image.picture;
-  unseen.hidden = Boolean(image.picture);
+  attribute(img, "src", image.img ? image.url : null);
+  img.hidden = !image.img;
+  unseen.hidden = Boolean(image.img);
   text(unseen, view.answered ? "The browser cannot show this kind of file. The network has read it." : "The browser cannot show this file.");
   attribute(shapes, "viewBox", `0 0 ${image.width} ${image.height}`);
 

@@ -36,14 +36,19 @@ export function newImage(name, file, threshold) {
     name,
     file,
     url: URL.createObjectURL(file),
-    picture: null, // an HTMLImageElement, or null where the browser cannot read the file
+    img: null, // an HTMLImageElement, or null where the browser cannot read the file
     thumbnail: null,
-    width: 0,
-    height: 0,
+    sized: false, // until the browser or the server says how large it is
+    width: 4,
+    height: 3,
     threshold,
     answers: {}, // network -> {working, waiting, result, failure}
     records: {}, // network -> see corrections.js
   };
+}
+
+export function setSize(image, width, height) {
+  Object.assign(image, { sized: true, width, height });
 }
 
 export function networkOf(state, name) {
