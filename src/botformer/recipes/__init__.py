@@ -1,13 +1,13 @@
 """Recipes: one row of data per published experiment. Standard library only."""
 
 from botformer.errors import unknown
-from botformer.recipes import cifar10, coco, demo, imagenet, nuclei
+from botformer.recipes import cifar10, coco, demo, half_width, imagenet, nuclei
 from botformer.recipes.experiment import Experiment
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 
 EXPERIMENTS: dict[str, Experiment] = {
     row.name: row
-    for table in (demo, nuclei, cifar10, imagenet, coco)
+    for table in (demo, nuclei, half_width, cifar10, imagenet, coco)
     for row in table.EXPERIMENTS
 }  # fmt: skip
 """Name -> row, of every experiment that comes with botformer."""

@@ -1,0 +1,280 @@
+"""THE TABLE of evidence in small: what is trained (ARMS), and what the paper claims of it (ROWS). Data alone."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from typing import Any
+
+SEEDS = (0, 1, 2)
+
+
+@dataclass(frozen=True)
+class Dataset:
+    """Of an archive NAME.zip."""
+
+    name: str
+    split: str
+    metric: str
+    """What effects are measured in: top1, or mask_AP."""
+    caveat: str
+
+
+@dataclass(frozen=True)
+class Arm:
+    """Trainings that differ in the seed alone: a recipe with some fields changed."""
+
+    dataset: Dataset
+    recipe: str
+    """Row of `botformer.recipes`."""
+    changes: Mapping[str, Any]
+    """Fields of the recipe, as the command line names them."""
+
+
+NUCLEI = Dataset(
+    "dsb2018",
+    "val",
+    "mask_AP",
+    "143 validation images of nuclei, split off by a hash of their names: crops of one slide may be in both splits",
+)
+BALLOONS = Dataset("balloons", "val", "mask_AP", "13 validation images: a noisy AP")
+PHOTOS = Dataset(
+    "photos",
+    "validation",
+    "top1",
+    "503 validation photographs of waste (TrashNet); some objects may be in both splits",
+)
+CIFAR10 = Dataset("cifar10_jpeg", "test", "top1", "CIFAR-10 as a lossy JPEG copy, 10,000 test images")
+
+_R50, _BOT50 = {"model.name": "resnet50_half"}, {"model.name": "botnet50_half"}
+_STRIDE_1 = {"model.output_stride": 16}
+"""c5 keeps the size of c4's map, its convolutions dilated: their weights see what they saw in training."""
+
+
+def _nuclei(network: Mapping[str, Any], **changes: Any) -> Arm:
+    return Arm(NUCLEI, "nuclei_half", {**_IMAGENET, **network, **_dotted(changes)})
+
+
+def _photos(network: Mapping[str, Any], **changes: Any) -> Arm:
+    return Arm(PHOTOS, "photos_half", {**_IMAGENET, **network, **_dotted(changes)})
+
+
+def _cifar10(name: str, **changes: Any) -> Arm:
+    return Arm(CIFAR10, "cifar10_mini", {"model.name": name, **_TWO_EPOCHS, **_dotted(changes)})
+
+
+def _longer(times: int) -> dict[str, Any]:
+    """The schedule of nuclei_half, so many times as long."""
+    return {"schedule__epochs": 4 * times, "schedule__warmup_epochs": 0.4 * times, "run__evaluate_every": 4 * times}
+
+
+def _dotted(changes: Mapping[str, Any]) -> dict[str, Any]:
+    return {name.replace("__", "."): value for name, value in changes.items()}
+
+
+_IMAGENET = {"model.weights": "imagenet"}
+_TWO_EPOCHS = {"schedule.epochs": 2, "run.evaluate_every": 2, "run.workers": 0}
+_SIZE_512 = {"images__size": 512, "settings__anchor_sizes": (16.0, 28.0, 48.0, 80.0), "images__mask_crop": 112}
+
+ARMS: dict[str, Arm] = {
+    "nuclei R50": _nuclei(_R50),
+    "nuclei BoT50": _nuclei(_BOT50),
+    "nuclei BoT50 content": _nuclei(_BOT50, model__position="none"),
+    "nuclei BoT50 position": _nuclei(_BOT50, model__position="position_only"),
+    "nuclei BoT50 absolute": _nuclei(_BOT50, model__position="absolute"),
+    **{
+        f"nuclei {name} x{times}": _nuclei(network, **_longer(times))
+        for times in (2, 4)
+        for name, network in (("R50", _R50), ("BoT50", _BOT50))
+    },
+    **{
+        f"nuclei {name} jitter {low}": _nuclei(network, images__scale_jitter=(low, 2.0))
+        for low in (0.5, 0.1)
+        for name, network in (("R50", _R50), ("BoT50", _BOT50))
+    },
+    "nuclei R50 512 px": _nuclei(_R50, **_SIZE_512),
+    "nuclei BoT50 512 px": _nuclei(_BOT50, **_SIZE_512),
+    "balloons R50": Arm(BALLOONS, "balloons_half", _IMAGENET | _R50),
+    "balloons BoT50": Arm(BALLOONS, "balloons_half", _IMAGENET | _BOT50),
+    "photos R50": _photos(_R50),
+    "photos BoT50": _photos(_BOT50),
+    "photos R50 stride 1": _photos(_R50 | _STRIDE_1),
+    "photos BoT-S1-50": _photos({"model.name": "botnet_s1_50_half"}),
+    "photos BoT-S1-50 listing": _photos({"model.name": "botnet_s1_50_half"}, model__position="blog", model__heads=1),
+    "CIFAR R": _cifar10("resnet_mini"),
+    "CIFAR BoT": _cifar10("botnet_mini"),
+    "CIFAR BoT content": _cifar10("botnet_mini", model__position="none"),
+    "CIFAR BoT position": _cifar10("botnet_mini", model__position="position_only"),
+    "CIFAR BoT absolute": _cifar10("botnet_mini", model__position="absolute"),
+    "CIFAR BoT listing": _cifar10("botnet_mini", model__position="blog", model__heads=1),
+    "CIFAR BoT listing, 4 heads": _cifar10("botnet_mini", model__position="blog"),
+}
+
+
+@dataclass(frozen=True)
+class Effect:
+    """A sum of arms' means with signs, which is above 0 where the claim holds."""
+
+    claim: str
+    plus: tuple[str, ...]
+    minus: tuple[str, ...]
+    metrics: tuple[str, ...] = ()
+    """Others than the data set's own, such as mask_APs."""
+    paper: str = ""
+    """The same difference in the paper's table, in points; empty where it has none."""
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        return (*self.plus, *self.minus)
+
+    @property
+    def dataset(self) -> Dataset:
+        (dataset,) = {ARMS[arm].dataset for arm in self.arms}
+        return dataset
+
+
+@dataclass(frozen=True)
+class Row:
+    """One claim of the paper with what is measured of it."""
+
+    name: str
+    claim: str
+    setting: str
+    """What is the same for all arms, and what the paper had in its place."""
+    effects: tuple[Effect, ...] = field(default_factory=tuple)
+
+    @property
+    def arms(self) -> tuple[str, ...]:
+        return tuple(dict.fromkeys(arm for effect in self.effects for arm in effect.arms))
+
+
+_SIZES = ("mask_APs", "mask_APm", "mask_APl", "box_AP")
+_NUCLEI_SETTING = (
+    "Mask R-CNN, half width, c5 stride 2 for all, ImageNet weights but for the attention, 256 px, jitter 0.8 to 1.25, "
+    "4 epochs of 521 images, batch 8, AdamW. The paper: full width, COCO, 1024 px, 36 epochs."
+)
+_PHOTOS_SETTING = (
+    "half width, ImageNet weights but for the attention, 128 px, 4 epochs of 2,018 images, batch 32, AdamW. The paper: "
+    "full width, ImageNet from random weights, 224 px."
+)
+_CIFAR_SETTING = (
+    "CIFAR-10: networks of quarter width with five blocks, c5 stride 1 for all (maps of 4x4), random weights, 2 epochs."
+)
+
+
+def _grows(what: str, base: tuple[str, str], larger: tuple[str, str], paper: str = "") -> Effect:
+    """The gain of BoT50 over R50 (`(R50, BoT50)` each) is larger there."""
+    return Effect(what, (larger[1], base[0]), (base[1], larger[0]), paper=paper)
+
+
+_BASE = ("nuclei R50", "nuclei BoT50")
+
+ROWS: dict[str, Row] = {
+    row.name: row
+    for row in (
+        Row(
+            "detection",
+            "BoT50 is better than R50 in detection and segmentation (Table 2, section 4.1)",
+            f"{_NUCLEI_SETTING} Balloons: 384 px, 16 epochs of 61 images.",
+            (
+                Effect("nuclei: BoT50 - R50", ("nuclei BoT50",), ("nuclei R50",), _SIZES, "1.2 mask AP"),
+                Effect("balloons: BoT50 - R50", ("balloons BoT50",), ("balloons R50",), _SIZES, "1.2 mask AP"),
+            ),
+        ),
+        Row(
+            "positions",
+            "content and relative position > relative position alone > content alone > content and absolute position > "
+            "R50 (Table 4, section 4.3)",
+            _NUCLEI_SETTING,
+            (
+                Effect("both - position alone", ("nuclei BoT50",), ("nuclei BoT50 position",), paper="0.5 mask AP"),
+                Effect(
+                    "position alone - content alone",
+                    ("nuclei BoT50 position",),
+                    ("nuclei BoT50 content",),
+                    paper="0.1 mask AP",
+                ),
+                Effect(
+                    "content alone - absolute",
+                    ("nuclei BoT50 content",),
+                    ("nuclei BoT50 absolute",),
+                    paper="0.2 mask AP",
+                ),
+                Effect("absolute - R50", ("nuclei BoT50 absolute",), ("nuclei R50",), paper="0.4 mask AP"),
+                Effect("both - content alone", ("nuclei BoT50",), ("nuclei BoT50 content",), paper="0.6 mask AP"),
+                Effect("both - absolute", ("nuclei BoT50",), ("nuclei BoT50 absolute",), paper="0.8 mask AP"),
+            ),
+        ),
+        Row(
+            "schedule",
+            "longer training helps BoT50 more than R50 (Table 2, section 4.1)",
+            _NUCLEI_SETTING.replace("4 epochs", "4, 8 and 16 epochs"),
+            tuple(
+                _grows(
+                    f"gain after {4 * times} epochs - after 4",
+                    _BASE,
+                    (f"nuclei R50 x{times}", f"nuclei BoT50 x{times}"),
+                    paper,
+                )
+                for times, paper in ((2, "0.8 mask AP, 24 - 12 epochs"), (4, "0.9 mask AP, 36 - 12 epochs"))
+            ),
+        ),
+        Row(
+            "scale",
+            "strong scale jitter (Table 3, section 4.2) and larger images (Table 8, section 4.5) help BoT50 more",
+            f"{_NUCLEI_SETTING} One thing changed at a time; anchors and mask targets grow with the image.",
+            (
+                *(
+                    _grows(
+                        f"gain with jitter {low} to 2.0 - with 0.8 to 1.25",
+                        _BASE,
+                        (f"nuclei R50 jitter {low}", f"nuclei BoT50 jitter {low}"),
+                        paper,
+                    )
+                    for low, paper in ((0.5, ""), (0.1, "0.7 mask AP"))
+                ),
+                _grows(
+                    "gain at 512 px - at 256 px",
+                    _BASE,
+                    ("nuclei R50 512 px", "nuclei BoT50 512 px"),
+                    "0.2 mask AP, 1280 - 1024 px",
+                ),
+            ),
+        ),
+        Row(
+            "classification",
+            "BoT50 is a little better than R50 on ImageNet, BoT-S1-50 more so (section 4.7)",
+            f"Photographs: {_PHOTOS_SETTING} {_CIFAR_SETTING}",
+            (
+                Effect("photos, stride 2: BoT50 - R50", ("photos BoT50",), ("photos R50",), paper="0.2 top-1"),
+                Effect(
+                    "photos, stride 1: BoT-S1-50 - R50 with its c5 dilated",
+                    ("photos BoT-S1-50",),
+                    ("photos R50 stride 1",),
+                ),
+                Effect(
+                    "photos, unequal strides: BoT-S1-50 - R50",
+                    ("photos BoT-S1-50",),
+                    ("photos R50",),
+                    paper="0.9 top-1",
+                ),
+                Effect("photos, the stride alone: R50 at 1 - R50 at 2", ("photos R50 stride 1",), ("photos R50",)),
+                Effect("CIFAR-10: BoT - R", ("CIFAR BoT",), ("CIFAR R",)),
+                Effect("CIFAR-10: both - position alone", ("CIFAR BoT",), ("CIFAR BoT position",)),
+                Effect("CIFAR-10: both - content alone", ("CIFAR BoT",), ("CIFAR BoT content",)),
+                Effect("CIFAR-10: both - absolute", ("CIFAR BoT",), ("CIFAR BoT absolute",)),
+            ),
+        ),
+        Row(
+            "listing",
+            "the paper's layer is better than the widely copied listing (one head, no scaling, a transposed absolute "
+            "position term): ours, the paper does not know the listing",
+            f"Photographs: {_PHOTOS_SETTING} {_CIFAR_SETTING}",
+            (
+                Effect("photos: the paper's - the listing", ("photos BoT-S1-50",), ("photos BoT-S1-50 listing",)),
+                Effect("CIFAR-10: the paper's - the listing", ("CIFAR BoT",), ("CIFAR BoT listing",)),
+                Effect(
+                    "CIFAR-10: the paper's - the listing, 4 heads each", ("CIFAR BoT",), ("CIFAR BoT listing, 4 heads",)
+                ),
+            ),
+        ),
+    )
+}

@@ -1,0 +1,128 @@
+"""The trainings behind the rows of evidence_rows.py: each in a process of its own, stopped and continued."""
+
+import shlex
+import signal
+import subprocess
+import sys
+import time
+import zipfile
+from collections.abc import Iterable
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from evidence_rows import ARMS, Arm, Row
+
+from botformer.atomic_write import write_json
+from botformer.benchmark.receipt import receipt_origin
+
+STOPPED = 128 + signal.SIGTERM
+"""Exit status of a training that saved a checkpoint and stopped."""
+
+
+@dataclass(frozen=True)
+class Job:
+    """One training."""
+
+    name: str
+    """Of its arm."""
+    seed: int
+    out: Path
+
+    @property
+    def arm(self) -> Arm:
+        return ARMS[self.name]
+
+    @property
+    def run(self) -> Path:
+        return self.out / f"{self.name.replace(' ', '_').replace(',', '')}_{self.seed}"
+
+    @property
+    def measured(self) -> Path:
+        """Written last."""
+        return self.run / "measured.json"
+
+    @property
+    def is_done(self) -> bool:
+        return self.measured.is_file()
+
+    @property
+    def data(self) -> Path:
+        return self.out / "data" / self.arm.dataset.name
+
+    @property
+    def options(self) -> list[str]:
+        """What the command line has beside recipe and folders."""
+        changes = {**self.arm.changes, "run.seed": self.seed}
+        return [word for name, value in changes.items() for word in (f"--{name.replace('_', '-')}", *_words(value))]
+
+    @property
+    def command(self) -> str:
+        """As a reader types it."""
+        return shlex.join(["botformer", "train", self.arm.recipe, "--data", "DIR", *self.options])
+
+
+def jobs(rows: Iterable[Row], seeds: Iterable[int], out: Path) -> list[Job]:
+    """Row by row, all arms with the first seed before any with the second."""
+    return list(dict.fromkeys(Job(arm, seed, out) for row in rows for seed in seeds for arm in row.arms))
+
+
+def train_all(waiting: list[Job], archives: Path, deadline: float, at_once: int) -> None:
+    """Train and measure as many as can be done before the deadline (`time.monotonic`), so many at once."""
+    for job in waiting:
+        if not job.data.is_dir():
+            part = job.data.with_suffix(".part")
+            with zipfile.ZipFile(archives / f"{job.arm.dataset.name}.zip") as archive:
+                archive.extractall(part)
+            part.rename(job.data)
+    with ThreadPoolExecutor(at_once) as threads:
+        list(threads.map(lambda job: train(job, deadline), waiting))
+
+
+def train(job: Job, deadline: float) -> None:
+    """Train until done or the deadline, then measure. What goes wrong stands in RUN.log."""
+    if time.monotonic() >= deadline:
+        return
+    job.run.parent.mkdir(parents=True, exist_ok=True)
+    began = time.perf_counter()
+    arguments = ["train", job.arm.recipe, "--data", str(job.data), "--out", str(job.run), *job.options]
+    # Few images in the evaluation that ends a training: all of them are measured below.
+    status = _botformer(job, [*arguments, "--run.evaluation-images", "8"], deadline)
+    seconds = _add_seconds(job, time.perf_counter() - began)
+    print(f"{job.name}, seed {job.seed}: {'stopped, to be continued' if status else 'trained'}", flush=True)
+    if status == STOPPED:
+        return
+    evaluation = str(job.run / "evaluation")
+    _botformer(job, ["evaluate", str(job.run / "last"), "--data", str(job.data), "--out", evaluation])
+    origin = receipt_origin()
+    if origin["uncommitted_changes"]:
+        print(f"{job.name}: the package differs from its commit", file=sys.stderr)
+    write_json(job.measured, {"seconds": round(seconds), "commit": origin["commit"][:10]})
+
+
+def _botformer(job: Job, arguments: list[str], deadline: float | None = None) -> int:
+    """Exit status: 0, or `STOPPED` where the deadline came first."""
+    with job.run.with_suffix(".log").open("ab") as log:
+        command = [sys.executable, "-m", "botformer.cli", *arguments]
+        process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
+        try:
+            process.wait(None if deadline is None else max(0.0, deadline - time.monotonic()))
+        except subprocess.TimeoutExpired:
+            process.terminate()
+            process.wait()
+    if process.returncode not in (0, STOPPED):
+        raise SystemExit(f"{job.name}, seed {job.seed}: exit status {process.returncode}; see {job.run}.log")
+    return process.returncode
+
+
+def _add_seconds(job: Job, seconds: float) -> float:
+    """Of training so far, over all calls."""
+    so_far = job.run.with_suffix(".seconds")
+    total = seconds + (float(so_far.read_text("utf-8")) if so_far.is_file() else 0.0)
+    so_far.write_text(str(total), encoding="utf-8")
+    return total
+
+
+def _words(value: Any) -> list[str]:
+    return [str(part) for part in value] if isinstance(value, tuple) else [str(value)]
