@@ -145,6 +145,11 @@ class Row:
     def arms(self) -> tuple[str, ...]:
         return tuple(dict.fromkeys(arm for effect in self.effects for arm in effect.arms))
 
+    def metrics(self, arm: str) -> tuple[str, ...]:
+        """What is measured of an arm."""
+        more = (metric for effect in self.effects if arm in effect.arms for metric in effect.metrics)
+        return tuple(dict.fromkeys((ARMS[arm].dataset.metric, *more)))
+
 
 _SIZES = ("mask_APs", "mask_APm", "mask_APl", "box_AP")
 _NUCLEI_SETTING = (

@@ -17,8 +17,8 @@ from evidence_rows import ARMS, Arm, Row
 from botformer.atomic_write import write_json
 from botformer.benchmark.receipt import receipt_origin
 
-STOPPED = 128 + signal.SIGTERM
-"""Exit status of a training that saved a checkpoint and stopped."""
+STOPPED = (128 + signal.SIGTERM, -signal.SIGTERM)
+"""Exit status of a training that saved a checkpoint and stopped, and of one that had not begun."""
 
 
 @dataclass(frozen=True)
@@ -91,7 +91,7 @@ def train(job: Job, deadline: float) -> None:
     status = _botformer(job, [*arguments, "--run.evaluation-images", "8"], deadline)
     seconds = _add_seconds(job, time.perf_counter() - began)
     print(f"{job.name}, seed {job.seed}: {'stopped, to be continued' if status else 'trained'}", flush=True)
-    if status == STOPPED:
+    if status in STOPPED:
         return
     evaluation = str(job.run / "evaluation")
     _botformer(job, ["evaluate", str(job.run / "last"), "--data", str(job.data), "--out", evaluation])
@@ -102,7 +102,7 @@ def train(job: Job, deadline: float) -> None:
 
 
 def _botformer(job: Job, arguments: list[str], deadline: float | None = None) -> int:
-    """Exit status: 0, or `STOPPED` where the deadline came first."""
+    """Exit status: 0, or one of `STOPPED` where the deadline came first."""
     with job.run.with_suffix(".log").open("ab") as log:
         command = [sys.executable, "-m", "botformer.cli", *arguments]
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -111,7 +111,7 @@ def _botformer(job: Job, arguments: list[str], deadline: float | None = None) ->
         except subprocess.TimeoutExpired:
             process.terminate()
             process.wait()
-    if process.returncode not in (0, STOPPED):
+    if process.returncode not in (0, *STOPPED):
         raise SystemExit(f"{job.name}, seed {job.seed}: exit status {process.returncode}; see {job.run}.log")
     return process.returncode
 

@@ -14,7 +14,7 @@ HEAD = """# Results
 Generated from the receipts in this folder by `python benchmarks/results_page.py`; every number here was measured by us.
 A receipt records the command, the commit, the seed, the machine and the versions.
 In older receipts, column names and wording were changed to today's; figures were not. The command and the commit are
-those of the measurement.
+those of the measurement. Receipts whose names begin with evidence_ have a page of their own: [EVIDENCE.md](EVIDENCE.md).
 """
 
 GOALS = """## Speed and memory: goals and measurements
@@ -25,7 +25,8 @@ Quotients of figures of one run, from the receipts below; empty where nothing wa
 
 
 def page(folder: Path = RESULTS) -> str:
-    receipts = [json.loads(path.read_text(encoding="utf-8")) for path in sorted(folder.glob("*.json"))]
+    paths = sorted(path for path in folder.glob("*.json") if not path.name.startswith("evidence_"))
+    receipts = [json.loads(path.read_text(encoding="utf-8")) for path in paths]
     return "\n".join([HEAD, GOALS, _table(goals_table(receipts)), "", *(_section(receipt) for receipt in receipts)])
 
 

@@ -12,6 +12,7 @@ import botformer
 
 ROOT = Path(__file__).parents[1]
 ELSEWHERE = {
+    "evidence": "results/EVIDENCE.md",
     "receipts": "results/RESULTS.md",
     "changelog": "CHANGELOG.md",
     "contributing": "CONTRIBUTING.md",

@@ -31,6 +31,10 @@ def test_the_results_page_matches_the_receipts():
     subprocess.run([sys.executable, "benchmarks/results_page.py", "--check"], cwd=ROOT, check=True)
 
 
+def test_the_evidence_page_matches_the_receipts():
+    subprocess.run([sys.executable, "benchmarks/evidence_page.py", "--check"], cwd=ROOT, check=True)
+
+
 def test_every_goal_on_a_cpu_finds_its_figures(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     rows = import_module("goals").table([json.loads(path.read_text(encoding="utf-8")) for path in RECEIPTS])

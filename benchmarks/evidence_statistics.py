@@ -1,0 +1,206 @@
+"""Differences between networks with intervals that allow for other validation images and for other seeds.
+
+Images: by the paired bootstrap. A metric of a run is a function of how often each validation image counts; a resample
+counts those of a random draw with replacement, the same ones for all networks. Seeds: three cannot be drawn from, so
+their variance is that of the runs' figures, less what the images explain of it (else it would be counted twice). Both
+variances add up, and the interval is Student's t with the degrees of freedom that Welch and Satterthwaite give to the
+sum: few seeds, a wide interval. tests/benchmark/test_evidence_statistics.py counts how often it holds the truth.
+"""
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from pathlib import Path
+from typing import Any, Literal
+
+import numpy as np
+from evidence_rows import Dataset, Row
+from scipy.stats import t
+
+RESAMPLES = 2_000
+LEAST_SEEDS = 3
+"""With two, intervals hold the truth less often than they should."""
+_AT_ONCE = 50
+_LEVEL = 0.975  # of 95 % intervals, on each side
+_SIZES = {"AP": "all", "APs": "small", "APm": "medium", "APl": "large"}
+_IOU_TYPES: dict[str, Literal["segm", "bbox"]] = {"mask": "segm", "box": "bbox"}
+_RECALLS = np.linspace(0, 1, 101)
+
+
+def image_counts(images: int, resamples: int = RESAMPLES) -> np.ndarray:
+    """(1 + resamples, images): how often each image counts; once each in the first row, which is the data itself."""
+    draws = np.random.default_rng(0).multinomial(images, np.full(images, 1 / images), size=resamples)
+    return np.concatenate([np.ones((1, images), dtype=draws.dtype), draws]).astype(np.int32)
+
+
+class TopOne:
+    """Top-1 accuracy of one run."""
+
+    def __init__(self, predictions: Path) -> None:
+        records = sorted(json.loads(predictions.read_text("utf-8")), key=lambda record: record["file_name"])
+        self.images = [record["file_name"] for record in records]
+        self.right = np.array([record["top5"][0][0] == record["label"] for record in records])
+
+    def of(self, metric: str, counts: np.ndarray) -> np.ndarray:
+        """`counts` (resamples, images) -> percent (resamples,)."""
+        assert metric == "top1"
+        return 100 * (counts @ self.right) / counts.sum(1)
+
+
+class AveragePrecision:
+    """COCO's average precision of one run and one category, from matches that are made once per image."""
+
+    def __init__(self, predictions: Path, truth: Path, max_detections: int) -> None:
+        self.predictions, self.truth, self.max_detections = predictions, truth, max_detections
+        self.images = sorted(image["id"] for image in json.loads(truth.read_text("utf-8"))["images"])
+        self._matched: dict[str, dict[str, list[Any]]] = {}
+
+    def of(self, metric: str, counts: np.ndarray) -> np.ndarray:
+        """`metric` as mask_AP, box_AP, or of a size, mask_APs; `counts` (resamples, images) -> points (resamples,); nan
+        where a resample has no objects of that size."""
+        kind, _, number = metric.partition("_")
+        if kind not in self._matched:
+            self._matched[kind] = self._match(kind)
+        images = self._matched[kind][_SIZES[number]]
+        objects = np.array([0 if each is None else int((np.array(each["gtIgnore"]) == 0).sum()) for each in images])
+        ranked = _rank(images)
+        parts = [counts[i : i + _AT_ONCE] for i in range(0, len(counts), _AT_ONCE)]
+        return 100 * np.concatenate([_average_precision(part, objects, *ranked) for part in parts])
+
+    def _match(self, kind: str) -> dict[str, list[Any]]:
+        """Size -> what pycocotools made of each image; None where it had nothing to do."""
+        from pycocotools.coco import COCO
+        from pycocotools.cocoeval import COCOeval
+
+        truth = COCO(str(self.truth))
+        assert len(truth.getCatIds()) == 1, "the objects of these data sets have one category"
+        results = json.loads(self.predictions.read_text("utf-8"))
+        if kind == "mask":  # with boxes, it would tell small from large by them
+            results = [{name: value for name, value in result.items() if name != "bbox"} for result in results]
+        evaluation = COCOeval(truth, truth.loadRes(results), _IOU_TYPES[kind])  # pyright: ignore[reportArgumentType]
+        evaluation.params.imgIds = self.images
+        evaluation.params.maxDets = [1, 10, self.max_detections]
+        evaluation.evaluate()
+        images = len(self.images)
+        return {
+            size: evaluation.evalImgs[place * images : (place + 1) * images]
+            for place, size in enumerate(evaluation.params.areaRngLbl)
+        }
+
+
+def _rank(images: Sequence[Any]) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
+    """All detections from the highest score down: the place of its image (detections,), and for each of COCO's IoUs
+    whether it is an object and whether it is none (IoUs, detections); neither where it does not count."""
+    found = [(place, each) for place, each in enumerate(images) if each is not None]
+    image = np.concatenate([np.full(len(each["dtScores"]), place) for place, each in found])
+    scores = np.concatenate([each["dtScores"] for _, each in found])
+    matched = np.concatenate([each["dtMatches"] for _, each in found], axis=1) != 0
+    counted = np.concatenate([each["dtIgnore"] for _, each in found], axis=1) == 0
+    order = np.argsort(-scores, kind="mergesort")
+    return image[order], (matched & counted)[:, order], (~matched & counted)[:, order]
+
+
+def _average_precision(
+    counts: np.ndarray, objects: np.ndarray, image: np.ndarray, hit: np.ndarray, miss: np.ndarray
+) -> np.ndarray:
+    """The mean over IoUs and 101 recalls of the best precision at that recall or beyond, of each resample."""
+    of_detection, total = counts[:, image], counts @ objects
+    values = np.full((len(hit), len(counts)), np.nan)
+    for i in range(len(hit)):
+        hits, found = (of_detection * hit[i]).cumsum(1), (of_detection * (hit[i] | miss[i])).cumsum(1)
+        precision = np.divide(hits, found, out=np.zeros(hits.shape), where=found > 0)
+        best = np.maximum.accumulate(precision[:, ::-1], axis=1)[:, ::-1]
+        best = np.pad(best, ((0, 0), (0, 1)))  # nothing reaches the recalls beyond the last
+        for j in np.flatnonzero(total):
+            values[i, j] = best[j, np.searchsorted(hits[j] / total[j], _RECALLS, side="left")].mean()
+    return values.mean(0)
+
+
+@dataclass
+class Run:
+    """One training's validation."""
+
+    dataset: Dataset
+    folder: Path
+    """Where `botformer evaluate` wrote."""
+    truth: Path
+    """COCO's annotations of the validation split; a classifier's predictions have their labels."""
+
+    def __post_init__(self) -> None:
+        self._resampled: dict[str, np.ndarray] = {}
+
+    @cached_property
+    def scores(self) -> TopOne | AveragePrecision:
+        predictions = self.folder / "predictions.json"
+        if self.dataset.metric == "top1":
+            return TopOne(predictions)
+        metrics = json.loads((self.folder / "metrics.json").read_text("utf-8"))
+        return AveragePrecision(predictions, self.truth, metrics["max_detections"])
+
+    def resampled(self, metric: str) -> np.ndarray:
+        """(1 + RESAMPLES,): the metric in points, of the data and of every resample."""
+        if metric not in self._resampled:
+            self._resampled[metric] = self.scores.of(metric, image_counts(len(self.scores.images)))
+        return self._resampled[metric]
+
+
+@dataclass(frozen=True)
+class Interval:
+    """95 %."""
+
+    low: float
+    effect: float
+    high: float
+
+    @property
+    def verdict(self) -> str:
+        if self.low > 0:
+            return "holds in small"
+        return "does not hold" if self.high < 0 else "cannot be decided"
+
+
+def measured_effects(row: Row, runs: Mapping[str, Mapping[int, Run]]) -> list[dict[str, Any]]:
+    """One line per effect and metric whose arms have three seeds or more in common. `runs`: arm -> seed -> run."""
+    lines = []
+    for effect in row.effects:
+        seeds = sorted(set.intersection(*(set(runs.get(arm, {})) for arm in effect.arms)))
+        if len(seeds) < LEAST_SEEDS:
+            continue
+        groups = [[runs[arm][seed] for seed in seeds] for arm in effect.arms]
+        (images,) = {tuple(run.scores.images) for group in groups for run in group}
+        signs = [1] * len(effect.plus) + [-1] * len(effect.minus)
+        for metric in (effect.dataset.metric, *effect.metrics):
+            of_metric = interval([np.stack([run.resampled(metric) for run in group]) for group in groups], signs)
+            lines.append(
+                {
+                    "effect": effect.claim,
+                    "metric": metric,
+                    "seeds": len(seeds),
+                    "images": len(images),
+                    "low": round(of_metric.low, 2),
+                    "difference": round(of_metric.effect, 2),
+                    "high": round(of_metric.high, 2),
+                    "verdict": of_metric.verdict,
+                    "paper": effect.paper if metric == effect.dataset.metric else "",
+                }
+            )
+    return lines
+
+
+def interval(groups: Sequence[np.ndarray], signs: Sequence[int]) -> Interval:
+    """Of the sum of the groups' means over seeds, each with its sign. `groups`: (seeds, 1 + resamples) each, the metric
+    of the data and of every resample of its images; two seeds or more in each."""
+    images = np.nanvar(sum(sign * values[:, 1:].mean(0) for values, sign in zip(groups, signs, strict=True)), ddof=1)
+    seeds, squares = 0.0, 0.0
+    for values in groups:
+        n = len(values)
+        of_images = np.nanvar(values[:, 1:] - values[:, 1:].mean(0), axis=1, ddof=1).sum() / (n - 1)
+        of_seeds = max(0.0, values[:, 0].var(ddof=1) - of_images) / n
+        seeds += of_seeds
+        squares += of_seeds**2 / (n - 1)
+    variance = images + seeds
+    freedom = variance**2 / squares if squares else np.inf  # Welch and Satterthwaite
+    half = float(t.ppf(_LEVEL, freedom) * np.sqrt(variance))
+    effect = float(sum(sign * values[:, 0].mean() for values, sign in zip(groups, signs, strict=True)))
+    return Interval(effect - half, effect, effect + half)

@@ -1,0 +1,181 @@
+"""Evidence in small: its table fits together, and trainings stop, go on and are measured once."""
+
+import json
+import sys
+import time
+import zipfile
+from pathlib import Path
+
+import pytest
+import torch
+
+from botformer import cli
+from botformer.create import create_backbone, train_recipe
+from botformer.recipes import find_recipe
+from botformer.recipes.from_json import with_fields
+from tests.launch.colours import write_colours
+
+ROOT = Path(__file__).parents[2]
+sys.path.append(str(ROOT / "benchmarks"))
+
+import evidence  # noqa: E402
+import evidence_page  # noqa: E402
+import evidence_rows  # noqa: E402
+import evidence_trainings  # noqa: E402
+from evidence_rows import ARMS, ROWS, Arm, Dataset, Effect, Row  # noqa: E402
+from evidence_trainings import Job, jobs  # noqa: E402
+
+
+@pytest.mark.parametrize("name", ARMS)
+def test_the_command_of_an_arm_trains_its_recipe(name, monkeypatch):
+    called = []
+    monkeypatch.setattr(train_recipe, "train_recipe", lambda *given: called.append(given))
+    arm, job = ARMS[name], Job(name, 2, Path("out"))
+    assert cli.main(["train", arm.recipe, "--data", "DIR", *job.options]) == 0
+    assert called[0][0] == with_fields(find_recipe(arm.recipe), {**arm.changes, "run.seed": 2})
+
+
+def test_no_two_trainings_share_a_folder():
+    everything = jobs(ROWS.values(), (0, 1, 2, 10), Path("out"))
+    assert len({job.run for job in everything}) == len(everything) == 4 * len(ARMS)
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: row.name)
+def test_what_is_compared_differs_in_nothing_else(row):
+    """Of two arms all is equal but the network, or, where the schedule or the images are what is asked for, these."""
+    for effect in row.effects:
+        trained = [find_recipe(ARMS[arm].recipe) for arm in effect.arms]
+        trained = [with_fields(recipe, ARMS[arm].changes) for recipe, arm in zip(trained, effect.arms, strict=True)]
+        assert len(effect.plus) == len(effect.minus)
+        assert effect.dataset in {arm.dataset for arm in ARMS.values()}
+        budgets = {(recipe.optimizer, recipe.run.batch_size, recipe.run.precision) for recipe in trained}
+        assert len(budgets) == 1
+        for plus, minus in zip(trained[: len(effect.plus)], reversed(trained[len(effect.plus) :]), strict=True):
+            assert plus.schedule == minus.schedule
+            assert plus.images == minus.images
+
+
+@pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: row.name)
+def test_the_strides_of_what_is_compared_are_equal_unless_it_says_otherwise(row):
+    for effect in row.effects:
+        strides = set()
+        for arm in effect.arms:
+            changes = ARMS[arm].changes
+            with torch.device("meta"):
+                backbone = create_backbone(changes["model.name"], output_stride=changes.get("model.output_stride"))
+            strides.add(backbone.strides["c5"])
+        assert (len(strides) == 1) == ("unequal strides" not in effect.claim and "stride alone" not in effect.claim)
+
+
+COLOURS = Dataset("colours", "validation", "top1", "12 images of noise")
+TINY = {
+    f"{name}": Arm(COLOURS, "photos_half", {"model.name": f"{name}_nano", "images.size": 32, "run.batch_size": 20})
+    for name in ("resnet", "botnet")
+}
+ROW = Row("tiny", "noise has colours", "Tiny.", (Effect("BoT - R", ("botnet",), ("resnet",), paper="0.1 top-1"),))
+
+
+@pytest.fixture
+def tiny(monkeypatch, tmp_path):
+    """A table of two networks for noise, with results of its own."""
+    for module in (evidence_rows, evidence_trainings, evidence_page):
+        monkeypatch.setattr(module, "ARMS", TINY)
+    for module in (evidence, evidence_page):
+        monkeypatch.setattr(module, "ROWS", {"tiny": ROW})
+    monkeypatch.setattr(evidence, "RESULTS", tmp_path / "results")
+    (tmp_path / "results").mkdir()
+
+
+def call(monkeypatch, capsys, folder, *arguments):
+    argv = ["evidence.py", "--data", str(folder), "--out", str(folder / "out"), "--row", "tiny", *arguments]
+    monkeypatch.setattr(sys, "argv", argv)
+    evidence.main()
+    return capsys.readouterr().out.splitlines()
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_training_stops_at_the_deadline_goes_on_and_is_measured(tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT}")
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")
+    folder = write_colours(tmp_path / "colours")
+    with zipfile.ZipFile(tmp_path / "colours.zip", "w") as archive:
+        for file in folder.rglob("*.png"):
+            archive.write(file, file.relative_to(folder))
+    job, wait = Job("botnet", 0, tmp_path / "out"), evidence_trainings.subprocess.Popen.wait
+
+    def stop_after_a_step(process, timeout=None):
+        """As if the deadline had come then."""
+        while timeout is not None and process.poll() is None:
+            if "step 1/" in job.run.with_suffix(".log").read_text():
+                raise evidence_trainings.subprocess.TimeoutExpired(process.args, timeout)
+            time.sleep(0.02)
+        return wait(process)
+
+    with monkeypatch.context() as stopped:
+        stopped.setattr(evidence_trainings.subprocess.Popen, "wait", stop_after_a_step)
+        evidence_trainings.train_all([job], tmp_path, time.monotonic() + 60, 1)
+    assert capsys.readouterr().out == "botnet, seed 0: stopped, to be continued\n"
+    assert not job.is_done
+    assert call(monkeypatch, capsys, tmp_path, "--seeds", "0", "--minutes", "0")[-1] == (
+        "0 of 2 trainings are done; the next call goes on"
+    )
+    evidence_trainings.train_all([job], tmp_path, time.monotonic() + 60, 1)
+    assert "continuing after step" in job.run.with_suffix(".log").read_text()
+    metrics = json.loads((job.run / "evaluation" / "metrics.json").read_text())
+    assert metrics["images"] == 12
+    assert json.loads((job.run / "recipe.json").read_text())["run"]["seed"] == 0
+    assert set(json.loads(job.measured.read_text())) == {"seconds", "commit"}
+
+
+def pretend(folder, right):
+    """The trainings of the row, as if done, with so many of 40 images right."""
+    for (arm, seed), count in right.items():
+        job = Job(arm, seed, folder / "out")
+        (job.run / "evaluation").mkdir(parents=True)
+        records = [
+            {"file_name": f"{i}.png", "label": "a", "top5": [["a" if i < count else "b", 1.0]]} for i in range(40)
+        ]
+        (job.run / "evaluation" / "predictions.json").write_text(json.dumps(records))
+        job.measured.write_text(json.dumps({"seconds": 60 + seed, "commit": "0123456789"}))
+
+
+@pytest.mark.usefixtures("tiny")
+def test_the_receipt_and_the_page_say_what_was_measured(tmp_path, monkeypatch, capsys):
+    right = {("botnet", 0): 36, ("botnet", 1): 37, ("botnet", 2): 38}
+    right |= {("resnet", 0): 20, ("resnet", 1): 21, ("resnet", 2): 19}
+    pretend(tmp_path, right)
+    assert call(monkeypatch, capsys, tmp_path)[-1] == "6 of 6 trainings are done"  # none of them anew
+    receipt = json.loads((tmp_path / "results" / "evidence_tiny.json").read_text())
+    trainings, (effect,) = receipt["figures"]["trainings"], receipt["figures"]["effects"]
+    assert {(each["arm"], each["seed"]): each["top1"] for each in trainings} == {
+        name: 2.5 * count for name, count in right.items()
+    }
+    assert trainings[0]["command"] == (
+        "botformer train photos_half --data DIR --model.name botnet_nano --images.size 32 --run.batch-size 20 "
+        "--run.seed 0"
+    )
+    assert (effect["difference"], effect["verdict"], effect["paper"]) == (42.5, "holds in small", "0.1 top-1")
+    page = (tmp_path / "results" / "EVIDENCE.md").read_text()
+    assert (
+        f"| BoT - R | top-1 | +42.5 ({effect['low']:+.1f} to {effect['high']:+.1f}) | 3 | 40 | holds in small | 0.1"
+        in page
+    )
+    assert "| botnet | 0, 1, 2 | 92.5 ± 2.5 | 60 to 62 |" in page
+    assert str(tmp_path) not in page
+
+
+@pytest.mark.usefixtures("tiny")
+def test_two_seeds_are_no_evidence(tmp_path, monkeypatch, capsys):
+    pretend(tmp_path, {("botnet", 0): 36, ("botnet", 1): 37, ("resnet", 0): 20, ("resnet", 1): 21})
+    assert (
+        call(monkeypatch, capsys, tmp_path, "--minutes", "0")[-1] == "4 of 6 trainings are done; the next call goes on"
+    )
+    assert not list((tmp_path / "results").glob("*.json"))
+    assert "Not measured." in (tmp_path / "results" / "EVIDENCE.md").read_text()
+
+
+def test_a_training_that_fails_says_where_its_log_is(tmp_path, monkeypatch):
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT}")
+    (tmp_path / "out" / "data" / "photos").mkdir(parents=True)
+    with pytest.raises(SystemExit, match=r"photos R50, seed 0: exit status 2; see .*photos_R50_0\.log"):
+        evidence_trainings.train_all([Job("photos R50", 0, tmp_path / "out")], tmp_path, time.monotonic() + 60, 1)
