@@ -1,10 +1,11 @@
 """Differences between networks with intervals that allow for other validation images and for other seeds.
 
+Networks are compared seed by seed: those of one seed saw the same images in the same order, turned in the same way.
 Images: by the paired bootstrap. A metric of a run is a function of how often each validation image counts; a resample
 counts those of a random draw with replacement, the same ones for all networks. Seeds: three cannot be drawn from, so
-their variance is that of the runs' figures, less what the images explain of it (else it would be counted twice). Both
-variances add up, and the interval is Student's t with the degrees of freedom that Welch and Satterthwaite give to the
-sum: few seeds, a wide interval. tests/benchmark/test_evidence_statistics.py counts how often it holds the truth.
+their variance is that of the seeds' differences. Both variances add up, and the interval is Student's t with the
+degrees of freedom that Welch and Satterthwaite give to the sum: few seeds, a wide interval.
+tests/benchmark/test_evidence_statistics.py counts how often it holds the truth.
 """
 
 import json
@@ -190,17 +191,13 @@ def measured_effects(row: Row, runs: Mapping[str, Mapping[int, Run]]) -> list[di
 
 def interval(groups: Sequence[np.ndarray], signs: Sequence[int]) -> Interval:
     """Of the sum of the groups' means over seeds, each with its sign. `groups`: (seeds, 1 + resamples) each, the metric
-    of the data and of every resample of its images; two seeds or more in each."""
-    images = np.nanvar(sum(sign * values[:, 1:].mean(0) for values, sign in zip(groups, signs, strict=True)), ddof=1)
-    seeds, squares = 0.0, 0.0
-    for values in groups:
-        n = len(values)
-        of_images = np.nanvar(values[:, 1:] - values[:, 1:].mean(0), axis=1, ddof=1).sum() / (n - 1)
-        of_seeds = max(0.0, values[:, 0].var(ddof=1) - of_images) / n
-        seeds += of_seeds
-        squares += of_seeds**2 / (n - 1)
-    variance = images + seeds
-    freedom = variance**2 / squares if squares else np.inf  # Welch and Satterthwaite
+    of the data and of every resample of its images; the same seeds in all, two or more."""
+    differences = sum(sign * values for values, sign in zip(groups, signs, strict=True))
+    seeds = len(differences)
+    of_images = np.nanvar(differences[:, 1:].mean(0), ddof=1)
+    of_seeds = differences[:, 0].var(ddof=1) / seeds
+    variance = of_images + of_seeds
+    freedom = (seeds - 1) * (variance / of_seeds) ** 2 if of_seeds else np.inf  # Welch and Satterthwaite
     half = float(t.ppf(_LEVEL, freedom) * np.sqrt(variance))
-    effect = float(sum(sign * values[:, 0].mean() for values, sign in zip(groups, signs, strict=True)))
+    effect = float(differences[:, 0].mean())
     return Interval(effect - half, effect, effect + half)

@@ -14,7 +14,8 @@ HEAD = """# Results
 Generated from the receipts in this folder by `python benchmarks/results_page.py`; every number here was measured by us.
 A receipt records the command, the commit, the seed, the machine and the versions.
 In older receipts, column names and wording were changed to today's; figures were not. The command and the commit are
-those of the measurement. Receipts whose names begin with evidence_ have a page of their own: [EVIDENCE.md](EVIDENCE.md).
+those of the measurement. Receipts whose names begin with evidence_ have a page of their own,
+[EVIDENCE.md](EVIDENCE.md).
 """
 
 GOALS = """## Speed and memory: goals and measurements

@@ -86,20 +86,21 @@ def test_top_one_is_the_percentage_of_right_answers(tmp_path):
 @pytest.mark.parametrize("of_seeds", [0.0, 0.05, 0.2], ids=["images alone", "both", "mostly seeds"])
 def test_an_interval_holds_the_truth_about_as_often_as_it_says(seeds, of_seeds):
     """Two networks that are equally good in truth: a threshold on how hard an image is, which both share, on what a
-    seed makes of all images, and on what it makes of each."""
+    seed's order of images does to both, on what it makes of each network, and on chance."""
     random = np.random.default_rng(11)
     counts = image_counts(300, resamples=200)
     held = []
     for _ in range(400):
         hard = random.normal(size=300)
         groups = []
+        order = 0.1 * random.normal(size=(seeds, 1))
         for _network in range(2):
-            shift = random.normal(size=(seeds, 1)) * of_seeds
+            shift = order + of_seeds * random.normal(size=(seeds, 1))
             right = hard + 0.7 * random.normal(size=(seeds, 300)) + shift > -1
             groups.append(100 * (right @ counts.T) / counts.sum(1))
         found = interval(groups, [1, -1])
         held.append(found.low <= 0 <= found.high)
-    assert 0.92 <= np.mean(held) <= 0.985
+    assert 0.9 <= np.mean(held) <= 0.995
 
 
 def test_a_true_difference_is_found_and_its_sign_is_that_of_the_claim():
