@@ -165,9 +165,10 @@ def test_a_network_in_any_state_is_exported_and_left_as_it_was(change, allowed, 
     assert np.abs(runtime(pixels=pixels.numpy())["logits"] - exact).max() <= allowed * np.abs(exact).max()
 
 
-def test_backbones_give_their_maps_and_other_channels_have_no_script_for_files(tmp_path):
+@pytest.mark.parametrize("fixed", [{"size": (41, 27), "batch": 1}, {}])
+def test_backbones_give_their_maps_and_other_channels_have_no_script_for_files(fixed, tmp_path):
     backbone = sharp_network("resnet_nano", backbone=True, in_chans=1)
-    folder = export("torch", backbone, tmp_path / "x", size=(41, 27), batch=1)
+    folder = export("torch", backbone, tmp_path / "x", **fixed)
     pixels = torch.rand(1, 1, 41, 27)
     with torch.no_grad():
         exact = backbone(backbone.preprocess(pixels))

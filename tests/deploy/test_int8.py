@@ -3,6 +3,7 @@
 import json
 import logging
 import shutil
+import subprocess
 import sys
 import warnings
 from dataclasses import replace
@@ -12,6 +13,7 @@ from importlib.util import find_spec
 import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 import botformer
 from botformer import cli
@@ -69,6 +71,18 @@ def float_folders(sharp, tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def int8_folders(float_folders):
+    """Format -> the same classifier in int8, quantised once."""
+
+    @cache
+    def folder(name):
+        made = float_folders(name).with_name("größe 1-int8")  # by the test above, unless it runs elsewhere
+        return made if made.is_dir() else quantize(float_folders(name), [{"pixels": pixels} for pixels in images(8)])
+
+    return folder
+
+
+@pytest.fixture(scope="module")
 def float_folder(float_folders):
     return float_folders("onnx")
 
@@ -106,10 +120,46 @@ def test_int8_computes_nearly_the_same_at_any_size(name, float_folders, capfd):
         assert 1e-6 < error < 0.2, error  # eight bits, some thirty layers, random weights
 
 
+@pytest.mark.parametrize(
+    ("name", "counts"), [("openvino", (*range(1, 18), 32, 64)), ("onnx", (1, 2, 7, 64)), ("torch", (1, 2, 17))]
+)
+def test_an_image_gets_the_same_answer_in_every_batch_and_from_run_py(name, counts, int8_folders, tmp_path):
+    """Twice in each: OpenVINO has a graph for any size, and one of its own for a size that comes again."""
+    folder = int8_folders(name)
+    runtime = open_exported(folder)
+    config = read_config(folder)
+    whole = int(SIDE / config["preprocessing"]["evaluation_crop"])
+    files, crops, left = [], [], round((whole - SIDE) / 2)
+    for number, image in enumerate(np.random.default_rng(2).integers(0, 256, (64, whole, whole, 3), np.uint8)):
+        files.append(tmp_path / f"{number}.png")
+        crops.append(image[left : left + SIDE, left : left + SIDE].transpose(2, 0, 1).astype(np.float32) / 255)
+        Image.fromarray(image).save(files[-1])
+    alone = np.concatenate([runtime(pixels=crop[None])["logits"] for crop in crops[: min(64, counts[-1])]])
+    for count in counts:
+        for _ in range(2 if name == "openvino" else 1):
+            found = runtime(pixels=np.stack(crops[:count]))["logits"]
+            errors = np.linalg.norm(found - alone[:count], axis=1) / np.linalg.norm(alone[:count], axis=1)
+            assert errors.max() < 0.02, count  # PyTorch's rounding depends on the batch, and moves some steps of int8
+    if name == "torch":
+        return  # its run.py takes long to start
+    ran = subprocess.run([sys.executable, folder / "run.py", *files[:3]], capture_output=True, text=True, check=True)
+    for line, logits in zip(ran.stdout.splitlines(), alone[:3], strict=True):
+        expected = dict(zip(config["class_names"], torch.from_numpy(logits).double().softmax(0).tolist(), strict=True))
+        found = dict(json.loads(line)["top5"])
+        assert found == {label: pytest.approx(expected[label], rel=1e-3) for label in found}
+
+
+def test_a_network_whose_answers_depend_on_the_batch_is_not_kept(colours, tmp_path, stand_ins, capsys):  # noqa: F811
+    stand_ins["batches"] = InputError("the same images get other logits in another batch")
+    assert call(CLASSIFIER, tmp_path / "x", "--data", colours) == 2
+    assert "get other logits in another batch" in capsys.readouterr().err
+    assert [path.name for path in tmp_path.iterdir()] == ["x-float32"]
+
+
 @pytest.fixture
 def stand_ins(monkeypatch):
     """In place of an exporter, a quantiser and the gate; what they were given."""
-    given = {"verdict": KEPT}
+    given = {"verdict": KEPT, "batches": {"64": 0.0}}
 
     def write_float(format_name, model, folder, model_config, precision, size, images, **_):
         given["images"] = images
@@ -130,12 +180,20 @@ def stand_ins(monkeypatch):
         given["samples"] = [dict(np.load(file)) for file in sorted(samples.iterdir())]
         out.write_text("int8")
 
+    def check_batches(runtime, images):
+        given["compared"] = images
+        if isinstance(given["batches"], InputError):
+            raise given["batches"]
+        return given["batches"]
+
     def gate(float_folder, int8_folder, evaluate, limit, inputs, scale):
         given.update({"evaluate": evaluate, "limit": limit, "inputs": inputs})
         return given["verdict"]
 
     monkeypatch.setattr("botformer.deploy.export.export", write_float)
     monkeypatch.setattr(int8, "_run_quantizer", quantize_samples)
+    monkeypatch.setattr(int8, "open_model", lambda config, folder: folder)
+    monkeypatch.setattr(int8, "check_batches", check_batches)
     monkeypatch.setattr(int8, "gate", gate)
     monkeypatch.setattr(int8, "find_spec", lambda name: name)
     return given
@@ -155,6 +213,8 @@ def test_the_command_keeps_int8_beside_the_float_network(colours, tmp_path, stan
     config = read_config(tmp_path / "x")
     assert config["int8"]["kept"]
     assert config["int8"]["too_few"]
+    assert config["int8"]["batches"] == {"64": 0.0}
+    assert len(stand_ins["compared"]) == 8
     assert config["precision"] == "int8"
     assert config["calibration_images"] == len(stand_ins["samples"]) == 10
     assert {path.name for path in (tmp_path / "x").iterdir()} == {"config.json", "model.xml", "run.py"}

@@ -40,3 +40,37 @@ def test_networks_that_are_closed_in_the_order_they_were_opened_leave_signals_th
         del opened[0]
         gc.collect()
     assert stack_for_signals() == before
+
+
+class Counted:
+    """OpenVINO's core, and how often it compiled."""
+
+    def __init__(self, core):
+        self._core, self.compiled = core, 0
+        self.read_model = core.read_model
+
+    def compile_model(self, *given):
+        self.compiled += 1
+        return self._core.compile_model(*given)
+
+
+@needs_export
+@pytest.mark.parametrize(("shape", "graphs"), [([2, 3], 1), ([-1, 3], 2)])
+def test_inputs_of_one_shape_are_compiled_for_once(shape, graphs, tmp_path, monkeypatch):
+    """Whatever is inside: how many numbers are above zero is not known before."""
+    openvino = import_openvino()
+    opset = openvino.opset13
+    x = opset.parameter(shape, np.float32, name="x")
+    places = opset.non_zero(opset.relu(x), output_type="i64")
+    x.output(0).get_tensor().set_names({"x"})
+    places.output(0).get_tensor().set_names({"y"})
+    model = openvino.Model([places], [x])
+    assert model.is_dynamic()
+    openvino.save_model(model, tmp_path / "model.xml")
+    core = Counted(openvino.Core())
+    monkeypatch.setattr("botformer.deploy.openvino_buckets._core", lambda: core)
+    run = open_openvino(tmp_path / "model.xml", CONFIG, None)
+    values = np.array([[1, -1, 0], [0, 2, 3]], np.float32)
+    for _ in range(3):
+        assert run({"x": values})["y"].tolist() == [[0, 1, 1], [0, 1, 2]]
+    assert core.compiled == graphs

@@ -36,7 +36,7 @@ def _check(config: Mapping[str, Any]) -> None:
     texts = [config[name] for name in ("format", "precision", "task")]
     for row in (*config["inputs"], *config["outputs"]):
         texts += [row["name"], row["dtype"]]
-        if not all(isinstance(side, int | str) for side in row["shape"]):
+        if not all(isinstance(side, int | str | None) for side in row["shape"]):  # None: it follows from others
             raise TypeError(f"shape {row['shape']!r:.80}")
     texts += [file["sha256"] for file in config["files"].values()]
     for text in texts:

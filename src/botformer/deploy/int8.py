@@ -9,7 +9,7 @@ import sys
 import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from importlib.util import find_spec
-from itertools import chain
+from itertools import chain, islice
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +17,7 @@ import numpy as np
 
 from botformer.create import Loaded
 from botformer.deploy import quantizers
+from botformer.deploy.check_batches import IMAGES, check_batches
 from botformer.deploy.deployed_accuracy import LIMIT, DeployedAccuracy
 from botformer.deploy.export import RUN_SCRIPT
 from botformer.deploy.exported_folder import CONFIG, check_files, check_free, new_folder, read_config, write_config
@@ -24,7 +25,7 @@ from botformer.deploy.formats import FORMATS, FormatName
 from botformer.deploy.gate import Verdict, gate
 from botformer.deploy.prepared_images import Inputs, fixed_side, prepared_batches, prepared_inputs
 from botformer.deploy.run_script import run_script
-from botformer.deploy.runtimes import Runtime
+from botformer.deploy.runtimes import Runtime, open_model
 from botformer.deploy.support import check_supported
 from botformer.environment import versions
 from botformer.errors import InputError
@@ -62,7 +63,8 @@ def export_int8(
 
     Raises:
         InputError: the format or the network cannot be quantised, a package is missing, or the data do not fit; or
-            int8 is not faster, or less accurate: with both figures. `out` is then as it was before.
+            int8 is not faster, or less accurate: with both figures; or its answers depend on the batch. `out` is then
+            as it was before.
     """
     config = read_config(float_folder)
     _check_quantizable(config, float_folder)
@@ -71,7 +73,7 @@ def export_int8(
         raise InputError(f"{out} holds the float network, which stays; name another folder for int8")
     inputs = calibration_inputs(loaded, config, data, workers)
     accuracy = DeployedAccuracy(loaded, config, data, workers=workers)
-    first = next(inputs)
+    first = list(islice(inputs, IMAGES))
     parts = iter([(_CALIBRATED, _FLOAT_MEASURED), (_FLOAT_MEASURED, 1.0)])
 
     def evaluate(runtime: Runtime) -> float:
@@ -80,15 +82,16 @@ def export_int8(
 
     with new_folder(out) as unfinished:
         _quantize_into(
-            unfinished, float_folder, config, chain([first], inputs), lambda done: on_progress(_CALIBRATED * done)
+            unfinished, float_folder, config, chain(first, inputs), lambda done: on_progress(_CALIBRATED * done)
         )
-        verdict = gate(float_folder, unfinished, evaluate, LIMIT, first, lambda: accuracy.scale)
+        batches = check_batches(open_model(read_config(unfinished), unfinished), first)
+        verdict = gate(float_folder, unfinished, evaluate, LIMIT, first[0], lambda: accuracy.scale)
         if verdict.reasons:
             raise InputError(
                 f"int8 of {FORMATS[config['format']].title} is refused, because {' and '.join(verdict.reasons)}: "
                 f"{verdict.figures()}. The float network stays in {float_folder}"
             )
-        write_config(unfinished, read_config(unfinished) | {"int8": verdict.as_dict()})
+        write_config(unfinished, read_config(unfinished) | {"int8": verdict.as_dict() | {"batches": batches}})
     return verdict
 
 

@@ -34,7 +34,8 @@ class _Buckets:
         self._model = _core().read_model(file)
         self._names = [row["name"] for row in config["inputs"]], [row["name"] for row in config["outputs"]]
         self._any = _Compiled(_core().compile_model(self._model, "CPU", self._settings))
-        self._fixed = not self._model.is_dynamic()
+        # Not `model.is_dynamic()`, which is true of a detector, too, for what lies between suppression and top k.
+        self._fixed = all(row.get_partial_shape().is_static for row in self._model.inputs)
         self._seen: set[Shapes] = set()
         self._own: OrderedDict[Shapes, _Compiled] = OrderedDict()
         self._lock = threading.Lock()

@@ -1,6 +1,7 @@
 """OpenVINO: read from the ONNX file, which keeps every digit, and written as its own .xml and .bin."""
 
 import tempfile
+from importlib import import_module
 from pathlib import Path
 from typing import Any
 
@@ -22,6 +23,7 @@ def write_openvino(exportable: Exportable, precision: str, file: Path) -> None:
         model = openvino.Core().read_model(onnx_file)
         keep_regions_precise(model)
         _keep_the_order(model)
+        _fold_constants(model)
         openvino.save_model(model, file, compress_to_fp16=precision == "float16")
 
 
@@ -30,3 +32,17 @@ def _keep_the_order(model: Any) -> None:
     for node in model.get_ordered_ops():
         if node.get_type_name() == "TopK":
             node.set_attribute("stable", True)
+
+
+def _fold_constants(model: Any) -> None:
+    """What is known without the image becomes numbers, above all the shapes that biases are given.
+
+    Read from ONNX, a bias gets its shape from the rank of its convolution's result. Where the batch is not fixed,
+    OpenVINO 2026.4 then takes the batch size of later reshapes from that same result, which thereby has two readers,
+    and its CPU plugin no longer adds the bias in the convolution but in the rounding to int8 that follows: of all
+    channels by the bias of the first one.
+    """
+    passes = import_module("openvino.passes")
+    manager = passes.Manager()
+    manager.register_pass(passes.ConstantFolding())
+    manager.run_passes(model)
