@@ -48,6 +48,14 @@ RECEIPTS = {
         ("top1", "top5"),
         "10 epochs and one seed: differences of a few tenths of a point mean nothing.",
     ),
+    "nuclei_ablation": Receipt(
+        "Nuclei (dsb2018): the paper's comparisons at full width",
+        "nuclei",
+        ("mask_AP", "mask_APs", "mask_APm", "box_AP"),
+        "The rows of results/EVIDENCE.md with networks of full width, from random initial weights and so for longer. "
+        "One thing is changed of the recipe of nuclei_gpu at a time.",
+        at_once=6,
+    ),
 }
 COLUMNS = (
     "steps: optimiser steps done; at_once: trainings on this GPU at the same time; images_per_s: median over the "
@@ -89,6 +97,7 @@ _NUCLEI = {
     "run.checkpoint_every": 8,
     "optimizer.learning_rate": 1e-3,
 }
+_SIZE_512 = {"images.size": 512, "settings.anchor_sizes": (16.0, 28.0, 48.0, 80.0), "images.mask_crop": 112}
 _SEEDS = (0, 1, 2)
 
 RUNS = (
@@ -99,7 +108,21 @@ RUNS = (
     Row("cifar10_resnet50",     "cifar10_resnet50",     "cifar10", 30, _CIFAR10),
     *(
         Row(f"position_{position}", "cifar10_botnet50", "positions", 10, _CIFAR10 | {"model.position": position})
-        for position in ("relative", "none", "absolute", "position_only")
+        for position in ("relative", "none", "absolute", "position_only", "blog")
+    ),
+    *(
+        Row(f"nuclei_{kind}", "nuclei_botnet50", "nuclei_ablation", 16, _NUCLEI | {"model.position": kind}, _SEEDS)
+        for kind in ("none", "position_only", "absolute")
+    ),
+    *(
+        Row(f"nuclei_{model}_{name}", f"nuclei_{model}", "nuclei_ablation", epochs, _NUCLEI | changes, _SEEDS)
+        for name, epochs, changes in (
+            ("32_epochs", 32, {}),
+            ("64_epochs", 64, {}),
+            ("jitter_0.1", 16, {"images.scale_jitter": (0.1, 2.0)}),
+            ("512_px", 16, _SIZE_512),
+        )
+        for model in ("resnet50", "botnet50")
     ),
 )  # fmt: skip
 
@@ -110,7 +133,7 @@ _QUICK = {
     "run.threads": 1,
     "run.device": "cpu",
 }
-_QUICK_SIZE = {"cifar10": 32, "nuclei": 64, "positions": 32}
+_QUICK_SIZE = {"cifar10": 32, "nuclei": 64, "positions": 32, "nuclei_ablation": 64}
 
 
 @dataclass(frozen=True)

@@ -59,7 +59,9 @@ def test_a_recipe_resolves(name):
 def test_no_two_rows_have_one_name():
     from botformer.recipes import cifar10, coco, demo, half_width, imagenet, nuclei
 
-    assert sum(len(table.EXPERIMENTS) for table in (cifar10, coco, demo, half_width, imagenet, nuclei)) == len(EXPERIMENTS)
+    assert sum(len(table.EXPERIMENTS) for table in (cifar10, coco, demo, half_width, imagenet, nuclei)) == len(
+        EXPERIMENTS
+    )
 
 
 @pytest.mark.parametrize("row", EXPERIMENTS.values(), ids=lambda row: row.name)

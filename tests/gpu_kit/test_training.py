@@ -129,7 +129,8 @@ def test_the_rows_scale_a_recipe_and_keep_its_rules() -> None:
     names = [job.name for job in jobs()]
     nuclei = [f"nuclei_{network}_{seed}" for seed in range(3) for network in ("resnet50", "botnet50")]
     assert names[:8] == [*nuclei, "cifar10_botnet_s1_50_0", "cifar10_resnet50_0"]
-    assert [len(group) for group in groups(list(jobs()))] == [6, *[1] * 6], "nuclei share the GPU"
-    assert len(set(names)) == len(names) == 12
-    positions = [job.recipe.model.position for job in jobs(tuple(row.name for row in RUNS if "position" in row.name))]
-    assert positions == ["relative", "none", "absolute", "position_only"]
+    assert [len(group) for group in groups(list(jobs()))] == [6, *[1] * 7, *[6] * 5, 3], "nuclei share the GPU"
+    assert len(set(names)) == len(names) == 13 + 33
+    rows = tuple(row.name for row in RUNS if row.receipt == "positions")
+    positions = [job.recipe.model.position for job in jobs(rows)]
+    assert positions == ["relative", "none", "absolute", "position_only", "blog"]
