@@ -13,6 +13,7 @@ import json
 import time
 from pathlib import Path
 
+import numpy as np
 from evidence_page import write_page
 from evidence_rows import ROWS, SEEDS, Row
 from evidence_statistics import Run, measured_effects
@@ -23,10 +24,10 @@ from botformer.environment import cores
 
 RESULTS = Path(__file__).parents[1] / "results"
 NOTES = (
-    "trainings: metrics of the last checkpoint, in points, of all validation images; seconds: of training, beside "
-    "another one on the second core; commit: of the training. effects: difference: of the means over seeds, in points; "
-    "low, high: its 95 % interval over validation images and seeds; verdict: of that interval; paper: the same "
-    "difference in the paper's table."
+    "Rows with an arm are trainings, and means over their seeds: metrics of the last checkpoint, in points, of all validation images; seconds: of "
+    "training, beside another one on the second core; commit: of the training. Rows with an effect: difference: of the "
+    "means over seeds, in points; low, high: its 95 % interval over validation images and seeds; verdict: of that "
+    "interval; paper: the same difference in the paper's table."
 )
 
 
@@ -61,24 +62,24 @@ def write_row(row: Row, seeds: list[int], out: Path) -> None:
     effects = measured_effects(row, runs)
     if not effects:
         return
-    trainings = [
-        {
-            "arm": job.name,
-            "seed": job.seed,
-            **{
-                metric: round(float(runs[job.name][job.seed].resampled(metric)[0]), 2)
-                for metric in row.metrics(job.name)
-            },
-            **json.loads(job.measured.read_text("utf-8")),
-            "command": job.command,
+    trainings = []
+    for job in done:
+        values = {metric: runs[job.name][job.seed].resampled(metric)[0] for metric in row.metrics(job.name)}
+        trainings.append({"arm": job.name, "seed": job.seed} | {name: round(float(v), 2) for name, v in values.items()})
+        trainings[-1] |= json.loads(job.measured.read_text("utf-8")) | {"command": job.command}
+    means = [
+        {"arm": arm, "seed": "mean"}
+        | {
+            metric: round(float(np.mean([run.resampled(metric)[0] for run in runs[arm].values()])), 2)
+            for metric in row.metrics(arm)
         }
-        for job in done
+        for arm in runs
     ]
     write_receipt(
         RESULTS / f"evidence_{row.name}.json",
         f"Evidence: {row.claim}",
         f"python benchmarks/evidence.py --data FOLDER --row {row.name}",
-        {"trainings": trainings, "effects": effects},
+        [*trainings, *means, *effects],
         seeds[0],
         NOTES,
     )

@@ -56,8 +56,7 @@ def _summary(receipts: dict[str, dict[str, Any]]) -> list[list[str]]:
         if name not in receipts:
             lines.append([claim, "", "", "not measured"])
             continue
-        effects = receipts[name]["figures"]["effects"]
-        for line in (line for line in effects if line["metric"] in ("mask_AP", "top1")):
+        for line in (line for line in _effects(receipts[name]) if line["metric"] in ("mask_AP", "top1")):
             lines.append([claim, line["effect"], _difference(line), line["verdict"]])
             claim = ""
     return lines
@@ -68,7 +67,7 @@ def _section(row: Row, receipt: dict[str, Any] | None) -> list[str]:
     if receipt is None:
         return [*title, "Not measured.", ""]
     caveats = {ARMS[arm].dataset.caveat: None for arm in row.arms}
-    trainings, effects = receipt["figures"]["trainings"], receipt["figures"]["effects"]
+    effects = _effects(receipt)
     measured = {effect["effect"] for effect in effects}
     missing = [effect.claim for effect in row.effects if effect.claim not in measured]
     hardware = receipt["hardware"]
@@ -84,12 +83,16 @@ def _section(row: Row, receipt: dict[str, Any] | None) -> list[str]:
         ),
         *(["", f"Not measured: {'; '.join(missing)}."] if missing else []),
         "",
-        *_arms(row, trainings),
+        *_arms(row, [line for line in receipt["figures"] if "commit" in line]),
         "",
         f"{'. '.join(caveats)}. {hardware['processor']}, {hardware['cores']} cores; "
         f"[evidence_{row.name}.json](evidence_{row.name}.json) has every training with its command and commit.",
         "",
     ]
+
+
+def _effects(receipt: dict[str, Any]) -> list[dict[str, Any]]:
+    return [line for line in receipt["figures"] if "effect" in line]
 
 
 def _arms(row: Row, trainings: Sequence[dict[str, Any]]) -> list[str]:

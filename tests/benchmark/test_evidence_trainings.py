@@ -146,7 +146,11 @@ def test_the_receipt_and_the_page_say_what_was_measured(tmp_path, monkeypatch, c
     pretend(tmp_path, right)
     assert call(monkeypatch, capsys, tmp_path)[-1] == "6 of 6 trainings are done"  # none of them anew
     receipt = json.loads((tmp_path / "results" / "evidence_tiny.json").read_text())
-    trainings, (effect,) = receipt["figures"]["trainings"], receipt["figures"]["effects"]
+    *trainings, best, worst, effect = receipt["figures"]
+    assert (best, worst) == (
+        {"arm": "botnet", "seed": "mean", "top1": 92.5},
+        {"arm": "resnet", "seed": "mean", "top1": 50.0},
+    )
     assert {(each["arm"], each["seed"]): each["top1"] for each in trainings} == {
         name: 2.5 * count for name, count in right.items()
     }
