@@ -192,7 +192,7 @@ def measured_effects(row: Row, runs: Mapping[str, Mapping[int, Run]]) -> list[di
 def interval(groups: Sequence[np.ndarray], signs: Sequence[int]) -> Interval:
     """Of the sum of the groups' means over seeds, each with its sign. `groups`: (seeds, 1 + resamples) each, the metric
     of the data and of every resample of its images; the same seeds in all, two or more."""
-    differences = sum(sign * values for values, sign in zip(groups, signs, strict=True))
+    differences = np.sum([sign * values for values, sign in zip(groups, signs, strict=True)], axis=0)
     seeds = len(differences)
     of_images = np.nanvar(differences[:, 1:].mean(0), ddof=1)
     of_seeds = differences[:, 0].var(ddof=1) / seeds
