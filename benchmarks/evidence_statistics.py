@@ -19,6 +19,8 @@ import numpy as np
 from evidence_rows import Dataset, Row
 from scipy.stats import t
 
+from botformer.atomic_write import atomic_file
+
 RESAMPLES = 2_000
 LEAST_SEEDS = 3
 """With two, intervals hold the truth less often than they should."""
@@ -144,9 +146,13 @@ class Run:
         return AveragePrecision(predictions, self.truth, metrics["max_detections"])
 
     def resampled(self, metric: str) -> np.ndarray:
-        """(1 + RESAMPLES,): the metric in points, of the data and of every resample."""
+        """(1 + RESAMPLES,): the metric in points, of the data and of every resample. Kept beside the predictions."""
         if metric not in self._resampled:
-            self._resampled[metric] = self.scores.of(metric, image_counts(len(self.scores.images)))
+            kept = self.folder / f"resampled_{metric}.npy"
+            if not kept.is_file():
+                with atomic_file(kept) as unfinished, unfinished.open("wb") as file:
+                    np.save(file, self.scores.of(metric, image_counts(len(self.scores.images))))
+            self._resampled[metric] = np.load(kept)
         return self._resampled[metric]
 
 
