@@ -25,9 +25,9 @@ from botformer.environment import cores
 RESULTS = Path(__file__).parents[1] / "results"
 NOTES = (
     "Rows with an arm are trainings, and means over their seeds: metrics of the last checkpoint, in points, of all "
-    "validation images; seconds: of training, beside another one on the second core; commit: of the training. Rows "
-    "with an effect: difference: of the means over seeds, in points; low, high: its 95 % interval over validation "
-    "images and seeds; verdict: of that interval; paper: the same difference in the paper's table."
+    "validation images; seconds: of training steps, beside another training on the second core; commit: of the "
+    "training. Rows with an effect: difference: of the means over seeds, in points; low, high: its 95 % interval over "
+    "validation images and seeds; verdict: of that interval; paper: the same difference in the paper's table."
 )
 
 
@@ -66,7 +66,8 @@ def write_row(row: Row, seeds: list[int], out: Path) -> None:
     for job in done:
         values = {metric: runs[job.name][job.seed].resampled(metric)[0] for metric in row.metrics(job.name)}
         trainings.append({"arm": job.name, "seed": job.seed} | {name: round(float(v), 2) for name, v in values.items()})
-        trainings[-1] |= json.loads(job.measured.read_text("utf-8")) | {"command": job.command}
+        commit = json.loads(job.measured.read_text("utf-8"))["commit"]
+        trainings[-1] |= {"seconds": round(job.seconds), "commit": commit, "command": job.command}
     means = [
         {"arm": arm, "seed": "mean"}
         | {

@@ -19,8 +19,8 @@ generates it from the receipts.
 
 * A **difference** is of means over seeds, in points of AP or accuracy, with its 95 % interval over validation images
   (paired bootstrap) and seeds (Student's t). Above 0, the claim holds.
-* **Verdict**: "holds in small" where the whole interval is above 0, "does not hold" where it is below, else "cannot be
-  decided" with so many seeds and images. No correction for the number of comparisons: of twenty differences that are
+* **Verdict**: "holds in small" where the whole interval is above 0, "does not hold" where it is below, else it cannot
+  be decided with so many seeds and images. No correction for the number of comparisons: of twenty differences that are
   really 0, one would be judged otherwise.
 * The **paper's** figures are other networks, data and schedules: a sign to compare with, not a size.
 """
@@ -63,7 +63,7 @@ def _summary(receipts: dict[str, dict[str, Any]]) -> list[list[str]]:
 
 
 def _section(row: Row, receipt: dict[str, Any] | None) -> list[str]:
-    title = ["", f"## {row.name}", "", f"{row.claim[0].upper()}{row.claim[1:]}.", "", row.setting, ""]
+    title = ["", f"## {row.name.capitalize()}", "", f"{row.claim[0].upper()}{row.claim[1:]}.", "", row.setting, ""]
     if receipt is None:
         return [*title, "Not measured.", ""]
     caveats = {ARMS[arm].dataset.caveat: None for arm in row.arms}

@@ -164,11 +164,10 @@ class Interval:
     effect: float
     high: float
 
-    @property
-    def verdict(self) -> str:
+    def verdict(self, seeds: int) -> str:
         if self.low > 0:
             return "holds in small"
-        return "does not hold" if self.high < 0 else "cannot be decided"
+        return "does not hold" if self.high < 0 else f"cannot be decided with {seeds} seeds"
 
 
 def measured_effects(row: Row, runs: Mapping[str, Mapping[int, Run]]) -> list[dict[str, Any]]:
@@ -192,7 +191,7 @@ def measured_effects(row: Row, runs: Mapping[str, Mapping[int, Run]]) -> list[di
                     "low": round(of_metric.low, 2),
                     "difference": round(of_metric.effect, 2),
                     "high": round(of_metric.high, 2),
-                    "verdict": of_metric.verdict,
+                    "verdict": of_metric.verdict(len(seeds)),
                     "paper": effect.paper if metric == effect.dataset.metric else "",
                 }
             )

@@ -1,5 +1,6 @@
 """The trainings behind the rows of evidence_rows.py: each in a process of its own, stopped and continued."""
 
+import json
 import shlex
 import signal
 import subprocess
@@ -52,6 +53,15 @@ class Job:
         return self.out / "data" / self.arm.dataset.name
 
     @property
+    def seconds(self) -> float:
+        """Of all training steps, by the run's journal: without evaluations, and without what a kill lost."""
+        lines = (self.run / "metrics.jsonl").read_text("utf-8").splitlines()
+        steps = [record for record in map(json.loads, lines) if record["kind"] == "train"]
+        batch = json.loads((self.run / "recipe.json").read_text("utf-8"))["run"]["batch_size"]
+        passed = zip([0, *(record["step"] for record in steps)], steps, strict=False)
+        return sum((record["step"] - before) * batch / record["images_per_s"] for before, record in passed)
+
+    @property
     def options(self) -> list[str]:
         """What the command line has beside recipe and folders."""
         changes = {**self.arm.changes, "run.seed": self.seed}
@@ -85,11 +95,9 @@ def train(job: Job, deadline: float) -> None:
     if time.monotonic() >= deadline:
         return
     job.run.parent.mkdir(parents=True, exist_ok=True)
-    began = time.perf_counter()
     arguments = ["train", job.arm.recipe, "--data", str(job.data), "--out", str(job.run), *job.options]
     # Few images in the evaluation that ends a training: all of them are measured below.
     status = _botformer(job, [*arguments, "--run.evaluation-images", "8"], deadline)
-    seconds = _add_seconds(job, time.perf_counter() - began)
     print(f"{job.name}, seed {job.seed}: {'stopped, to be continued' if status else 'trained'}", flush=True)
     if status in STOPPED:
         return
@@ -98,7 +106,7 @@ def train(job: Job, deadline: float) -> None:
     origin = receipt_origin()
     if origin["uncommitted_changes"]:
         print(f"{job.name}: the package differs from its commit", file=sys.stderr)
-    write_json(job.measured, {"seconds": round(seconds), "commit": origin["commit"][:10]})
+    write_json(job.measured, {"commit": origin["commit"][:10]})
 
 
 def _botformer(job: Job, arguments: list[str], deadline: float | None = None) -> int:
@@ -114,14 +122,6 @@ def _botformer(job: Job, arguments: list[str], deadline: float | None = None) ->
     if process.returncode not in (0, *STOPPED):
         raise SystemExit(f"{job.name}, seed {job.seed}: exit status {process.returncode}; see {job.run}.log")
     return process.returncode
-
-
-def _add_seconds(job: Job, seconds: float) -> float:
-    """Of training so far, over all calls."""
-    so_far = job.run.with_suffix(".seconds")
-    total = seconds + (float(so_far.read_text("utf-8")) if so_far.is_file() else 0.0)
-    so_far.write_text(str(total), encoding="utf-8")
-    return total
 
 
 def _words(value: Any) -> list[str]:

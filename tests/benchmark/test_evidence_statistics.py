@@ -109,9 +109,9 @@ def test_a_true_difference_is_found_and_its_sign_is_that_of_the_claim():
     found = interval([better, worse], [1, -1])
     assert found.low < found.effect < found.high
     assert found.effect == pytest.approx(better[:, 0].mean() - worse[:, 0].mean())
-    assert found.verdict == "holds in small"
-    assert interval([worse, better], [1, -1]).verdict == "does not hold"
-    assert interval([better, better], [1, -1]).verdict == "cannot be decided"
+    assert found.verdict(3) == "holds in small"
+    assert interval([worse, better], [1, -1]).verdict(3) == "does not hold"
+    assert interval([better, better], [1, -1]).verdict(3) == "cannot be decided with 3 seeds"
 
 
 def test_effects_need_three_seeds_of_all_their_networks(tmp_path):
