@@ -26,8 +26,9 @@ RESULTS = Path(__file__).parents[1] / "results"
 NOTES = (
     "Rows with an arm are trainings, and means over their seeds: metrics of the last checkpoint, in points, of all "
     "validation images; seconds: of training steps, beside another training on the second core and other work, so they "
-    "do not compare networks; commit: of the training. Rows with an effect: difference: of the means over seeds, in points; low, high: its 95 % interval over "
-    "validation images and seeds; verdict: of that interval; paper: the same difference in the paper's table."
+    "do not compare networks; commit: of the training. Rows with an effect: difference: of the means over seeds, in "
+    "points; low, high: its 95 % interval over validation images and seeds; verdict: of that interval; paper: the same "
+    "difference in the paper's table."
 )
 
 
