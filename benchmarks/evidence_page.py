@@ -1,4 +1,4 @@
-"""results/evidence_*.json -> results/EVIDENCE.md. `--check` fails if the page does not match the receipts."""
+"""results/evidence_*.json -> results/EVIDENCE.md with its chart. `--check` fails if the page does not match them."""
 
 import json
 import sys
@@ -7,9 +7,11 @@ from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
+from evidence_chart import draw_evidence
 from evidence_rows import ARMS, ROWS, Row
 
 RESULTS = Path(__file__).parents[1] / "results"
+CHART = "evidence.png"
 HEAD = """# Evidence in small
 
 The paper's claims are of full-size networks on ImageNet and COCO, which have not been trained here. This page asks
@@ -34,16 +36,30 @@ _NAMES |= {"box_AP": "box AP", "top1": "top-1"}
 
 
 def write_page(results: Path = RESULTS) -> None:
+    """EVIDENCE.md and evidence.png."""
+    receipts = _receipts(results)
+    if receipts:
+        draw_evidence([(name, _main_effects(receipt)) for name, receipt in receipts.items()], results / CHART)
     (results / "EVIDENCE.md").write_text(page(results), encoding="utf-8")
 
 
+def _receipts(results: Path) -> dict[str, dict[str, Any]]:
+    """By the names of their rows, as far as there are any."""
+    paths = {name: results / f"evidence_{name}.json" for name in ROWS}
+    return {name: json.loads(path.read_text(encoding="utf-8")) for name, path in paths.items() if path.is_file()}
+
+
 def page(results: Path = RESULTS) -> str:
-    receipts = {
-        name: json.loads(path.read_text(encoding="utf-8"))
-        for name in ROWS
-        if (path := results / f"evidence_{name}.json").is_file()
-    }
-    lines = [HEAD, "## All of it", "", *_table(("claim", "measured", "difference", "verdict"), _summary(receipts)), ""]
+    receipts = _receipts(results)
+    chart = [f"![Differences with their intervals]({CHART})", ""] if receipts else []
+    lines = [
+        HEAD,
+        "## All of it",
+        "",
+        *chart,
+        *_table(("claim", "measured", "difference", "verdict"), _summary(receipts)),
+        "",
+    ]
     for name, row in ROWS.items():
         lines += _section(row, receipts.get(name))
     return "\n".join(lines)
@@ -56,7 +72,7 @@ def _summary(receipts: dict[str, dict[str, Any]]) -> list[list[str]]:
         if name not in receipts:
             lines.append([claim, "", "", "not measured"])
             continue
-        for line in (line for line in _effects(receipts[name]) if line["metric"] in ("mask_AP", "top1")):
+        for line in _main_effects(receipts[name]):
             lines.append([claim, line["effect"], _difference(line), line["verdict"]])
             claim = ""
     return lines
@@ -93,6 +109,11 @@ def _section(row: Row, receipt: dict[str, Any] | None) -> list[str]:
 
 def _effects(receipt: dict[str, Any]) -> list[dict[str, Any]]:
     return [line for line in receipt["figures"] if "effect" in line]
+
+
+def _main_effects(receipt: dict[str, Any]) -> list[dict[str, Any]]:
+    """Those in the metrics that data sets are measured by."""
+    return [line for line in _effects(receipt) if line["metric"] in ("mask_AP", "top1")]
 
 
 def _arms(row: Row, trainings: Sequence[dict[str, Any]]) -> list[str]:

@@ -6,8 +6,10 @@ import time
 import zipfile
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
+from PIL import Image
 
 from botformer import cli
 from botformer.create import create_backbone, train_recipe
@@ -170,6 +172,9 @@ def test_the_receipt_and_the_page_say_what_was_measured(tmp_path, monkeypatch, c
     )
     assert "| botnet | 0, 1, 2 | 92.5 ± 2.5 | 10 to 12 |" in page
     assert str(tmp_path) not in page
+    with Image.open(tmp_path / "results" / "evidence.png") as chart:
+        green = (np.asarray(chart.convert("RGB")) == (0, 158, 115)).all(-1)
+    assert green.sum() > 100  # a claim that holds
 
 
 @pytest.mark.usefixtures("tiny")
