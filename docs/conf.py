@@ -60,7 +60,7 @@ def setup(app):
 
 
 def _text_of_the_site(app, page, source):
-    """Links lead to pages of the site where there is one, to copies of single files, and from folders nowhere.
+    """Links and images lead to pages of the site where there is one, to copies of single files, from folders nowhere.
 
     Where the words of a link are the name of a file, the site has the page's title instead: it shows no files."""
     file = ROOT / ELSEWHERE.get(page, f"docs/{page}.md")
@@ -80,7 +80,7 @@ def _text_of_the_site(app, page, source):
         return f"[{words}]({os.path.relpath(there, here)}{anchor})"
 
     orphan = "---\norphan: true\n---\n\n" if page.startswith("decisions/0") else ""  # the index of decisions links them
-    source[0] = orphan + re.sub(r"(?<!!)\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()#\s]+)(#[^()\s]*)?\)", link, text)
+    source[0] = orphan + re.sub(r"\[((?:[^\[\]]|\[[^\[\]]*\])*)\]\(([^()#\s]+)(#[^()\s]*)?\)", link, text)
 
 
 def _title(page):
