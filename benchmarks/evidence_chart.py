@@ -10,8 +10,8 @@ _ROW_INCHES, _TITLE_INCHES = 0.24, 0.42
 _COLOURS = {"holds": style.LINES[2], "does": style.LINES[1], "cannot": style.FAINT}
 """By the first word of the verdict."""
 _LABEL = (
-    "difference in points of mask AP or top-1, with its 95 % interval; green: the claim holds in small, "
-    "orange: it does not"
+    "difference in points of mask AP or top-1, with its 95 % interval\n"
+    "green: the claim holds in small, orange: it does not"
 )
 
 
