@@ -11,13 +11,15 @@ results/, and results/EVIDENCE.md is written from all receipts (--minutes 0: the
 import argparse
 import json
 import time
+from collections.abc import Mapping, Sequence
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 from evidence_page import write_page
 from evidence_rows import ROWS, SEEDS, Row
 from evidence_statistics import Run, measured_effects
-from evidence_trainings import jobs, train_all
+from evidence_trainings import Job, jobs, train_all
 
 from botformer.benchmark.receipt import write_receipt
 from botformer.environment import cores
@@ -54,37 +56,52 @@ def main() -> None:
 
 
 def write_row(row: Row, seeds: list[int], out: Path) -> None:
-    """The receipt of a row, if one of its effects can be told."""
+    """The receipt of a row, if one of its effects can be told. What an earlier one has of trainings that are not in
+    `out` any more stays."""
     done = [job for job in jobs([row], seeds, out) if job.is_done]
     runs: dict[str, dict[int, Run]] = {}
     for job in done:
         truth = job.data / "annotations" / f"instances_{job.arm.dataset.split}.json"
         runs.setdefault(job.name, {})[job.seed] = Run(job.arm.dataset, job.run / "evaluation", truth)
-    effects = measured_effects(row, runs)
+    path = RESULTS / f"evidence_{row.name}.json"
+    earlier = json.loads(path.read_text(encoding="utf-8"))["figures"] if path.is_file() else []
+    claims = [effect.claim for effect in row.effects]
+    effects = _merged(earlier, measured_effects(row, runs), claims, "effect", "metric")
     if not effects:
         return
-    trainings = []
-    for job in done:
-        values = {metric: runs[job.name][job.seed].resampled(metric)[0] for metric in row.metrics(job.name)}
-        trainings.append({"arm": job.name, "seed": job.seed} | {name: round(float(v), 2) for name, v in values.items()})
-        commit = json.loads(job.measured.read_text("utf-8"))["commit"]
-        trainings[-1] |= {"seconds": round(job.seconds), "commit": commit, "command": job.command}
+    earlier = [line for line in earlier if line.get("seed") != "mean"]
+    trainings = _merged(earlier, [training(row, job, runs) for job in done], row.arms, "arm", "seed")
     means = [
         {"arm": arm, "seed": "mean"}
-        | {
-            metric: round(float(np.mean([run.resampled(metric)[0] for run in runs[arm].values()])), 2)
-            for metric in row.metrics(arm)
-        }
-        for arm in runs
+        | {metric: round(float(np.mean([line[metric] for line in of_arm])), 2) for metric in row.metrics(arm)}
+        for arm in row.arms
+        if (of_arm := [line for line in trainings if line["arm"] == arm])
     ]
-    write_receipt(
-        RESULTS / f"evidence_{row.name}.json",
-        f"Evidence: {row.claim}",
-        f"python benchmarks/evidence.py --data FOLDER --row {row.name}",
-        [*trainings, *means, *effects],
-        seeds[0],
-        NOTES,
-    )
+    command = f"python benchmarks/evidence.py --data FOLDER --row {row.name}"
+    write_receipt(path, f"Evidence: {row.claim}", command, [*trainings, *means, *effects], seeds[0], NOTES)
+
+
+def training(row: Row, job: Job, runs: Mapping[str, Mapping[int, Run]]) -> dict[str, Any]:
+    """What the receipt says of one training."""
+    resampled = {metric: runs[job.name][job.seed].resampled(metric) for metric in row.metrics(job.name)}
+    return {
+        "arm": job.name,
+        "seed": job.seed,
+        **{metric: round(float(values[0]), 2) for metric, values in resampled.items()},
+        "seconds": round(job.seconds),
+        "commit": json.loads(job.measured.read_text("utf-8"))["commit"],
+        "command": job.command,
+    }
+
+
+def _merged(
+    earlier: list[dict[str, Any]], now: list[dict[str, Any]], names: Sequence[str], column: str, other: str
+) -> list[dict[str, Any]]:
+    """The lines of now, and those of an earlier receipt that were not measured again, in the order of `names`, which
+    are in `column`; two lines are the same where `other` is equal too."""
+    lines = {(line[column], line[other]): line for line in earlier if line.get(column) in names}
+    lines |= {(line[column], line[other]): line for line in now}
+    return sorted(lines.values(), key=lambda line: names.index(line[column]))
 
 
 if __name__ == "__main__":

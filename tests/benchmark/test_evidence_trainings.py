@@ -1,6 +1,7 @@
 """Evidence in small: its table fits together, and trainings stop, go on and are measured once."""
 
 import json
+import shutil
 import sys
 import time
 import zipfile
@@ -175,6 +176,30 @@ def test_the_receipt_and_the_page_say_what_was_measured(tmp_path, monkeypatch, c
     with Image.open(tmp_path / "results" / "evidence.png") as chart:
         green = (np.asarray(chart.convert("RGB")) == (0, 158, 115)).all(-1)
     assert green.sum() > 100  # a claim that holds
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_receipt_keeps_what_it_has_of_trainings_that_are_gone(tmp_path, monkeypatch, capsys):
+    pretend(tmp_path, {(arm, seed): 30 for arm in TINY for seed in range(3)})
+    call(monkeypatch, capsys, tmp_path)
+    receipt = tmp_path / "results" / "evidence_tiny.json"
+    before = json.loads(receipt.read_text())["figures"]
+    shutil.rmtree(tmp_path / "out")
+    pretend(tmp_path, {("resnet", 0): 20, ("resnet", 3): 10})
+    call(monkeypatch, capsys, tmp_path, "--minutes", "0", "--seeds", "0", "3")
+    after = json.loads(receipt.read_text())["figures"]
+    right = {(line["arm"], line["seed"]): line["top1"] for line in after if "arm" in line}
+    assert right == {
+        **{("botnet", seed): 75.0 for seed in (0, 1, 2, "mean")},
+        **{
+            ("resnet", 0): 50.0,
+            ("resnet", 1): 75.0,
+            ("resnet", 2): 75.0,
+            ("resnet", 3): 25.0,
+            ("resnet", "mean"): 56.25,
+        },
+    }
+    assert after[-1] == before[-1]  # three seeds in common are gone
 
 
 @pytest.mark.usefixtures("tiny")
