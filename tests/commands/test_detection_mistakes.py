@@ -390,7 +390,7 @@ def test_values_that_make_no_sense_get_a_message(arguments, words, data, train, 
 def test_a_recipe_misspelt_suggests_the_nearest(data, train):
     assert train(data, recipe="nucle") == (
         2,
-        "botformer train: unknown recipe 'nucle'; did you mean nuclei or nuclei_mini or nuclei_resnet50?",
+        "botformer train: unknown recipe 'nucle'; did you mean nuclei or nuclei_mini or nuclei_half?",
     )
 
 
