@@ -80,12 +80,19 @@ def jobs(rows: Iterable[Row], seeds: Iterable[int], out: Path) -> list[Job]:
 
 def train_all(waiting: list[Job], archives: Path, deadline: float, at_once: int) -> None:
     """Train and measure as many as can be done before the deadline (`time.monotonic`), so many at once."""
-    for job in waiting:
-        if not job.data.is_dir():
-            part = job.data.with_suffix(".part")
-            with zipfile.ZipFile(archives / f"{job.arm.dataset.name}.zip") as archive:
-                archive.extractall(part)
-            part.rename(job.data)
+    for dataset in sorted({job.arm.dataset.name for job in waiting}):
+        (data,) = {job.data for job in waiting if job.arm.dataset.name == dataset}
+        archive = archives / f"{dataset}.zip"
+        if data.is_dir():
+            continue
+        if not archive.is_file():
+            print(f"{archive} is missing: its trainings are left out", file=sys.stderr)
+            waiting = [job for job in waiting if job.arm.dataset.name != dataset]
+            continue
+        part = data.with_suffix(".part")
+        with zipfile.ZipFile(archive) as content:
+            content.extractall(part)
+        part.rename(data)
     with ThreadPoolExecutor(at_once) as threads:
         list(threads.map(lambda job: train(job, deadline), waiting))
 

@@ -212,6 +212,12 @@ def test_two_seeds_are_no_evidence(tmp_path, monkeypatch, capsys):
     assert "Not measured." in (tmp_path / "results" / "EVIDENCE.md").read_text()
 
 
+def test_a_data_set_that_is_missing_is_said_and_left_out(tmp_path, capsys):
+    evidence_trainings.train_all([Job("photos R50", 0, tmp_path / "out")], tmp_path, time.monotonic() + 60, 1)
+    assert capsys.readouterr().err == f"{tmp_path / 'photos.zip'} is missing: its trainings are left out\n"
+    assert not (tmp_path / "out").exists()
+
+
 def test_a_training_that_fails_says_where_its_log_is(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT}")
     (tmp_path / "out" / "data" / "photos").mkdir(parents=True)
