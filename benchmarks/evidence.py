@@ -25,6 +25,7 @@ from botformer.benchmark.receipt import write_receipt
 from botformer.environment import cores
 
 RESULTS = Path(__file__).parents[1] / "results"
+_ROW = f"of {', '.join(ROWS)}; all by default"
 NOTES = (
     "Rows with an arm are trainings, and means over their seeds: metrics of the last checkpoint, in points, of all "
     "validation images; seconds: of training steps, beside another training on the second core and other work, so they "
@@ -36,11 +37,11 @@ NOTES = (
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--data", type=Path, required=True)
-    parser.add_argument("--row", nargs="+", choices=ROWS, default=list(ROWS), help="all by default")
+    parser.add_argument("--data", type=Path, required=True, help="folder of the archives; what is missing is left out")
+    parser.add_argument("--row", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME", help=_ROW)
     parser.add_argument("--minutes", type=float, default=60, help="of training, over which an evaluation may run")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS))
-    parser.add_argument("--out", type=Path, default=Path("runs/evidence"))
+    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), metavar="SEED", help="0 1 2 by default")
+    parser.add_argument("--out", type=Path, default=Path("runs/evidence"), help="where the trainings are")
     parser.add_argument("--at-once", type=int, default=cores(), help="trainings side by side; one per core by default")
     given = parser.parse_args()
     deadline = time.monotonic() + 60 * given.minutes

@@ -185,6 +185,9 @@ def test_a_receipt_keeps_what_it_has_of_trainings_that_are_gone(tmp_path, monkey
     receipt = tmp_path / "results" / "evidence_tiny.json"
     before = json.loads(receipt.read_text())["figures"]
     shutil.rmtree(tmp_path / "out")
+    written = receipt.stat().st_mtime_ns
+    call(monkeypatch, capsys, tmp_path, "--minutes", "0")
+    assert receipt.stat().st_mtime_ns == written  # nothing new
     pretend(tmp_path, {("resnet", 0): 20, ("resnet", 3): 10})
     call(monkeypatch, capsys, tmp_path, "--minutes", "0", "--seeds", "0", "3")
     after = json.loads(receipt.read_text())["figures"]
