@@ -68,7 +68,7 @@ def write_row(row: Row, seeds: list[int], out: Path) -> None:
     earlier = json.loads(path.read_text(encoding="utf-8"))["figures"] if path.is_file() else []
     claims = [effect.claim for effect in row.effects]
     effects = _merged(earlier, measured_effects(row, runs), claims, "effect", "metric")
-    if not effects:
+    if not done or not effects:
         return
     earlier = [line for line in earlier if line.get("seed") != "mean"]
     trainings = _merged(earlier, [training(row, job, runs) for job in done], row.arms, "arm", "seed")
