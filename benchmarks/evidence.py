@@ -13,9 +13,9 @@ import json
 import time
 from collections.abc import Mapping, Sequence
 from pathlib import Path
+from statistics import fmean
 from typing import Any
 
-import numpy as np
 from evidence_page import write_page
 from evidence_rows import ROWS, SEEDS, Row
 from evidence_statistics import Run, measured_effects
@@ -60,6 +60,8 @@ def write_row(row: Row, seeds: list[int], out: Path) -> None:
     """The receipt of a row, if one of its effects can be told. What an earlier one has of trainings that are not in
     `out` any more stays."""
     done = [job for job in jobs([row], seeds, out) if job.is_done]
+    if not done:
+        return
     runs: dict[str, dict[int, Run]] = {}
     for job in done:
         truth = job.data / "annotations" / f"instances_{job.arm.dataset.split}.json"
@@ -68,13 +70,13 @@ def write_row(row: Row, seeds: list[int], out: Path) -> None:
     earlier = json.loads(path.read_text(encoding="utf-8"))["figures"] if path.is_file() else []
     claims = [effect.claim for effect in row.effects]
     effects = _merged(earlier, measured_effects(row, runs), claims, "effect", "metric")
-    if not done or not effects:
+    if not effects:
         return
     earlier = [line for line in earlier if line.get("seed") != "mean"]
     trainings = _merged(earlier, [training(row, job, runs) for job in done], row.arms, "arm", "seed")
     means = [
         {"arm": arm, "seed": "mean"}
-        | {metric: round(float(np.mean([line[metric] for line in of_arm])), 2) for metric in row.metrics(arm)}
+        | {metric: round(fmean(line[metric] for line in of_arm), 2) for metric in row.metrics(arm)}
         for arm in row.arms
         if (of_arm := [line for line in trainings if line["arm"] == arm])
     ]

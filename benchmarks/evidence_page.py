@@ -31,8 +31,9 @@ _NAMES = {
     "mask_APs": "mask AP, small",
     "mask_APm": "mask AP, medium",
     "mask_APl": "mask AP, large",
+    "box_AP": "box AP",
+    "top1": "top-1",
 }
-_NAMES |= {"box_AP": "box AP", "top1": "top-1"}
 
 
 def write_page(results: Path = RESULTS) -> None:

@@ -49,65 +49,74 @@ _STRIDE_1 = {"model.output_stride": 16}
 """c5 keeps the size of c4's map, its convolutions dilated: their weights see what they saw in training."""
 
 
-def _nuclei(network: Mapping[str, Any], **changes: Any) -> Arm:
-    return Arm(NUCLEI, "nuclei_half", {**_IMAGENET, **network, **_dotted(changes)})
+_BOT_S1_50 = {"model.name": "botnet_s1_50_half"}
+_ONE_HEAD = {"model.heads": 1}
+_ONE_RATE = {"optimizer.loaded_rate": 1.0}
+_IMAGENET = {"model.weights": "imagenet"}
+_TWO_EPOCHS = {"schedule.epochs": 2, "run.evaluate_every": 2, "run.workers": 0}
+SIZE_512 = {"images.size": 512, "settings.anchor_sizes": (16.0, 28.0, 48.0, 80.0), "images.mask_crop": 112}
+"""Of nuclei: anchors and mask targets grow with the image."""
 
 
-def _photos(network: Mapping[str, Any], **changes: Any) -> Arm:
-    return Arm(PHOTOS, "photos_half", {**_IMAGENET, **network, **_dotted(changes)})
+def _nuclei(*changes: Mapping[str, Any]) -> Arm:
+    return _arm(NUCLEI, "nuclei_half", _IMAGENET, *changes)
 
 
-def _cifar10(name: str, **changes: Any) -> Arm:
-    return Arm(CIFAR10, "cifar10_mini", {"model.name": name, **_TWO_EPOCHS, **_dotted(changes)})
+def _photos(*changes: Mapping[str, Any]) -> Arm:
+    return _arm(PHOTOS, "photos_half", _IMAGENET, *changes)
+
+
+def _cifar10(name: str, *changes: Mapping[str, Any]) -> Arm:
+    return _arm(CIFAR10, "cifar10_mini", {"model.name": name}, _TWO_EPOCHS, *changes)
+
+
+def _arm(dataset: Dataset, recipe: str, *changes: Mapping[str, Any]) -> Arm:
+    return Arm(dataset, recipe, {name: value for part in changes for name, value in part.items()})
+
+
+def _position(kind: str) -> dict[str, Any]:
+    return {"model.position": kind}
 
 
 def _longer(times: int) -> dict[str, Any]:
     """The schedule of nuclei_half, so many times as long."""
-    return {"schedule__epochs": 4 * times, "schedule__warmup_epochs": 0.4 * times, "run__evaluate_every": 4 * times}
+    return {"schedule.epochs": 4 * times, "schedule.warmup_epochs": 0.4 * times, "run.evaluate_every": 4 * times}
 
-
-def _dotted(changes: Mapping[str, Any]) -> dict[str, Any]:
-    return {name.replace("__", "."): value for name, value in changes.items()}
-
-
-_IMAGENET = {"model.weights": "imagenet"}
-_TWO_EPOCHS = {"schedule.epochs": 2, "run.evaluate_every": 2, "run.workers": 0}
-_SIZE_512 = {"images__size": 512, "settings__anchor_sizes": (16.0, 28.0, 48.0, 80.0), "images__mask_crop": 112}
 
 ARMS: dict[str, Arm] = {
     "nuclei R50": _nuclei(_R50),
     "nuclei BoT50": _nuclei(_BOT50),
-    "nuclei BoT50 content": _nuclei(_BOT50, model__position="none"),
-    "nuclei BoT50 position": _nuclei(_BOT50, model__position="position_only"),
-    "nuclei BoT50 absolute": _nuclei(_BOT50, model__position="absolute"),
+    "nuclei BoT50 content": _nuclei(_BOT50, _position("none")),
+    "nuclei BoT50 position": _nuclei(_BOT50, _position("position_only")),
+    "nuclei BoT50 absolute": _nuclei(_BOT50, _position("absolute")),
     **{
-        f"nuclei {name} x{times}": _nuclei(network, **_longer(times))
+        f"nuclei {name} x{times}": _nuclei(network, _longer(times))
         for times in (2, 4)
         for name, network in (("R50", _R50), ("BoT50", _BOT50))
     },
     **{
-        f"nuclei {name} jitter {low}": _nuclei(network, images__scale_jitter=(low, 2.0))
+        f"nuclei {name} jitter {low}": _nuclei(network, {"images.scale_jitter": (low, 2.0)})
         for low in (0.5, 0.1)
         for name, network in (("R50", _R50), ("BoT50", _BOT50))
     },
-    "nuclei R50 one rate": _nuclei(_R50, optimizer__loaded_rate=1.0),
-    "nuclei BoT50 one rate": _nuclei(_BOT50, optimizer__loaded_rate=1.0),
-    "nuclei R50 512 px": _nuclei(_R50, **_SIZE_512),
-    "nuclei BoT50 512 px": _nuclei(_BOT50, **_SIZE_512),
-    "balloons R50": Arm(BALLOONS, "balloons_half", _IMAGENET | _R50),
-    "balloons BoT50": Arm(BALLOONS, "balloons_half", _IMAGENET | _BOT50),
+    "nuclei R50 one rate": _nuclei(_R50, _ONE_RATE),
+    "nuclei BoT50 one rate": _nuclei(_BOT50, _ONE_RATE),
+    "nuclei R50 512 px": _nuclei(_R50, SIZE_512),
+    "nuclei BoT50 512 px": _nuclei(_BOT50, SIZE_512),
+    "balloons R50": _arm(BALLOONS, "balloons_half", _IMAGENET, _R50),
+    "balloons BoT50": _arm(BALLOONS, "balloons_half", _IMAGENET, _BOT50),
     "photos R50": _photos(_R50),
     "photos BoT50": _photos(_BOT50),
-    "photos R50 stride 1": _photos(_R50 | _STRIDE_1),
-    "photos BoT-S1-50": _photos({"model.name": "botnet_s1_50_half"}),
-    "photos BoT-S1-50 listing": _photos({"model.name": "botnet_s1_50_half"}, model__position="blog", model__heads=1),
+    "photos R50 stride 1": _photos(_R50, _STRIDE_1),
+    "photos BoT-S1-50": _photos(_BOT_S1_50),
+    "photos BoT-S1-50 listing": _photos(_BOT_S1_50, _position("blog"), _ONE_HEAD),
     "CIFAR R": _cifar10("resnet_mini"),
     "CIFAR BoT": _cifar10("botnet_mini"),
-    "CIFAR BoT content": _cifar10("botnet_mini", model__position="none"),
-    "CIFAR BoT position": _cifar10("botnet_mini", model__position="position_only"),
-    "CIFAR BoT absolute": _cifar10("botnet_mini", model__position="absolute"),
-    "CIFAR BoT listing": _cifar10("botnet_mini", model__position="blog", model__heads=1),
-    "CIFAR BoT listing, 4 heads": _cifar10("botnet_mini", model__position="blog"),
+    "CIFAR BoT content": _cifar10("botnet_mini", _position("none")),
+    "CIFAR BoT position": _cifar10("botnet_mini", _position("position_only")),
+    "CIFAR BoT absolute": _cifar10("botnet_mini", _position("absolute")),
+    "CIFAR BoT listing": _cifar10("botnet_mini", _position("blog"), _ONE_HEAD),
+    "CIFAR BoT listing, 4 heads": _cifar10("botnet_mini", _position("blog")),
 }
 
 

@@ -4,6 +4,7 @@ from collections.abc import Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+from benchmarks.evidence_rows import SIZE_512
 from botformer.environment import cores
 from botformer.recipes import find_recipe
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
@@ -97,7 +98,6 @@ _NUCLEI = {
     "run.checkpoint_every": 8,
     "optimizer.learning_rate": 1e-3,
 }
-_SIZE_512 = {"images.size": 512, "settings.anchor_sizes": (16.0, 28.0, 48.0, 80.0), "images.mask_crop": 112}
 _SEEDS = (0, 1, 2)
 
 RUNS = (
@@ -120,7 +120,7 @@ RUNS = (
             ("32_epochs", 32, {}),
             ("64_epochs", 64, {}),
             ("jitter_0.1", 16, {"images.scale_jitter": (0.1, 2.0)}),
-            ("512_px", 16, _SIZE_512),
+            ("512_px", 16, SIZE_512),
         )
         for model in ("resnet50", "botnet50")
     ),
