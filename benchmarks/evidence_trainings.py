@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 from evidence_rows import ARMS, Arm, Row
+from run_journal import read_records, step_seconds
 
 from botformer.atomic_write import write_json
 from botformer.benchmark.receipt import receipt_origin
@@ -55,11 +56,8 @@ class Job:
     @property
     def seconds(self) -> float:
         """Of all training steps, by the run's journal: without evaluations, and without what a kill lost."""
-        lines = (self.run / "metrics.jsonl").read_text("utf-8").splitlines()
-        steps = [record for record in map(json.loads, lines) if record["kind"] == "train"]
         batch = json.loads((self.run / "recipe.json").read_text("utf-8"))["run"]["batch_size"]
-        passed = zip([0, *(record["step"] for record in steps)], steps, strict=False)
-        return sum((record["step"] - before) * batch / record["images_per_s"] for before, record in passed)
+        return step_seconds(read_records(self.run / "metrics.jsonl"), batch)
 
     @property
     def options(self) -> list[str]:

@@ -21,6 +21,7 @@ from benchmarks.gpu import data_packs
 from benchmarks.gpu.step_arguments import MORE_TO_DO, step_parser
 from benchmarks.gpu.train_one import RATES, train_one
 from benchmarks.gpu.training_table import COLUMNS, RECEIPTS, RUNS, Job, jobs
+from benchmarks.run_journal import read_records, step_seconds
 from botformer.benchmark.receipt import write_receipt
 from botformer.errors import InputError, unknown
 from botformer.training.signals import stop_request
@@ -194,20 +195,15 @@ def figures(run: Path, job: Job) -> dict[str, Any]:
         "steps": steps[-1]["step"],
         **{name: evaluation.get(name) for name in RECEIPTS[job.row.receipt].metrics},
         "images_per_s": round(images_per_s, 1),
-        "seconds": round(seconds_of(steps, job), 1),
+        "seconds": round(step_seconds(steps, job.recipe.run.batch_size), 1),
         "memory_mb": max(record["memory_mb"] for record in steps),
         "waited": round(sum(record["waited_s"] for record in usual) / seconds_of(usual, job), 4),
     }
 
 
 def seconds_of(steps: list[dict[str, Any]], job: Job) -> float:
+    """Of these steps alone."""
     return sum(job.recipe.run.batch_size / record["images_per_s"] for record in steps)
-
-
-def read_records(metrics: Path) -> list[dict[str, Any]]:
-    """As `botformer.training.run_log.read_metrics`, which takes ten seconds to import."""
-    lines = metrics.read_text(encoding="utf-8").splitlines(keepends=True) if metrics.is_file() else []
-    return [json.loads(line) for line in lines if line.endswith("\n")]
 
 
 def on_device() -> str:

@@ -141,7 +141,7 @@ def pretend(folder, right):
         ]
         (job.run / "evaluation" / "predictions.json").write_text(json.dumps(records))
         steps = [{"kind": "train", "step": step, "images_per_s": 10.0 + seed} for step in (1, 2, 6)]
-        (job.run / "metrics.jsonl").write_text("\n".join(map(json.dumps, [*steps, {"kind": "evaluation"}])))
+        (job.run / "metrics.jsonl").write_text("\n".join(map(json.dumps, [*steps, {"kind": "evaluation"}])) + "\n")
         (job.run / "recipe.json").write_text('{"run": {"batch_size": 20}}')
         job.measured.write_text('{"commit": "0123456789"}')
 
