@@ -3,7 +3,7 @@
 python benchmarks/nuclei_proof.py --data DIR [--out runs/nuclei_proof] [--seeds 0 1 2]
 
 DIR is a COCO folder whose image records have a `stain`. Finished runs in --out are not repeated. Writes
-results/nuclei_proof.json.
+results/nuclei_proof.json, which keeps the seeds it has beside those given.
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from botformer.benchmark.receipt import write_receipt
+from botformer.benchmark.receipt import receipt_origin, write_receipt
 from botformer.data.detection.batches import detection_evaluation_batches
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.layouts import open_detection_datasets
@@ -44,16 +44,29 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/nuclei_proof"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
+    receipt = RESULTS / "nuclei_proof.json"
+    kept = [line for line in earlier_runs(receipt) if line["seed"] not in given.seeds]
     rows = []
     for model in MODELS:
-        runs = [measured(model, seed, given.data, given.out) for seed in given.seeds]
+        runs = [line for line in kept if line["predictor"] == model]
+        runs += [measured(model, seed, given.data, given.out) for seed in given.seeds]
+        runs.sort(key=lambda line: line["seed"])
         rows += [*runs, *spread(model, runs)]
     train, validation = open_detection_datasets(given.data)
     statistics = ObjectStatistics(train)
     rows += [baseline(name, validation, predictor) for name, predictor in statistics.predictors().items()]
-    command = "python benchmarks/nuclei_proof.py --data DIR --seeds " + " ".join(map(str, given.seeds))
+    seeds = sorted({line["seed"] for line in kept} | {*given.seeds})
+    command = f"python benchmarks/nuclei_proof.py --data DIR --seeds {' '.join(map(str, seeds))}"
     title = "Nuclei (dsb2018): R50 and BoT50, one recipe, equal budgets"
-    print(write_receipt(RESULTS / "nuclei_proof.json", title, command, rows, given.seeds[0], NOTES).name)
+    print(write_receipt(receipt, title, command, rows, seeds[0], NOTES).name)
+
+
+def earlier_runs(receipt: Path) -> list[dict[str, Any]]:
+    """The trainings of a receipt, each with the commit that it was measured at."""
+    if not receipt.is_file():
+        return []
+    content = json.loads(receipt.read_text(encoding="utf-8"))
+    return [{"commit": content["commit"][:10]} | line for line in content["figures"] if "steps" in line]
 
 
 def measured(model: str, seed: int, data: str, out: Path) -> dict[str, Any]:
@@ -64,12 +77,14 @@ def measured(model: str, seed: int, data: str, out: Path) -> dict[str, Any]:
         botformer("train", recipe, "--data", data, "--out", str(run), "--run.seed", str(seed))
         botformer("evaluate", str(run / "last"), "--data", data, "--by", "stain", "--out", str(metrics.parent))
     steps = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])["step"]
-    return {"predictor": model, "seed": seed, "steps": steps} | figures(json.loads(metrics.read_text(encoding="utf-8")))
+    commit = receipt_origin()["commit"][:10]
+    of_run = {"predictor": model, "seed": seed, "commit": commit, "steps": steps}
+    return of_run | figures(json.loads(metrics.read_text(encoding="utf-8")))
 
 
 def spread(model: str, runs: list[dict[str, Any]]) -> list[dict[str, Any]]:
     """Mean and standard deviation over the seeds; nothing for one seed."""
-    names = [name for name in runs[0] if name not in ("predictor", "seed", "steps")]
+    names = [name for name, value in runs[0].items() if isinstance(value, float)]
     if len(runs) < 2:
         return []
     return [
