@@ -5,7 +5,7 @@ python benchmarks/evidence.py --data FOLDER [--row NAME ...] [--minutes N] [--se
 FOLDER holds the archives of the data sets (dsb2018.zip, ...). When the minutes are over, trainings stop with a
 checkpoint; the next call continues them. A training that is done is not repeated, and networks that rows share are
 trained once. In the end every row with a comparison of three seeds or more gets its receipt, evidence_NAME.json in
-results/, and results/EVIDENCE.md is written from all receipts (--minutes 0: these alone).
+results/, from all trainings in --out, and results/EVIDENCE.md is written from all receipts (--minutes 0: these alone).
 """
 
 import argparse
@@ -19,7 +19,7 @@ from typing import Any
 from evidence_page import write_page
 from evidence_rows import ROWS, SEEDS, Row
 from evidence_statistics import Run, measured_effects
-from evidence_trainings import Job, jobs, train_all
+from evidence_trainings import Job, jobs, seeds_of_runs, train_all
 
 from botformer.benchmark.receipt import write_receipt
 from botformer.environment import cores
@@ -40,7 +40,9 @@ def main() -> None:
     parser.add_argument("--data", type=Path, required=True, help="folder of the archives; what is missing is left out")
     parser.add_argument("--row", nargs="+", choices=ROWS, default=list(ROWS), metavar="NAME", help=_ROW)
     parser.add_argument("--minutes", type=float, default=60, help="of training, over which an evaluation may run")
-    parser.add_argument("--seeds", type=int, nargs="+", default=list(SEEDS), metavar="SEED", help="0 1 2 by default")
+    parser.add_argument(
+        "--seeds", type=int, nargs="+", default=list(SEEDS), metavar="SEED", help="to train; 0 1 2 by default"
+    )
     parser.add_argument("--out", type=Path, default=Path("runs/evidence"), help="where the trainings are")
     parser.add_argument("--at-once", type=int, default=cores(), help="trainings side by side; one per core by default")
     given = parser.parse_args()
@@ -50,16 +52,16 @@ def main() -> None:
     if given.minutes:
         train_all([job for job in wanted if not job.is_done], given.data, deadline, given.at_once)
     for row in rows:
-        write_row(row, given.seeds, given.out)
+        write_row(row, given.out)
     write_page(RESULTS)
     left = sum(not job.is_done for job in wanted)
     print(f"{len(wanted) - left} of {len(wanted)} trainings are done{'; the next call goes on' if left else ''}")
 
 
-def write_row(row: Row, seeds: list[int], out: Path) -> None:
+def write_row(row: Row, out: Path) -> None:
     """The receipt of a row, if one of its effects can be told. What an earlier one has of trainings that are not in
     `out` any more stays."""
-    done = [job for job in jobs([row], seeds, out) if job.is_done]
+    done = [job for job in jobs([row], seeds_of_runs(out), out) if job.is_done]
     if not done:
         return
     runs: dict[str, dict[int, Run]] = {}
@@ -81,7 +83,7 @@ def write_row(row: Row, seeds: list[int], out: Path) -> None:
         if (of_arm := [line for line in trainings if line["arm"] == arm])
     ]
     command = f"python benchmarks/evidence.py --data FOLDER --row {row.name}"
-    write_receipt(path, f"Evidence: {row.claim}", command, [*trainings, *means, *effects], seeds[0], NOTES)
+    write_receipt(path, f"Evidence: {row.claim}", command, [*trainings, *means, *effects], done[0].seed, NOTES)
 
 
 def training(row: Row, job: Job, runs: Mapping[str, Mapping[int, Run]]) -> dict[str, Any]:

@@ -15,15 +15,18 @@ CHART = "evidence.png"
 HEAD = """# Evidence in small
 
 The paper's claims are of full-size networks on ImageNet and COCO, which have not been trained here. This page asks
-what of them can be seen in minutes on one core: the paper's protocol with networks of half width, real ImageNet
-weights, real images, and several seeds. `python benchmarks/evidence.py --data FOLDER` trains what is missing and
-generates it from the receipts.
+what of them can be seen in minutes on one core: the paper's comparisons with networks of half width, real images, and
+several seeds, in schedules of our own, which each section names. ImageNet weights are those of Yahoo's open_nsfw, a
+ResNet-50 of half width that was trained on ImageNet and then to tell two other classes apart.
+`python benchmarks/evidence.py --data FOLDER` trains what is missing and generates this page from the receipts.
 
 * A **difference** is of means over seeds, in points of AP or accuracy, with its 95 % interval over validation images
-  (paired bootstrap) and seeds (Student's t). Above 0, the claim holds.
+  (paired bootstrap) and seeds (Student's t), which is wide for three seeds. Above 0, the claim holds.
 * **Verdict**: "holds in small" where the whole interval is above 0, "does not hold" where it is below, else it cannot
   be decided with so many seeds and images. No correction for the number of comparisons: of twenty differences that are
-  really 0, one would be judged otherwise.
+  really 0, one may be judged otherwise.
+* **Seconds** of training were taken beside other trainings on the same cores. They tell what a row costs and do not
+  compare networks.
 * The **paper's** figures are other networks, data and schedules: a sign to compare with, not a size.
 """
 _NAMES = {

@@ -3,21 +3,24 @@
 Networks are compared seed by seed: those of one seed saw the same images in the same order, turned in the same way.
 Images: by the paired bootstrap. A metric of a run is a function of how often each validation image counts; a resample
 counts those of a random draw with replacement, the same ones for all networks. Seeds: three cannot be drawn from, so
-their variance is that of the seeds' differences. Both variances add up, and the interval is Student's t with the
-degrees of freedom that Welch and Satterthwaite give to the sum: few seeds, a wide interval.
+their standard error is that of the seeds' differences, with Student's t for as few as they are. The interval is that of
+the sum of both errors (Behrens and Fisher), so it is never narrower than that of the seeds or that of the images alone.
 tests/benchmark/test_evidence_statistics.py counts how often it holds the truth.
 """
 
 import json
 from collections.abc import Mapping, Sequence
+from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import cached_property
+from functools import cache, cached_property
+from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
 
 import numpy as np
 from evidence_rows import Dataset, Row
-from scipy.stats import t
+from scipy.optimize import brentq
+from scipy.stats import norm, t
 
 from botformer.atomic_write import atomic_file
 
@@ -73,15 +76,16 @@ class AveragePrecision:
         from pycocotools.coco import COCO
         from pycocotools.cocoeval import COCOeval
 
-        truth = COCO(str(self.truth))
-        assert len(truth.getCatIds()) == 1, "the objects of these data sets have one category"
-        results = json.loads(self.predictions.read_text("utf-8"))
-        if kind == "mask":  # with boxes, it would tell small from large by them
-            results = [{name: value for name, value in result.items() if name != "bbox"} for result in results]
-        evaluation = COCOeval(truth, truth.loadRes(results), _IOU_TYPES[kind])  # pyright: ignore[reportArgumentType]
-        evaluation.params.imgIds = self.images
-        evaluation.params.maxDets = [1, 10, self.max_detections]
-        evaluation.evaluate()
+        with redirect_stdout(StringIO()):  # pycocotools reports every step
+            truth = COCO(str(self.truth))
+            assert len(truth.getCatIds()) == 1, "the objects of these data sets have one category"
+            results = json.loads(self.predictions.read_text("utf-8"))
+            if kind == "mask":  # with boxes, it would tell small from large by them
+                results = [{name: value for name, value in result.items() if name != "bbox"} for result in results]
+            evaluation = COCOeval(truth, truth.loadRes(results), _IOU_TYPES[kind])  # pyright: ignore[reportArgumentType]
+            evaluation.params.imgIds = self.images
+            evaluation.params.maxDets = [1, 10, self.max_detections]
+            evaluation.evaluate()
         images = len(self.images)
         return {
             size: evaluation.evalImgs[place * images : (place + 1) * images]
@@ -202,11 +206,24 @@ def interval(groups: Sequence[np.ndarray], signs: Sequence[int]) -> Interval:
     """Of the sum of the groups' means over seeds, each with its sign. `groups`: (seeds, 1 + resamples) each, the metric
     of the data and of every resample of its images; the same seeds in all, two or more."""
     differences = np.sum([sign * values for values, sign in zip(groups, signs, strict=True)], axis=0)
-    seeds = len(differences)
-    of_images = np.nanvar(differences[:, 1:].mean(0), ddof=1)
-    of_seeds = differences[:, 0].var(ddof=1) / seeds
-    variance = of_images + of_seeds
-    freedom = (seeds - 1) * (variance / of_seeds) ** 2 if of_seeds else np.inf  # Welch and Satterthwaite
-    half = float(t.ppf(_LEVEL, freedom) * np.sqrt(variance))
+    of_images = float(np.nanstd(differences[:, 1:].mean(0), ddof=1))
+    of_seeds = float(differences[:, 0].std(ddof=1) / np.sqrt(len(differences)))
+    half = half_width(of_seeds, len(differences) - 1, of_images)
     effect = float(differences[:, 0].mean())
     return Interval(effect - half, effect, effect + half)
+
+
+def half_width(of_seeds: float, freedom: int, of_images: float) -> float:
+    """Of a 95 % interval: the sum of two errors, `of_seeds` times Student's t and `of_images` times a normal variable,
+    is within it."""
+    if not of_images:
+        return of_seeds * float(t.ppf(_LEVEL, freedom))
+    errors = of_seeds * _students_t(freedom)
+    most = 2 * (of_images * norm.ppf(_LEVEL) + errors[-1])
+    return float(brentq(lambda half: norm.cdf((half - errors) / of_images).mean() - _LEVEL, 0.0, most))
+
+
+@cache
+def _students_t(freedom: int, points: int = 20_000) -> np.ndarray:
+    """(points,): equally likely values of Student's t."""
+    return t.ppf((np.arange(points) + 0.5) / points, freedom)

@@ -76,6 +76,12 @@ def jobs(rows: Iterable[Row], seeds: Iterable[int], out: Path) -> list[Job]:
     return list(dict.fromkeys(Job(arm, seed, out) for row in rows for seed in seeds for arm in row.arms))
 
 
+def seeds_of_runs(out: Path) -> list[int]:
+    """Those that runs in a folder were trained with."""
+    ends = {path.name.rpartition("_")[2] for path in out.glob("*_*") if path.is_dir()}
+    return sorted(int(end) for end in ends if end.isdecimal())
+
+
 def train_all(waiting: list[Job], archives: Path, deadline: float, at_once: int) -> None:
     """Train and measure as many as can be done before the deadline (`time.monotonic`), so many at once."""
     for dataset in sorted({job.arm.dataset.name for job in waiting}):

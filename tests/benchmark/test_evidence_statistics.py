@@ -6,6 +6,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from scipy.stats import norm, t
 
 from botformer.detection.evaluation.coco_eval import CocoEvaluator
 from tests.detection.evaluation.coco_scenes import dataset, judged_by_pycocotools, random_scenes
@@ -17,6 +18,7 @@ from evidence_statistics import (
     AveragePrecision,
     Run,
     TopOne,
+    half_width,
     image_counts,
     interval,
     measured_effects,
@@ -100,7 +102,21 @@ def test_an_interval_holds_the_truth_about_as_often_as_it_says(seeds, of_seeds):
             groups.append(100 * (right @ counts.T) / counts.sum(1))
         found = interval(groups, [1, -1])
         held.append(found.low <= 0 <= found.high)
-    assert 0.9 <= np.mean(held) <= 0.995
+    assert 0.93 <= np.mean(held) <= 0.995
+
+
+@pytest.mark.parametrize("freedom", [2, 4, 9])
+@pytest.mark.parametrize("of_seeds", [0.0, 1e-6, 0.3, 1.0, 30.0])
+@pytest.mark.parametrize("of_images", [0.0, 1e-6, 1.0])
+def test_an_interval_is_that_of_the_sum_of_its_errors(freedom, of_seeds, of_images):
+    half = half_width(of_seeds, freedom, of_images)
+    seeds, images = of_seeds * t.ppf(0.975, freedom), of_images * norm.ppf(0.975)
+    assert half >= max(seeds, images) * (1 - 1e-4)
+    if min(seeds, images) == 0:
+        assert half == pytest.approx(max(seeds, images), rel=1e-4)
+    random = np.random.default_rng(5)
+    sums = of_seeds * random.standard_t(freedom, size=400_000) + of_images * random.normal(size=400_000)
+    assert np.mean(np.abs(sums) <= half) == pytest.approx(0.95 if half else 1.0, abs=0.002)
 
 
 def test_a_true_difference_is_found_and_its_sign_is_that_of_the_claim():
