@@ -24,7 +24,7 @@ ResNet-50 of half width that was trained on ImageNet and then to tell two other 
   (paired bootstrap) and seeds (Student's t), which is wide for three seeds. Above 0, the claim holds.
 * **Verdict**: "holds in small" where the whole interval is above 0, "does not hold" where it is below, else it cannot
   be decided with so many seeds and images. No correction for the number of comparisons: of twenty differences that are
-  really 0, one may be judged otherwise.
+  really 0, one may be judged otherwise. Seeds beyond the first three were added after those had been looked at.
 * **Seconds** of training were taken beside other trainings on the same cores. They tell what a row costs and do not
   compare networks.
 * The **paper's** figures are other networks, data and schedules: a sign to compare with, not a size.

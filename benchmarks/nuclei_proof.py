@@ -30,7 +30,8 @@ from botformer.rle import encode
 RESULTS = Path(__file__).parents[1] / "results"
 MODELS = ("resnet50", "botnet50")
 NOTES = (
-    "Random initial weights, about a thousand steps: a comparison at equal budget, not good detectors. The validation "
+    "Random initial weights, about a thousand steps: a comparison at equal budget, not good detectors. commit: of a "
+    "training's measurement; the machine of this receipt is that of the last one. The validation "
     "images were split off by a hash of their names; crops of one slide may be in both splits. Community AP is "
     "TP / (TP + FP + FN) at IoU 0.5, at the score threshold that has the best F1 on these images, which "
     "is optimistic. The constant predictor returns the same grid of discs of the training set's median size for every "

@@ -1,6 +1,6 @@
 """How long training takes on many processes, from what one process measures: a model of a step, and its check.
 
-python benchmarks/scaling.py measure [--rounds 2]    writes results/scaling_cpu.json (about five minutes)
+python benchmarks/scaling.py measure [--rounds 2]    writes results/scaling_cpu.json
 
 `measure` times the parts (a step alone, all-reduces, reading images, writing a checkpoint), predicts runs of 1, 2 and 4
 processes with the functions below, and times those runs. docs/scaling.md has the recipes of the paper by the same

@@ -61,9 +61,9 @@ LOADER_S = 3.0
 RATE = 1e-6
 """Learning rate: weights stay what they were, and so does the time of a step."""
 NOTES = (
-    "Medians of rounds. Runs: {steps} steps and a checkpoint, with images from files, `predicted` from the parts that "
-    "were timed in turns with them, and `measured`; error: predicted / measured - 1. Parts: the step and the reading "
-    "of a batch by the slowest of as many processes as have a core of their own, side by side, in "
+    "Medians of {rounds} round(s). Runs: {steps} steps and a checkpoint, with images from files, `predicted` from the "
+    "parts that were timed in turns with them, and `measured`; error: predicted / measured - 1. Parts: the step and "
+    "the reading of a batch by the slowest of as many processes as have a core of their own, side by side, in "
     "DistributedDataParallel but exchanging with nobody; latency and bandwidth of gloo's all-reduce among all "
     "processes, in buckets of 25 MiB; a checkpoint, until it is on the disk. Each process has one thread and reads its "
     "own images. Loader: images per second of one worker process, of photographs of 500x400 px (ImageNet) and of "
@@ -83,7 +83,7 @@ def write_measurement(path: Path, rounds: int) -> Path:
             print(f"round {number + 1} of {rounds}", flush=True)
         rows = with_predictions(median_rows(rows), cores())
         rows += loader_rows(folders)
-    notes = NOTES.format(steps=STEPS, objects=OBJECTS)
+    notes = NOTES.format(rounds=rounds, steps=STEPS, objects=OBJECTS)
     command = f"python benchmarks/scaling.py measure --rounds {rounds}"
     return write_receipt(path, "Scaling: parts of a training, and runs of 1, 2, 4 processes", command, rows, 0, notes)
 

@@ -64,7 +64,7 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "histology.jpg",
             "Where it fails: crowded histology",
-            "Of 98 annotated nuclei many are missed or merged. Nine tenths of the training images are fluorescence, "
+            "Of 98 annotated nuclei many are missed or merged. Five sixths of the training images are grey, "
             "bright nuclei on black; stained tissue has dark ones, side by side.",
             'import botformer\n\nresult = botformer.predictor("nuclei")("histology.png")',
             segmentation.beside,

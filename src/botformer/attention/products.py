@@ -1,8 +1,7 @@
 """Batched matrix products on the CPU, by the faster of the two libraries in PyTorch.
 
-`torch.bmm` calls the BLAS library that PyTorch was built with. On x86-64 that is MKL, which reaches half of the peak
-rate of processors that are not Intel's. oneDNN, which computes the convolutions, has no such limit
-(results/cpu_choices.json).
+`torch.bmm` calls the BLAS library that PyTorch was built with. On x86-64 that is MKL, which was about half as
+fast as oneDNN, which computes the convolutions, on the AMD processor measured (results/cpu_choices.json).
 """
 
 import torch

@@ -126,8 +126,8 @@ def attention_case(mode: Mode, image_px: int, batch: int, device: torch.device) 
 def execution_case(setting: Setting, device: torch.device) -> Case:
     """ResNet-50 and BoTNet-50, eager and compiled, or eager and as a CUDA graph. bfloat16 on a GPU.
 
-    Rounding there changes the logits of random weights by up to a third of their norm, in training of BoTNet-50 by
-    more than half. What the compiler makes of it is therefore not compared with the eager network.
+    Rounding there changes the logits of random weights by a large part of their norm, most in training of BoTNet-50.
+    What the compiler makes of it is therefore not compared with the eager network.
     """
     mode, execution, px, batch = setting
 

@@ -25,8 +25,8 @@ class Arguments:
     """Folder to write; by default exported/FORMAT in the run, or runs/exported/NAME/FORMAT. An earlier export in it is
     replaced, anything else is left alone."""
     precision: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
-    """float16: weights in half the bytes. bfloat16: computed in it, twice as fast where the processor has it. int8:
-    calibrated on --data, and kept only if it is faster and as good."""
+    """float16: weights in half the bytes. bfloat16: computed in it, two to six times as fast where the processor has
+    it. int8: calibrated on --data, and kept only if it is faster and as good."""
     size: int | None = None
     """Side of the images in pixels, fixed; for a detector, of its canvas. By default classifiers take any size, and
     what must be fixed is as in the training."""

@@ -465,7 +465,7 @@ def _start_worker(_: int) -> None:
 def _start_method() -> str:
     """A fork of the training process may deadlock (threads) and breaks CUDA; spawn imports torch once per worker.
 
-    A fork server is as safe as spawn and imports once, which takes two seconds for all workers together.
+    A fork server is as safe as spawn and imports once for all workers together.
     """
     return "forkserver" if sys.platform == "linux" else "spawn"
 

@@ -58,7 +58,7 @@ def resample(
 
 
 def flip(pixels: np.ndarray) -> np.ndarray:
-    """Left to right, uint8 (height, width, 3). PyTorch is ten times faster than NumPy with three bytes per pixel."""
+    """Left to right, uint8 (height, width, 3). By PyTorch: NumPy is slow with three bytes per pixel."""
     return torch.from_numpy(np.ascontiguousarray(pixels)).flip(1).numpy()
 
 

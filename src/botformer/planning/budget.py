@@ -20,7 +20,7 @@ WHOLE_EPOCHS = 5
 NIGHT_S = 8 * 3600.0
 """Without minutes: the first candidate that is fully trained by the morning."""
 EVALUATION_EXTRA_S = 1.5
-"""Of each evaluation beside the images: workers that start, a checkpoint, curves; 0.8 to 2 s on two cores."""
+"""Of each evaluation beside the images: workers that start, a checkpoint, curves."""
 REPORT_S = 10.0
 """The page at the end, beside one more pass over the validation images."""
 

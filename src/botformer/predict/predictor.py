@@ -28,8 +28,8 @@ from botformer.predict.results import Result, Unreadable
 Precision = Literal["float32", "bf16"]
 
 _PIXELS_AT_ONCE, _PIXELS_AT_ONCE_ON_CPU = 2**22, 2**19
-"""Of a batch, on the network's canvas: four images of 1024 px, as in an evaluation. On a CPU ten of 224 px: 64 took a
-quarter more time per image than 16, because their maps do not stay in the cache."""
+"""Of a batch, on the network's canvas: four images of 1024 px, as in an evaluation. On a CPU ten of 224 px,
+whose maps stay in the cache."""
 _MOST_AT_ONCE = 64
 _MOST_DECODERS = 8
 

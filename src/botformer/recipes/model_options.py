@@ -33,7 +33,7 @@ class ModelOptions:
     dropout: float = 0.0
     """Dropout before the final linear layer; classifiers only."""
     gradient_checkpointing: bool = False
-    """Recompute each block in the backward pass: less memory, about a third more time."""
+    """Recompute each block in the backward pass: less memory, one more forward pass."""
     output_stride: int | None = None
     """Stride of c5 in pixels: 8 or 16, where the row's own (None) is larger. Stages beyond it keep the size of the map:
     their 3x3 convolutions are dilated instead, and attention, which sees the whole map, has more positions."""

@@ -52,7 +52,7 @@ def memory_advice(recipe: Recipe, processes: int) -> list[str]:
     advice = []
     if not model.gradient_checkpointing:
         advice.append(
-            "model.gradient_checkpointing true: a third of the backbone's (botnet50), and a third more time; the same "
+            "model.gradient_checkpointing true: a third of the backbone's (botnet50), one more forward pass; the same "
             "results"
         )
     at_once = _at_once(recipe, processes)

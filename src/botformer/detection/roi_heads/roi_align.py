@@ -100,7 +100,7 @@ def roi_align(feature_map: Tensor, rois: Tensor, cells: int, stride: int, points
     if feature_map.device.type != "cpu" or torch.compiler.is_exporting():  # other runtimes have an operator for it
         return torchvision.ops.roi_align(feature_map, rois, cells, 1 / stride, points, aligned=True)
     # torchvision's operator visits channel after channel on CPUs, on one thread in its backward pass. A cell is a sum
-    # of weighted rows of the map (B H W, C), which is what a bag of embeddings is: several times as fast.
+    # of weighted rows of the map (B H W, C), which is what a bag of embeddings is, on all threads.
     batch, channels, height, width = feature_map.shape
     left, top, right, bottom = (rois[:, 1:] / stride - 0.5).unbind(1)
     y, y_weight = _samples(top, bottom, cells, points, height)
