@@ -41,6 +41,10 @@ class Job:
         return self.out / f"{self.name.replace(' ', '_').replace(',', '')}_{self.seed}"
 
     @property
+    def log(self) -> Path:
+        return self.run.with_name(f"{self.run.name}.log")
+
+    @property
     def measured(self) -> Path:
         """Written last."""
         return self.run / "measured.json"
@@ -122,7 +126,7 @@ def train(job: Job, deadline: float) -> None:
 
 def _botformer(job: Job, arguments: list[str], deadline: float | None = None) -> int:
     """Exit status: 0, or one of `STOPPED` where the deadline came first."""
-    with job.run.with_suffix(".log").open("ab") as log:
+    with job.log.open("ab") as log:
         command = [sys.executable, "-m", "botformer.cli", *arguments]
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
         try:
@@ -131,7 +135,7 @@ def _botformer(job: Job, arguments: list[str], deadline: float | None = None) ->
             process.terminate()
             process.wait()
     if process.returncode not in (0, *STOPPED):
-        raise SystemExit(f"{job.name}, seed {job.seed}: exit status {process.returncode}; see {job.run}.log")
+        raise SystemExit(f"{job.name}, seed {job.seed}: exit status {process.returncode}; see {job.log}")
     return process.returncode
 
 

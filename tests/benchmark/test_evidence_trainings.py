@@ -58,6 +58,12 @@ def test_what_is_compared_differs_in_nothing_else(row):
             assert plus.images == minus.images
 
 
+def test_every_training_has_a_folder_and_a_log_of_its_own():
+    trainings = [Job(name, seed, Path("out")) for name in ARMS for seed in range(12)]
+    assert len({path for job in trainings for path in (job.run, job.log)}) == 2 * len(trainings)
+    assert {job.log.suffix for job in trainings} == {".log"}
+
+
 @pytest.mark.parametrize("row", ROWS.values(), ids=lambda row: row.name)
 def test_the_strides_of_what_is_compared_are_equal_unless_it_says_otherwise(row):
     for effect in row.effects:
@@ -109,7 +115,7 @@ def test_a_training_stops_at_the_deadline_goes_on_and_is_measured(tmp_path, monk
     def stop_after_a_step(process, timeout=None):
         """As if the deadline had come then."""
         while timeout is not None and process.poll() is None:
-            if "step 1/" in job.run.with_suffix(".log").read_text():
+            if "step 1/" in job.log.read_text():
                 raise evidence_trainings.subprocess.TimeoutExpired(process.args, timeout)
             time.sleep(0.02)
         return wait(process)
@@ -123,7 +129,7 @@ def test_a_training_stops_at_the_deadline_goes_on_and_is_measured(tmp_path, monk
         "0 of 2 trainings are done; the next call goes on"
     )
     evidence_trainings.train_all([job], tmp_path, time.monotonic() + 60, 1)
-    assert "continuing after step" in job.run.with_suffix(".log").read_text()
+    assert "continuing after step" in job.log.read_text()
     metrics = json.loads((job.run / "evaluation" / "metrics.json").read_text())
     assert metrics["images"] == 12
     assert json.loads((job.run / "recipe.json").read_text())["run"]["seed"] == 0
