@@ -12,12 +12,15 @@ from botformer.training.signals import Interrupted, StopRequested, stop_request
 
 @pytest.mark.parametrize("number", STOP_SIGNALS)
 def test_first_signal_asks_and_leaving_restores_the_handlers(number: signal.Signals) -> None:
-    before = signal.getsignal(number)
-    with stop_request() as request:
-        assert request.signal == 0
-        os.kill(os.getpid(), number)
-        assert request.signal == number
-    assert signal.getsignal(number) is before
+    earlier = signal.signal(number, signal.SIG_DFL)  # under nohup and in the background some are ignored
+    try:
+        with stop_request() as request:
+            assert request.signal == 0
+            os.kill(os.getpid(), number)
+            assert request.signal == number
+        assert signal.getsignal(number) is signal.SIG_DFL
+    finally:
+        signal.signal(number, earlier)
 
 
 def test_second_ctrl_c_stops_at_once(monkeypatch: pytest.MonkeyPatch) -> None:
