@@ -3,15 +3,14 @@
 import contextlib
 import io
 import json
-from multiprocessing import get_context
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import PartialState
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from botformer import cli
+from tests.fork_server import launch, start_process
 
 from .detection_scenes import SIZES, save_detector, write_scenes
 
@@ -36,23 +35,8 @@ def evaluate_a_share(network: Path, data: Path, out: Path) -> str:
 
 
 def torchrun(network: Path, data: Path, out: Path) -> None:
-    """What `torchrun --standalone --nproc-per-node 4` does, but forking: see `in_child`."""
-    config = LaunchConfig(
-        1, 1, PROCESSES, max_restarts=0, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork"
-    )
-    screens = elastic_launch(config, evaluate_a_share)(network, data, out)
+    screens = launch(PROCESSES, evaluate_a_share, network, data, out)
     (out / "screens.json").write_text(json.dumps([screens[rank] for rank in range(PROCESSES)]))
-
-
-def in_child(network: Path, data: Path, out: Path) -> None:
-    # Forked from a server, which has imported torch once and run nothing: threads that torch has started in this
-    # process (it evaluates, too) would not survive a fork of it, and what waits for them waits for ever.
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    process = context.Process(target=torchrun, args=(network, data, out))
-    process.start()
-    process.join()
-    assert process.exitcode == 0
 
 
 def numbers(value, at=""):
@@ -70,7 +54,9 @@ def test_processes_measure_exactly_what_one_does(tmp_path):
     broken = "14.png"  # the fourth by name, so in the second process's batch
     (data / "val" / broken).write_bytes(b"\x89PNG\r\n\x1a\n broken")
     screen = evaluate(network, data, tmp_path / "one")
-    in_child(network, data, tmp_path / "four")
+    process = start_process(torchrun, network, data, tmp_path / "four")
+    process.join()
+    assert process.exitcode == 0
     one, four = (json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("one", "four"))
     assert one["images"] == len(SIZES) - 1
     assert list(one["skipped"]["images"]) == list(four["skipped"]["images"]) == [broken]

@@ -7,7 +7,6 @@ import random
 import time
 from collections.abc import Callable
 from dataclasses import dataclass, field, replace
-from multiprocessing import get_context
 from multiprocessing.process import BaseProcess
 from pathlib import Path
 
@@ -21,6 +20,7 @@ from botformer.recipes import find_experiment
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe, Images, Model, Optimizer, Run, Schedule
 from botformer.training.checkpoint import BEST, LAST, checkpoint_folder
 from botformer.training.run_log import read_metrics
+from tests.fork_server import start_process
 
 STOPWATCH = ("images_per_s", "waited_s", "memory_mb")
 Program = Callable[[Path, Path], None]
@@ -101,13 +101,7 @@ class Outcome:
 
 
 def start(program: Program, data: Path, out: Path) -> BaseProcess:
-    # Forked from a server, which has imported everything once and run nothing: autograd threads, which other tests may
-    # have started in this process, would not survive a fork of it.
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    process = context.Process(target=_quietly, args=(program, data, out))
-    process.start()
-    return process
+    return start_process(_quietly, program, data, out)
 
 
 def _quietly(program: Program, data: Path, out: Path) -> None:

@@ -1,7 +1,6 @@
 """Several gloo processes train as one does: whole runs, from files to the losses in the run log."""
 
 from dataclasses import replace
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +11,6 @@ from accelerate import PartialState
 from PIL import Image
 from safetensors.torch import load_file
 from torch import nn
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from botformer.create.train_recipe import make_parts
 from botformer.recipes.detector_settings import Settings
@@ -31,6 +29,7 @@ from botformer.training.distributed import open_accelerator
 from botformer.training.loop import fit
 from botformer.training.run_log import read_metrics
 from tests.data.detection.coco_files import CATEGORIES, annotation, compressed, content, disc, image, write
+from tests.fork_server import launch, start_process
 
 STEPS = 20
 RUN = Run(batch_size=6, precision="float32", device="cpu", workers=0, threads=1, max_steps=STEPS, evaluate_every=99)
@@ -130,18 +129,11 @@ def train_in_a_process(data: dict[str, Path], out: Path) -> None:
 
 
 def torchrun(processes: int, data: dict[str, Path], out: Path) -> None:
-    """What `torchrun --standalone --nproc-per-node N` does, but forking, because importing torch anew takes long."""
-    config = LaunchConfig(
-        1, 1, processes, max_restarts=0, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork"
-    )
-    elastic_launch(config, train_in_a_process)(data, out)
+    launch(processes, train_in_a_process, data, out)
 
 
 def in_processes(count: int, data: dict[str, Path], out: Path) -> Path:
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    process = context.Process(target=torchrun, args=(count, data, out))
-    process.start()
+    process = start_process(torchrun, count, data, out)
     process.join()
     assert process.exitcode == 0
     return out

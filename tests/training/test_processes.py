@@ -1,31 +1,17 @@
 """Runs in processes of their own: killed at any moment, and several at once."""
 
-from collections.abc import Callable
-from multiprocessing import get_context
-from multiprocessing.process import BaseProcess
 from pathlib import Path
 
 import pytest
 import torch
 from accelerate import PartialState
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from botformer.training.distributed import open_accelerator
 from botformer.training.loop import fit
 from botformer.training.run_log import read_metrics
+from tests.fork_server import launch, start_process
 from tests.training.test_loop import STOPWATCH
 from tests.training.toy import ToyBatches, toy_evaluation, toy_recipe, toy_task
-
-
-def in_child(program: Callable[[Path], None], out: Path) -> BaseProcess:
-    # Forked from a server, which has imported torch once and run nothing: autograd threads, which other tests may have
-    # started in this process, would not survive a fork of it.
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    process = context.Process(target=program, args=(out,))
-    process.start()
-    return process
-
 
 ONE_AND_TWO = toy_recipe(optimizer={"ema": 0.9, "clip_norm": 1.0}, run={"accumulation": 2, "max_steps": 10})
 
@@ -42,16 +28,12 @@ def share_of_a_run(out: Path) -> None:
 
 
 def torchrun(out: Path) -> None:
-    """What `torchrun --standalone --nproc-per-node 2` does, but forking: see `in_child`."""
-    config = LaunchConfig(
-        1, 1, 2, max_restarts=0, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork"
-    )
-    elastic_launch(config, share_of_a_run)(out)
+    launch(2, share_of_a_run, out)
 
 
 def test_two_processes_give_the_losses_and_metrics_of_one(tmp_path: Path) -> None:
     fit(toy_task(), ToyBatches(), toy_evaluation(), ONE_AND_TWO, tmp_path / "one")
-    both = in_child(torchrun, tmp_path / "two")
+    both = start_process(torchrun, tmp_path / "two")
     both.join()
     assert both.exitcode == 0
     one, two = (read_metrics(tmp_path / name / "metrics.jsonl") for name in ("one", "two"))

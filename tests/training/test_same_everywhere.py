@@ -5,12 +5,11 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import PartialState
-from torch.distributed.launcher.api import LaunchConfig, elastic_launch
 
 from botformer.errors import InputError
 from botformer.training.distributed import open_accelerator
 from botformer.training.same_everywhere import check_same_everywhere
-from tests.training.test_processes import in_child
+from tests.fork_server import launch, start_process
 from tests.training.toy import toy_recipe
 
 OURS = {"classes": "3 (blue, green, red)", "training images": "60 (ab12)", "run.batch_size": "12"}
@@ -29,14 +28,11 @@ def compare(out: Path) -> None:
 
 
 def two_processes(out: Path) -> None:
-    config = LaunchConfig(
-        1, 1, 2, max_restarts=0, rdzv_backend="c10d", rdzv_endpoint="localhost:0", start_method="fork"
-    )
-    elastic_launch(config, compare)(out)
+    launch(2, compare, out)
 
 
 def test_every_process_says_which_ranks_differ_in_what(tmp_path: Path) -> None:
-    both = in_child(two_processes, tmp_path)
+    both = start_process(two_processes, tmp_path)
     both.join(timeout=120)
     assert both.exitcode == 0
     messages = [(tmp_path / f"{rank}.txt").read_text() for rank in (0, 1)]

@@ -4,7 +4,6 @@ import os
 import signal
 import socket
 from collections.abc import Iterator
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
@@ -15,6 +14,7 @@ from accelerate import PartialState
 from botformer.errors import InputError
 from botformer.training.checkpoint import checkpoint_folder
 from botformer.training.loop import fit
+from tests.fork_server import start_process
 from tests.training.toy import ToyBatches, toy_evaluation, toy_recipe, toy_task
 
 PROCESSES, RANK, STEP = 2, 1, 5
@@ -56,11 +56,7 @@ def in_processes(what: str, out: Path) -> list[int | None]:
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    context = get_context("forkserver")
-    context.set_forkserver_preload([__name__])
-    ranks = [context.Process(target=train, args=(rank, port, what, out)) for rank in range(PROCESSES)]
-    for process in ranks:
-        process.start()
+    ranks = [start_process(train, rank, port, what, out) for rank in range(PROCESSES)]
     for process in ranks:
         process.join(120)
     return [process.exitcode for process in ranks]
