@@ -98,7 +98,7 @@ class Calls:
 
     def train_until(self, job: Job, data: Path, deadline: float, stop: Any) -> str:
         """Train in a process of its own, until it ends or has to. Returns its state in words."""
-        run, log = self.run(job), self.run(job).with_suffix(".log")
+        run, log = self.run(job), self.log(job)
         run.parent.mkdir(parents=True, exist_ok=True)
         alone = RECEIPTS[job.row.receipt].at_once == 1
         measure_s = self.measure_s if alone and job.seed == job.row.seeds[0] else 0.0
@@ -124,6 +124,9 @@ class Calls:
 
     def run(self, job: Job) -> Path:
         return self.work / "runs" / job.name
+
+    def log(self, job: Job) -> Path:
+        return self.work / "runs" / f"{job.name}.log"
 
     # Receipts
 

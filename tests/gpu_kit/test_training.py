@@ -84,6 +84,12 @@ def test_two_calls_end_like_one(tmp_path: Path, packs: Path) -> None:
     assert min(loader["loader_images_per_s"], loader["step_images_per_s"]) > 0
 
 
+def test_every_training_has_a_folder_and_a_log_of_its_own(tmp_path: Path, packs: Path) -> None:
+    kit, all_jobs = calls(tmp_path, packs), list(jobs())
+    paths = {path for each in all_jobs for path in (kit.run(each), kit.log(each))}
+    assert len(paths) == 2 * len(all_jobs)
+
+
 def test_a_failed_training_is_a_row_and_the_next_one_starts(tmp_path: Path, packs: Path) -> None:
     broken, sound = job(optimizer__learning_rate=1e30, optimizer__clip_norm=0.0), job(seed=1, steps=2)
     assert calls(tmp_path, packs).train([broken, sound], 500) == 0
