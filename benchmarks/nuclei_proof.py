@@ -45,12 +45,12 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/nuclei_proof"))
     parser.add_argument("--seeds", type=int, nargs="+", default=[0, 1, 2])
     given = parser.parse_args()
-    receipt = RESULTS / "nuclei_proof.json"
+    receipt, origin = RESULTS / "nuclei_proof.json", receipt_origin()
     kept = [line for line in earlier_runs(receipt) if line["seed"] not in given.seeds]
     rows = []
     for model in MODELS:
         runs = [line for line in kept if line["predictor"] == model]
-        runs += [measured(model, seed, given.data, given.out) for seed in given.seeds]
+        runs += [measured(model, seed, given.data, given.out, origin) for seed in given.seeds]
         runs.sort(key=lambda line: line["seed"])
         rows += [*runs, *spread(model, runs)]
     train, validation = open_detection_datasets(given.data)
@@ -59,7 +59,7 @@ def main() -> None:
     seeds = sorted({line["seed"] for line in kept} | {*given.seeds})
     command = f"python benchmarks/nuclei_proof.py --data DIR --seeds {' '.join(map(str, seeds))}"
     title = "Nuclei (dsb2018): R50 and BoT50, one recipe, equal budgets"
-    print(write_receipt(receipt, title, command, rows, seeds[0], NOTES).name)
+    print(write_receipt(receipt, title, command, rows, seeds[0], NOTES, origin=origin).name)
 
 
 def earlier_runs(receipt: Path) -> list[dict[str, Any]]:
@@ -70,7 +70,7 @@ def earlier_runs(receipt: Path) -> list[dict[str, Any]]:
     return [{"commit": content["commit"][:10]} | line for line in content["figures"] if "steps" in line]
 
 
-def measured(model: str, seed: int, data: str, out: Path) -> dict[str, Any]:
+def measured(model: str, seed: int, data: str, out: Path, origin: dict[str, Any]) -> dict[str, Any]:
     """The figures of one training run; trains and evaluates it unless that is done."""
     run, recipe = out / f"{model}_{seed}", f"nuclei_{model}"
     metrics = run / "evaluation" / "metrics.json"
@@ -78,8 +78,7 @@ def measured(model: str, seed: int, data: str, out: Path) -> dict[str, Any]:
         botformer("train", recipe, "--data", data, "--out", str(run), "--run.seed", str(seed))
         botformer("evaluate", str(run / "last"), "--data", data, "--by", "stain", "--out", str(metrics.parent))
     steps = json.loads((run / "metrics.jsonl").read_text(encoding="utf-8").splitlines()[-1])["step"]
-    commit = receipt_origin()["commit"][:10]
-    of_run = {"predictor": model, "seed": seed, "commit": commit, "steps": steps}
+    of_run = {"predictor": model, "seed": seed, "commit": origin["commit"][:10], "steps": steps}
     return of_run | figures(json.loads(metrics.read_text(encoding="utf-8")))
 
 
