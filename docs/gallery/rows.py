@@ -50,14 +50,14 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "sparse.jpg",
             "A few faint ones",
-            "Eight are found where people outlined seven. Dark images are brightened for the drawing alone.",
+            "Seven are found, the seven that people outlined. Dark images are brightened for the drawing alone.",
             'import botformer\n\nresult = botformer.predictor("nuclei")("sparse.png")',
             segmentation.beside,
         ),
         Row(
             "large.jpg",
             "Large nuclei, ten times the area",
-            "One network for all of these images. Where nuclei lie on each other it makes two or three of them.",
+            "One network for all of these images. Below right, where nuclei lie side by side, the outlines tangle.",
             'import botformer\n\nresult = botformer.predictor("nuclei")("large.png")',
             segmentation.beside,
         ),
@@ -89,8 +89,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "sliced.jpg",
             "Whole, and in tiles",
-            "A fruit fly's embryo: fitted to the network's canvas its nuclei are a few pixels wide and hardly any is "
-            "found; in tiles most of the 199 are, and two squares that are none.",
+            "A fruit fly's embryo: fitted to the network's canvas its nuclei are a few pixels wide and most of "
+            "the 199 are missed; in tiles most are found, and four squares that are none.",
             "botformer predict embryo.png --out whole\nbotformer predict embryo.png --tile 320 --out in_tiles",
             segmentation.sliced,
         ),
@@ -106,8 +106,8 @@ SECTIONS: dict[str, tuple[Row, ...]] = {
         Row(
             "heads.jpg",
             "Four heads, from one nucleus",
-            "From the ring: heads 1 and 3 look at many cells, most of them between nuclei, head 2 almost everywhere "
-            "alike, and head 4 rests on a few cells.",
+            "From the ring: heads 1 and 2 rest on a few cells, head 3 looks at many, most of them between nuclei, and "
+            "head 4 almost everywhere alike.",
             "import botformer\nfrom botformer import explain\n\n"
             'model, config = botformer.load("nuclei")\n'
             'seen = explain.see(config, "cells.png")\n'
