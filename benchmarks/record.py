@@ -14,6 +14,8 @@ import time
 from pathlib import Path
 from typing import Any
 
+from run_journal import read_records, step_seconds
+
 from botformer.benchmark.receipt import write_receipt
 
 RESULTS = Path(__file__).parents[1] / "results"
@@ -24,6 +26,7 @@ def main() -> None:
     parser.add_argument("name", help="the receipt is results/NAME.json")
     parser.add_argument("--title", required=True)
     parser.add_argument("--figures", required=True, help="FILE.json:key,key,...; a/b is the value of b in a")
+    parser.add_argument("--trained", type=Path, help="folder of the run whose steps and their seconds to add")
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--notes", default="")
     own, command = sys.argv[1:], []
@@ -41,10 +44,18 @@ def main() -> None:
         "wall_seconds": round(seconds, 1),
         "peak_memory_mb": round(resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1e3),
     }
+    if given.trained:
+        figures |= _training(given.trained)
     path = write_receipt(
         RESULTS / f"{given.name}.json", given.title, shlex.join(command), figures, given.seed, given.notes
     )
     print(f"{path.name}: {figures}", file=sys.stderr)
+
+
+def _training(run: Path) -> dict[str, int]:
+    records = read_records(run / "metrics.jsonl")
+    batch = json.loads((run / "recipe.json").read_text(encoding="utf-8"))["run"]["batch_size"]
+    return {"training_steps": records[-1]["step"], "training_seconds": round(step_seconds(records, batch))}
 
 
 def _value(content: Any, key: str) -> Any:

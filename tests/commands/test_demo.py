@@ -12,9 +12,9 @@ import pytest
 @pytest.mark.slow
 @pytest.mark.timeout(1200)
 def test_the_demo_outlines_nuclei_reads_digits_and_leaves_a_self_contained_report(tmp_path):
-    """In a process of its own, as people start it, but with fewer digits: those gates are lower than what
+    """In a process of its own, as people start it, but with a fifth of the digits: those gates are lower than what
     results/demo.json has. The nuclei are all there."""
-    command = [sys.executable, "-m", "botformer.cli", "demo", "--out", "demo", "--images", "16000"]
+    command = [sys.executable, "-m", "botformer.cli", "demo", "--out", "demo", "--images", "8000"]
     done = subprocess.run(command, cwd=tmp_path, capture_output=True, text=True, timeout=1180, check=False)
     assert done.returncode == 0, done.stderr
     out = tmp_path / "demo"
@@ -22,10 +22,10 @@ def test_the_demo_outlines_nuclei_reads_digits_and_leaves_a_self_contained_repor
     digits = json.loads((out / "digits" / "evaluation" / "metrics.json").read_text())
     scenes = json.loads((out / "scenes" / "evaluation" / "metrics.json").read_text())
     assert nuclei["mask"]["AP50"] >= 0.8
-    assert (digits["images"], scenes["images"]) == (800, 44)
-    assert digits["top1"] >= 0.7
-    assert scenes["mask"]["AP50"] >= 0.3
-    assert f"{digits['top1']:.1%} of 800 unseen ones are right" in done.stdout
+    assert (digits["images"], scenes["images"]) == (400, 22)
+    assert digits["top1"] >= 0.45
+    assert scenes["mask"]["AP50"] >= 0.15
+    assert f"{digits['top1']:.1%} of 400 unseen ones are right" in done.stdout
     page = (out / "report.html").read_text(encoding="utf-8")
     assert page.count('src="data:image/png;base64,') == 10
     assert not re.search(r'(src|href)="(?!data:)', page)

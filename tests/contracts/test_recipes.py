@@ -91,9 +91,27 @@ def test_a_row_says_what_to_expect_and_what_it_cost(row):
     seconds, steps = re.search(r"(\d+) s\b", row.cost), re.search(r"(\d+) steps", row.cost)
     assert seconds or "the time was not recorded" in row.cost
     if seconds:
-        assert int(seconds[1]) == round(figures["wall_seconds"])
+        assert int(seconds[1]) == round(figures.get("training_seconds", figures["wall_seconds"]))
     if steps:
-        assert int(steps[1]) in {run.get("steps") for run in figures}
+        runs = figures if isinstance(figures, list) else [{"steps": figures["training_steps"]}]
+        assert int(steps[1]) in {run.get("steps") for run in runs}
+
+
+@pytest.mark.parametrize("row", [row for row in EXPERIMENTS.values() if row.receipt], ids=lambda row: row.name)
+def test_a_row_expects_what_its_receipt_measured(row):
+    figures = json.loads((RESULTS / f"{row.receipt}.json").read_text(encoding="utf-8"))["figures"]
+    metric, number, percent = re.match(r"(mask AP50|mask AP|)\s*([\d.]+)( % top-1)?", row.expect).groups()
+    if isinstance(figures, dict):
+        measured = [figures[key] for key in figures if key.replace("/", " ").endswith(metric or "top1")]
+    elif "predictor" in figures[0]:
+        rows = [each for each in figures if each["predictor"] == row.recipe.model.name]
+        assert "the mean of three seeds" in row.expect
+        assert sum(type(each["seed"]) is int for each in rows) == 3
+        measured = [each["mask AP"] for each in rows if each["seed"] == "mean"]
+    else:
+        measured = [each["AP"] for each in figures if each["what"] == "mask"]
+    digits = len(number.partition(".")[2])
+    assert number in {f"{value * (100 if percent else 1):.{digits}f}" for value in measured}
 
 
 @pytest.mark.parametrize("row", EXPERIMENTS.values(), ids=lambda row: row.name)
