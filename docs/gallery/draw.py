@@ -33,7 +33,7 @@ Images and the lines that make them: `python docs/gallery/draw.py` runs these ve
 `nuclei` comes with the package ([what it was trained on](../src/botformer/weights/shipped/nuclei.md)). `runs/photos`
 was trained by the command shown for it, on two busy cores without a GPU, and `runs/digits` is the classifier of
 `botformer demo`: they show what the lines do, not how good a network can be. No image was in
-the training of the network that looks at it, but most of `cells.png` in that of `nuclei`.
+the training of the network that looks at it, but `cells.png`, which was in that of `nuclei`.
 """
 _FOOT = """## Whose images these are
 

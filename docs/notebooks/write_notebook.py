@@ -97,7 +97,7 @@ with torch.no_grad():
 # %% [markdown]
 # ## A detector that comes with the package
 #
-# It outlines nuclei. The micrograph is of the 2018 Data Science Bowl (CC0), most of it was in its training.
+# It outlines nuclei. The micrograph is of the 2018 Data Science Bowl (CC0); it was in its training.
 
 # %%
 cells = Path(synthetic.__file__).parent / "bbbc038/nuclei.png"

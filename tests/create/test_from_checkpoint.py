@@ -55,7 +55,7 @@ def test_a_run_does_not_continue_on_other_classes(run, colours, tmp_path, capsys
 
 
 def test_the_shipped_network_finds_nuclei_in_the_embedded_micrograph():
-    """Not a measurement: the micrograph may be among the images it was trained on."""
+    """Not a measurement: the micrograph was in its training."""
     from botformer.data.synthetic.nuclei_crops import read_nuclei
 
     detector, model_config = botformer.load("nuclei")

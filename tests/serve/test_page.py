@@ -69,7 +69,7 @@ def test_example_of_nuclei_and_the_threshold_without_another_request(opened):
     page.click("#examples button >> nth=1")
     page.select_option("[data-part=network]", "nuclei")
     opened.wait_for_answer()
-    example = opened.server.get("/examples/nuclei-unseen.png").body
+    example = opened.server.get("/examples/nuclei-strip.png").body
     scores = np.array([found["score"] for found in predicted(opened.server, "nuclei", example)["detections"]])
     asked = opened.count("predict")
     assert (scores >= 0.5).sum() > 5

@@ -25,8 +25,13 @@ class Example:
 
 _ORIGIN = "fluorescence micrograph of nuclei (BBBC038v1, 2018 Data Science Bowl, CC0)"
 EXAMPLES = (
-    Example("nuclei", f"A {_ORIGIN}; the network nuclei was trained on its left three quarters", ("nuclei",), 0),
-    Example("nuclei-unseen", f"The right strip of a {_ORIGIN}, which no training saw", ("nuclei",), STRIP_FROM_PX),
+    Example("nuclei", f"A {_ORIGIN}; it was in the training of the network nuclei", ("nuclei",), 0),
+    Example(
+        "nuclei-strip",
+        f"The right strip of a {_ORIGIN}; it was in the training of the network nuclei, not in that of the demo's",
+        ("nuclei",),
+        STRIP_FROM_PX,
+    ),
 )
 
 
