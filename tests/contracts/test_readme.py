@@ -96,7 +96,7 @@ def test_the_python_of_the_page_on_predicting_runs(tmp_path, monkeypatch, capsys
     assert Path("drawn.png").stat().st_size > 5000
     printed = capsys.readouterr().out.splitlines()
     assert len(printed) > 5
-    assert printed[0].startswith("nucleus 0.9")
+    assert re.match(r"nucleus 0\.\d\d at \d+ \d+, \d+ px wide", printed[0])
     assert printed[-1] == "nowhere.png No such file or directory"
 
 
