@@ -1,6 +1,5 @@
 """The trainings behind the rows of evidence_rows.py: each in a process of its own, stopped and continued."""
 
-import json
 import shlex
 import signal
 import subprocess
@@ -14,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from evidence_rows import ARMS, Arm, Row
-from run_journal import read_records, step_seconds
+from run_journal import training_seconds
 
 from botformer.atomic_write import write_json
 from botformer.benchmark.receipt import receipt_origin
@@ -60,8 +59,7 @@ class Job:
     @property
     def seconds(self) -> float:
         """Of all training steps, by the run's journal: without evaluations, and without what a kill lost."""
-        batch = json.loads((self.run / "recipe.json").read_text("utf-8"))["run"]["batch_size"]
-        return step_seconds(read_records(self.run / "metrics.jsonl"), batch)
+        return training_seconds(self.run)
 
     @property
     def options(self) -> list[str]:

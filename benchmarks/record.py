@@ -14,7 +14,7 @@ import time
 from pathlib import Path
 from typing import Any
 
-from run_journal import read_records, step_seconds
+from run_journal import read_records, training_seconds
 
 from botformer.benchmark.receipt import write_receipt
 
@@ -53,9 +53,8 @@ def main() -> None:
 
 
 def _training(run: Path) -> dict[str, int]:
-    records = read_records(run / "metrics.jsonl")
-    batch = json.loads((run / "recipe.json").read_text(encoding="utf-8"))["run"]["batch_size"]
-    return {"training_steps": records[-1]["step"], "training_seconds": round(step_seconds(records, batch))}
+    steps = read_records(run / "metrics.jsonl")[-1]["step"]
+    return {"training_steps": steps, "training_seconds": round(training_seconds(run))}
 
 
 def _value(content: Any, key: str) -> Any:

@@ -21,3 +21,9 @@ def step_seconds(records: Iterable[dict[str, Any]], batch: int) -> float:
             seconds += (record["step"] - before) * batch / record["images_per_s"]
             before = record["step"]
     return seconds
+
+
+def training_seconds(run: Path) -> float:
+    """`step_seconds` of a run, by its folder."""
+    batch = json.loads((run / "recipe.json").read_text(encoding="utf-8"))["run"]["batch_size"]
+    return step_seconds(read_records(run / "metrics.jsonl"), batch)

@@ -19,6 +19,7 @@ from botformer.training.loop import fit
 from botformer.training.run_lock import LOCK, check_unlocked, run_lock
 from botformer.training.run_log import read_metrics
 from botformer.training.signals import Interrupted
+from tests.fork_server import start_process
 from tests.training.test_loop import assert_same_end, run
 from tests.training.toy import ToyBatches, toy_evaluation, toy_recipe, toy_task
 
@@ -162,10 +163,8 @@ def hold(out: Path, ready: Any) -> None:
 def test_second_run_is_refused_with_the_first_ones_process_and_a_killed_one_locks_nothing(
     tmp_path: Path, caplog: pytest.LogCaptureFixture
 ) -> None:
-    context = get_context("forkserver")
-    ready = context.Event()
-    first = context.Process(target=hold, args=(tmp_path, ready))
-    first.start()
+    ready = get_context("forkserver").Event()
+    first = start_process(hold, tmp_path, ready)
     assert ready.wait(60)
     with pytest.raises(InputError, match=rf"another run writes into .*: host .*, process {first.pid}, since 20"):
         run(tmp_path, toy_recipe())
