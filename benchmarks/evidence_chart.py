@@ -16,12 +16,12 @@ _LABEL = (
 
 
 def draw_evidence(groups: Sequence[tuple[str, Sequence[dict[str, Any]]]], out: Path) -> None:
-    """`groups`: the name of a row of evidence and its effects, as its receipt has them."""
+    """`groups`: the title of a row of evidence and its effects, as its receipt has them."""
     heights = [_TITLE_INCHES + _ROW_INCHES * len(effects) for _, effects in groups]
     figure = style.new_figure(0.5 + sum(heights))
     grid = figure.subplots(len(groups), 1, sharex=True, squeeze=False, height_ratios=heights)[:, 0]
-    for axes, (name, effects) in zip(grid, groups, strict=True):
-        style.quiet(axes, name.capitalize())
+    for axes, (title, effects) in zip(grid, groups, strict=True):
+        style.quiet(axes, title)
         axes.axvline(0, color=style.INK, linewidth=1)
         for place, effect in enumerate(effects):
             colour = _COLOURS[effect["verdict"].split()[0]]

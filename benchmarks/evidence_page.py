@@ -43,7 +43,9 @@ def write_page(results: Path = RESULTS) -> None:
     """EVIDENCE.md and evidence.png."""
     receipts = _receipts(results)
     if receipts:
-        draw_evidence([(name, _main_effects(receipt)) for name, receipt in receipts.items()], results / CHART)
+        draw_evidence(
+            [(ROWS[name].title, _main_effects(receipt)) for name, receipt in receipts.items()], results / CHART
+        )
     (results / "EVIDENCE.md").write_text(page(results), encoding="utf-8")
 
 
@@ -83,14 +85,24 @@ def _summary(receipts: dict[str, dict[str, Any]]) -> list[list[str]]:
 
 
 def _section(row: Row, receipt: dict[str, Any] | None) -> list[str]:
-    title = ["", f"## {row.name.capitalize()}", "", f"{row.claim[0].upper()}{row.claim[1:]}.", "", row.setting, ""]
+    title = [
+        "",
+        f"## {row.name.replace('-', ' ').capitalize()}",
+        "",
+        f"{row.claim[0].upper()}{row.claim[1:]}.",
+        "",
+        row.setting,
+        "",
+    ]
     if receipt is None:
         return [*title, "Not measured.", ""]
     caveats = {ARMS[arm].dataset.caveat: None for arm in row.arms}
     effects = _effects(receipt)
     measured = {effect["effect"] for effect in effects}
     missing = [effect.claim for effect in row.effects if effect.claim not in measured]
-    hardware = receipt["hardware"]
+    trainings = [line for line in receipt["figures"] if "commit" in line]
+    machine = receipt["hardware"]
+    processors = sorted({line.get("processor", machine["processor"]) for line in trainings})
     return [
         *title,
         *_table(
@@ -103,9 +115,9 @@ def _section(row: Row, receipt: dict[str, Any] | None) -> list[str]:
         ),
         *(["", f"Not measured: {'; '.join(missing)}."] if missing else []),
         "",
-        *_arms(row, [line for line in receipt["figures"] if "commit" in line]),
+        *_arms(row, trainings),
         "",
-        f"{'. '.join(caveats)}. {hardware['processor']}, {hardware['cores']} cores; "
+        f"{'. '.join(caveats)}. {', '.join(processors)}, {machine['cores']} cores; "
         f"[evidence_{row.name}.json](evidence_{row.name}.json) has every training with its command and commit.",
         "",
     ]

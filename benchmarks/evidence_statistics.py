@@ -12,7 +12,8 @@ import json
 from collections.abc import Mapping, Sequence
 from contextlib import redirect_stdout
 from dataclasses import dataclass
-from functools import cache, cached_property
+from functools import cache
+from hashlib import sha256
 from io import StringIO
 from pathlib import Path
 from typing import Any, Literal
@@ -21,8 +22,6 @@ import numpy as np
 from evidence_rows import Dataset, Row
 from scipy.optimize import brentq
 from scipy.stats import norm, t
-
-from botformer.atomic_write import atomic_file
 
 RESAMPLES = 2_000
 LEAST_SEEDS = 3
@@ -128,36 +127,32 @@ def _average_precision(
     return values.mean(1)
 
 
-@dataclass
-class Run:
-    """One training's validation."""
+@dataclass(frozen=True)
+class Validation:
+    """What one training's predictions are worth on the validation images, and on resamples of them."""
 
-    dataset: Dataset
-    folder: Path
-    """Where `botformer evaluate` wrote."""
-    truth: Path
-    """COCO's annotations of the validation split; a classifier's predictions have their labels."""
+    images: str
+    """How many, and which, in short: equal for the same images."""
+    resampled: Mapping[str, np.ndarray]
+    """Metric -> (1 + RESAMPLES,): in points, of the data and of every resample."""
 
-    def __post_init__(self) -> None:
-        self._resampled: dict[str, np.ndarray] = {}
+    @property
+    def image_count(self) -> int:
+        return int(self.images.partition(" ")[0])
 
-    @cached_property
-    def scores(self) -> TopOne | AveragePrecision:
-        predictions = self.folder / "predictions.json"
-        if self.dataset.metric == "top1":
-            return TopOne(predictions)
-        metrics = json.loads((self.folder / "metrics.json").read_text("utf-8"))
-        return AveragePrecision(predictions, self.truth, metrics["max_detections"])
 
-    def resampled(self, metric: str) -> np.ndarray:
-        """(1 + RESAMPLES,): the metric in points, of the data and of every resample. Kept beside the predictions."""
-        if metric not in self._resampled:
-            kept = self.folder / f"resampled_{metric}.npy"
-            if not kept.is_file():
-                with atomic_file(kept) as unfinished, unfinished.open("wb") as file:
-                    np.save(file, self.scores.of(metric, image_counts(len(self.scores.images))))
-            self._resampled[metric] = np.load(kept)
-        return self._resampled[metric]
+def validation(dataset: Dataset, evaluation: Path, truth: Path, metrics: Sequence[str]) -> Validation:
+    """`evaluation`: where `botformer evaluate` wrote; `truth`: COCO's annotations of the validation split (a
+    classifier's predictions have their labels)."""
+    predictions = evaluation / "predictions.json"
+    if dataset.metric == "top1":
+        scores = TopOne(predictions)
+    else:
+        most = json.loads((evaluation / "metrics.json").read_text("utf-8"))["max_detections"]
+        scores = AveragePrecision(predictions, truth, most)
+    which = sha256("\n".join(map(str, scores.images)).encode()).hexdigest()[:16]
+    counts = image_counts(len(scores.images))
+    return Validation(f"{len(scores.images)} {which}", {metric: scores.of(metric, counts) for metric in metrics})
 
 
 @dataclass(frozen=True)
@@ -174,24 +169,26 @@ class Interval:
         return "does not hold" if self.high < 0 else f"cannot be decided with {seeds} seeds"
 
 
-def measured_effects(row: Row, runs: Mapping[str, Mapping[int, Run]]) -> list[dict[str, Any]]:
-    """One line per effect and metric whose arms have three seeds or more in common. `runs`: arm -> seed -> run."""
+def measured_effects(row: Row, runs: Mapping[str, Mapping[int, Validation]]) -> list[dict[str, Any]]:
+    """One line per effect and metric whose arms have three seeds or more in common. `runs`: arm -> seed -> its
+    validation."""
     lines = []
     for effect in row.effects:
         seeds = sorted(set.intersection(*(set(runs.get(arm, {})) for arm in effect.arms)))
         if len(seeds) < LEAST_SEEDS:
             continue
         groups = [[runs[arm][seed] for seed in seeds] for arm in effect.arms]
-        (images,) = {tuple(run.scores.images) for group in groups for run in group}
+        (images,) = {run.image_count for group in groups for run in group}
+        assert len({run.images for group in groups for run in group}) == 1, f"{effect.claim}: other images"
         signs = [1] * len(effect.plus) + [-1] * len(effect.minus)
         for metric in (effect.dataset.metric, *effect.metrics):
-            of_metric = interval([np.stack([run.resampled(metric) for run in group]) for group in groups], signs)
+            of_metric = interval([np.stack([run.resampled[metric] for run in group]) for group in groups], signs)
             lines.append(
                 {
                     "effect": effect.claim,
                     "metric": metric,
                     "seeds": len(seeds),
-                    "images": len(images),
+                    "images": images,
                     "low": round(of_metric.low, 2),
                     "difference": round(of_metric.effect, 2),
                     "high": round(of_metric.high, 2),

@@ -78,10 +78,11 @@ def jobs(rows: Iterable[Row], seeds: Iterable[int], out: Path) -> list[Job]:
     return list(dict.fromkeys(Job(arm, seed, out) for row in rows for seed in seeds for arm in row.arms))
 
 
-def seeds_of_runs(out: Path) -> list[int]:
-    """Those that runs in a folder were trained with."""
+def done_jobs(out: Path) -> list[Job]:
+    """All trainings in a folder that are done, of any seed."""
     ends = {path.name.rpartition("_")[2] for path in out.glob("*_*") if path.is_dir()}
-    return sorted(int(end) for end in ends if end.isdecimal())
+    seeds = sorted(int(end) for end in ends if end.isdecimal())
+    return [job for arm in ARMS for seed in seeds if (job := Job(arm, seed, out)).is_done]
 
 
 def train_all(waiting: list[Job], archives: Path, deadline: float, at_once: int) -> None:
@@ -119,7 +120,7 @@ def train(job: Job, deadline: float) -> None:
     origin = receipt_origin()
     if origin["uncommitted_changes"]:
         print(f"{job.name}: the package differs from its commit", file=sys.stderr)
-    write_json(job.measured, {"commit": origin["commit"][:10]})
+    write_json(job.measured, {"commit": origin["commit"][:10], "processor": origin["hardware"]["processor"]})
 
 
 def _botformer(job: Job, arguments: list[str], deadline: float | None = None) -> int:

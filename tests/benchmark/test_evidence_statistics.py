@@ -16,12 +16,13 @@ sys.path.append(str(Path(__file__).parents[2] / "benchmarks"))
 from evidence_rows import CIFAR10, NUCLEI, ROWS, Effect, Row
 from evidence_statistics import (
     AveragePrecision,
-    Run,
     TopOne,
+    Validation,
     half_width,
     image_counts,
     interval,
     measured_effects,
+    validation,
 )
 
 CATEGORY = {"id": 1, "name": "thing"}
@@ -140,7 +141,7 @@ def test_effects_need_three_seeds_of_all_their_networks(tmp_path):
             for i in range(50)
         ]
         (folder / "predictions.json").write_text(json.dumps(records))
-        return Run(CIFAR10, folder, tmp_path / "none")
+        return validation(CIFAR10, folder, tmp_path / "none", ["top1"])
 
     row = Row("name", "claim", "setting", (Effect("BoT - R", ("CIFAR BoT",), ("CIFAR R",)),))
     runs = {"CIFAR BoT": {s: run(s, 0.9) for s in range(4)}, "CIFAR R": {s: run(s, 0.5) for s in range(3)}}
@@ -150,3 +151,13 @@ def test_effects_need_three_seeds_of_all_their_networks(tmp_path):
     assert not measured_effects(row, runs)
     assert not measured_effects(ROWS["detection"], runs)
     assert NUCLEI.metric == "mask_AP"
+
+
+def test_trainings_that_were_validated_on_other_images_are_not_compared():
+    runs = {
+        arm: {seed: Validation(f"5 {images}", {"top1": np.zeros(2001)}) for seed in range(3)}
+        for arm, images in (("CIFAR BoT", "one"), ("CIFAR R", "another"))
+    }
+    row = Row("name", "claim", "setting", (Effect("BoT - R", ("CIFAR BoT",), ("CIFAR R",)),))
+    with pytest.raises(AssertionError, match="BoT - R: other images"):
+        measured_effects(row, runs)

@@ -89,7 +89,7 @@ def tiny(monkeypatch, tmp_path):
     """A table of two networks for noise, with results of its own."""
     for module in (evidence_rows, evidence_trainings, evidence_page):
         monkeypatch.setattr(module, "ARMS", TINY)
-    for module in (evidence, evidence_page):
+    for module in (evidence, evidence_page, evidence_rows):
         monkeypatch.setattr(module, "ROWS", {"tiny": ROW})
     monkeypatch.setattr(evidence, "RESULTS", tmp_path / "results")
     (tmp_path / "results").mkdir()
@@ -133,7 +133,7 @@ def test_a_training_stops_at_the_deadline_goes_on_and_is_measured(tmp_path, monk
     metrics = json.loads((job.run / "evaluation" / "metrics.json").read_text())
     assert metrics["images"] == 12
     assert json.loads((job.run / "recipe.json").read_text())["run"]["seed"] == 0
-    assert set(json.loads(job.measured.read_text())) == {"commit"}
+    assert set(json.loads(job.measured.read_text())) == {"commit", "processor"}
     assert 0 < job.seconds < 60
 
 
@@ -149,7 +149,7 @@ def pretend(folder, right):
         steps = [{"kind": "train", "step": step, "images_per_s": 10.0 + seed} for step in (1, 2, 6)]
         (job.run / "metrics.jsonl").write_text("\n".join(map(json.dumps, [*steps, {"kind": "evaluation"}])) + "\n")
         (job.run / "recipe.json").write_text('{"run": {"batch_size": 20}}')
-        job.measured.write_text('{"commit": "0123456789"}')
+        job.measured.write_text('{"commit": "0123456789", "processor": "Abacus"}')
 
 
 @pytest.mark.usefixtures("tiny")
@@ -185,30 +185,59 @@ def test_the_receipt_and_the_page_say_what_was_measured(tmp_path, monkeypatch, c
 
 
 @pytest.mark.usefixtures("tiny")
-def test_a_receipt_keeps_what_it_has_of_trainings_that_are_gone(tmp_path, monkeypatch, capsys):
-    pretend(tmp_path, {(arm, seed): 30 for arm in TINY for seed in range(3)})
+def test_trainings_that_are_gone_are_compared_with_later_ones(tmp_path, monkeypatch, capsys):
+    """Two seeds on one machine and the third on another give the receipt of three on one; a run that is measured is
+    not measured again."""
+    right = {("botnet", 0): 36, ("botnet", 1): 37, ("botnet", 2): 38}
+    right |= {("resnet", 0): 20, ("resnet", 1): 21, ("resnet", 2): 19}
+    receipt, kept = tmp_path / "results" / "evidence_tiny.json", tmp_path / "results" / "evidence"
+    pretend(tmp_path, right)
+    call(monkeypatch, capsys, tmp_path)
+    at_once = json.loads(receipt.read_text())["figures"]
+    receipt.unlink()
+    shutil.rmtree(kept)
+    shutil.rmtree(tmp_path / "out")
+    for seeds in ((0, 1), (2,)):
+        assert not receipt.exists()
+        pretend(tmp_path, {name: count for name, count in right.items() if name[1] in seeds})
+        call(monkeypatch, capsys, tmp_path, "--minutes", "0")
+        shutil.rmtree(tmp_path / "out")
+    assert json.loads(receipt.read_text())["figures"] == at_once
+    pretend(tmp_path, {("resnet", 0): 20})
+    written = {path.name: path.stat().st_mtime_ns for path in kept.iterdir()}
+    assert len(written) == 6
+    call(monkeypatch, capsys, tmp_path, "--minutes", "0")
+    assert {path.name: path.stat().st_mtime_ns for path in kept.iterdir()} == written
+    pretend(tmp_path, {("resnet", 1): 30})  # trained again, with another result
+    call(monkeypatch, capsys, tmp_path, "--minutes", "0")
+    (again,) = [line for line in json.loads(receipt.read_text())["figures"] if line.get("seed") == 1][1:]
+    assert (again["arm"], again["top1"], again["processor"]) == ("resnet", 75.0, "Abacus")
+
+
+@pytest.mark.usefixtures("tiny")
+def test_a_receipt_of_trainings_that_are_not_kept_stays_until_all_are_repeated(tmp_path, monkeypatch, capsys):
+    pretend(tmp_path, {(arm, seed): 30 for arm in TINY for seed in range(4)})
     call(monkeypatch, capsys, tmp_path)
     receipt = tmp_path / "results" / "evidence_tiny.json"
-    before = json.loads(receipt.read_text())["figures"]
+    before = receipt.read_text()
     shutil.rmtree(tmp_path / "out")
-    written = receipt.stat().st_mtime_ns
+    shutil.rmtree(tmp_path / "results" / "evidence")
     call(monkeypatch, capsys, tmp_path, "--minutes", "0")
-    assert receipt.stat().st_mtime_ns == written  # nothing new
-    pretend(tmp_path, {("resnet", 0): 20, ("resnet", 3): 10})
-    call(monkeypatch, capsys, tmp_path, "--minutes", "0", "--seeds", "0", "3")
-    after = json.loads(receipt.read_text())["figures"]
-    right = {(line["arm"], line["seed"]): line["top1"] for line in after if "arm" in line}
-    assert right == {
-        **{("botnet", seed): 75.0 for seed in (0, 1, 2, "mean")},
-        **{
-            ("resnet", 0): 50.0,
-            ("resnet", 1): 75.0,
-            ("resnet", 2): 75.0,
-            ("resnet", 3): 25.0,
-            ("resnet", "mean"): 56.25,
-        },
+    assert receipt.read_text() == before  # nothing new
+    repeated = {("resnet", seed): 20 for seed in range(4)} | {("botnet", seed): 30 for seed in range(3)}
+    pretend(tmp_path, repeated)
+    said = call(monkeypatch, capsys, tmp_path, "--minutes", "0")[0]
+    assert said == "evidence_tiny.json stays: trainings were repeated, but not all that these need: BoT - R"
+    assert receipt.read_text() == before
+    shutil.rmtree(tmp_path / "out")
+    pretend(tmp_path, {("botnet", 3): 30})
+    call(monkeypatch, capsys, tmp_path, "--minutes", "0")
+    figures = json.loads(receipt.read_text())["figures"]
+    assert {line["arm"]: line["top1"] for line in figures if line.get("seed") == "mean"} == {
+        "botnet": 75.0,
+        "resnet": 50.0,
     }
-    assert after[-1] == before[-1]  # three seeds in common are gone
+    assert (figures[-1]["seeds"], figures[-1]["difference"]) == (4, 25.0)
 
 
 @pytest.mark.usefixtures("tiny")

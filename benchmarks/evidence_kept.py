@@ -1,0 +1,71 @@
+"""results/evidence/RUN.npz: what is kept of every training, enough to compare it when its run is gone.
+
+Each has the training's line of a receipt (as JSON) and its validation, with every resample, in float32.
+"""
+
+import json
+from collections.abc import Iterable
+from dataclasses import dataclass
+from hashlib import sha256
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from evidence_rows import metrics_of_all_rows
+from evidence_statistics import Validation, validation
+from evidence_trainings import Job
+
+from botformer.atomic_write import atomic_file
+
+
+@dataclass(frozen=True)
+class Kept:
+    """One training."""
+
+    training: dict[str, Any]
+    """arm, seed, seconds (of training steps), and commit, processor and command of the training."""
+    validation: Validation
+
+
+def keep(job: Job, folder: Path) -> None:
+    """Of a training that is done; what is kept already is not measured again."""
+    path = folder / f"{job.run.name}.npz"
+    metrics = metrics_of_all_rows(job.name)
+    predictions = sha256((job.run / "evaluation" / "predictions.json").read_bytes()).hexdigest()
+    if path.is_file():
+        with np.load(path) as file:
+            if str(file["predictions"]) == predictions and set(metrics) <= set(file.files):
+                return
+    truth = job.data / "annotations" / f"instances_{job.arm.dataset.split}.json"
+    found = validation(job.arm.dataset, job.run / "evaluation", truth, metrics)
+    training = {
+        "arm": job.name,
+        "seed": job.seed,
+        "seconds": round(job.seconds),
+        **json.loads(job.measured.read_text("utf-8")),
+        "command": job.command,
+    }
+    folder.mkdir(parents=True, exist_ok=True)
+    with atomic_file(path) as unfinished, unfinished.open("wb") as file:
+        np.savez_compressed(
+            file,
+            allow_pickle=False,
+            training=np.array(json.dumps(training)),
+            predictions=np.array(predictions),
+            images=np.array(found.images),
+            **{metric: values.astype(np.float32) for metric, values in found.resampled.items()},
+        )
+
+
+def kept_trainings(folder: Path, arms: Iterable[str]) -> dict[str, dict[int, Kept]]:
+    """Arm -> seed -> what is kept, of these arms."""
+    found: dict[str, dict[int, Kept]] = {}
+    for path in sorted(folder.glob("*.npz")):
+        with np.load(path) as file:
+            training = json.loads(str(file["training"]))
+            if training["arm"] not in arms:
+                continue
+            metrics = {name: file[name].astype(np.float64) for name in metrics_of_all_rows(training["arm"])}
+            kept = Kept(training, Validation(str(file["images"]), metrics))
+        found.setdefault(training["arm"], {})[training["seed"]] = kept
+    return found
