@@ -39,7 +39,7 @@ def normalize(images: Tensor, mean: Sequence[float] = IMAGENET_MEAN, std: Sequen
 
 def _of_channels(values: Sequence[float], images: Tensor, dtype: torch.dtype) -> Tensor:
     """(C, 1, 1) beside the images, without waiting for their device."""
-    return torch.tensor(values, dtype=dtype).to(images.device, non_blocking=True)[:, None, None]
+    return torch.tensor(values, dtype=dtype).to(images.device, non_blocking=images.is_cuda)[:, None, None]
 
 
 def channel_statistics(

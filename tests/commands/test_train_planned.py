@@ -96,6 +96,26 @@ def test_a_run_that_is_there_keeps_its_plan(colours, tmp_path, capsys):
     assert "holds a run already" in capsys.readouterr().err
 
 
+def test_a_planned_run_can_be_extended_in_epochs_and_goes_on_as_long_as_it_is(colours, tmp_path, capsys):
+    out = tmp_path / "run"
+    assert train("classify", colours, "--minutes=0.3", "--out", str(out), *SMALL, "--schedule.steps=2") == 0
+    per_epoch = 30 // read(out)["recipe"]["run"]["batch_size"]
+    extended = [str(out), "--extend", "--schedule.epochs=3"]
+    assert train("classify", colours, "--out", *extended, "--run.max-steps=3") == 0
+    assert train("classify", colours, "--out", str(out), "--run.max-steps=0") == 0  # goes on, of its new length
+    assert evaluations(out)[-1]["step"] == 3 * per_epoch > 3
+    assert read(out, "recipe.json")["schedule"] | {"epochs": 3, "steps": 0} == read(out, "recipe.json")["schedule"]
+
+
+def test_several_processes_are_refused_also_where_a_plan_is(colours, tmp_path, monkeypatch, capsys):
+    monkeypatch.setenv("WORLD_SIZE", "2")
+    (tmp_path / "run").mkdir()
+    for name in ("recipe.json", "plan.json"):
+        (tmp_path / "run" / name).write_text("{}")
+    assert train("classify", colours, "--out", str(tmp_path / "run")) == 2
+    assert "in one process, and torchrun started several" in capsys.readouterr().err
+
+
 def test_what_is_set_on_the_command_line_is_known_with_its_value():
     arguments = [
         "--data",

@@ -3,10 +3,11 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator as AccelerateAccelerator
+from accelerate import PartialState
 
 from botformer.errors import InputError
 from botformer.training import loop
-from botformer.training.distributed import open_accelerator
+from botformer.training.distributed import Accelerator, open_accelerator
 from tests.training.toy import ToyBatches, toy_evaluation, toy_recipe, toy_task
 
 
@@ -27,6 +28,14 @@ def test_each_run_of_a_process_has_its_own_precision() -> None:
             found.append(layer(images).dtype)
     assert found == [torch.float32, torch.bfloat16, torch.float32]
     assert layer(images).dtype == torch.float32
+
+
+@pytest.mark.parametrize("device", ["cpu", "mps", "cuda"])
+def test_only_cuda_copies_while_the_program_goes_on(device: str) -> None:
+    """On Apple's GPUs nothing waits for such a copy: losses, and what processes ask of each other, would be garbage."""
+    assert Accelerator(torch.device(device), "float32", PartialState(cpu=True)).non_blocking == (device == "cuda")
+    source = Path(loop.__file__).parents[1]
+    assert not [path for path in source.rglob("*.py") if "non_blocking=True" in path.read_text(encoding="utf-8")]
 
 
 def test_field_out_of_range_is_named_before_anything_starts() -> None:

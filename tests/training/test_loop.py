@@ -1,6 +1,7 @@
 import json
 import os
 import signal
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -227,6 +228,39 @@ def test_reading_late_changes_no_record_and_no_weight(tmp_path: Path, monkeypatc
         run(tmp_path / "late", toy_recipe(), batches=StopsItself(6))
     run(tmp_path / "late", toy_recipe())
     assert_same_end(tmp_path / "at once", tmp_path / "late")
+
+
+def test_steps_that_are_read_together_share_their_time(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Before a checkpoint all losses are read, the last ones at once: none of those steps took no time."""
+
+    class Slow(ToyBatches):
+        def starting_at(self, step: int) -> Iterator[dict[str, Any]]:
+            for batch in super().starting_at(step):
+                time.sleep(0.02)
+                yield batch
+
+    monkeypatch.setitem(loop.STEPS_LATE, "cpu", 1)
+    run(tmp_path, toy_recipe(), batches=Slow())
+    rates = {r["step"]: r["images_per_s"] for r in read_metrics(tmp_path / "metrics.jsonl") if r["kind"] == "train"}
+    assert max(rates[step] for step in (1, 2, 3, 4, 5, 6, 7, 8)) <= 2 * 8 / 0.02
+
+
+def test_a_signal_during_the_last_checkpoint_ends_the_program(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """What would follow the training is not begun; all of the training is there."""
+    drawn = []
+
+    def draw(log: loop.FileRunLog) -> None:
+        drawn.append(log)
+        if len(drawn) == 3:
+            os.kill(os.getpid(), signal.SIGTERM)
+
+    monkeypatch.setattr(loop.FileRunLog, "draw", draw)
+    with pytest.raises(Interrupted):
+        run(tmp_path, toy_recipe())
+    folder = checkpoint_folder(tmp_path)
+    assert folder is not None
+    assert folder.name == "step-00000012"
+    assert read_state(folder).metrics_step == 12
 
 
 def test_run_continues_before_the_loss_that_was_not_finite(tmp_path: Path) -> None:

@@ -84,6 +84,14 @@ def test_never_refuses_a_folder_with_a_run(tmp_path: Path, trace: str) -> None:
         find_start(tmp_path, toy_recipe(), "never")
 
 
+def test_a_run_that_was_killed_before_it_wrote_anything_has_not_begun(tmp_path: Path) -> None:
+    (tmp_path / "checkpoints").mkdir()
+    assert find_start(tmp_path, toy_recipe(), "never") is None
+    (tmp_path / "checkpoints" / "step-00000001").mkdir()
+    with pytest.raises(InputError, match=r"holds a run already \(checkpoints\)"):
+        find_start(tmp_path, toy_recipe(), "never")
+
+
 def test_file_in_place_of_the_folder_is_an_error(tmp_path: Path) -> None:
     (tmp_path / "out").write_text("")
     with pytest.raises(InputError, match="is a file"):

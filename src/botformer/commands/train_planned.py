@@ -15,6 +15,7 @@ from rich.table import Table
 
 from botformer.commands.screen import print_table, progress_bar
 from botformer.errors import InputError
+from botformer.read_file import at_home
 from botformer.recipes.from_json import flat, with_fields
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
 from botformer.terminal import screen
@@ -55,6 +56,11 @@ class PlannedOptions:
 
 def train_planned(verb: str, arguments: list[str]) -> None:
     began = time.monotonic()
+    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
+        raise InputError(
+            f"`botformer train {verb}` plans, trains and evaluates in one process, and torchrun started several; train "
+            "a recipe by name (botformer train lists them), or leave torchrun out"
+        )
     if verb == "auto" and not {"-h", "--help"} & set(arguments):
         from botformer.planning.look_at_data import look  # heavy, and --help should not wait for it
 
@@ -66,6 +72,8 @@ def train_planned(verb: str, arguments: list[str]) -> None:
     if given.minutes is not None and not 0 < given.minutes < float("inf"):
         raise InputError(f"--minutes is {given.minutes}; more than 0 is expected")
     fixed = given_fields(arguments, given.recipe)
+    if "schedule.epochs" in fixed:
+        fixed = {"schedule.steps": 0} | fixed  # which would count more
 
     from botformer.create.train_recipe import train_recipe
     from botformer.planning.look_at_data import look
@@ -73,7 +81,7 @@ def train_planned(verb: str, arguments: list[str]) -> None:
     from botformer.training.trackers import find_trackers
 
     find_trackers(given.recipe.run.trackers)  # what is missing is said before anything is looked at or timed
-    say = screen(stderr=True, quiet=int(os.environ.get("RANK", "0")) > 0)
+    say = screen(stderr=True)
     if found is None:
         asked: Any = verb
         found = look(given.data, asked, getattr(given.recipe.images, "max_bad_records", 0))
@@ -88,8 +96,7 @@ def train_planned(verb: str, arguments: list[str]) -> None:
     train_recipe(recipe, given.data, out, given.resume, given.extend)
     if not tests_at_the_end(out):
         found = replace(found, test=0)
-    if int(os.environ.get("RANK", "0")) == 0:
-        _finish(out, given.data, found, recipe.run.evaluation_images, began)
+    _finish(out, given.data, found, recipe.run.evaluation_images, began)
 
 
 def parse(verb: str, arguments: list[str]) -> Any:
@@ -138,11 +145,6 @@ def _planned(
     say: Any,
 ) -> ClassificationRecipe | DetectionRecipe:
     """Plan, say so, and write it down."""
-    if int(os.environ.get("WORLD_SIZE", "1")) > 1:
-        raise InputError(
-            f"`botformer train {verb}` plans for one process, and torchrun started several; train a recipe by name "
-            "(botformer train lists them), or leave torchrun out"
-        )
     from botformer.planning.plan import make_plan_for, timing_seconds
     from botformer.planning.saved_plan import write_plan
     from botformer.training.resume import find_start
@@ -234,7 +236,7 @@ def _data_of(arguments: list[str]) -> str:
 
 
 def _name_of(data: str) -> str:
-    at = Path(data).expanduser().resolve()
+    at = at_home(data).resolve()
     return at.stem if at.is_file() else at.name
 
 

@@ -5,7 +5,7 @@ import logging
 from collections.abc import Iterable
 from dataclasses import replace
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 from botformer.create.calibration import calibrate
 from botformer.create.first_weights import (
@@ -186,7 +186,7 @@ def _digest(items: list) -> str:
     return whole.hexdigest()[:8]
 
 
-def _shard(recipe: ClassificationRecipe | DetectionRecipe, accelerator: Accelerator) -> dict[str, int]:
+def _shard(recipe: ClassificationRecipe | DetectionRecipe, accelerator: Accelerator) -> dict[str, Any]:
     """Which part of each batch this process reads, and with how many workers."""
     return dict(workers=recipe.run.workers, rank=accelerator.process_index, world=accelerator.num_processes)
 
@@ -200,7 +200,7 @@ def _evaluation_side(recipe: ClassificationRecipe | DetectionRecipe) -> int:
     return recipe.images.canvas if isinstance(recipe, DetectionRecipe) else recipe.images.size
 
 
-def _calibration_shard(recipe: ClassificationRecipe | DetectionRecipe, images: int) -> dict[str, int]:
+def _calibration_shard(recipe: ClassificationRecipe | DetectionRecipe, images: int) -> dict[str, Any]:
     """Every n-th image, and how many at a time: the same in every process, and whatever the number of workers is."""
     at_once = max(1, CALIBRATION_AT_ONCE // _evaluation_side(recipe) ** 2)
     world = max(1, -(-images // calibration_images(recipe)))

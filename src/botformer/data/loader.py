@@ -125,7 +125,7 @@ def evaluation_loader(
     chosen = evenly_spread(len(images), at_most or len(images))
     batches = [chosen[start : start + batch_size] for start in range(0, len(chosen), batch_size)]
     at_once = min(batch_size, len(chosen)) * images.image_bytes
-    return EvaluationLoader(images, batches[rank::world], _that_fit(_worker_count(workers), at_once))
+    return EvaluationLoader(images, batches[rank::world], _that_fit(_worker_count(workers), at_once), world == 1)
 
 
 def evenly_spread(count: int, at_most: int) -> list[int]:
@@ -173,10 +173,14 @@ class TrainingLoader(Generic[BatchT_co]):
 
 
 class EvaluationLoader(Generic[BatchT_co]):
-    """Every image once per iteration. `bad` maps the images that were skipped to the reasons."""
+    """Every image once per iteration. `bad` maps the images that were skipped to the reasons.
 
-    def __init__(self, images: Samples[BatchT_co], batches: list[list[int]], workers: int) -> None:
+    `alone`: no other process has a part of the images; where one has, it may be the one whose images can be read.
+    """
+
+    def __init__(self, images: Samples[BatchT_co], batches: list[list[int]], workers: int, alone: bool) -> None:
         self.bad: dict[str, str] = {}
+        self._alone = alone
         self._images = images
         self._batches = batches
         self._workers = workers
@@ -185,14 +189,14 @@ class EvaluationLoader(Generic[BatchT_co]):
         return len(self._batches)
 
     def __iter__(self) -> Iterator[BatchT_co]:
-        """Raises InputError when more than `max_bad_files` images cannot be read, or none can."""
+        """Raises InputError when more than `max_bad_files` images cannot be read, or, alone, when none can."""
         empty = bool(self._batches)
         for result in _loader(_EvaluationBatches(self._images), self._batches, self._workers):
             _note_bad(self.bad, result.bad, self._images)
             if result.packed is not None:
                 empty = False
                 yield self._images.unpack(result.packed)
-        if empty:
+        if empty and self._alone:
             raise _none_readable(self._images, self.bad)
 
 

@@ -12,6 +12,7 @@ from botformer.planning.plan import TrainingPlan
 from botformer.read_file import read_json, understood
 from botformer.recipes.from_json import recipe_from_json
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
+from botformer.training.resume import with_saved_length
 
 PLAN = "plan.json"
 _ADVICE = "choose another --out, or delete the folder to start anew"
@@ -46,7 +47,7 @@ def tests_at_the_end(out: Path) -> bool:
 
 
 def saved_recipe(out: Path, verb: Verb, minutes: float | None) -> ClassificationRecipe | DetectionRecipe | None:
-    """The recipe of the planned run in `out`; None where there is none.
+    """The recipe of the planned run in `out`, of the length that it has by now; None where there is none.
 
     Raises:
         InputError: the run there was not planned, has another verb or other minutes, or its plan cannot be read.
@@ -72,7 +73,8 @@ def saved_recipe(out: Path, verb: Verb, minutes: float | None) -> Classification
             f"{out} holds a run that was planned {planned}, and its steps are fixed; leave --minutes out to continue "
             "it, or choose another --out to plan anew"
         )
-    return recipe_from_json(ClassificationRecipe if verb == "classify" else DetectionRecipe, content)
+    recipe = recipe_from_json(ClassificationRecipe if verb == "classify" else DetectionRecipe, content)
+    return with_saved_length(recipe, out)
 
 
 def _read(out: Path) -> dict[str, Any]:

@@ -41,6 +41,12 @@ class Accelerator:
         self.num_processes: int = processes.num_processes
         self.is_main_process: bool = processes.is_main_process
 
+    @property
+    def non_blocking(self) -> bool:
+        """Whether copies to and from the device may go on while the program does: CUDA alone keeps the memory of a copy
+        until it is done, and has events that tell when that is. Others would read what is not written yet."""
+        return self.device.type == "cuda"
+
     def autocast(self) -> AbstractContextManager[object]:
         """Inside, operations compute in the run's precision; weights stay as they are."""
         return torch.autocast(self.device.type, torch.bfloat16) if self.precision == "bf16" else nullcontext()

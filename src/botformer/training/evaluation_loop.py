@@ -7,6 +7,7 @@ import torch
 from accelerate.utils import gather_object, send_to_device
 from torch import nn
 
+from botformer.errors import InputError
 from botformer.training.distributed import Accelerator
 from botformer.training.task import Batch, Evaluator, Task
 
@@ -21,15 +22,17 @@ def evaluate(task: Task, batches: Iterable[Batch], accelerator: Accelerator) -> 
     was_training = task.training
     task.eval()
     _broadcast_buffers(task, accelerator)
-    evaluator = task.evaluator()
-    for batch in batches:
-        on_device: Any = send_to_device(batch, accelerator.device, non_blocking=True)
+    evaluator, given = task.evaluator(), 0
+    for given, batch in enumerate(batches, 1):  # noqa: B007 - how many there were
+        on_device: Any = send_to_device(batch, accelerator.device, non_blocking=accelerator.non_blocking)
         with accelerator.autocast():
             predictions = task.predict(on_device)
         evaluator.update(predictions, on_device)
-    states = gather_object([send_to_device(evaluator.state(), "cpu")])
+    parts = gather_object([(given, send_to_device(evaluator.state(), "cpu"))])
+    if not any(given for given, _ in parts) and len(parts) > 1:  # one alone says it where it reads
+        raise InputError("no process can read any of its images of this evaluation; warnings above name them")
     merged = task.evaluator()
-    merged.merge(states)
+    merged.merge([state for _, state in parts])
     task.train(was_training)
     return merged
 

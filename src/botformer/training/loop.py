@@ -4,7 +4,7 @@ import math
 import signal
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import ExitStack, contextmanager
 from dataclasses import replace
 from pathlib import Path
@@ -75,16 +75,24 @@ def fit(
         if start:
             restore(train_state, out, start, data)
         accelerator.wait_for_everyone()  # all have looked at the folder before the first process changes it
-        run = _Run(train_state, plan, recipe, out, start[1] if start else None, loaded, data, lock)
-        try:
-            return run.train(train, evaluation)
-        except OSError as error:
-            if error.errno in FULL and error.filename:
-                needed = sum(t.nbytes for tensors in train_state.tensors().values() for t in tensors.values())
-                raise no_room(Path(error.filename), needed) from error
-            raise
-        finally:
-            run.run_log.close()
+        with _room_explained(train_state):
+            run = _Run(train_state, plan, recipe, out, start[1] if start else None, loaded, data, lock)
+            try:
+                return run.train(train, evaluation)
+            finally:
+                run.run_log.close()
+
+
+@contextmanager
+def _room_explained(train_state: TrainState) -> Iterator[None]:
+    """A full disk is an `InputError` that says how much a checkpoint needs."""
+    try:
+        yield
+    except OSError as error:
+        if error.errno in FULL and error.filename:
+            needed = sum(t.nbytes for tensors in train_state.tensors().values() for t in tensors.values())
+            raise no_room(Path(error.filename), needed) from error
+        raise
 
 
 @contextmanager
@@ -182,6 +190,8 @@ class _Run:
                 self._train(train, evaluation, request)
             except StopRequested:  # whatever was interrupted, the steps before it are saved
                 self.leave(request.signal)
+            if request.signal:  # while the last checkpoint was written; what would follow a run is not begun
+                self.leave(request.signal)
         return state.metrics
 
     def _train(self, train: TrainBatches, evaluation: Iterable[Batch], request: StopRequest) -> None:
@@ -196,9 +206,11 @@ class _Run:
             wishes = Wishes(request.signal != 0, batches.failure is not None, self.checkpoint_is_due())
             running.append(StepReport(self.accelerator, info, losses, wishes))
             evaluates, saves = plan.evaluates(state.step), plan.saves(state.step)
-            wishes = Wishes()
+            wishes, results = Wishes(), list[StepResult]()
             while len(running) > (0 if saves or any(wishes) else late):
-                wishes |= self.settle(running.popleft().read())
+                results.append(running.popleft().read())
+                wishes |= results[-1].wishes
+            self.settle(results)
             if saves or any(wishes):
                 self.save()
             if wishes.stop:
@@ -237,12 +249,19 @@ class _Run:
             files=[str(file) for file in batch.get("files", [])],
         )
 
-    def settle(self, result: StepResult) -> Wishes:
-        """Write a step down once its losses are known. Returns what the processes ask for."""
+    def settle(self, results: Sequence[StepResult]) -> None:
+        """Write steps down once their losses are known. Several at once share the time since those before: each was
+        computed while the next was prepared."""
+        if not results:
+            return
+        now = time.monotonic()
+        seconds, self.clock = (now - self.clock) / len(results), now
+        for result in results:
+            self.write_down(result, seconds)
+
+    def write_down(self, result: StepResult, seconds: float) -> None:
         if not result.finite:
             raise loss_error(result, self.plan, self.out, self.accelerator)
-        now = time.monotonic()
-        seconds, self.clock = now - self.clock, now
         info = result.info
         record = {
             "kind": "train",
@@ -258,7 +277,6 @@ class _Run:
             assert not result.losses.keys() & record.keys(), f"a loss cannot be called {sorted(result.losses)}"
             record |= result.losses
         self.run_log.train(record, kept=self.plan.records(info.step))
-        return result.wishes
 
     def evaluate(self, evaluation: Iterable[Batch], request: StopRequest) -> None:
         """Evaluate the weights, and their average if there is one, and add the metrics to the checkpoint, which is

@@ -125,7 +125,7 @@ class TrainState:
         return totals
 
     def _backward_part(self, part: Batch, fraction: float | Tensor) -> dict[str, Tensor]:
-        on_device: Any = send_to_device(part, self.accelerator.device, non_blocking=True)
+        on_device: Any = send_to_device(part, self.accelerator.device, non_blocking=self.accelerator.non_blocking)
         with self.accelerator.autocast():
             losses: dict[str, Tensor] = self._distributed(on_device)
         total = torch.stack([loss.float() for loss in losses.values()]).sum()
@@ -214,9 +214,9 @@ class StepReport:
         means = accelerator.mean(own)
         # The copy is queued right behind the step, and the event behind the copy: reading one step later does not
         # wait for the step after it.
-        self._values = torch.stack([means, own]).to("cpu", non_blocking=True)
+        self._values = torch.stack([means, own]).to("cpu", non_blocking=accelerator.non_blocking)
         self._copied = None
-        if own.is_cuda:
+        if accelerator.non_blocking:
             self._copied = torch.cuda.Event()
             self._copied.record()
 

@@ -365,6 +365,15 @@ def test_nothing_but_bad_images(tmp_path: Path) -> None:
         list(evaluation_batches(dataset, PLAIN, 2, workers=0))
 
 
+def test_a_process_whose_images_are_all_bad_leaves_the_others_to_go_on(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"cat": 3, "dog": 2}, size=(8, 8))
+    damage(tmp_path, "dog/01.png")
+    dataset = open_classification_dataset(str(tmp_path))
+    parts = [evaluation_batches(dataset, PLAIN, 4, workers=0, rank=rank, world=2) for rank in range(2)]
+    assert [[len(batch["labels"]) for batch in part] for part in parts] == [[4], []]
+    assert list(parts[1].bad) == ["dog/01.png"]
+
+
 def test_an_image_above_the_size_limit_is_bad(dataset: ClassificationDataset) -> None:
     batches = evaluation_batches(dataset, Images(size=8, max_megapixels=1e-5), 4, workers=0)
     with pytest.raises(InputError, match="8x8 pixels are more than 1e-05 megapixels"):
