@@ -69,6 +69,17 @@ def _containers(values: Iterable[Any]) -> list[Any]:
     return [value for value in values if isinstance(value, dict | list)]
 
 
+def at_home(path: str | os.PathLike[str]) -> Path:
+    """A ~ at the beginning is a home directory, unless something here is called so, or nobody has that home."""
+    path = Path(path)
+    if os.path.lexists(path):
+        return path
+    try:
+        return path.expanduser()
+    except RuntimeError:
+        return path
+
+
 @contextmanager
 def understood(where: object, advice: str) -> Iterator[None]:
     """What reads a file's content field by field stands inside: content of another shape becomes an `InputError`."""

@@ -86,6 +86,38 @@ def test_drawings_of_an_earlier_prediction_do_not_fit_a_pattern(network, images)
     assert predicted(network, "**/1.p*") == ["scans/1.png"]
 
 
+@pytest.mark.parametrize("argument", ["scans", "scans/*", "scans/**/*.*"])
+def test_drawings_may_lie_beside_the_images(network, images, argument):
+    """Those of an earlier run are no images, also of one that was killed between a drawing and its line."""
+    before = list_images([Path(argument)], Path("scans"))
+    assert len(before) in (2, 3)
+    for _ in range(2):
+        assert cli.main(["predict", argument, "--checkpoint", str(network), "--out", "scans", "--device", "cpu"]) == 0
+        assert len(list(Path("scans").glob("*.prediction*.png"))) == len(before)
+        assert list_images([Path(argument)], Path("scans")) == before
+    Path("scans/predictions.jsonl").unlink()
+    Path("scans/deep/4.prediction.png").write_bytes(Path("scans/1.png").read_bytes())  # not drawn into scans
+    found = list_images([Path("scans")], Path("scans"))
+    assert Path("scans/deep/4.prediction.png") in found
+    assert len(found) == 4
+
+
+@pytest.mark.parametrize("argument", [".", "*.png", "~photo.png", "list.txt"])
+def test_a_file_whose_name_begins_with_a_tilde_is_that_file(network, images, argument):
+    shutil.rmtree("scans")
+    Image.new("RGB", (32, 32)).save("~photo.png")
+    Path("list.txt").write_text("~photo.png\n")
+    assert predicted(network, argument) == ["~photo.png"]
+    assert botformer.predictor(network, "cpu")(Path("~photo.png")).label
+
+
+def test_a_home_that_nobody_has_is_a_file_that_is_not_there(network, images, capsys):
+    assert cli.main(["predict", "~nobody here/a.png", "--checkpoint", str(network), "--out", "out"]) == 2
+    assert "~nobody here/a.png does not exist" in capsys.readouterr().err
+    (result,) = botformer.predictor(network, "cpu")([Path("~nobody here/a.png")])
+    assert result.error == "No such file or directory"
+
+
 def test_a_file_whose_name_is_a_pattern_is_that_file(network, images):
     shutil.copy("scans/1.png", "[13].png")
     shutil.copy("scans/1.png", "1.png")

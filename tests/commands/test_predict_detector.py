@@ -200,7 +200,7 @@ def test_attention_is_what_the_layer_computed_with(network, data):
     calls = []
     layers = [module for module in model.modules() if isinstance(module, MHSA2d)]
     hooks = [layer.register_forward_hook(lambda *call: calls.append(call)) for layer in layers]
-    maps = attention_of(model, pixels, 96, (60, 10, 100, 30))
+    maps = attention_of(model, pixels, (60, 10, 100, 30))
     for hook in hooks:
         hook.remove()
     assert len(maps) == len(layers) > 0

@@ -82,6 +82,9 @@ def test_an_image_in_memory_is_what_its_file_would_be(source, expected, caplog):
         (GREY[None], from_file(GREY), "(channels, height, width) are read as such"),
         (torch.from_numpy(COLOUR), COLOUR, "(height, width, channels) are read as such"),
         (COLOUR.astype(np.int64), COLOUR, "int64 from 0 to 255 are read as bytes"),
+        (COLOUR.astype(np.int16), COLOUR, "int16 from 0 to 255 are read as bytes"),
+        (GREY.astype(np.int16), from_file(GREY), "int16 from 0 to 255 are read as bytes"),
+        (COLOUR.astype(np.uint16), np.zeros_like(COLOUR), "uint16 from 0 to 255 is read as 16 bits, nearly black"),
         (Image.fromarray(GREY.astype(np.int32)), from_file(GREY), "int32 from 0 to 255 are read as bytes"),
     ],
 )

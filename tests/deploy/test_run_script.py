@@ -22,7 +22,8 @@ PROBABILITY = 0.01
 
 @pytest.fixture(scope="module")
 def photographs(tmp_path_factory):
-    """Real ones: turned by EXIF, oblong, with alpha, 16 bits of grey, smaller than the network's square, one pixel."""
+    """Real ones: turned by EXIF or by TIFF's own tag, oblong, with alpha, of greys beyond 8 bits, smaller than the
+    network's square, one pixel."""
     sklearn = pytest.importorskip("sklearn", reason="needs the extra 'demo'")
     folder = tmp_path_factory.mktemp("größe 1")
     photo = Image.open(Path(sklearn.__file__).parent / "datasets" / "images" / "china.jpg")
@@ -36,7 +37,13 @@ def photographs(tmp_path_factory):
     transparent = photo.convert("RGBA")
     transparent.putalpha(photo.convert("L"))
     transparent.save(folder / "alpha.png")
-    Image.fromarray(np.asarray(photo.convert("L")).astype(np.uint16) * 257).save(folder / "deep.png")
+    for orientation in (3, 6):
+        photo.crop((0, 0, 120, 50)).save(folder / f"turned {orientation}.tif", tiffinfo={274: orientation})
+    grey = np.asarray(photo.convert("L").resize((90, 70)))
+    Image.fromarray(grey.astype(np.uint16) * 257).save(folder / "deep.png")
+    Image.fromarray(grey.astype(np.int32) * 9000 - 7).save(folder / "deeper.tif")
+    Image.fromarray((grey / 255).astype(np.float32)).save(folder / "fractions.tif")
+    Image.fromarray(grey.astype(np.float32) * 3 - 50).save(folder / "temperatures.tif")
     return sorted(folder.iterdir())
 
 
@@ -91,12 +98,21 @@ def test_the_answers_are_those_of_the_predictor(name, fit, network, photographs,
 
 def test_backbones_save_their_maps_and_pytorchs_own_format_needs_no_botformer(photographs, tmp_path):
     folder = export("torch", sharp_network("resnet_nano", backbone=True), tmp_path / "x", size=(40, 56), batch=1)
-    ran = run(folder, photographs[-1:], tmp_path, hidden=("botformer", "torchvision", "timm"))
+    (tmp_path / "other").mkdir()
+    one, other = photographs[-1], tmp_path / "other" / photographs[-1].name
+    Image.new("RGB", (50, 50)).save(other)
+    ran = run(folder, [one, other, one], tmp_path, hidden=("botformer", "torchvision", "timm"))
     assert ran.returncode == 0, ran.stderr
-    answer = json.loads(ran.stdout)
-    with np.load(tmp_path / answer["saved"]) as maps:
-        assert {name: list(maps[name].shape) for name in maps} == answer["shapes"]
+    answers = [json.loads(line) for line in ran.stdout.splitlines()]
+    assert [answer["saved"] for answer in answers] == [f"{one.stem}{end}.npz" for end in ("", "-2", "-3")]
+    c5 = []
+    for answer in answers:
+        with np.load(tmp_path / answer["saved"]) as maps:
+            assert {name: list(maps[name].shape) for name in maps} == answer["shapes"]
+            c5.append(maps["c5"])
     assert answer["shapes"]["c5"] == [1, 256, 5, 7]
+    assert np.array_equal(c5[0], c5[2])
+    assert not np.array_equal(c5[0], c5[1])
 
 
 def test_importing_a_runtime_reports_nothing_and_leaves_no_switch(tmp_path):

@@ -140,7 +140,7 @@ def test_the_padding_of_a_detector_is_left_out(kind, padding_mask, size):
         from PIL import Image
 
         ((_, expected),) = attention_of(
-            model, Image.fromarray(pixels.permute(1, 2, 0).numpy()), 64, (0, 0, size[1], size[0])
+            model, Image.fromarray(pixels.permute(1, 2, 0).numpy()), (0, 0, size[1], size[0])
         )
         mean = torch.from_numpy(layer.attention).mean(0)[None, None].float()
         spread = torch.nn.functional.interpolate(mean, scale_factor=stride, mode="bilinear")[0, 0, : size[0], : size[1]]

@@ -256,6 +256,35 @@ def test_a_damaged_tar_is_a_line_after_what_could_be_read(predictor, tmp_path, d
     assert len(records) - 2 == expected if damage != "gz cut" else len(records) - 2 < 4
 
 
+@pytest.mark.parametrize("mode", ["w", "w:gz"])
+def test_links_in_a_tar_are_the_files_that_they_name(predictor, tmp_path, mode):
+    path = tmp_path / ("a.tar" if mode == "w" else "a.tar.gz")
+    with tarfile.open(path, mode) as tar:
+        for name, data in {"d/1.png": png(1), "d/2.png": png(2), "note": b"?"}.items():
+            info = tarfile.TarInfo(name)
+            info.size = len(data)
+            tar.addfile(info, io.BytesIO(data))
+        for name, kind, target in (
+            ("hard.png", tarfile.LNKTYPE, "d/2.png"),
+            ("e/soft.png", tarfile.SYMTYPE, "../d/1.png"),
+            ("e/of hard.png", tarfile.SYMTYPE, "../hard.png"),
+            ("gone.png", tarfile.SYMTYPE, "../elsewhere.png"),
+            ("round.png", tarfile.SYMTYPE, "round.png"),
+            ("note.txt", tarfile.SYMTYPE, "note"),
+        ):
+            info = tarfile.TarInfo(name)
+            info.type, info.linkname = kind, target
+            tar.addfile(info)
+    predict_files(predictor, [path], tmp_path / "out", NO_DRAWINGS)
+    found = {record["file_name"].removeprefix(f"{path.as_posix()}/"): record for record in lines(tmp_path / "out")}
+    assert list(found)[:2] == ["d/1.png", "d/2.png"]
+    assert found["hard.png"]["top5"] == found["e/of hard.png"]["top5"] == found["d/2.png"]["top5"]
+    assert found["e/soft.png"]["top5"] == found["d/1.png"]["top5"] != found["d/2.png"]["top5"]
+    assert found["gone.png"]["error"] == "is a link to ../elsewhere.png, which the tar does not hold"
+    assert "is a link to" in found["round.png"]["error"]
+    assert len(found) == 7
+
+
 def test_tars_of_a_folder_and_of_a_pattern_and_tars_without_images(predictor, tmp_path):
     for number in range(2):
         write_tar(tmp_path / f"{number}.tar", {f"a/{number}.JPG": png(number), "._b.png": b"?", "c.json": b"{}"})

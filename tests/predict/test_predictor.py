@@ -14,9 +14,11 @@ from PIL import Image
 import botformer
 from botformer.classification.task import ClassificationTask
 from botformer.data.classification.transforms import evaluation_transform
+from botformer.data.image_inputs import input_image
 from botformer.data.image_io import BadImage, decode
 from botformer.detection.padding import PaddedImages
 from botformer.errors import InputError
+from botformer.explain import attention_heads, see
 from botformer.predict.results import Unreadable
 from botformer.recipes.schema import Images
 
@@ -77,6 +79,32 @@ def test_a_detector_gives_what_the_network_gives_on_its_canvas(detector):
     assert len(result) > 5
     assert (np.diff(result.scores) <= 0).all()
     assert result.names == [result.network.names[label - 1] for label in result.labels]
+
+
+@pytest.mark.parametrize("px", [(64, 96), (96, 64), (30, 200)])
+def test_a_canvas_that_is_no_square_is_the_network_s_own(px, tmp_path):
+    torch.manual_seed(0)
+    model = botformer.create_detector("mask_rcnn", "botnet_nano", 2, 64, test_size=(64, 96), score_threshold=0.0).eval()
+    file = tmp_path / "oblong.safetensors"
+    botformer.save(model, botformer.model_config(model, ["a", "b"]), file)
+    pixels = np.random.default_rng(1).integers(0, 256, (*px, 3)).astype(np.uint8)
+    predictor = botformer.predictor(file, "cpu")
+    result = predictor(pixels)
+    assert len(result) > 5
+    height, width = (round(side * min(64 / px[0], 96 / px[1])) for side in px)
+    prepared = predictor.network.prepare(input_image(pixels, 1, 100.0))
+    assert (prepared.canvas.shape, prepared.extent) == ((3, 64, 96), (height, width))
+    if px == (64, 96):  # the canvas itself
+        images = PaddedImages(torch.from_numpy(pixels)[None].permute(0, 3, 1, 2).float() / 255, [px])
+        (expected,) = botformer.load(file).model.padded_detections(images, [px])
+        np.testing.assert_array_equal(result.boxes_xyxy, expected["boxes"])
+        np.testing.assert_array_equal(result.scores, expected["scores"])
+    ((_, weights),) = result.attention(0)
+    assert weights.shape == (height, width)
+    seen = see(botformer.load(file).model_config, pixels)
+    assert seen.pixels.shape == (3, height, width)
+    (layer,) = attention_heads(botformer.load(file).model, seen.pixels, (height / 2, width / 2))
+    assert layer.attention.shape[1:] == (-(-height // layer.stride_px), -(-width // layer.stride_px))
 
 
 @pytest.mark.parametrize("tile", [0, 64])

@@ -158,11 +158,13 @@ def test_networks_of_equal_names_get_numbers():
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (["--queue", "0"], "--queue is 0; expected 1 or more"),
+        (["--queue", "0"], "--queue is 0; expected a number of 1 or more"),
         (["--port", "70000"], "at most 65535"),
-        (["--port", "-1"], "expected 0 or more"),
+        (["--port", "-1"], "expected a number of 0 or more"),
         (["--max-megabytes", "nan"], "--max-megabytes is nan"),
-        (["--seconds-per-request", "0"], "expected 0.001 or more"),
+        (["--max-megabytes", "inf"], "--max-megabytes is inf; expected a number of 0.001 or more"),
+        (["--seconds-per-request", "inf"], "--seconds-per-request is inf"),
+        (["--seconds-per-request", "0"], "expected a number of 0.001 or more"),
         (["no_such_run"], "no_such_run does not exist"),
         (["--batch-size", "0"], "batch_size is 0"),
         (["--public-name", "http://a/"], "--public-name is a name"),

@@ -115,6 +115,17 @@ def test_files_without_a_state_dict_are_named(tmp_path, content, words):
         read_state_dict(tmp_path / "a.pth")
 
 
+def test_dicts_that_hold_each_other_end(tmp_path):
+    outer, inner = {}, {}
+    outer["model"], inner["model"] = inner, outer
+    torch.save(outer, tmp_path / "a.pth")
+    with pytest.raises(InputError, match="no tensors by name"):
+        read_state_dict(tmp_path / "a.pth")
+    outer["params"] = inner["params"] = TENSORS
+    torch.save(outer, tmp_path / "a.pth")
+    assert read_state_dict(tmp_path / "a.pth").keys() == TENSORS.keys()
+
+
 @pytest.mark.parametrize(
     ("content", "words"),
     [

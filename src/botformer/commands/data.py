@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from botformer.commands.screen import new_table, print_table, progress_bar
+from botformer.read_file import at_home
 from botformer.terminal import screen
 from botformer.text import printable
 
@@ -47,7 +48,7 @@ def look(given: Arguments) -> bool:
     from botformer.report.inspection import inspect_data
 
     found = inspect_data(given.data, given.checkpoint, given.fast, progress_bar)
-    out = given.out or Path("runs/data") / f"{Path(given.data).expanduser().resolve().name or 'data'}.html"
+    out = given.out or Path("runs/data") / f"{at_home(given.data).resolve().name or 'data'}.html"
     _print(found)
     write_data_page(found, out)
     screen().print(f"with images: {out}")

@@ -1,5 +1,6 @@
 """Try trained networks in the browser, and use them over HTTP: botformer serve [RUN ...]."""
 
+import math
 import os
 import re
 import socket
@@ -108,8 +109,10 @@ def _limits(given: Arguments) -> "Limits":
     for name, least in (
         ("port", 0), ("queue", 1), ("max_megabytes", 0.001), ("max_megapixels", 0.001), ("seconds_per_request", 0.001)
     ):  # fmt: skip
-        if not getattr(given, name) >= least:
-            raise InputError(f"--{name.replace('_', '-')} is {getattr(given, name)}; expected {least} or more")
+        if not least <= getattr(given, name) < math.inf:
+            raise InputError(
+                f"--{name.replace('_', '-')} is {getattr(given, name)}; expected a number of {least} or more"
+            )
     if given.public_name is not None and not re.fullmatch(r"[\w.-]+", given.public_name):
         raise InputError(f"--public-name is a name such as vision.example.org, got {given.public_name!r}")
     if given.port > 65535:

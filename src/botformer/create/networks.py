@@ -1,6 +1,6 @@
 """Networks by name."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any
 
 from torch import nn
@@ -148,13 +148,19 @@ def network_of(model_config: dict[str, Any], backend: str = "auto") -> Classifie
         model_config["model"],
         len([(int(number), str(name)) for number, name in model_config["categories"]]),
         model_config["image_size"],
-        test_size=model_config.get("test_size") or DetectionImages(**model_config["images"]).canvas,
+        test_size=canvas_of(model_config),
         backbone_options=options,
         in_chans=in_chans,
         mean=mean,
         std=std,
         **model_config["settings"],
     )
+
+
+def canvas_of(model_config: Mapping[str, Any]) -> tuple[int, int]:
+    """(height, width) of the canvas on which a detector sees images in inference."""
+    size = model_config.get("test_size") or DetectionImages(**model_config["images"]).canvas
+    return height_and_width("test_size", size)
 
 
 def _size(image_size: ImageSize, row: Row) -> tuple[int, int]:

@@ -16,7 +16,7 @@ from PIL import Image
 from torch import Tensor
 
 from botformer.data.image_io import BadImage, EncodedImage, failures_named, grey_to_8_bits, open_image, upright_rgb
-from botformer.read_file import open_file
+from botformer.read_file import at_home, open_file
 
 log = logging.getLogger("botformer.data")
 
@@ -135,7 +135,7 @@ def _checked_path(source: Any, name: str) -> Path:
         raise BadImage(name, "is an address, and nothing is downloaded; give the file, or its bytes")
     if not str(source):
         raise BadImage(name, "is an empty path")
-    path = Path(source).expanduser()
+    path = at_home(source)
     if path.is_dir():
         raise BadImage(
             name, "is a folder; give its images: predictor.stream(sorted(Path(FOLDER).rglob('*.jpg'))), or the "
@@ -200,9 +200,11 @@ def _bytes_of(values: np.ndarray, name: str) -> np.ndarray | Image.Image:
     if values.dtype.kind not in "iu":
         raise BadImage(name, f"holds values of type {values.dtype}; expected uint8, 16-bit grey, or floats from 0 to 1")
     low, high = int(values.min()), int(values.max())
-    if values.dtype.itemsize != 2 and low >= 0 and high <= 255:
+    if values.dtype != np.uint16 and low >= 0 and high <= 255:
         _say(f"values of type {values.dtype} from 0 to 255 are read as bytes")
         return values.astype(np.uint8)
+    if values.dtype == np.uint16 and high <= 255:
+        _say("an array of uint16 from 0 to 255 is read as 16 bits, nearly black; if it holds bytes, give it as uint8")
     if values.ndim == 2:
         return grey_to_8_bits(values, name)
     if low < 0 or high > 65535:

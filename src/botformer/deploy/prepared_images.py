@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from botformer.create import Loaded
+from botformer.create.networks import canvas_of
 from botformer.create.tile_and_flip import with_tile
 from botformer.data.classification.batches import evaluation_batches
 from botformer.data.classification.dataset import open_classification_dataset
@@ -52,7 +53,9 @@ def prepared_batches(
     objects = open_detection_dataset(data, split, keypoints, images.max_bad_records)
     objects = match_categories(objects, known, "the network")
     categories = [(category.id, category.name) for category in objects.categories]
-    return detection_evaluation_batches(objects, with_tile(images, None), 1, workers, at_most=at_most), categories
+    canvas = (side, side) if side else canvas_of(model_config)
+    images = with_tile(images, None)
+    return detection_evaluation_batches(objects, images, 1, workers, at_most=at_most, canvas=canvas), categories
 
 
 def images_of_side(model_config: Mapping[str, Any], side: int | None) -> Images | DetectionImages:
@@ -122,7 +125,7 @@ def images_in(folder: Path, model_config: Mapping[str, Any], side: int | None, a
             if isinstance(images, Images):
                 seen.append(evaluation_transform(images)(image) / 255)
             else:
-                transform = fitting_transform(image.size, images.canvas)
+                transform = fitting_transform(image.size, (side, side) if side else canvas_of(model_config))
                 height, width = transform.extent
                 seen.append(transform.draw(image)[:, :height, :width] / 255)
     return seen

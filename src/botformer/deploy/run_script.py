@@ -100,16 +100,22 @@ $opened
 
 def upright_rgb(image):
     image = ImageOps.exif_transpose(image)
-    if image.mode.startswith("I"):  # 16 bits of grey
-        image = Image.fromarray((np.asarray(image) / 257 + 0.5).astype(np.uint8))
+    if image.mode[0] in "IF":  # grey of 16 bits, or floats from 0 to 1, or whatever there is from black to white
+        values, white = np.asarray(image).astype(np.float64), 1.0 if image.mode == "F" else 65535.0
+        low, high = values.min(), values.max()
+        if not np.isfinite([low, high]).all():
+            raise ValueError("holds values that are not finite")
+        low, high = (0.0, white) if low >= 0 and high <= white else (low, high)
+        image = Image.fromarray(((values - low) / ((high - low) or 1.0) * 255 + 0.5).astype(np.uint8))
     if image.has_transparency_data:
         image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image.convert("RGBA"))
     return image.convert("RGB")
 
 
 def upright_size(image):
-    """(width, height) as it is to be seen."""
-    return image.size[::-1] if image.getexif().get(274, 1) >= 5 else image.size
+    """(width, height) as it is to be seen; Pillow turns TIFF files by itself."""
+    turned = image.format != "TIFF" and image.getexif().get(274, 1) in (5, 6, 7, 8)
+    return image.size[::-1] if turned else image.size
 
 
 def decoded(image, shrink):
@@ -180,12 +186,19 @@ def answer(file):
 '''
 
 _FEATURES = '''
+written = set()
+
+
 def answer(file):
-    """The maps go into NAME.npz beside where this is run."""
+    """The maps go into NAME.npz beside where this is run, NAME-2.npz where another image has that name."""
     image, side = upright_rgb(Image.open(file)), CONFIG["inputs"][0]["shape"][2:]
     if isinstance(side[0], int):
         image = image.resize((side[1], side[0]), Image.Resampling.BICUBIC)
-    maps, out = network(pixels=as_batch(image)), f"{Path(file).stem}.npz"
+    maps, number, out = network(pixels=as_batch(image)), 1, f"{Path(file).stem}.npz"
+    while out in written:
+        number += 1
+        out = f"{Path(file).stem}-{number}.npz"
+    written.add(out)
     np.savez(out, **maps)
     return {"saved": out, "shapes": {name: list(values.shape) for name, values in maps.items()}}
 '''

@@ -55,7 +55,7 @@ def evaluate_detector(options: EvaluateOptions, loaded: Loaded, accelerator: Acc
     batch_size = _BATCH_SIZE if options.batch_size is None else options.batch_size
     part = dict(rank=accelerator.process_index, world=accelerator.num_processes)
     batches = detection_evaluation_batches(
-        dataset, images, batch_size, options.workers, at_most=options.at_most, **part
+        dataset, images, batch_size, options.workers, at_most=options.at_most, canvas=model.test_size, **part
     )
     task: Any = DetectionTask(model, model_config, categories, set(), flip).to(accelerator.device)
     evaluator, skipped = measure(task, batches, accelerator, options.on_progress)

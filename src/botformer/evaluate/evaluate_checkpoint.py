@@ -1,7 +1,6 @@
 """Evaluate whatever a checkpoint holds."""
 
 import logging
-from pathlib import Path
 from typing import Any, Literal
 
 from botformer.create.from_checkpoint import load_for_rgb
@@ -10,6 +9,7 @@ from botformer.errors import InputError
 from botformer.evaluate.classifier import evaluate_classifier
 from botformer.evaluate.detector import evaluate_detector
 from botformer.evaluate.options import EvaluateOptions
+from botformer.read_file import at_home
 from botformer.recipes.schema import Run
 from botformer.training.distributed import open_accelerator
 
@@ -41,7 +41,7 @@ def _check_data(task: str, options: EvaluateOptions) -> None:
             f"{options.checkpoint} is a classifier, but {options.data} holds objects with boxes (COCO or YOLO); give "
             "it images in class folders, DIR/validation/CLASS/*.jpg, or evaluate a detector"
         )
-    if task == "detection" and Path(options.data).expanduser().is_dir() and not annotated:
+    if task == "detection" and at_home(options.data).is_dir() and not annotated:
         raise InputError(
             f"{options.checkpoint} is a detector, but {options.data} has no annotations of objects (class folders are "
             f"for classifiers); {LAYOUTS}"

@@ -8,12 +8,13 @@ import numpy as np
 from PIL import Image
 from torch import Tensor
 
+from botformer.create.networks import canvas_of
 from botformer.data.classification.transforms import centre_box, evaluation_transform
 from botformer.data.detection.transforms import fitting_transform
 from botformer.data.image_inputs import input_image
 from botformer.data.image_io import EncodedImage
 from botformer.errors import InputError
-from botformer.recipes.schema import DetectionImages, Images
+from botformer.recipes.schema import Images
 
 
 @dataclass(frozen=True)
@@ -78,7 +79,7 @@ def see(model_config: Mapping[str, Any], image: Any) -> SeenImage:
 
 def _seen(model_config: Mapping[str, Any], image: Image.Image | EncodedImage) -> SeenImage:
     if model_config["task"] == "detection":
-        transform = fitting_transform(image.size, DetectionImages(**model_config["images"]).canvas)
+        transform = fitting_transform(image.size, canvas_of(model_config))
         return seen_as(model_config, image.size, transform.draw(image))
     return seen_as(model_config, image.size, evaluation_transform(Images(**model_config["images"]))(image))
 
@@ -88,7 +89,7 @@ def seen_as(model_config: Mapping[str, Any], size_px: tuple[int, int], pixels: T
     (3, size, size), a detector's whole canvas."""
     width, height = size_px
     if model_config["task"] == "detection":
-        transform = fitting_transform(size_px, DetectionImages(**model_config["images"]).canvas)
+        transform = fitting_transform(size_px, canvas_of(model_config))
         seen_height, seen_width = transform.extent
         pixels = pixels[:, :seen_height, :seen_width]
         return SeenImage(pixels, (height, width), (0.0, 0.0, float(width), float(height)))

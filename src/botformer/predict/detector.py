@@ -74,7 +74,7 @@ class DetectorNetwork:
         if tile and model.kind == "keypoint_rcnn":
             raise InputError(f"{NO_TILED_KEYPOINTS}; leave --tile out")
         images = with_tile(DetectionImages(**model_config["images"]), tile)
-        self.model, self.side, self.max_megapixels = model, images.canvas, images.max_megapixels
+        self.model, self.canvas, self.max_megapixels = model, model.test_size, images.max_megapixels
         self.tile = images.tile
         self.category_ids: Sequence[int] = [number for number, _ in model_config["categories"]]
         self.names: Sequence[str] = [name for _, name in model_config["categories"]]
@@ -83,13 +83,18 @@ class DetectorNetwork:
         self._threshold, self._compute = threshold, compute
         self.flip = flip_of(model_config) if flip else None
 
+    @property
+    def side(self) -> int:
+        """The longer side of the canvas."""
+        return max(self.canvas)
+
     def prepare(self, image: InputImage) -> Prepared:
         """Raises `BadImage`; of an image in tiles only for what its header shows."""
         with image.open() as opened:
             size_px = opened.width, opened.height
             if self.tile and len(Tiling((opened.height, opened.width), self.tile).tiles) > 1:
                 return Prepared(image, size_px, None)
-            transform = fitting_transform(size_px, self.side)
+            transform = fitting_transform(size_px, self.canvas)
             return Prepared(image, size_px, transform.draw(opened), transform.extent)
 
     def run(
@@ -110,7 +115,7 @@ class DetectorNetwork:
         return [results[place] for place in range(len(prepared))]
 
     def attention(self, image: InputImage, box_xyxy: Sequence[float]) -> AttentionMaps:
-        return attention_of(own_copy(self.model), image.decode(), self.side, box_xyxy)
+        return attention_of(own_copy(self.model), image.decode(), box_xyxy)
 
     def attends(self) -> bool:
         """Whether there is any attention to be drawn."""
@@ -140,7 +145,7 @@ class DetectorNetwork:
     def draw_attention(self, result: DetectionResult, detection: int, out: Path | BinaryIO) -> None:
         self.check_attention()
         image = result.image.decode()
-        maps = attention_of(own_copy(self.model), image, self.side, result.boxes_xyxy[detection].tolist())
+        maps = attention_of(own_copy(self.model), image, result.boxes_xyxy[detection].tolist())
         plots.draw_detection_attention(self.to_plot(result, [detection], image), 0, maps, out)
 
     def check_attention(self) -> None:
@@ -151,7 +156,7 @@ class DetectorNetwork:
     def _detect(
         self, canvases: Sequence[Tensor], sizes: Sequence[tuple[tuple[int, int], tuple[int, int]]]
     ) -> list[dict[str, Any]]:
-        """Of each canvas (3, S, S) its (height, width) on it, and its (width, height) in pixels of the file."""
+        """Of each canvas (3, H, W) its (height, width) on it, and its (width, height) in pixels of the file."""
         pixels = torch.stack([canvas.permute(1, 2, 0) for canvas in canvases]).permute(0, 3, 1, 2)
         targets = [{"size": extent, "original_size": (height, width)} for extent, (width, height) in sizes]
         device = next(self.model.parameters()).device
@@ -167,7 +172,7 @@ class DetectorNetwork:
         found = []
         for first in range(0, len(tiling.tiles), _TILES_AT_ONCE):
             parts = [image.crop(tile) for tile in tiling.tiles[first : first + _TILES_AT_ONCE]]
-            transforms = [fitting_transform(part.size, self.side) for part in parts]
+            transforms = [fitting_transform(part.size, self.canvas) for part in parts]
             canvases = [transform.draw(part) for transform, part in zip(transforms, parts, strict=True)]
             sizes = [(transform.extent, part.size) for transform, part in zip(transforms, parts, strict=True)]
             found += self._detect(canvases, sizes)
@@ -192,18 +197,16 @@ class DetectorNetwork:
         return result.above(self._threshold) if self._threshold else result
 
 
-def attention_of(
-    model: Detector, image: Image.Image, canvas: int, box_xyxy: Sequence[float]
-) -> list[tuple[str, np.ndarray]]:
+def attention_of(model: Detector, image: Image.Image, box_xyxy: Sequence[float]) -> list[tuple[str, np.ndarray]]:
     """Where each attention layer looks from the centre of a box (in pixels of the image), heads averaged.
 
     Returns names and weights (h, w) over the image as the network sees it, which add up to 1. What a layer without a
     padding mask spends on the padding beside the image is left out.
     """
-    transform = fitting_transform(image.size, canvas)
+    transform = fitting_transform(image.size, model.test_size)
     (scale_x, scale_y), (height, width) = transform.scale, transform.extent
     x1, y1, x2, y2 = box_xyxy
-    centre = ((y1 + y2) / 2 * scale_y / canvas, (x1 + x2) / 2 * scale_x / canvas)
+    centre = ((y1 + y2) / 2 * scale_y / model.test_size[0], (x1 + x2) / 2 * scale_x / model.test_size[1])
     batch = {
         "images": transform.draw(image)[None].to(next(model.parameters()).device),
         "targets": [{"size": transform.extent}],
@@ -212,7 +215,7 @@ def attention_of(
     strides = cast(dict[str, int], model.backbone.strides)
     maps = []
     for name, heads in attention_maps(model, [pixels], centre):
-        stride = next(s for s in sorted(strides.values()) if -(-canvas // s) == heads.shape[2])
+        stride = next(s for s in sorted(strides.values()) if -(-model.test_size[0] // s) == heads.shape[2])
         # A softmax over fewer cells is the same one, scaled: this is what a layer with a padding mask computes.
         cells = heads[:, :, : -(-height // stride), : -(-width // stride)].float()
         cells = (cells / cells.sum((2, 3), keepdim=True)).mean(1, keepdim=True)

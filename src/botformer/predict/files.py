@@ -1,10 +1,12 @@
 """Which images `botformer predict` means: files, folders, patterns, lists, tars; and what their drawings are called."""
 
 import glob
+import logging
 import os
+import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
-from itertools import chain, count
+from itertools import chain, count, takewhile
 from pathlib import Path, PurePath
 
 from botformer.atomic_write import atomic_file
@@ -22,19 +24,23 @@ from botformer.data.image_files import (
 from botformer.data.image_io import FORMATS, image_ending
 from botformer.errors import InputError
 from botformer.predict.tar_members import is_tar
-from botformer.read_file import read_bytes
+from botformer.read_file import at_home, read_bytes
 from botformer.text import counted
+
+log = logging.getLogger("botformer.predict")
 
 _STANDARD_INPUT = Path("-")
 _LONGEST_NAME = 255
 """Bytes of a file's name on nearly every file system."""
 _LISTED = 8
+_DRAWING = re.compile(r"\.(prediction|attention)(-\d+)?\.png$")
+"""As `DrawingNames` makes them."""
 
 
 def list_images(paths: Sequence[Path], out: Path, standard_input: Callable[[], bytes] | None = None) -> list[Path]:
     """The images and tars among `paths`, in the folders and lists (.txt) among them, and those that fit patterns
-    (*.jpg, scans/**/*.png), in order. Drawings that an earlier prediction left in `out`, a folder within one of these,
-    are left out. What a list names and is not there stays in it, unless all of it is not.
+    (*.jpg, scans/**/*.png), in order. Drawings that an earlier prediction left in `out`, one of these folders or a
+    folder within one, are left out. What a list names and is not there stays in it, unless all of it is not.
 
     Args:
         standard_input: reads it; it is what the path "-" means.
@@ -42,7 +48,7 @@ def list_images(paths: Sequence[Path], out: Path, standard_input: Callable[[], b
     Raises:
         InputError: a path that does not exist, a folder without images, a pattern that nothing fits, or no path at all.
     """
-    files = list(chain.from_iterable(_images_of(path.expanduser(), out, standard_input) for path in paths))
+    files = list(chain.from_iterable(_images_of(at_home(path), out, standard_input) for path in paths))
     if not files:
         raise InputError("name at least one image: botformer predict IMAGE...")
     return list(dict.fromkeys(files))
@@ -68,7 +74,7 @@ def _images_listed(paths: Sequence[Path], out: Path) -> list[Path]:
     missing: InputError | None = None
     for path in paths:
         try:
-            files += [path] if path.suffix.lower() == ".txt" else _images_of(path.expanduser(), out, None)
+            files += [path] if path.suffix.lower() == ".txt" else _images_of(at_home(path), out, None)
         except InputError as error:
             missing = missing or error
             files.append(path)
@@ -88,10 +94,8 @@ def _images_in(folder: Path, out: Path) -> list[Path]:
     found = find_files(folder)
     report_links(folder, found)
     report_left_out(folder, [name for name in found.files if not is_image(name)])
-    drawings = out.resolve() if folder.resolve() in out.resolve().parents else None
     files = [folder / name for name in sorted(found.files, key=lambda name: name.split("/")) if is_image(name)]
-    if drawings:
-        files = [file for file in files if drawings not in file.resolve().parents]
+    files = _without_drawings(files, folder, out)
     files = files or [tar for tar in tar_files(folder) if is_tar(tar.name)]
     if not files:
         others = counted(endings(found.files), _LISTED)
@@ -108,11 +112,8 @@ def _images_like(pattern: str, out: Path) -> list[Path]:
     found = [
         path for path in fitting if path.is_file() and not any(is_hidden(p) and p not in asked for p in path.parts)
     ]
-    images = [
-        path
-        for path in found
-        if (is_image(path.name) or is_tar(path.name)) and out.resolve() not in path.resolve().parents
-    ]
+    images = [path for path in found if is_image(path.name) or is_tar(path.name)]
+    images = _without_drawings(images, Path(*takewhile(lambda part: not glob.has_magic(part), asked)), out)
     if not images:  # folders count where their images do not fit by themselves, as in day*
         images = [file for path in fitting if path.is_dir() for file in _images_in(path, out)]
     else:
@@ -124,6 +125,18 @@ def _images_like(pattern: str, out: Path) -> list[Path]:
             + (f"what fits is {others}" if others else "folders")
         )
     return images
+
+
+def _without_drawings(files: Sequence[Path], top: Path, out: Path) -> list[Path]:
+    """Of files in the folder `top` those that no earlier prediction drew into `out`: a folder of drawings within, or
+    the very folder in which images lie."""
+    drawings = out.resolve()
+    if top.resolve() in drawings.parents:
+        return [file for file in files if drawings not in file.resolve().parents]
+    drawn = {file for file in files if _DRAWING.search(file.name) and file.resolve().parent == drawings}
+    if drawn:
+        log.info("%s has %d drawings of an earlier prediction, which are left out", out, len(drawn))
+    return [file for file in files if file not in drawn]
 
 
 def _fitting(pattern: str) -> Iterator[Path]:

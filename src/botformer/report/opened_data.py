@@ -4,7 +4,6 @@ import logging
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
-from pathlib import Path
 from typing import BinaryIO, TypeVar
 
 from botformer.create.train_recipe import check_objects
@@ -27,7 +26,7 @@ from botformer.data.detection.layouts import (
 )
 from botformer.data.detection.match_categories import match_categories
 from botformer.errors import InputError
-from botformer.read_file import open_file
+from botformer.read_file import at_home, open_file
 from botformer.recipes.schema import DetectionImages, DetectionRecipe
 from botformer.report.finding import Finding
 
@@ -92,7 +91,7 @@ def open_data(data: str) -> OpenedData:
     Raises:
         InputError: there is no such folder or file.
     """
-    if not (data.startswith(HUB_PREFIX) or are_addresses(data) or Path(data).expanduser().exists()):
+    if not (data.startswith(HUB_PREFIX) or are_addresses(data) or at_home(data).exists()):
         raise InputError(f"{data} does not exist; expected a folder of images, as for botformer train --data")
     return _open_detection(data) if is_annotated(data) else _open_classification(data)
 

@@ -17,6 +17,7 @@ from botformer.predict.detector import DetectorNetwork
 from botformer.predict.detector import Prepared as PreparedForObjects
 from botformer.predict.predictor import Predictor
 from botformer.predict.results import Result, Unreadable
+from botformer.read_file import at_home
 from botformer.serve.image_queue import ImageQueue
 from botformer.serve.limits import Limits
 from botformer.weights import SHIPPED
@@ -129,7 +130,7 @@ class ServedNetwork:
 def named(sources: Sequence[str]) -> Mapping[str, str]:
     """Names -> sources: the last part of each, numbered where several have the same."""
     last = [source.rstrip("/").rpartition("@")[0] or source for source in sources]
-    last = [Path(source).expanduser().name or Path(source).resolve().name or source for source in last]
+    last = [at_home(source).name or Path(source).resolve().name or source for source in last]
     last = [name.removesuffix(".safetensors") for name in last]
     several = {name for name, count in Counter(last).items() if count > 1}
     names: dict[str, str] = {}

@@ -99,13 +99,15 @@ def _read_torch(path: Path) -> object:
         raise InputError(f"{path} is truncated or not a PyTorch file; download or save it again") from error
 
 
-def _unwrap(content: object, path: Path) -> dict[str, Tensor]:
-    averaged, *others = [key for key in _DICTS if _holds_tensors(content, key)] or [""]
+def _unwrap(content: object, path: Path, outer: frozenset[int] = frozenset()) -> dict[str, Tensor]:
+    """`outer`: ids of the dicts around `content`."""
+    outer |= {id(content)}
+    averaged, *others = [key for key in _DICTS if _holds_tensors(content, key, set(outer))] or [""]
     if averaged:
         assert isinstance(content, dict)
         if others:
             logger.info("%s holds weights under %s; those under %r are read", path, ", ".join(others), averaged)
-        return _unwrap(content[averaged], path)
+        return _unwrap(content[averaged], path, outer)
     if not isinstance(content, dict):
         raise InputError(f"{path} holds a {type(content).__name__}; expected tensors by name (a state dict)")
     tensors = {str(name): value for name, value in content.items() if isinstance(value, Tensor)}
@@ -129,8 +131,12 @@ def plain_names(names: Iterable[str]) -> dict[str, str]:
     return plain if counter is None or plain else {"n_averaged": counter}
 
 
-def _holds_tensors(content: object, key: str) -> bool:
+def _holds_tensors(content: object, key: str, seen: set[int]) -> bool:
+    """At any depth. `seen`: ids of dicts in which there are none; a dict of a file may hold itself."""
     inner = content.get(key) if isinstance(content, dict) else None
-    if not isinstance(inner, dict):
+    if not isinstance(inner, dict) or id(inner) in seen:
         return False
-    return any(isinstance(value, Tensor) for value in inner.values()) or any(_holds_tensors(inner, k) for k in _DICTS)
+    seen.add(id(inner))
+    return any(isinstance(value, Tensor) for value in inner.values()) or any(
+        _holds_tensors(inner, k, seen) for k in _DICTS
+    )

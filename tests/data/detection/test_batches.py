@@ -230,4 +230,4 @@ def test_a_batch_holds_the_tiles_of_one_image_each_on_its_canvas(tmp_path: Path)
     with Image.open(tmp_path / "train" / "1.png") as whole:
         for canvas, left in zip(batch["images"], (0, 32, 64), strict=True):
             part = whole.crop((left, 0, left + 64, 64))
-            assert torch.equal(canvas, fitting_transform(part.size, 96).draw(part))
+            assert torch.equal(canvas, fitting_transform(part.size, (96, 96)).draw(part))

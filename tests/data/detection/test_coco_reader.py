@@ -193,7 +193,7 @@ def test_a_bad_shape_does_not_cost_a_good_box(shape, what, caplog) -> None:
     assert "image 2 (2.png), annotation 6: shape left out: " in only_problem(source)
     assert (source.objects, source.objects_left_out) == (1, 0)
     assert "1 annotations of which a part is left out or replaced" in caplog.text
-    target = transform_objects(source.image(1), fitting_transform((40, 30), 64), 8)
+    target = transform_objects(source.image(1), fitting_transform((40, 30), (64, 64)), 8)
     assert target["has_mask"].tolist() == [False]
 
 

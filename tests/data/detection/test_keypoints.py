@@ -131,7 +131,7 @@ def test_points_without_a_partner_stay_and_pairs_can_be_given():
 
 WIDTH, HEIGHT, SIZE = 60, 44, 96
 TRANSFORMS = [
-    CanvasTransform((WIDTH, HEIGHT), rot90, hflip, scaled if rot90 % 2 == 0 else scaled[::-1], corner, SIZE)
+    CanvasTransform((WIDTH, HEIGHT), rot90, hflip, scaled if rot90 % 2 == 0 else scaled[::-1], corner, (SIZE, SIZE))
     for rot90 in range(4)
     for hflip in (False, True)
     for scaled, corner in (((60, 44), (0, 0)), ((90, 66), (0, 0)), ((180, 132), (0, 0)), ((180, 132), (31, 20)))
@@ -176,7 +176,7 @@ def test_points_go_where_the_pixels_go(transform):
 
 def test_what_is_not_labelled_is_not_visible_and_crowds_are_gone():
     record = opened(person(keypoints=GOOD), person(2), person(3, iscrowd=1, keypoints=GOOD)).image(0)
-    placed = transform_objects(record, fitting_transform((40, 30), 80), 16, [0, 1, 2])
+    placed = transform_objects(record, fitting_transform((40, 30), (80, 80)), 16, [0, 1, 2])
     assert placed["keypoints"].tolist() == [[[11, 13, 2], [18, 19, 1], [0, 0, 0]], [[0, 0, 0]] * 3]
     assert placed["keypoints"].dtype == np.float32
     assert len(placed["boxes"]) == 2

@@ -25,7 +25,7 @@ from tests.data.detection.coco_files import annotation, compressed, content, dis
 WIDTH, HEIGHT, SIZE = 200, 120, 96
 
 PLACEMENTS = [
-    CanvasTransform((WIDTH, HEIGHT), rot90, hflip, scaled if rot90 % 2 == 0 else scaled[::-1], corner, SIZE)
+    CanvasTransform((WIDTH, HEIGHT), rot90, hflip, scaled if rot90 % 2 == 0 else scaled[::-1], corner, (SIZE, SIZE))
     for rot90 in range(4)
     for hflip in (False, True)
     for scaled, corner in (((90, 54), (0, 0)), ((250, 150), (31, 20)), ((96, 58), (0, 0)), ((300, 90), (104, 0)))
@@ -114,10 +114,10 @@ def test_masks_lie_where_torchvisions_transforms_take_them(transform: CanvasTran
 
 def test_a_mirrored_and_scaled_mask_is_the_very_same_crop_mirrored() -> None:
     mask = disc(HEIGHT, WIDTH, 60, 50, 31.7) & ~disc(HEIGHT, WIDTH, 45, 50, 9)
-    plain = CanvasTransform((WIDTH, HEIGHT), 0, False, (WIDTH, HEIGHT), (0, 0), WIDTH)
+    plain = CanvasTransform((WIDTH, HEIGHT), 0, False, (WIDTH, HEIGHT), (0, 0), (WIDTH, WIDTH))
     expected = transform_objects(record(mask), plain, 112)["mask_crops"][0]
     for scaled in ((WIDTH * 2, HEIGHT * 2), (90, 54)):
-        moved = CanvasTransform((WIDTH, HEIGHT), 0, True, scaled, (0, 0), 2 * WIDTH)
+        moved = CanvasTransform((WIDTH, HEIGHT), 0, True, scaled, (0, 0), (2 * WIDTH, 2 * WIDTH))
         assert np.array_equal(transform_objects(record(mask), moved, 112)["mask_crops"][0], expected[:, ::-1])
 
 
@@ -125,7 +125,7 @@ def test_objects_that_are_cut_keep_the_part_that_is_seen() -> None:
     mask = np.zeros((HEIGHT, WIDTH), dtype=bool)
     mask[20:60, 80:120] = disc(40, 40, 20, 20, 20)
     placed = transform_objects(
-        record(mask), CanvasTransform((WIDTH, HEIGHT), 0, False, (WIDTH, HEIGHT), (0, 0), 100), 112
+        record(mask), CanvasTransform((WIDTH, HEIGHT), 0, False, (WIDTH, HEIGHT), (0, 0), (100, 100)), 112
     )
     assert placed["boxes"].tolist() == [[80, 20, 100, 60]]
     assert np.array_equal(placed["mask_crops"][0], crop_mask(compressed(mask), (80, 20, 100, 60), 112))
@@ -142,7 +142,9 @@ def test_objects_off_the_canvas_are_gone_also_those_of_which_only_the_box_is_on_
             4, 1, [50, 50, 10, 10], segmentation=[[50, 50, 55, 55, 60, 60]], area=1.0
         ),  # whole, its shape has no area
     )
-    placed = transform_objects(found, CanvasTransform((WIDTH, HEIGHT), 0, False, (WIDTH, HEIGHT), (0, 0), 100), 28)
+    placed = transform_objects(
+        found, CanvasTransform((WIDTH, HEIGHT), 0, False, (WIDTH, HEIGHT), (0, 0), (100, 100)), 28
+    )
     assert placed["boxes"].tolist() == [[90, 40, 100, 60], [50, 50, 60, 60]]
     assert placed["has_mask"].tolist() == [False, False]
 
@@ -150,7 +152,7 @@ def test_objects_off_the_canvas_are_gone_also_those_of_which_only_the_box_is_on_
 def test_slivers_of_less_than_a_pixel_are_gone() -> None:
     found = image_with(annotation(1, 1, [80, 20, 41, 40]))  # its right edge at 90.75 px when scaled
     for left, expected in ((89, [[0, 15, 1.75, 45]]), (90, [])):
-        transform = CanvasTransform((WIDTH, HEIGHT), 0, False, (150, 90), (left, 0), 50)
+        transform = CanvasTransform((WIDTH, HEIGHT), 0, False, (150, 90), (left, 0), (50, 50))
         assert transform_objects(found, transform, 28)["boxes"].tolist() == expected
 
 
@@ -159,7 +161,7 @@ def test_crowds_are_no_objects_and_boxes_without_masks_say_so() -> None:
     objects, crowd = record(mask), record(mask, crowd=1)
     bare = image_with(annotation(9, 1, [5, 6, 10, 11], category_id=90))
     mixed = ImageRecord(1, "a.png", WIDTH, HEIGHT, objects.annotations + crowd.annotations + bare.annotations, {})
-    placed = transform_objects(mixed, fitting_transform((WIDTH, HEIGHT), WIDTH), 28)
+    placed = transform_objects(mixed, fitting_transform((WIDTH, HEIGHT), (WIDTH, WIDTH)), 28)
     assert placed["boxes"].tolist() == [[40, 30, 80, 70], [5, 6, 15, 17]]
     assert placed["labels"].tolist() == [2, 3]
     assert placed["has_mask"].tolist() == [True, False]
@@ -169,7 +171,7 @@ def test_crowds_are_no_objects_and_boxes_without_masks_say_so() -> None:
 
 
 def test_no_objects_give_empty_arrays_of_the_usual_shapes() -> None:
-    placed = transform_objects(ImageRecord(1, "a.png", 40, 30, (), {}), fitting_transform((40, 30), 64), 112)
+    placed = transform_objects(ImageRecord(1, "a.png", 40, 30, (), {}), fitting_transform((40, 30), (64, 64)), 112)
     shapes = {key: (value.shape, value.dtype.name) for key, value in placed.items()}
     assert shapes == {
         "boxes": ((0, 4), "float32"),
@@ -243,11 +245,11 @@ def _is_shown(transform: CanvasTransform, box: tuple[float, float, float, float]
 
 
 def test_evaluation_shows_the_whole_image_as_large_as_it_fits() -> None:
-    transform = fitting_transform((640, 427), 1024)
+    transform = fitting_transform((640, 427), (1024, 1024))
     assert transform.extent == (683, 1024)
     assert transform.scale == (1024 / 640, 683 / 427)
     assert np.allclose(transform.boxes(np.array([[0.0, 0, 640, 427]])), [[0, 0, 1024, 683]])
-    assert fitting_transform((1, 5000), 64).extent == (64, 1)
+    assert fitting_transform((1, 5000), (64, 64)).extent == (64, 1)
 
 
 @pytest.mark.parametrize("jitter", [(0.0, 1.0), (2.0, 1.0), (float("nan"), 1.0)])

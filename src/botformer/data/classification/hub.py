@@ -17,7 +17,7 @@ from botformer.data.classification.class_names import natural_order
 from botformer.data.classification.split_names import read_split
 from botformer.data.image_files import ending, is_hidden, is_image
 from botformer.errors import InputError
-from botformer.read_file import open_file
+from botformer.read_file import at_home, open_file
 from botformer.text import and_more, printable
 
 HUB_PREFIX = "hfds/"
@@ -33,7 +33,7 @@ def is_hub(data: str) -> bool:
     """
     if data.startswith(HUB_PREFIX):
         return True
-    at = Path(data).expanduser()
+    at = at_home(data)
     if not at.is_dir():
         return False
     below = (at / entry for entry in os.listdir(at) if entry == "data" or read_split(entry))

@@ -13,7 +13,7 @@ from botformer.data.classification.splits import LAYOUTS, Splits, splits_inside
 from botformer.data.classification.tars import list_tars, tar_files
 from botformer.data.image_files import find_files, is_hidden, is_image, report_links
 from botformer.errors import InputError
-from botformer.read_file import open_file
+from botformer.read_file import at_home, open_file
 from botformer.text import and_more, printable
 
 log = logging.getLogger("botformer.data")
@@ -28,7 +28,7 @@ def open_folder(data: str) -> Splits:
     Raises:
         InputError: there is no such thing, or a tar cannot be listed.
     """
-    at = Path(data).expanduser()
+    at = at_home(data)
     if not at.exists():
         raise InputError(f"data folder {at} does not exist; {LAYOUTS}")
     if at.is_file():

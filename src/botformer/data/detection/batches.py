@@ -63,7 +63,7 @@ def detection_training_batches(
     names = dataset.keypoint_names
     flipped = flip_indices(names, images.keypoint_pairs) if names else None
     weights = repeat_factors(dataset, images.repeat_threshold) if images.repeat_threshold else None
-    samples = _DetectionSamples(dataset, images, True, flipped, weights)
+    samples = _DetectionSamples(dataset, images, True, (images.size, images.size), flipped, weights)
     return training_loader(samples, batch_size, seed, workers, rank, world)
 
 
@@ -75,28 +75,34 @@ def detection_evaluation_batches(
     rank: int = 0,
     world: int = 1,
     at_most: int = 0,
+    canvas: tuple[int, int] | None = None,
 ) -> EvaluationLoader[DetectionBatch]:
     """This process's part, every `world`-th batch of `batch_size` images, the last one smaller. `at_most`: of all
-    images only so many, evenly spread; 0: all. In tiles (`images.tile`) a batch is one image, which no worker
-    reads ahead where the tiles of the largest image take more than 256 MiB."""
-    say_small_objects(dataset, images.canvas, images.tile)
-    samples = _DetectionSamples(dataset, images, training=False)
+    images only so many, evenly spread; 0: all. `canvas`: its (height, width), `images.canvas` a side by default. In
+    tiles (`images.tile`) a batch is one image, which no worker reads ahead where the tiles of the largest image take
+    more than 256 MiB."""
+    canvas = canvas or (images.canvas, images.canvas)
+    say_small_objects(dataset, max(canvas), images.tile)
+    samples = _DetectionSamples(dataset, images, False, canvas)
     if images.tile:
         batch_size = 1
-        if _largest_batch(dataset, images) > _LARGEST_READ_AHEAD:
+        if _largest_batch(dataset, images.tile, canvas) > _LARGEST_READ_AHEAD:
             workers = 0
     return evaluation_loader(samples, batch_size, workers, rank, world, at_most)
 
 
-def _largest_batch(dataset: DetectionDataset, images: DetectionImages) -> int:
+def _largest_batch(dataset: DetectionDataset, tile: int, canvas: tuple[int, int]) -> int:
     """Bytes of the tiles of one image."""
     sizes = {(record.height, record.width) for record in map(dataset.image, range(len(dataset)))}
-    tiles = max((len(tile_grid(size, images.tile)) for size in sizes), default=0)
-    return tiles * 3 * images.canvas**2
+    return max((len(tile_grid(size, tile)) for size in sizes), default=0) * _bytes(canvas)
+
+
+def _bytes(canvas: tuple[int, int]) -> int:
+    return 3 * canvas[0] * canvas[1]
 
 
 _Sample = tuple[Tensor, dict[str, Any]]
-"""The canvases, uint8 (n, size, size, 3), one or those of the tiles, and the target with arrays for tensors."""
+"""The canvases, uint8 (n, height, width, 3), one or those of the tiles, and the target with arrays for tensors."""
 
 
 @dataclass(frozen=True, eq=False)
@@ -104,6 +110,8 @@ class _DetectionSamples:
     dataset: DetectionDataset
     images: DetectionImages
     training: bool
+    canvas: tuple[int, int]
+    """(height, width)."""
     flipped: list[int] | None = None
     """For key points: `keypoints.flip_indices`."""
     weights: np.ndarray | None = None
@@ -123,7 +131,7 @@ class _DetectionSamples:
 
     @property
     def image_bytes(self) -> int:
-        return 3 * (self.images.size if self.training else self.images.canvas) ** 2
+        return _bytes(self.canvas)
 
     @property
     def preload(self) -> list[str]:
@@ -144,10 +152,9 @@ class _DetectionSamples:
                 canvases = canvas.permute(1, 2, 0)[None]
             else:
                 parts = self._parts(image)
-                transforms = [fitting_transform(part.size, self.images.canvas) for part in parts]
+                transforms = [fitting_transform(part.size, self.canvas) for part in parts]
                 transform = transforms[0]
-                side = self.images.canvas
-                canvases = torch.empty((len(parts), side, side, 3), dtype=torch.uint8)
+                canvases = torch.empty((len(parts), *self.canvas, 3), dtype=torch.uint8)
                 for place, (each, part) in enumerate(zip(transforms, parts, strict=True)):
                     canvases[place] = each.draw(part).permute(1, 2, 0)
                 target = transform_objects(record, transform, None)

@@ -26,7 +26,7 @@ from botformer.data.detection.voc_reader import find_voc, open_voc
 from botformer.data.detection.yolo_reader import YoloDescription, class_names, open_yolo, read_yolo_description
 from botformer.data.image_files import is_hidden, is_image
 from botformer.errors import InputError
-from botformer.read_file import open_file
+from botformer.read_file import at_home, open_file
 from botformer.text import and_more
 
 log = logging.getLogger("botformer.data")
@@ -127,7 +127,7 @@ def open_detection_dataset(
 
 def is_annotated(data: str) -> bool:
     """Whether `data` is a folder with annotations of objects, rather than images in class folders."""
-    root = _unwrapped(Path(data).expanduser())
+    root = _unwrapped(at_home(data))
     if not root.exists():
         return False
     try:
@@ -171,7 +171,7 @@ def has_keypoints(dataset: DetectionDataset) -> bool:
 
 
 def _existing(data: str) -> Path:
-    root = Path(data).expanduser()
+    root = at_home(data)
     if not root.exists():
         raise InputError(f"data folder {root} does not exist; {LAYOUTS}")
     if root.is_file() and root.suffix.lower() not in (".json", *_DESCRIPTIONS):

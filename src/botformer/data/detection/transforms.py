@@ -1,4 +1,4 @@
-"""An image with objects -> the square canvas the detector sees, and its objects on that canvas.
+"""An image with objects -> the canvas the detector sees, and its objects on that canvas.
 
 Rotated, flipped, scaled, and then cropped or padded to the canvas, in this order; one `CanvasTransform` says how,
 and acts on pixels, boxes and key points alike. Shapes are never transformed: a mask is kept relative to its box, so
@@ -45,14 +45,14 @@ class CanvasTransform:
     """(width, height) of the turned image after scaling, before anything is cut off."""
     corner_px: tuple[int, int]
     """(left, top) of the canvas within the scaled image."""
-    size: int
-    """Side of the canvas."""
+    canvas: tuple[int, int]
+    """(height, width) of the canvas."""
 
     @property
     def extent(self) -> tuple[int, int]:
         """(height, width) of what the image fills of the canvas, from the top left; the rest is padding."""
         width, height = self.scaled_px
-        return min(self.size, height), min(self.size, width)
+        return min(self.canvas[0], height), min(self.canvas[1], width)
 
     @property
     def scale(self) -> tuple[float, float]:
@@ -61,14 +61,14 @@ class CanvasTransform:
         return scaled_width / width, scaled_height / height
 
     def draw(self, image: Image.Image | EncodedImage) -> Tensor:
-        """RGB image -> uint8 (3, size, size), channels last in memory, 0 where the image is not."""
+        """RGB image -> uint8 (3, *canvas), channels last in memory, 0 where the image is not."""
         height, width = self.extent
         left, top, right, bottom = self.back(np.array([[0.0, 0.0, width, height]]))[0].tolist()
         # Only what the canvas shows is resampled, and turned after that.
         shown = (height, width) if self.rot90 % 2 else (width, height)
         part = resample(image, (left, top, right, bottom), shown, Image.Resampling.BILINEAR)
         part = np.rot90(part, self.rot90)
-        canvas = np.zeros((self.size, self.size, 3), dtype=np.uint8)
+        canvas = np.zeros((*self.canvas, 3), dtype=np.uint8)
         canvas[:height, :width] = flip(part) if self.hflip else part
         return torch.from_numpy(canvas).permute(2, 0, 1)
 
@@ -110,10 +110,11 @@ def random_transform(
     `seeding.seed_host` fixes."""
     rot90 = random.randrange(4) if images.rot90 else 0
     hflip = images.hflip and random.random() < 0.5
-    width, height = scaled = _scaled(image_px, rot90, images.size, random.uniform(*images.scale_jitter))
+    canvas = images.size, images.size
+    width, height = scaled = _scaled(image_px, rot90, canvas, random.uniform(*images.scale_jitter))
     furthest = max(0, width - images.size), max(0, height - images.size)
     corner = random.randint(0, furthest[0]), random.randint(0, furthest[1])
-    transform = CanvasTransform(image_px, rot90, hflip, scaled, corner, images.size)
+    transform = CanvasTransform(image_px, rot90, hflip, scaled, corner, canvas)
     if images.crop_around_object and objects_xyxy and any(furthest) and random.random() < images.crop_around_object:
         (box,) = replace(transform, corner_px=(0, 0)).boxes(np.array([random.choice(objects_xyxy)]))
         return replace(transform, corner_px=_corner_around(box, furthest, images.size))
@@ -129,9 +130,9 @@ def _corner_around(box_xyxy: np.ndarray, furthest: tuple[int, int], size: int) -
     return corner[0], corner[1]
 
 
-def fitting_transform(image_px: tuple[int, int], size: int) -> CanvasTransform:
-    """For evaluation: the whole image, of (width, height), as large as the canvas allows."""
-    return CanvasTransform(image_px, 0, False, _scaled(image_px, 0, size, 1.0), (0, 0), size)
+def fitting_transform(image_px: tuple[int, int], canvas: tuple[int, int]) -> CanvasTransform:
+    """For evaluation: the whole image, of (width, height), as large as the canvas of (height, width) allows."""
+    return CanvasTransform(image_px, 0, False, _scaled(image_px, 0, canvas, 1.0), (0, 0), canvas)
 
 
 def transform_objects(
@@ -167,9 +168,9 @@ def transform_objects(
     }
 
 
-def _scaled(image_px: tuple[int, int], rot90: int, size: int, scale: float) -> tuple[int, int]:
+def _scaled(image_px: tuple[int, int], rot90: int, canvas: tuple[int, int], scale: float) -> tuple[int, int]:
     width, height = image_px[::-1] if rot90 % 2 else image_px
-    factor = scale * size / max(width, height)
+    factor = min(scale * canvas[0] / height, scale * canvas[1] / width)
     return max(1, round(width * factor)), max(1, round(height * factor))
 
 
