@@ -3,7 +3,8 @@
 #
 #   launch/torchrun-one-machine.sh train RECIPE --data DIR --out DIR
 #
-# The same command continues a run that was stopped; a process that dies makes all start again from the last checkpoint.
+# The same command continues a run that was stopped; with RESTARTS a process that dies makes all start again from the last
+# checkpoint.
 #
 # PROCESSES   default auto: one per GPU, without GPUs one per core
 # RESTARTS    how many failures are forgiven, default 0

@@ -1,6 +1,7 @@
 """What is in a folder of images."""
 
 import json
+import re
 
 import numpy as np
 import pytest
@@ -57,6 +58,21 @@ def test_class_folders_are_for_a_classifier(tmp_path):
     assert "8 images of 2 classes to train on, 3 to validate on, 6 to test on" in found.summary
     with pytest.raises(InputError, match="botformer train classify"):
         look(str(tmp_path), "detect")
+
+
+def test_key_points_that_only_some_categories_have_are_left_out_unless_asked_for(tmp_path):
+    write_coco(tmp_path, points=True)
+    for file in (tmp_path / "annotations").iterdir():
+        content = json.loads(file.read_text())
+        content["categories"].append({"id": 2, "name": "ball"})
+        file.write_text(json.dumps(content))
+    found = look(str(tmp_path), "auto")
+    assert found.verb == "segment"
+    assert re.search("; key points are left out: .* a key point detector needs the same key points", found.summary)
+    with pytest.raises(InputError, match="the same key points"):
+        look(str(tmp_path), "keypoints")
+    with pytest.raises(InputError, match="botformer train segment"):
+        look(str(tmp_path), "classify")
 
 
 def test_a_test_split_that_validates_is_not_measured_twice(tmp_path):

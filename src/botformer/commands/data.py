@@ -25,8 +25,8 @@ _CLASSES = 20
 @dataclass(frozen=True)
 class Arguments:
     data: Annotated[str, tyro.conf.Positional]
-    """As for `botformer train`: class folders, tars (also http://), Parquet files, COCO, YOLO, Pascal VOC, LabelMe
-    or VIA; hfds/OWNER/NAME."""
+    """As for `botformer train`: class folders, tars (also http://), Parquet files, COCO, YOLO, Pascal VOC, LabelMe,
+    VIA or Label Studio; hfds/OWNER/NAME."""
     out: Path | None = None
     """The page; runs/data/NAME.html by default."""
     checkpoint: Path | None = None

@@ -23,7 +23,8 @@ class Arguments:
     """The --out folder of a training run (its best checkpoint), the folder of one checkpoint, a .safetensors file of
     botformer.save, hf://OWNER/NAME on the Hugging Face hub, or the name of a network that comes with the package."""
     data: str
-    """As for `botformer train`: images in class folders for a classifier, COCO or YOLO annotations for a detector."""
+    """As for `botformer train`: images in class folders for a classifier, annotated images (COCO, YOLO, ...) for
+    a detector."""
     split: str = "validation"
     """Split of the data: validation, train, or any other that is there, such as test."""
     out: Path | None = None

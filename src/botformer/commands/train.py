@@ -21,7 +21,8 @@ _DATA = {
     ClassificationRecipe: "DIR with train/CLASS/*.jpg and validation/CLASS/*.jpg, or with CLASS/*.jpg alone; tars, "
     "also on a server (http://HOST/train-{0000..0127}.tar); Parquet files; hfds/OWNER/NAME.",
     DetectionRecipe: "DIR with annotations/instances_train*.json, instances_val*.json and images (COCO; for key points "
-    "person_keypoints_train*.json), with data.yaml (YOLO), or of Pascal VOC, LabelMe or VIA; a single annotation file.",
+    "person_keypoints_train*.json), with data.yaml (YOLO), or of Pascal VOC, LabelMe, VIA or Label Studio; a single "
+    "annotation file.",
 }
 
 

@@ -2,6 +2,7 @@
 
 import logging
 import os
+import re
 from collections import Counter, deque
 from collections.abc import Iterable
 from dataclasses import dataclass, field
@@ -109,6 +110,15 @@ def _read_folder(root: Path, folder: str, found: FoundFiles) -> tuple[list[str],
 def _identity(folder: Path) -> _Identity:
     status = os.stat(folder)
     return status.st_dev, status.st_ino
+
+
+def folder_of(root: Path, name: str) -> Path | None:
+    """The folder of that name in `root`, in any case, with a year behind it or none."""
+    pattern = re.compile(rf"{re.escape(name)}\d*", re.IGNORECASE)
+    found = sorted(
+        each for each in (root.iterdir() if root.is_dir() else ()) if pattern.fullmatch(each.name) and each.is_dir()
+    )
+    return next((each for each in found if each.name == name), found[0] if found else None)
 
 
 def report_left_out(where: object, names: Iterable[str]) -> None:

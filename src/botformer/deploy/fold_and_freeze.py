@@ -20,9 +20,9 @@ class Foldable(Protocol):
 def optimize(model: nn.Module, compile: bool = False, dtype: torch.dtype | None = None) -> Any:
     """A copy of `model` for inference that computes the same function.
 
-    Every BatchNorm is folded into the layer before it, exactly (the one after the attention into the value
-    projection), parameters are frozen and stored channels_last. `model` itself is not changed. Of a detector, the
-    BatchNorms of its backbone are folded, if that is one of botformer.
+    Every BatchNorm of a classifier or backbone is folded into the layer before it, exactly (the one after the attention
+    into the value projection), parameters are frozen and stored channels_last. `model` itself is not changed. Of a
+    detector, the BatchNorms of its backbone are folded, if that is one of botformer; those of its heads are kept.
 
     Args:
         model: a classifier, a backbone or a detector of botformer.

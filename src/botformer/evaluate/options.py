@@ -13,7 +13,7 @@ class EvaluateOptions:
     checkpoint: Path
     """As `botformer.load` takes it."""
     data: str
-    """Images in class folders for a classifier, COCO or YOLO annotations for a detector."""
+    """Images in class folders for a classifier, annotated images (COCO, YOLO, ...) for a detector."""
     split: str
     out: Path
     """Folder of the results."""

@@ -124,7 +124,14 @@ def _annotated(data: str, asked: str, begin: float, max_bad_records: int) -> Fou
         raise InputError(
             f"{data} holds objects with boxes, not images in class folders: use botformer train {verb} --data {data}"
         )
-    train, validation = open_detection_datasets(data, asked in ("auto", "keypoints"), max_bad_records)
+    left_out = ""
+    try:
+        train, validation = open_detection_datasets(data, asked in ("auto", "keypoints"), max_bad_records)
+    except InputError as error:
+        if asked != "auto":
+            raise
+        train, validation = open_detection_datasets(data, max_bad_records=max_bad_records)
+        left_out = f"; key points are left out: {error}"
     points = bool(train.keypoint_names) and has_keypoints(train)
     shapes = has_shapes(train)
     verb: Verb = "keypoints" if points and asked in ("auto", "keypoints") else "segment" if shapes else "detect"
@@ -148,6 +155,7 @@ def _annotated(data: str, asked: str, begin: float, max_bad_records: int) -> Fou
         f"{'category' if len(train.categories) == 1 else 'categories'} to train on, {len(validation):,} to validate on"
         + (f", {test:,} to test on" if test else "")
     )
+    summary += left_out
     if asked == "segment" and verb == "detect":
         summary += "; none of the objects has a shape, so boxes are learnt (faster_rcnn)"
     return Found(verb, train, validation, test, summary, time.monotonic() - begin)

@@ -69,6 +69,27 @@ def test_classes_are_in_natural_order_also_where_they_differ_in_case(tmp_path: P
     assert open_classification_dataset(str(tmp_path)).class_names == ("2", "10", "a", "B", "b")
 
 
+def test_the_order_is_timm_s_and_digits_that_are_no_numbers_have_one_too() -> None:
+    from timm.utils.misc import natural_key
+
+    names = ["n02", "n1", "a10b2", "a10B1", "a9", "10", "9", "٣", "２", "É", "e", "_", "Z", ""]
+    assert natural_order(names) == tuple(sorted(names, key=lambda name: (natural_key(name), name)))
+    assert natural_order(["②", "①", "5²", "5"]) == ("5", "5²", "①", "②")
+
+
+@pytest.mark.parametrize(
+    "tops",
+    [("images", "masks"), ("JPEGImages", "SegmentationClass", "SegmentationObject"), ("Images", "test_images")],
+)
+@pytest.mark.parametrize("split", ["", "train/"])
+def test_images_beside_masks_are_no_classes(tmp_path: Path, tops: tuple[str, ...], split: str) -> None:
+    write_folder(tmp_path / split, dict.fromkeys(tops, 4))
+    if split:
+        write_folder(tmp_path / "val", dict.fromkeys(tops, 2))
+    with pytest.raises(InputError, match=r"look like images beside their masks .* COCO's run lengths"):
+        open_classification_datasets(str(tmp_path))
+
+
 def test_numbers_longer_than_python_reads_have_an_order() -> None:
     assert natural_order(["9" * 5000, "10", "2"]) == ("2", "10", "9" * 5000)
 

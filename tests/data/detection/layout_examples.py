@@ -305,6 +305,19 @@ EXAMPLES = (
         1,
     ),
     Example(
+        "Pascal VOC, folders of splits",
+        "many",
+        {
+            **_images("images/train/1.jpg", "images/val/2.jpg", "images/test/3.jpg"),
+            "annotations/train/1.XML": voc("1.jpg"),
+            "annotations/val/2.xml": voc("2.jpg"),
+            "annotations/test/3.xml": voc("3.jpg"),
+        },
+        "both splits; the files may also lie beside the images, in `images/train`",
+        1,
+        1,
+    ),
+    Example(
         "LabelMe",
         "LabelMe, X-AnyLabeling",
         {

@@ -78,6 +78,14 @@ def test_parts_of_one_group_are_one_object(tmp_path: Path) -> None:
     assert [source.categories[found.label - 1].name for found in (joined, dog, alone)] == ["cat", "dog", "cat"]
 
 
+@pytest.mark.parametrize("kind", ["oriented_rectangle", "rotation"])
+def test_turned_rectangles_of_labelme_and_of_x_anylabeling_are_shapes(tmp_path: Path, kind: str) -> None:
+    corners = [[10, 2], [20, 12], [14, 18], [4, 8]]
+    found = only(open_labelme(write(tmp_path, labelme_shape(kind, corners, direction=0.2)), tmp_path))
+    assert found.box_xyxy == (4, 2, 20, 18)
+    assert found.segmentation == [[10, 2, 20, 12, 14, 18, 4, 8]]
+
+
 def test_points_and_lines_are_no_objects_and_are_counted(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
     write(
         tmp_path,

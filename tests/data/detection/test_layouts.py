@@ -186,6 +186,9 @@ def test_class_folders_are_not_annotated(tmp_path: Path) -> None:
         (tmp_path / "train" / name / "1.json").write_text('{"title": "1"}')
     (tmp_path / "train/classes.txt").write_text("cat\ndog\n")
     (tmp_path / "config.yaml").write_text("names: [a]\n")
+    (tmp_path / "train.json").write_text('[{"image": "1.jpg", "label": 0}]')
+    (tmp_path / "splits.json").write_text('{"image": "1.jpg"}\n{"image": "2.jpg"}\n')
+    (tmp_path / "pom.xml").write_text("<project/>")
     assert not is_annotated(str(tmp_path))
     assert not is_annotated(str(tmp_path / "nowhere"))
 

@@ -142,6 +142,38 @@ def test_what_makes_no_sense_is_skipped_and_named(tmp_path: Path, text: str, wha
         read(root, max_bad_records=0)
 
 
+def test_of_two_images_of_one_stem_the_file_names_one(tmp_path: Path) -> None:
+    root = write(tmp_path, {"1": voc("1.png"), "2": voc("2.jpg"), "3": None})
+    for number in (1, 2, 3):
+        Image.new("RGB", SIZE).save(root / "JPEGImages" / f"{number}.png")
+    dataset = read(root)
+    assert [dataset.image(index).file for index in range(len(dataset))] == ["1.png", "2.jpg", "3.jpg"]
+
+
+def test_files_among_the_images_of_their_split(tmp_path: Path) -> None:
+    """As TensorFlow's tutorials have them, with a map of the labels in a folder of annotations."""
+    for split, stem in (("train", "1"), ("test", "2")):
+        (tmp_path / "images" / split).mkdir(parents=True)
+        Image.new("RGB", SIZE).save(tmp_path / "images" / split / f"{stem}.jpg")
+        (tmp_path / "images" / split / f"{stem}.xml").write_text(voc(f"{stem}.jpg"))
+    (tmp_path / "annotations").mkdir()
+    (tmp_path / "annotations" / "label_map.pbtxt").write_text("item { id: 1 name: 'cat' }")
+    train, validation = open_detection_datasets(str(tmp_path))
+    assert [dataset.image(0).file for dataset in (train, validation)] == ["1.jpg", "2.jpg"]
+
+
+def test_another_xml_file_makes_no_data_set_and_cvat_s_own_says_what_to_export(tmp_path: Path) -> None:
+    (tmp_path / "pom.xml").write_text("<project/>")
+    (tmp_path / "broken.xml").write_text("<annot")
+    assert find_voc(tmp_path) is None
+    (tmp_path / "annotations.xml").write_text("<annotations><version>1.1</version></annotations>")
+    assert find_voc(tmp_path) is None
+    for name in ("pom.xml", "broken.xml"):
+        (tmp_path / name).unlink()
+    with pytest.raises(InputError, match="is in CVAT's own format, which is not read; export the task"):
+        find_voc(tmp_path)
+
+
 def test_several_years_are_not_mixed(tmp_path: Path) -> None:
     for year in ("VOC2007", "VOC2012"):
         write(tmp_path / "VOCdevkit" / year, {"a": voc("a.jpg")})

@@ -351,6 +351,23 @@ def test_a_list_of_folders_and_files(tmp_path: Path) -> None:
     assert read(source) == {"day/a.png": 1, "more/c.png": 1, "night/a.png": 1}
 
 
+def test_endings_of_labels_in_capitals(tmp_path: Path) -> None:
+    pair(tmp_path, "images/train/a.png", "labels/train/a.TXT")
+    pair(tmp_path, "images/train/b.png", "labels/train/b.txt")
+    (tmp_path / "labels/train/lost.TXT").write_text("0 .5 .5 .2 .4\n")
+    source = open_yolo(yaml(tmp_path, "train: images/train"), "train")
+    assert read(source) == {"a.png": 1, "b.png": 1}
+    assert [problem.objects for problem in source.problems] == [1]
+
+
+def test_folders_below_and_elsewhere(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    pair(tmp_path / "y", "images/a/1.png", "labels/a/1.txt")
+    pair(tmp_path / "z", "images/2.png", "labels/2.txt")
+    source = open_yolo(yaml(Path("y"), f"train: [images/a, {tmp_path}/z/images]"), "train")
+    assert read(source) == {"y/images/a/1.png": 1, "z/images/2.png": 1}
+
+
 @pytest.mark.parametrize(
     "line",
     [

@@ -16,11 +16,15 @@ _LISTED = 10
 
 
 def natural_order(names: Iterable[str]) -> tuple[str, ...]:
-    """2 before 10; then by the exact name, so that "a" and "A" do not stand as the file system happens to have them."""
-    from timm.utils.misc import natural_key  # timm takes seconds to import, and not every process lists something
-
+    """2 before 10, in any case, as timm orders classes; then by the exact name, so that "a" and "A" do not stand as the
+    file system happens to have them."""
     # In a text a name may be longer than any folder's, and a number in it longer than Python reads.
-    return tuple(sorted(names, key=lambda name: (natural_key(name[:255]), name)))
+    return tuple(sorted(names, key=lambda name: (_natural_key(name[:255]), name)))
+
+
+def _natural_key(name: str) -> list[str | int]:
+    """Text and numbers by turns; of numbers the decimal ones, for ① and ² have digits that are no number."""
+    return [int(part) if place % 2 else part for place, part in enumerate(re.split(r"(\d+)", name.lower()))]
 
 
 def match_classes(names: Sequence[str], known: Sequence[str], where: str, known_by: str) -> list[int]:

@@ -41,6 +41,14 @@ FindText = Callable[[Sequence[str]], FoundText | None]
 """Names of text files -> the first that lies beside the images' folder or tars, or in the folder above them."""
 
 
+_OF_OBJECTS = re.compile(
+    r"((train|val|valid|test)[ _-]?)?"
+    r"(images?|imgs?|jpegimages|masks?|labels?|annotations?|segmentation(class|object|s)?|ground[ _-]?truths?|gts?)",
+    re.IGNORECASE,
+)
+"""Names of the folders of a data set for detection or segmentation."""
+
+
 @dataclass(frozen=True)
 class Listing:
     """Files and folders below one place, hidden ones left out."""
@@ -157,6 +165,7 @@ def _from_folders(listing: Listing, images: list[int], layouts: str) -> Labelled
         log.info("%s: everything is in the folder %s; the folders in it are the classes", listing.where, printable(at))
     tops = _tops(listing, at)
     _check_no_splits(listing, at, tops)
+    _check_no_masks(listing, at, tops)
     _check_no_level_too_many(listing, at, tops)
     rows, classes, loose = [], [], []
     for row in images:
@@ -200,6 +209,16 @@ def _check_no_splits(listing: Listing, at: str, tops: list[str]) -> None:
             f"{listing.where}: {and_more([at + top for top in kinds], _LISTED)} look like splits of the data, not like "
             "classes; expected are SPLIT/CLASS/*.jpg with a train split, such as train/cat/1.jpg and "
             "validation/cat/2.jpg. Give one split alone by its folder or with --split, or rename what are classes"
+        )
+
+
+def _check_no_masks(listing: Listing, at: str, tops: list[str]) -> None:
+    """Images beside their masks would pass for two classes."""
+    if len(tops) > 1 and all(_OF_OBJECTS.fullmatch(top) for top in tops):
+        raise InputError(
+            f"{listing.where}: {and_more([printable(at + top) for top in tops], _LISTED)} look like images beside "
+            "their masks or annotations, not like classes. Masks as images are not read: convert them to COCO's run "
+            "lengths (pycocotools.mask.encode). If these are the classes, rename one of the folders"
         )
 
 

@@ -34,7 +34,9 @@ from botformer.read_file import parse_json
 
 log = logging.getLogger("botformer.data")
 
-_SHAPES = ("polygon", "rectangle", "circle", "oriented_rectangle", "mask")
+_TURNED = ("oriented_rectangle", "rotation")
+"""Rectangles with four corners, as LabelMe and as X-AnyLabeling call them."""
+_SHAPES = ("polygon", "rectangle", "circle", *_TURNED, "mask")
 
 _IMAGES = ("images", "Images", "img", "JPEGImages")
 
@@ -176,7 +178,7 @@ def _polygon(shape: dict[str, Any]) -> list[float]:
         (x, y), edge = points
         radius = math.dist((x, y), edge)
         return ellipse(x, y, radius, radius)
-    if kind in ("polygon", "oriented_rectangle") and len(points) >= 3:
+    if kind in ("polygon", *_TURNED) and len(points) >= 3:
         return [value for point in points for value in point]
     raise ValueError(f"a {kind} of {len(points)} points")
 

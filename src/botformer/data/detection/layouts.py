@@ -22,9 +22,9 @@ from botformer.data.detection.label_studio_reader import open_label_studio
 from botformer.data.detection.labelme_reader import is_labelme, open_labelme
 from botformer.data.detection.match_categories import match_categories
 from botformer.data.detection.via_reader import open_via, via_images
-from botformer.data.detection.voc_reader import find_voc, open_voc
+from botformer.data.detection.voc_reader import find_voc, find_voc_split, open_voc
 from botformer.data.detection.yolo_reader import YoloDescription, class_names, open_yolo, read_yolo_description
-from botformer.data.image_files import is_hidden, is_image
+from botformer.data.image_files import folder_of, is_hidden, is_image
 from botformer.errors import InputError
 from botformer.read_file import at_home, open_file
 from botformer.text import and_more
@@ -217,9 +217,11 @@ def _find(root: Path, split: str, keypoints: bool) -> _Open | None:
         listed = voc.lists / f"{name}.txt" if voc else None
         if found is None and voc and listed and listed.is_file():
             found = partial(open_voc, voc, listed)
-        folder = _folder(root, name)
+        folder = folder_of(root, name)
         if found is None and folder is not None:
             found = _whole(folder, keypoints)
+        if found is None and (in_folders := find_voc_split(root, name, voc)):
+            found = partial(open_voc, in_folders, None)
         if found is None:
             found = _undescribed_yolo(root, _yolo_places(root, name), split, keypoints)
         if found is not None:
@@ -247,21 +249,12 @@ def _annotation_files(folder: Path, name: str, keypoints: bool) -> list[Path]:
     one that suits the detector. Otherwise COCO files with the name as one of several words, such as cats_NAME.json."""
     pattern = re.compile(rf"(instances_|{_KEYPOINTS})?{re.escape(name)}\d*\.json", re.IGNORECASE)
     there = sorted(folder.glob("*.json"))
-    files = [file for file in there if pattern.fullmatch(file.name)]
+    files = [file for file in there if (match := pattern.fullmatch(file.name)) and (match[1] or not _is_other(file))]
     if not files:
         worded = [file for file in there if name.lower() in _words(file) and _words(file)[0] not in _OTHER_KINDS]
         files = [file for file in worded if _NAMED_BY_COCO.match(file.name) or _is_of_objects(_content(file))]
     suitable = [file for file in files if file.name.lower().startswith(_KEYPOINTS) == keypoints]
     return suitable or files
-
-
-def _folder(root: Path, name: str) -> Path | None:
-    """The folder of that name, in any case, with a year behind it or none."""
-    pattern = re.compile(rf"{re.escape(name)}\d*", re.IGNORECASE)
-    found = sorted(
-        each for each in (root.iterdir() if root.is_dir() else ()) if pattern.fullmatch(each.name) and each.is_dir()
-    )
-    return next((each for each in found if each.name == name), found[0] if found else None)
 
 
 # Everything in one folder
@@ -347,12 +340,20 @@ def _is_of_objects(content: Any) -> bool:
 
 def _open_file(file: Path, root: Path, keypoints: bool) -> _Open:
     """A file whose name says which split it is. COCO's are large, and are not read twice."""
-    with _opened(file) as opened:
-        is_list = opened.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
-    content = _content(file) if is_list else None
+    content = _content(file) if _begins_as_list(file) else None
     if is_label_studio(content):
         return partial(open_label_studio, content, file, root)
     return partial(_open_coco, file, root, keypoints)
+
+
+def _is_other(file: Path) -> bool:
+    """A list that is not Label Studio's. COCO's files are large, and are not read for it."""
+    return _begins_as_list(file) and not is_label_studio(_content(file))
+
+
+def _begins_as_list(file: Path) -> bool:
+    with _opened(file) as opened:
+        return opened.read(64).lstrip(b"\xef\xbb\xbf \t\r\n").startswith(b"[")
 
 
 def _is_coco(content: Any) -> bool:
@@ -360,11 +361,13 @@ def _is_coco(content: Any) -> bool:
 
 
 def _content(file: Path) -> Any:
-    """Of a JSON file; None where it cannot be read, which its reader will say better."""
-    try:
-        return json.loads(read_text(file))
-    except (ValueError, RecursionError):
-        return None
+    """Of a JSON file; the first line of one with a JSON value per line. None where it cannot be read, which its reader
+    will say better."""
+    text = read_text(file)
+    for part in (text, text.lstrip().partition("\n")[0]):
+        with suppress(ValueError, RecursionError):
+            return json.loads(part)
+    return None
 
 
 def _opened(file: Path) -> BinaryIO:
@@ -419,8 +422,8 @@ def _image_folders(annotations: Path, root: Path) -> Iterator[Path]:
     """Where the images of a file may lie, the likeliest first."""
     split = re.sub(rf"^(instances_|{_KEYPOINTS})", "", annotations.stem, flags=re.IGNORECASE)
     for parent in (root, root / "images"):
-        yield _folder(parent, split) or parent / split
-        yield from filter(None, (_folder(parent, word) for word in _words(annotations) if word in SPLITS))
+        yield folder_of(parent, split) or parent / split
+        yield from filter(None, (folder_of(parent, word) for word in _words(annotations) if word in SPLITS))
     yield from (root / name for name in _IMAGES)
     yield from (annotations.parent, root)
 
@@ -472,7 +475,7 @@ def _yolo(root: Path) -> YoloDescription | None:
 
 def _yolo_places(root: Path, name: str) -> Iterator[tuple[Path, Path]]:
     """Where the images and the label files of a split may lie."""
-    images, folder = _folder(root / "images", name), _folder(root, name)
+    images, folder = folder_of(root / "images", name), folder_of(root, name)
     if images is not None:
         yield images, root / "labels" / images.name
     if folder is not None:
@@ -497,7 +500,7 @@ def _has_labels(images: Path, labels: Path) -> bool:
     """Text files in a folder of their own, or beside the images and called as these."""
     if images != labels:
         return labels.is_dir()
-    stems = {file.stem for file in labels.glob("*.txt")}
+    stems = {file.stem for file in labels.iterdir() if file.suffix.lower() == ".txt"}
     return any(is_image(file.name) and file.stem in stems for file in images.iterdir())
 
 

@@ -6,6 +6,7 @@ VOC counts pixels from 1 and both ends belong to the box: xmin 1, xmax 10 are th
 import logging
 from collections import defaultdict
 from collections.abc import Iterable
+from itertools import islice
 from pathlib import Path, PurePosixPath, PureWindowsPath
 from typing import Any, NamedTuple
 
@@ -14,13 +15,15 @@ from botformer.data.detection.dataset import NO_IMAGE, DetectionDataset, Problem
 from botformer.data.detection.drawn_shapes import as_categories, categories_by_name, image_record
 from botformer.data.detection.exported_text import log_left_out, read_lines, read_text
 from botformer.data.detection.supervision_formats import supervision_format
-from botformer.data.image_files import find_files, is_image
+from botformer.data.image_files import find_files, folder_of, is_image
 from botformer.errors import InputError
 from botformer.read_file import read_bytes
 
 log = logging.getLogger("botformer.data")
 
 _IMAGES = ("JPEGImages", "images", "Images", "img")
+_LOOKED_FOR = 20
+"""XML files that are opened to know whose they are."""
 
 
 class VocFolders(NamedTuple):
@@ -42,10 +45,46 @@ def find_voc(root: Path) -> VocFolders | None:
             return found
     for name in ("Annotations", "annotations", ""):
         folder = root / name
-        if folder.is_dir() and any(folder.rglob("*.xml") if name else folder.glob("*.xml")):
+        if folder.is_dir() and _is_voc(folder, everywhere=bool(name)):
             images = next((root / each for each in _IMAGES if (root / each).is_dir()), folder)
             return VocFolders(folder, images, root / "ImageSets" / "Main")
     return None
+
+
+def find_voc_split(root: Path, name: str, voc: VocFolders | None) -> VocFolders | None:
+    """A split in folders of its own: annotations/NAME beside images/NAME, or images/NAME with the files in it."""
+    places = [(voc.annotations, voc.images)] if voc else []
+    for annotations, images in (*places, *((root / each, root / each) for each in _IMAGES)):
+        of_split = folder_of(annotations, name)
+        if of_split is not None and _is_voc(of_split, everywhere=True):
+            return VocFolders(of_split, folder_of(images, name) or images, of_split / "lists")
+    return None
+
+
+def _is_voc(folder: Path, everywhere: bool) -> bool:
+    """Whether an XML file there is VOC's, or, in a folder that is called as VOC's, cannot be read.
+
+    Raises InputError for CVAT's own, one file for all images.
+    """
+    files = (file for file in (folder.rglob("*") if everywhere else folder.iterdir()) if _is_xml(file.name))
+    some = list(islice(files, _LOOKED_FOR))
+    tags = {_tag(file) for file in some}
+    if tags == {"annotations"}:
+        raise InputError(
+            f"{some[0]} is in CVAT's own format, which is not read; export the task as COCO 1.0 or in one of the YOLO "
+            "formats, with its images"
+        )
+    return "annotation" in tags or (everywhere and "" in tags)
+
+
+def _is_xml(name: str) -> bool:
+    return name.lower().endswith(".xml")
+
+
+def _tag(file: Path) -> str:
+    """Of the outermost element; empty where there is none."""
+    root = _parsed(file)
+    return "" if root is None else str(root.tag)
 
 
 def open_voc(folders: VocFolders, listed: Path | None = None, max_bad_records: int = 20) -> DetectionDataset:
@@ -59,7 +98,7 @@ def open_voc(folders: VocFolders, listed: Path | None = None, max_bad_records: i
     """
     voc = supervision_format("pascal_voc", "Pascal VOC")
     where = f"{folders.annotations} ({listed.stem})" if listed else str(folders.annotations)
-    files = [name for name in find_files(folders.annotations).files if name.lower().endswith(".xml")]
+    files = [name for name in find_files(folders.annotations).files if _is_xml(name)]
     trees = {PurePosixPath(name).with_suffix("").as_posix(): _read(folders.annotations / name) for name in files}
     ids = categories_by_name(
         name for tree in trees.values() if tree is not None for each in tree.findall("object") if (name := _name(each))
@@ -109,17 +148,22 @@ class _Images:
     """Found by what an annotation file is called, or by what it says."""
 
     def __init__(self, names: Iterable[str]) -> None:
-        self.by_stem = {PurePosixPath(name).with_suffix("").as_posix(): name for name in names}
+        self.by_stem: dict[str, list[str]] = defaultdict(list)
+        """More than one where 1.jpg and 1.png lie in one folder."""
         self.by_name: dict[str, list[str]] = defaultdict(list)
-        for name in self.by_stem.values():
+        for name in sorted(names):
+            self.by_stem[PurePosixPath(name).with_suffix("").as_posix()].append(name)
             self.by_name[PurePosixPath(name).name].append(name)
-            self.by_name[PurePosixPath(name).stem].append(name)
+        for alike in self.by_stem.values():
+            self.by_name[PurePosixPath(alike[0]).stem].append(alike[0])
 
     def find(self, stem: str, said: str | None = None) -> str | None:
         """By the same path, by the name that the file says, or by its own name in any folder, if there is but one."""
+        named = PureWindowsPath(said or "").name
         if stem in self.by_stem:
-            return self.by_stem[stem]
-        for name in (PureWindowsPath(said or "").name, PurePosixPath(stem).name):
+            alike = self.by_stem[stem]
+            return next((name for name in alike if PurePosixPath(name).name == named), alike[0])
+        for name in (named, PurePosixPath(stem).name):
             if len(self.by_name.get(name, ())) == 1:
                 return self.by_name[name][0]
         return None
@@ -132,9 +176,9 @@ def _all(trees: dict[str, Any], images: _Images, where: str) -> tuple[dict[str, 
     log_left_out(where, [f"{stem}.xml" for stem, image in found.items() if image is None],
                  "XML files have no image and are left out")  # fmt: skip
     chosen = {stem: image for stem, image in found.items() if image is not None}
-    used = set(chosen.values())
+    used = {PurePosixPath(image).with_suffix("").as_posix() for image in chosen.values()}
     missing = [_without_image(stem, trees[stem]) for stem, image in found.items() if image is None]
-    return chosen | {stem: image for stem, image in images.by_stem.items() if image not in used}, missing
+    return chosen | {stem: alike[0] for stem, alike in images.by_stem.items() if stem not in used}, missing
 
 
 def _without_image(stem: str, tree: Any) -> Problem:
@@ -162,6 +206,12 @@ def _listed(file: Path, trees: dict[str, Any], images: _Images) -> tuple[dict[st
 
 def _read(file: Path) -> Any:
     """The tree of <annotation>; None where the file holds none."""
+    root = _parsed(file)
+    return root if root is not None and root.tag == "annotation" else None
+
+
+def _parsed(file: Path) -> Any:
+    """The tree; None where the file is no XML."""
     from defusedxml.ElementTree import ParseError, fromstring  # comes with supervision; refuses bombs
 
     try:
@@ -173,7 +223,7 @@ def _read(file: Path) -> Any:
             return None
     except OSError as error:
         raise InputError(f"{file} cannot be read: {error.strerror or error}") from error
-    return root if root.tag == "annotation" else None
+    return root
 
 
 def _name(element: Any) -> str:

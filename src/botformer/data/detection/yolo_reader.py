@@ -84,6 +84,8 @@ def open_yolo(
     bases = _bases(said, file)
     names, pose = _names(said, file, bases), pose_layout(said, str(file))
     images, folders = _images(description, key, bases)
+    if len({image.is_absolute() for image in images}) > 1:
+        images = [image.absolute() for image in images]
     labels = {image: _label_file(image) for image in images}
     missing = _report_labels(where, labels, folders)
     folder = folders[0] if len(folders) == 1 else Path(os.path.commonpath([image.parent for image in images]))
@@ -233,7 +235,8 @@ def _listed(file: Path, bases: Sequence[Path]) -> list[Path]:
 
 
 def _label_file(image: Path) -> Path | None:
-    return next((file for file in _label_places(image) if os.path.isfile(file)), None)
+    spelt = (file.with_suffix(case) for file in _label_places(image) for case in (".txt", ".TXT"))
+    return next((file for file in spelt if os.path.isfile(file)), None)
 
 
 def _label_places(image: Path) -> Iterable[Path]:
@@ -269,7 +272,7 @@ def _report_labels(where: str, labels: dict[Path, Path | None], folders: Sequenc
         place / name
         for place in sorted(places)
         for name in find_files(place).files
-        if name.endswith(".txt") and Path(name).name not in _NO_LABELS and place / name not in used
+        if name.lower().endswith(".txt") and Path(name).name not in _NO_LABELS and place / name not in used
     ]
     log_left_out(where, list(map(str, lost)), "label files have no image and are left out")
     return [Problem(None, str(file), None, NO_IMAGE, _count_objects(file)) for file in lost]
