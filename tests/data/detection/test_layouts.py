@@ -108,6 +108,16 @@ def test_a_tenth_is_held_out_by_a_hash_of_the_names(tmp_path: Path, caplog: pyte
     assert len(open_detection_dataset(str(tmp_path), "")) == 50
 
 
+def test_a_record_whose_image_id_is_none_is_a_bad_record_also_where_a_tenth_is_held_out(tmp_path: Path) -> None:
+    cats(tmp_path, 10)
+    (file,) = tmp_path.rglob("cats.json")
+    record = json.loads(file.read_text())
+    record["annotations"].append(record["annotations"][0] | {"id": 99, "image_id": [1]})
+    file.write_text(json.dumps(record))
+    for dataset in open_detection_datasets(str(tmp_path)):
+        assert [problem.reason for problem in dataset.problems] == ["image_id is [1], not that of an image"]
+
+
 def test_a_train_split_alone_stays_whole_by_its_name(tmp_path: Path) -> None:
     cats(tmp_path, 10, name="instances_train2017.json", folder="train2017")
     train, validation = open_detection_datasets(str(tmp_path))

@@ -5,6 +5,7 @@ import logging
 import os
 from collections.abc import Sequence
 
+from botformer.data.detection.coco_shapes import id_text
 from botformer.data.detection.dataset import DetectionDataset, ImageRecord, make_dataset
 from botformer.errors import InputError
 
@@ -38,8 +39,9 @@ def hold_out_a_tenth(whole: DetectionDataset) -> tuple[DetectionDataset, Detecti
 
 def _part(whole: DetectionDataset, images: Sequence[ImageRecord], part: str) -> DetectionDataset:
     """With the problems of these images, and those of images that are in neither part."""
-    others = {whole.image(index).id for index in range(len(whole))} - {image.id for image in images}
-    problems = [problem for problem in whole.problems if problem.image_id not in others]
+    own = {id_text(image.id) for image in images}
+    others = {id_text(whole.image(index).id) for index in range(len(whole))} - own
+    problems = [problem for problem in whole.problems if id_text(problem.image_id) not in others]
     where = f"{whole.where} ({part})"
     return make_dataset(where, whole.folder, whole.categories, images, problems, whole.layout)
 
