@@ -129,6 +129,8 @@ def test_without_calibration_training_mode_is_another_function(colours):
 def test_a_classifier_with_frozen_norms_is_calibrated_and_learns(colours):
     recipe = replace(NANO, model=Model("botnet50_half", weights="imagenet", normalization="frozen"))
     parts = make_parts(recipe, str(colours), open_accelerator(RUN))
+    with pytest.raises(InputError, match="none of the images on which BatchNorm is calibrated can be read"):
+        calibrate(parts.task, [], parts.loaded, torch.device("cpu"))
     calibrate(parts.task, parts.calibration, parts.loaded, torch.device("cpu"))
     norm = parts.task.model.layer1[0].bn1
     assert isinstance(norm, FrozenBatchNorm2d)

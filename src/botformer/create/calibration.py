@@ -11,6 +11,7 @@ from botformer.backbone.calibrate_batch_norm import calibrate_batch_norm
 from botformer.backbone.resnet import Stages
 from botformer.detection import Detector
 from botformer.detection.task import padded_images
+from botformer.errors import InputError
 from botformer.training.loaded_weights import LoadedWeights
 from botformer.training.task import Batch, Task
 
@@ -35,11 +36,15 @@ def calibrate(task: Task, batches: Iterable[Batch], loaded: LoadedWeights, devic
 def _prepared(
     model: nn.Module, batches: Iterable[Batch], device: torch.device
 ) -> Iterator[tuple[Tensor, Tensor | None]]:
-    """Normalised images (B, 3, h, w) and the mask of their padding."""
+    """Normalised images (B, 3, h, w) and the mask of their padding. Raises InputError where there are none."""
+    empty = True
     for batch in batches:
+        empty = False
         on_device = dict(batch) | {"images": batch["images"].to(device)}
         if isinstance(model, Detector):
             yield model.normalized(padded_images(on_device))
         else:
             assert isinstance(model, Stages)
             yield model.preprocess(on_device["images"]), None
+    if empty:
+        raise InputError("none of the images on which BatchNorm is calibrated can be read; the warnings name them")

@@ -5,7 +5,7 @@ import pytest
 from PIL import ExifTags, Image
 
 from botformer.data.detection.dataset import Category, DetectionDataset
-from botformer.data.detection.layouts import open_detection_dataset, open_detection_datasets
+from botformer.data.detection.layouts import is_annotated, open_detection_dataset, open_detection_datasets
 from botformer.data.detection.voc_reader import find_voc, open_voc
 from botformer.errors import InputError
 from tests.data.detection.layout_examples import SIZE, voc
@@ -167,11 +167,12 @@ def test_another_xml_file_makes_no_data_set_and_cvat_s_own_says_what_to_export(t
     (tmp_path / "broken.xml").write_text("<annot")
     assert find_voc(tmp_path) is None
     (tmp_path / "annotations.xml").write_text("<annotations><version>1.1</version></annotations>")
-    assert find_voc(tmp_path) is None
-    for name in ("pom.xml", "broken.xml"):
-        (tmp_path / name).unlink()
+    assert is_annotated(str(tmp_path))
     with pytest.raises(InputError, match="is in CVAT's own format, which is not read; export the task"):
-        find_voc(tmp_path)
+        open_detection_datasets(str(tmp_path))
+    cats = write(tmp_path / "coco", {"1": voc("1.jpg"), "2": voc("2.jpg")})
+    (cats / "Annotations" / "annotations.xml").write_text("<annotations/>")
+    assert len(read(cats)) == 2
 
 
 def test_several_years_are_not_mixed(tmp_path: Path) -> None:

@@ -22,7 +22,7 @@ from botformer.data.detection.label_studio_reader import open_label_studio
 from botformer.data.detection.labelme_reader import is_labelme, open_labelme
 from botformer.data.detection.match_categories import match_categories
 from botformer.data.detection.via_reader import open_via, via_images
-from botformer.data.detection.voc_reader import find_voc, find_voc_split, open_voc
+from botformer.data.detection.voc_reader import find_voc, find_voc_split, open_voc, refuse_cvat
 from botformer.data.detection.yolo_reader import YoloDescription, class_names, open_yolo, read_yolo_description
 from botformer.data.image_files import folder_of, is_hidden, is_image
 from botformer.errors import InputError
@@ -285,7 +285,10 @@ def _whole(folder: Path, keypoints: bool) -> _Open | None:
     if any(is_labelme(_content(file)) for child in children for file in islice(child.glob("*.json"), 1)):
         return partial(open_labelme, folder, folder)
     places = ((folder / "images", folder / "labels"), (folder, folder / "labels"), (folder, folder))
-    return _undescribed_yolo(folder, places, "train", keypoints)
+    yolo = _undescribed_yolo(folder, places, "train", keypoints)
+    if yolo is None:
+        refuse_cvat(folder)
+    return yolo
 
 
 def _of_one_kind(files: list[Path], keypoints: bool) -> list[Path]:

@@ -62,19 +62,20 @@ def find_voc_split(root: Path, name: str, voc: VocFolders | None) -> VocFolders 
 
 
 def _is_voc(folder: Path, everywhere: bool) -> bool:
-    """Whether an XML file there is VOC's, or, in a folder that is called as VOC's, cannot be read.
-
-    Raises InputError for CVAT's own, one file for all images.
-    """
+    """Whether an XML file there is VOC's, or, in a folder that is called as VOC's, cannot be read."""
     files = (file for file in (folder.rglob("*") if everywhere else folder.iterdir()) if _is_xml(file.name))
-    some = list(islice(files, _LOOKED_FOR))
-    tags = {_tag(file) for file in some}
-    if tags == {"annotations"}:
-        raise InputError(
-            f"{some[0]} is in CVAT's own format, which is not read; export the task as COCO 1.0 or in one of the YOLO "
-            "formats, with its images"
-        )
+    tags = set(map(_tag, islice(files, _LOOKED_FOR)))
     return "annotation" in tags or (everywhere and "" in tags)
+
+
+def refuse_cvat(folder: Path) -> None:
+    """Raises InputError where CVAT's own file for all images is there, which nothing else explains."""
+    for file in (folder / "annotations.xml", folder / "annotations" / "annotations.xml"):
+        if file.is_file() and _tag(file) == "annotations":
+            raise InputError(
+                f"{file} is in CVAT's own format, which is not read; export the task as COCO 1.0 or in one of the YOLO "
+                "formats, with its images"
+            )
 
 
 def _is_xml(name: str) -> bool:
