@@ -14,6 +14,7 @@ from botformer.cli import main
 from botformer.create.calibration import calibrate
 from botformer.create.train_recipe import make_parts, train_recipe
 from botformer.detection.task import padded_images
+from botformer.errors import InputError
 from botformer.recipes.detector_settings import SMALL
 from botformer.recipes.schema import (
     ClassificationRecipe,
