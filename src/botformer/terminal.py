@@ -8,9 +8,15 @@ from rich.progress import TextColumn
 from rich.text import Text
 
 
+class _Screen(Console):
+    def on_broken_pipe(self) -> None:
+        """The program decides what that means; rich would end it with the status of a mistake."""
+        raise BrokenPipeError
+
+
 def screen(*, stderr: bool = False, quiet: bool = False) -> Console:
     """A console that prints text as it is."""
-    return Console(markup=False, emoji=False, highlight=False, soft_wrap=True, stderr=stderr, quiet=quiet)
+    return _Screen(markup=False, emoji=False, highlight=False, soft_wrap=True, stderr=stderr, quiet=quiet)
 
 
 def text_column(template: str) -> TextColumn:

@@ -141,6 +141,12 @@ def test_the_weights_of_the_blog_listing_load_and_give_its_output():
     several_heads = {"rel_w": rel_w.reshape(1, 2, C // 2, rows, 1), "rel_h": rel_h.reshape(1, 2, C // 2, 1, columns)}
     MHSA2d(C, heads=2, size=(rows, columns), position="blog").load_state_dict(state | several_heads)
 
+    without = {name: tensor for name, tensor in state.items() if not name.endswith("bias")}
+    layer.load_state_dict(without | {"rel_w": rel_w, "rel_h": rel_h})
+    assert not layer.qkv.bias.any()
+    with pytest.raises(RuntimeError, match=r"qkv\.weight"):  # half of it is not the listing's
+        layer.load_state_dict({"query.weight": query.weight})
+
 
 def test_the_blog_listing_is_not_the_papers_layer():
     """Its position term does not depend on the offset: shifting query and key together changes the logit."""

@@ -1,6 +1,7 @@
 """Predictions for other programs. What they read is compared with what was predicted."""
 
 import json
+import os
 import re
 
 import numpy as np
@@ -127,3 +128,42 @@ def test_files_of_another_shape_are_named(predicted, to, file, change, capsys):
     (predicted / file).write_text(json.dumps(content | change if isinstance(change, dict) else change))
     assert cli.main(["convert", str(predicted), "--to", to]) == 2
     assert re.search("holds something else|not among the images", capsys.readouterr().err.replace("\n", " "))
+
+
+@pytest.mark.parametrize(
+    ("options", "words"),
+    [
+        (["--to", "label_studio", "--out", "tasks.xml"], "--out is the file of the tasks, such as tasks.json"),
+        (["--to", "coco", "--shapes", "box"], "--shapes is for --to label_studio; leave it out"),
+        (["--to", "coco", "--at", "s3://b/"], "--at is for --to label_studio"),
+        (["--to", "classes", "--threshold", "0.7"], "--threshold is for --to label_studio and coco"),
+    ],
+)
+def test_options_that_would_do_nothing_or_harm_are_refused(predicted, options, words, capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    assert cli.main(["convert", str(predicted), *options]) == 2
+    assert words in capsys.readouterr().err
+    assert not list(tmp_path.glob("*.xml"))
+
+
+def test_the_folder_of_the_file_is_made_and_images_elsewhere_are_said(predicted, tmp_path, monkeypatch, caplog):
+    content = json.loads((predicted / "images.json").read_text())
+    for image in content["images"]:
+        image["file_name"] = "photos/" + image["file_name"].rpartition("/")[2]
+    (predicted / "images.json").write_text(json.dumps(content))
+    coco_file(predicted, "--out", str(tmp_path / "new" / "deep" / "a.json"))
+    assert (tmp_path / "new" / "deep" / "a.json").is_file()
+    assert "is not in this folder, nor are others" in caplog.text
+    caplog.clear()
+    monkeypatch.chdir(tmp_path)
+    coco_file(predicted)
+    assert not caplog.text
+
+
+def test_names_that_are_not_utf_8_become_addresses(predicted):
+    content = json.loads((predicted / "images.json").read_text())
+    content["images"][0]["file_name"] = os.fsdecode(b"/photos/gr\xf6\xdfe.png")
+    (predicted / "images.json").write_text(json.dumps(content))
+    assert cli.main(["convert", str(predicted), "--to", "label_studio"]) == 0
+    tasks = json.loads((predicted / "label_studio.json").read_text())
+    assert any(task["data"]["image"].endswith("gr%F6%DFe.png") for task in tasks)

@@ -188,6 +188,14 @@ def test_a_detector_of_boxes_alone_has_no_mask_numbers(data, tmp_path, capsys):
     assert "mask" not in capsys.readouterr().out
 
 
+def test_a_file_in_place_of_the_results_is_said_before_measuring(network, data, tmp_path, capsys, monkeypatch):
+    (tmp_path / "afile").write_text("mine")
+    monkeypatch.setattr("botformer.evaluate.detector.measure", None)
+    assert evaluate(network, data, tmp_path / "afile") == 2
+    assert "afile is a file; the results need a folder" in capsys.readouterr().err
+    assert (tmp_path / "afile").read_text() == "mine"
+
+
 def test_nothing_found_gives_zeros(data, tmp_path, capsys):
     network = save_detector(tmp_path / "blind.safetensors", score_threshold=1.0)
     assert evaluate(network, data, tmp_path / "out") == 0

@@ -285,6 +285,22 @@ def test_networks_of_timm_serve_as_backbones():
     assert len(detector.eval()(two_scenes()[0])) == 2
 
 
+def test_networks_of_timm_whose_maps_have_their_channels_last():
+    tiny = dict(img_size=64, depths=(1, 1, 1, 1), embed_dim=16, num_heads=(1, 1, 1, 1))
+    network = timm.create_model("swin_tiny_patch4_window7_224", features_only=True, **tiny)
+    detector = build_detector("faster_rcnn", network, 2, 64, STUB_SETTINGS)
+    sum(detector.losses(*two_scenes()).values()).backward()
+    assert [tuple(each.shape[1:]) for each in detector.backbone(torch.rand(1, 3, 64, 64)).values()] == [
+        (16, 16, 16), (32, 8, 8), (64, 4, 4), (128, 2, 2)
+    ]  # fmt: skip
+
+
+@pytest.mark.parametrize("name", ["resnet10t", "botnet_nano.botformer"])
+def test_a_network_of_timm_that_gives_logits_says_how_it_gives_maps(name):
+    with pytest.raises(InputError, match=r"gives logits, not maps; create it with .*features_only=True"):
+        build_detector("faster_rcnn", timm.create_model(name), 2, 64, STUB_SETTINGS)
+
+
 def test_frozen_stages_and_checkpointing_of_the_backbone_carry_over():
     images, targets = two_scenes()
     plain, saving = small_detector(), small_detector(gradient_checkpointing=True)

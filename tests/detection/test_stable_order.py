@@ -1,6 +1,6 @@
 import pytest
 import torch
-from torchvision.ops import batched_nms
+from torchvision.ops import batched_nms, nms
 
 from botformer.detection.stable_order import stable_nms, stable_topk
 
@@ -33,3 +33,16 @@ def test_suppression_leaves_boxes_of_equal_scores_in_their_order(n):
     kept = stable_nms(boxes, scores, groups, 0.5)
     assert set(kept.tolist()) == set(batched_nms(boxes, scores, groups, 0.5).tolist())
     assert kept.tolist() == sorted(kept.tolist(), key=lambda place: (-scores[place], place))
+
+
+@pytest.mark.parametrize("n", [400, 1500])
+@pytest.mark.parametrize("group", [1, 80, 1203, 21841, 999_999])
+def test_suppression_does_not_depend_on_the_number_of_the_group(n, group):
+    generator = torch.Generator().manual_seed(n)
+    clusters = torch.rand(n // 10, 2, generator=generator).repeat(10, 1)
+    near, side, scores = torch.rand(3, n, 2, generator=generator)
+    corner = 1000 * clusters + 4 * near
+    boxes, scores = torch.cat([corner, corner + 3 + 20 * side], 1), scores[:, 0]
+    kept = stable_nms(boxes, scores, torch.full((n,), group), 0.5)
+    assert torch.equal(kept, nms(boxes.double(), scores.double(), 0.5))
+    assert 10 < len(kept) < n

@@ -49,7 +49,10 @@ def with_box(index, box):
         ({"masks": torch.ones(2, 24, 16)}, r"\(2, 16, 24\).*\(2, 24, 16\)"),
         ({"masks": torch.ones(1, 16, 24)}, r"\(1, 16, 24\)"),
         ({"mask_crops": torch.ones(2, 8, 9)}, r"\(2, 8, 9\)"),
-        ({"mask_crops": torch.full((2, 8, 8), 255)}, "between 0 and 1, got up to 255"),
+        ({"mask_crops": torch.full((2, 8, 8), 255)}, "between 0 and 1, got 255 to 255"),
+        ({"mask_crops": torch.full((2, 8, 8), torch.nan)}, "between 0 and 1, got nan"),
+        ({"masks": torch.full((2, 16, 24), 255, dtype=torch.uint8)}, "between 0 and 1, got 255 to 255"),
+        ({"masks": -torch.eye(16, 24, dtype=torch.int8).repeat(2, 1, 1)}, "between 0 and 1, got -1 to 0"),
         ({"has_mask": torch.ones(3, dtype=torch.bool)}, "has_mask"),
     ],
 )

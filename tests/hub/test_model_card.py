@@ -9,6 +9,7 @@ from huggingface_hub import ModelCard
 import botformer
 from botformer import hub
 from botformer.errors import InputError
+from botformer.report.run_report import write_run_report
 
 FIXTURES = Path(__file__).parents[1] / "fixtures"
 CLASSIFIER, DETECTOR = FIXTURES / "classifier_run", FIXTURES / "detector_run"
@@ -86,6 +87,45 @@ def test_weights_of_somebodys_disk_are_named_without_the_disk(tmp_path):
     assert "a data set called leaves, of whose origin and licence nothing is said; 10 images of 2 classes" in text
     assert "secret" not in text
     assert "/home" not in text
+
+
+def evaluated(run, folder, **says):
+    weights = next(run.glob("checkpoints/*/model.safetensors"))
+    metrics = {"task": "classification", "weights": str(weights), "data": "", "split": "test", "images": 9, "top1": 0.7}
+    (run / folder).mkdir()
+    (run / folder / "metrics.json").write_text(json.dumps(metrics | says))
+
+
+def test_a_signature_stays_at_home(tmp_path):
+    run, address = run_of(tmp_path), "https://host/train.tar?X-Amz-Signature=SECRET"
+    (run / "plan.json").write_text(json.dumps({"data": address, "command": f"botformer train auto --data '{address}'"}))
+    text = card(run, tmp_path)
+    assert "a data set called train.tar," in text
+    assert "SECRET" not in text
+    page = write_run_report(run).read_text(encoding="utf-8")
+    assert "https://host/train.tar" in page
+    assert "SECRET" not in page
+
+
+def test_what_a_run_was_evaluated_on_is_not_what_it_was_trained_on(tmp_path):
+    run = run_of(tmp_path)
+    evaluated(run, "evaluation", data="/somebody/holidays", split="validation")
+    text = card(run, tmp_path)
+    assert "trained on | " in text
+    assert "a data set called holidays" not in text
+    assert "on the validation images of holidays (9 images)" in text
+
+
+def test_an_evaluation_is_the_run_s_also_after_it_moved(tmp_path, monkeypatch):
+    run = run_of(tmp_path)
+    monkeypatch.chdir(tmp_path)
+    evaluated(Path("run"), "test")
+    for there in (Path("run"), run, shutil.copytree(run, tmp_path / "copy")):
+        assert "on the test images (9 images)" in card(there, tmp_path)
+    other = next(shutil.copytree(CLASSIFIER, tmp_path / "other").glob("checkpoints/*/model.safetensors"))
+    other.write_bytes(other.read_bytes()[:-1] + b"?")
+    evaluated(run, "evaluation", weights=str(other))  # of another run
+    assert "on the validation images of the training" in card(run, tmp_path)
 
 
 def test_text_from_outside_cannot_break_the_card(tmp_path):

@@ -115,6 +115,14 @@ def test_a_folder_that_cannot_be_one(folder, tmp_path):
         hub.prepare_folder(folder, folder)
 
 
+@pytest.mark.parametrize("name", ["config.json", "model.safetensors"])
+def test_files_of_others_are_not_replaced(tmp_path, name):
+    (tmp_path / name).write_text('{"mine": 1}')
+    with pytest.raises(InputError, match=rf"has another {name}; name another folder"):
+        hub.prepare_folder(RUN, tmp_path)
+    assert [path.read_text() for path in tmp_path.iterdir()] == ['{"mine": 1}']
+
+
 def test_what_is_uploaded_is_the_folder_and_nothing_else_in_it(server, folder, tmp_path):
     there = shutil.copytree(folder, tmp_path / "there")
     (there / "secret.txt").write_text("secret")

@@ -79,7 +79,15 @@ def test_large_data_and_a_small_budget_give_a_part_of_an_epoch_and_of_the_valida
     found = planned(10**6, 32, FAST, Work(1_000_000, 50_000), 600.0)
     assert 0 < found.steps * 32 < 100_000
     assert 200 <= found.evaluation_images <= 0.1 * 600 / FAST.evaluate_s
-    assert found.evaluate_every * (1_000_000 // 32) < found.steps  # the best is kept, and a kill costs a part
+    assert found.evaluate_every * (1_000_000 // 32) == found.steps  # one evaluation is all that a tenth is enough for
+
+
+@pytest.mark.parametrize(("images", "minutes"), [(1_281_167, 10), (3_000_000, 5), (14_000_000, 5), (14_000_000, 1)])
+def test_of_huge_data_there_is_no_evaluation_just_before_the_last(images, minutes):
+    found = planned(10**9, 32, Speed(0.05, 0.02, 5.0), Work(images, 50_000), 60.0 * minutes)
+    every = round(found.evaluate_every * (images // 32))
+    assert found.evaluate_every > 0
+    assert every == found.steps or (found.steps - 1) % every + 1 >= every / 2
 
 
 @pytest.mark.parametrize(

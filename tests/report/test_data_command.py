@@ -2,6 +2,8 @@
 
 import os
 import shutil
+import subprocess
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -303,3 +305,21 @@ def test_file_names_do_not_become_markup(tmp_path):
     shutil.copy(data / "train/dog/1.png", data / "train/cat/<script>x.png")
     assert run(data, tmp_path) == 0
     assert "<script>x.png" in Page(tmp_path / "page.html").text
+
+
+def test_a_folder_in_place_of_the_page_is_said_before_anything_is_read(tmp_path, capsys, monkeypatch):
+    write_folders(tmp_path / "colours", FOLDERS)
+    monkeypatch.setattr("botformer.report.inspection.inspect_data", None)
+    assert cli.main(["data", str(tmp_path / "colours"), "--out", str(tmp_path)]) == 2
+    assert f"--out is the page, and {tmp_path} is a folder" in capsys.readouterr().err
+
+
+def test_the_page_is_there_for_those_who_read_only_the_first_lines(tmp_path):
+    write_folders(tmp_path / "colours", FOLDERS)
+    command = [sys.executable, "-m", "botformer.cli", "data", "colours", "--out", "page.html"]
+    reads, writes = os.pipe()
+    os.close(reads)  # as `| true`
+    with open(writes, "wb") as gone:
+        done = subprocess.run(command, cwd=tmp_path, stdout=gone, stderr=subprocess.PIPE, check=False)
+    assert (done.returncode, done.stderr.strip()) == (141, b"")
+    assert (tmp_path / "page.html").is_file()

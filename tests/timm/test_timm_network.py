@@ -10,6 +10,7 @@ from torch import nn
 
 import botformer
 import botformer.timm
+from botformer.errors import InputError
 
 SIZES = [(64, 64), (37, 71)]
 ROWS = ["resnet_nano", "botnet_nano", "botnet50_half", "resnet50_nl", "resnet50_bot_c4c5", "botnet_t3"]
@@ -83,6 +84,26 @@ def test_heads_come_and_go():
     assert model.get_classifier(name_only=True) == "fc"
     model.reset_classifier(0, "")
     assert torch.equal(model(x), model.forward_features(x))
+    with pytest.raises(InputError, match="without global pooling"):
+        model.reset_classifier(5, "")
+
+
+def test_stages_stay_frozen_and_are_recomputed_also_in_timm_s_list_of_maps():
+    options = dict(frozen_stages=3, gradient_checkpointing=True, zero_gamma=False)
+    network = timm.create_model("botnet_nano", features_only=True, out_indices=(1, 4), **options).train()
+    x = images(32, 32)
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    maps = network(x)
+    moved = {name for name, buffer in network.named_buffers() if not torch.equal(buffer, before[name])}
+    assert {name.split(".")[1] for name in moved} == {"layer3", "layer4"}
+    assert network.model.options.gradient_checkpointing
+    maps[-1].mean().backward()
+    assert [len(each.shape) for each in maps] == [4, 4]
+    assert {name.split(".")[1] for name, p in network.named_parameters() if p.grad is not None} == {"layer3", "layer4"}
+    network.eval()
+    whole = timm.create_model("botnet_nano", **options).eval()
+    whole.load_state_dict(network.model.state_dict(), strict=False)
+    torch.testing.assert_close(network(x), [whole.forward_intermediates(x, intermediates_only=True)[n] for n in (1, 4)])
 
 
 @pytest.mark.parametrize("through", ["network", "features"])

@@ -274,11 +274,16 @@ def _adapt_state(module: MHSA2d, state: dict[str, Tensor], prefix: str, *_: obje
 
 
 def _translate_listing(state: dict[str, Tensor], prefix: str) -> None:
-    if prefix + "query.weight" not in state:
+    """A projection without a bias has one of 0."""
+    names = [prefix + part for part in ("query", "key", "value")]
+    if not {f"{name}.weight" for name in names} | {prefix + "rel_w", prefix + "rel_h"} <= state.keys():
         return
-    for kind in ("weight", "bias"):
-        parts = [state.pop(f"{prefix}{part}.{kind}") for part in ("query", "key", "value")]
-        state[f"{prefix}qkv.{kind}"] = torch.cat(parts)
+    weights = [state.pop(f"{name}.weight") for name in names]
+    biases = [state.pop(f"{name}.bias", None) for name in names]
+    state[prefix + "qkv.weight"] = torch.cat(weights)
+    state[prefix + "qkv.bias"] = torch.cat(
+        [w.new_zeros(len(w)) if bias is None else bias for w, bias in zip(weights, biases, strict=True)]
+    )
     # The listing calls dimension 2 (our rows) "width": rel_w is [1, C, rows, 1], rel_h is [1, C, 1, columns].
     for old, new in (("rel_w", "abs_height"), ("rel_h", "abs_width")):
-        state[prefix + new] = state.pop(prefix + old).reshape(state[f"{prefix}qkv.bias"].numel() // 3, -1).T
+        state[prefix + new] = state.pop(prefix + old).reshape(len(weights[0]), -1).T

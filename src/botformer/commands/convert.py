@@ -1,5 +1,8 @@
 """Between botformer and annotation programs: botformer convert PREDICTIONS --to label_studio (or coco, or classes)."""
 
+import logging
+import os
+import shlex
 from collections import Counter
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +14,11 @@ from botformer.errors import InputError
 from botformer.read_file import read_json, understood
 from botformer.terminal import screen
 from botformer.text import counted
+
+log = logging.getLogger("botformer")
+
+_LOOKED_FOR = 20
+"""Images."""
 
 
 @dataclass(frozen=True)
@@ -38,14 +46,27 @@ def main(arguments: list[str]) -> None:
 
 
 def convert(given: Arguments) -> None:
+    _check(given)
     if given.to == "classes":
         _write_classes(given.predictions, given.out)
         return
-    if not 0 <= given.threshold <= 1:
-        raise InputError(f"--threshold is a score between 0 and 1, got {given.threshold:g}")
     records, images = _read(given.predictions)
     with understood(given.predictions, "predict again"):
         _write_annotations(given, records, images)
+
+
+def _check(given: Arguments) -> None:
+    if not 0 <= given.threshold <= 1:
+        raise InputError(f"--threshold is a score between 0 and 1, got {given.threshold:g}")
+    of_others = {"shapes": ("label_studio",), "at": ("label_studio",), "threshold": ("label_studio", "coco")}
+    for name, formats in of_others.items():
+        if given.to not in formats and getattr(given, name) != getattr(Arguments, name):
+            raise InputError(f"--{name} is for --to {' and '.join(formats)}; leave it out")
+    if given.to == "label_studio" and given.out is not None and given.out.suffix.lower() == ".xml":
+        raise InputError(f"--out is the file of the tasks, such as {given.out.with_suffix('.json')}; the .xml with the "
+                         "labeling interface comes beside it")  # fmt: skip
+    if given.out is not None:
+        given.out.absolute().parent.mkdir(parents=True, exist_ok=True)
 
 
 def _write_annotations(given: Arguments, records: list[dict[str, Any]], images: dict[str, Any]) -> None:
@@ -65,6 +86,8 @@ def _write_annotations(given: Arguments, records: list[dict[str, Any]], images: 
     ):
         raise TypeError("categories without id and name")
     names = [image["file_name"] for image in images["images"]]
+    if not any(os.path.exists(name) for name in names[:_LOOKED_FOR]):
+        log.warning("%s is not in this folder, nor are others: paths are those of where predict was called", names[0])
     folder, paths = below_one_folder([Path(name).absolute().as_posix() for name in names])
     below = {name: paths[Path(name).absolute().as_posix()] for name in names}
     if given.to == "coco":
@@ -110,7 +133,7 @@ def _write_classes(file: Path, out: Path | None) -> None:
     write_class_folders(classes, file.parent, out)
     names = list(classes.values())
     counts = counted(Counter(names), 10)
-    screen().print(f"{counts}: {out}. Next: botformer train classify --data {out}")
+    screen().print(f"{counts}: {out}. Next: botformer train classify --data {shlex.quote(str(out))}")
 
 
 def _read(folder: Path) -> tuple[list[dict[str, Any]], dict[str, Any]]:

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated
 import tyro
 
 from botformer.commands.screen import new_table, print_table, progress_bar
+from botformer.errors import InputError
 from botformer.read_file import at_home
 from botformer.terminal import screen
 from botformer.text import printable
@@ -47,10 +48,13 @@ def look(given: Arguments) -> bool:
     from botformer.report.data_page import write_data_page
     from botformer.report.inspection import inspect_data
 
-    found = inspect_data(given.data, given.checkpoint, given.fast, progress_bar)
     out = given.out or Path("runs/data") / f"{at_home(given.data).resolve().name or 'data'}.html"
+    if out.is_dir():
+        raise InputError(f"--out is the page, and {out} is a folder; name a file in it, such as {out / 'data.html'}")
+    out.parent.mkdir(parents=True, exist_ok=True)
+    found = inspect_data(given.data, given.checkpoint, given.fast, progress_bar)
+    write_data_page(found, out)  # first: whoever reads the lines may stop early
     _print(found)
-    write_data_page(found, out)
     screen().print(f"with images: {out}")
     return found.trainable
 

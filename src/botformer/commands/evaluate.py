@@ -17,6 +17,10 @@ _LOWEST = 5
 """Classes that are named on the screen."""
 
 
+_IN_EVERY_RUN = ("last", "best", "model", "ema")
+"""Names of files that say nothing without their folder's."""
+
+
 @dataclass(frozen=True)
 class Arguments:
     checkpoint: Annotated[Path, tyro.conf.Positional]
@@ -51,7 +55,10 @@ class Arguments:
         if self.out is not None:
             return self.out
         run = self.checkpoint
-        return run / "evaluation" if run.is_dir() else Path("runs/evaluation") / run.stem
+        if run.is_dir():
+            return run / "evaluation"
+        of_its_folder = run.stem in _IN_EVERY_RUN and run.exists()
+        return Path("runs/evaluation") / (f"{run.resolve().parent.name}-{run.stem}" if of_its_folder else run.stem)
 
 
 def main(arguments: list[str]) -> None:

@@ -1,5 +1,6 @@
 """Publish a trained network on the Hugging Face hub, with a model card: botformer push RUN OWNER/NAME."""
 
+import shlex
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -36,7 +37,7 @@ def main(arguments: list[str]) -> None:
         prepare_folder(given.run, given.folder, given.repository, given.licence, given.data)
         screen().print(
             f"{given.folder} is what would be published; read {given.folder / 'README.md'}. Next: botformer push "
-            f"{given.folder} {given.repository}"
+            f"{shlex.quote(str(given.folder))} {given.repository}"
         )
     elif is_prepared(given.run):
         if given.licence or given.data:

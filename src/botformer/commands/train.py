@@ -1,6 +1,7 @@
 """Train on your images: botformer train VERB --data DIR [--minutes N], or a recipe by its name instead of VERB."""
 
 import os
+import shlex
 import sys
 from dataclasses import dataclass, make_dataclass
 from pathlib import Path
@@ -54,7 +55,8 @@ def main(arguments: list[str]) -> None:
 
     train_recipe(given.recipe, given.data, given.out, given.resume, given.extend)
     if int(os.environ.get("RANK", "0")) == 0:  # under torchrun the first process speaks for all
-        screen().print(f"Everything is in {given.out}. Next: botformer evaluate {given.out} --data {given.data}")
+        command = shlex.join(["botformer", "evaluate", str(given.out), "--data", given.data])
+        screen().print(f"Everything is in {given.out}. Next: {command}")
 
 
 def parse(row: Experiment, arguments: list[str]) -> Any:

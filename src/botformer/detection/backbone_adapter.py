@@ -19,17 +19,24 @@ class TimmFeatures(nn.Module):
     def __init__(self, network: Any) -> None:
         super().__init__()
         wrapped = unwrapped(network)
+        if not hasattr(wrapped.feature_info, "channels"):
+            raise InputError(
+                f"the timm network {type(wrapped).__name__} gives logits, not maps; create it with "
+                "timm.create_model(..., features_only=True)"
+            )
         channels, strides = wrapped.feature_info.channels(), wrapped.feature_info.reduction()
         if len(channels) < len(STAGES):
             raise InputError(f"a detector needs four maps, c2 to c5, and this timm network gives {len(channels)}")
         self.network = network
         self.channels = dict(zip(STAGES, channels[-len(STAGES) :], strict=True))
         self.strides = dict(zip(STAGES, strides[-len(STAGES) :], strict=True))
+        self._channels_last = getattr(wrapped, "output_fmt", "NCHW") == "NHWC"  # of Swin and its kin
         self.in_chans = next((m.in_channels for m in wrapped.modules() if isinstance(m, nn.Conv2d)), 3)
 
     def forward(self, images: Tensor) -> dict[str, Tensor]:
         """(B, C, h, w) -> {"c2": (B, channels, h/stride, w/stride), ...}."""
-        return dict(zip(STAGES, self.network(images)[-len(STAGES) :], strict=True))
+        maps = self.network(images)[-len(STAGES) :]
+        return dict(zip(STAGES, (m.permute(0, 3, 1, 2) for m in maps) if self._channels_last else maps, strict=True))
 
 
 def adapt_backbone(backbone: nn.Module, needed: Iterable[str]) -> nn.Module:

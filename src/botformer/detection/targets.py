@@ -147,20 +147,27 @@ class _Check:
                     f"target {self.image}: 'mask_crops' must be squares, one per box: ({count}, S, S), got "
                     f"{tuple(crops.shape)}"
                 )
+            self._check_fractions(crops)
             crops = crops.to(self.device, torch.float32)
         elif "masks" in self.target:
             masks = self._shaped("masks", (count, *self.size), "boxes, height, width of the image")
+            self._check_fractions(masks)  # cut out, a byte of 255 would be no more than a 1
             crops = crop_masks(masks, boxes, _CROP_PER_CELL * settings.mask_output_size)
         else:
             raise InputError(
                 f"target {self.image} has neither 'masks' nor 'mask_crops', which a mask_rcnn learns from; "
                 "use a faster_rcnn for boxes alone"
             )
-        if count and not (crops.min() >= 0 and crops.max() <= 1):
-            raise InputError(f"target {self.image}: masks must lie between 0 and 1, got up to {float(crops.max()):g}")
         if "has_mask" not in self.target:
             return crops, torch.ones(count, dtype=torch.bool, device=self.device)
         return crops, self._shaped("has_mask", (count,), "one per box").to(self.device, torch.bool)
+
+    def _check_fractions(self, masks: Tensor) -> None:
+        if not masks.numel() or masks.dtype == torch.bool:
+            return
+        low, high = (float(value) for value in masks.aminmax())
+        if not (low >= 0 and high <= 1):
+            raise InputError(f"target {self.image}: masks must lie between 0 and 1, got {low:g} to {high:g}")
 
     def _keypoints(self, count: int, settings: Settings) -> Tensor:
         keypoints = self._shaped("keypoints", (count, settings.keypoints, 3), "boxes, key points, (x, y, visible)")

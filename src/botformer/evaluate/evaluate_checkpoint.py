@@ -1,6 +1,8 @@
 """Evaluate whatever a checkpoint holds."""
 
 import logging
+import os
+from pathlib import Path
 from typing import Any, Literal
 
 from botformer.create.from_checkpoint import load_for_rgb
@@ -28,9 +30,19 @@ def evaluate_checkpoint(
     if not accelerator.is_main_process:
         logging.disable(logging.INFO)
     loaded = load_for_rgb(options.checkpoint)
+    if accelerator.is_main_process:  # a mistake is said before hours of measuring, not after
+        _demand_writable(options.out)
     _check_data(loaded.model_config["task"], options)
     evaluate = evaluate_detector if loaded.model_config["task"] == "detection" else evaluate_classifier
     return evaluate(options, loaded, accelerator)
+
+
+def _demand_writable(out: Path) -> None:
+    if out.exists() and not out.is_dir():
+        raise InputError(f"{out} is a file; the results need a folder")
+    out.mkdir(parents=True, exist_ok=True)
+    if not os.access(out, os.W_OK | os.X_OK):
+        raise InputError(f"nothing can be written into {out}; name another --out")
 
 
 def _check_data(task: str, options: EvaluateOptions) -> None:

@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from botformer.create.from_checkpoint import weights_file
+from botformer.data.http_ranges import shown
 from botformer.report.run_folder import RunFolder
 from botformer.training.checkpoint import State, read_state
 from botformer.weights.imagenet import about_imagenet_weights
@@ -80,10 +81,8 @@ class CardFacts:
 
     @property
     def data_name(self) -> str:
-        """The last name of the path of the data."""
-        run = self.run
-        data = str(run.plan.get("data") or (run.evaluation() or {}).get("data") or "") if run else ""
-        return without_path(data)
+        """The last name of the path of the data; empty where the run did not write it down."""
+        return without_path(str(self.run.plan.get("data") or "")) if self.run else ""
 
     @property
     def evaluations(self) -> int:
@@ -105,7 +104,8 @@ class CardFacts:
             assert self.run
             metrics = self.run.evaluation(folder)
             if metrics:
-                on = f"the {metrics['split']} images"
+                of_data = without_path(str(metrics.get("data") or ""))
+                on = f"the {metrics['split']} images" + (f" of {of_data}" if of_data != self.data_name else "")
                 found.append(
                     Measurement(on, metrics.get("images"), _of_evaluation(metrics), metrics["split"] == "validation")
                 )
@@ -125,7 +125,9 @@ class CardFacts:
 
 
 def without_path(path: str) -> str:
-    """Of a path of somebody's machine the last name; an address or a plain name as it is."""
+    """Of a path of somebody's machine, or of an address, the last name, without a signature; an address on the hub or a
+    plain name as it is."""
+    path = shown(path) if "://" in path else path
     return path if path.startswith(("hf:", "hfds/")) else path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 

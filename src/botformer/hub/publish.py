@@ -60,6 +60,9 @@ def prepare_folder(
             f"{folder / CARD} is there and is not written anew; write the licence and the data into it yourself, or "
             "remove it"
         )
+    foreign = [name for name in (SAFETENSORS, CONFIG) if not has_card and (folder / name).exists()]
+    if foreign and not _holds(folder / SAFETENSORS, loaded):
+        raise InputError(f"{folder} has another {' and '.join(foreign)}; name another folder")
     folder.mkdir(parents=True, exist_ok=True)
     save(loaded.model, loaded.model_config, folder / SAFETENSORS)
     about = {
@@ -167,9 +170,10 @@ def is_prepared(folder: Path) -> bool:
 
 
 def _holds(file: Path, loaded: Loaded) -> bool:
-    if not file.is_file():
+    try:
+        other, own = load(file), loaded.model.state_dict()
+    except InputError:  # nothing there, or no network of ours
         return False
-    other, own = load(file), loaded.model.state_dict()
     there = other.model.state_dict()
     return (
         other.model_config == loaded.model_config

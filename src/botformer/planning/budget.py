@@ -160,4 +160,6 @@ def _evaluate_every(steps: int, per_epoch: int, train_s: float, evaluation_s: fl
     ones, unless the training is shorter than that, or an epoch longer."""
     affordable = min(MOST_EVALUATIONS, int(EVALUATION_FRACTION * train_s / evaluation_s))
     every = steps / per_epoch / (affordable + 1)
-    return math.ceil(every - 1e-9) if every > 1 or steps >= WHOLE_EPOCHS * per_epoch else round(every, 4)
+    if every > 1 or steps >= WHOLE_EPOCHS * per_epoch:
+        return math.ceil(every - 1e-9)
+    return math.ceil(steps / (affordable + 1)) / per_epoch  # of whole steps: none is evaluated just before the last

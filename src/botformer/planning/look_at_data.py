@@ -1,6 +1,7 @@
 """What is in a folder of images: which task it is for, how many there are, and what they are like."""
 
 import logging
+import shlex
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -108,7 +109,7 @@ def _labelled(data: str, asked: str, begin: float) -> Found:
     if asked not in ("auto", "classify"):
         raise InputError(
             f"{data} holds images in class folders ({len(train.class_names)} classes), without boxes or masks: use "
-            f"botformer train classify --data {data}"
+            f"botformer train classify --data {shlex.quote(data)}"
         )
     test = _test_images(lambda: len(open_classification_dataset(data, "test")) if has_test_split(data) else 0)
     summary = (
@@ -122,7 +123,8 @@ def _annotated(data: str, asked: str, begin: float, max_bad_records: int) -> Fou
     if asked == "classify":
         verb = _annotated(data, "auto", begin, max_bad_records).verb
         raise InputError(
-            f"{data} holds objects with boxes, not images in class folders: use botformer train {verb} --data {data}"
+            f"{data} holds objects with boxes, not images in class folders: use botformer train {verb} "
+            f"--data {shlex.quote(data)}"
         )
     left_out = ""
     try:
@@ -136,7 +138,9 @@ def _annotated(data: str, asked: str, begin: float, max_bad_records: int) -> Fou
     shapes = has_shapes(train)
     verb: Verb = "keypoints" if points and asked in ("auto", "keypoints") else "segment" if shapes else "detect"
     if asked == "keypoints" and not points:
-        raise InputError(f"no object of {train.where} has key points: use botformer train {verb} --data {data}")
+        raise InputError(
+            f"no object of {train.where} has key points: use botformer train {verb} --data {shlex.quote(data)}"
+        )
     if asked == "detect":
         verb = "detect"
     if asked == "auto" and verb != "keypoints":

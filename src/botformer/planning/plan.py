@@ -315,7 +315,9 @@ def _notes(
                 f"{recipe.images.balance:g}; 0 is off)"
             )
     if work.test and not tests:
-        notes.append("there is no time for the test split: botformer evaluate RUN --data DIR --split test")
+        notes.append(
+            "there is no time for the test split: botformer evaluate RUN --data DIR --split test --out RUN/test"
+        )
     if recipe.run.evaluation_images:
         notes.append(
             f"each evaluation during training sees {recipe.run.evaluation_images:,} of the {work.validation:,} "

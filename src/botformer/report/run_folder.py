@@ -1,5 +1,7 @@
 """What the folder of a run holds, whatever is there of it: recipe, plan, journal, checkpoint, evaluations."""
 
+import filecmp
+import os
 from dataclasses import dataclass
 from functools import cached_property
 from pathlib import Path
@@ -119,7 +121,13 @@ class RunFolder:
         found = _json(self.out / folder / "metrics.json")
         if not isinstance(found, dict) or not self.has_checkpoint:
             return None
-        return found if found.get("weights") == str(weights_file(self.out)) else None
+        return found if self._are_best(str(found.get("weights"))) else None
+
+    def _are_best(self, weights: str) -> bool:
+        """Whether a path is that of the best weights, however the run's folder was named, or called before it moved."""
+        best, said = weights_file(self.out), Path(weights)
+        below = Path(os.path.relpath(best, self.out)).parts
+        return said.parts[-len(below) :] == below and (not said.exists() or filecmp.cmp(said, best, shallow=False))
 
     def predictions(self, folder: str = EVALUATION) -> list[Any]:
         found = _json(self.out / folder / "predictions.json")

@@ -10,6 +10,7 @@ from typing import Any
 from botformer.backbone.flops import count
 from botformer.backbone.variants import ROWS
 from botformer.create.from_checkpoint import load
+from botformer.data.http_ranges import shown
 from botformer.environment import hardware
 from botformer.errors import InputError
 from botformer.evaluate.evaluate_checkpoint import evaluate_checkpoint
@@ -141,7 +142,8 @@ class _Sections:
     """The sections of the page, from what is there."""
 
     def __init__(self, run: RunFolder, opened: OpenedData | None, data: str, folder: Path) -> None:
-        self.run, self.data, self.folder = run, data, folder
+        self.run, self.folder = run, folder
+        self.data = _public(data)
         self.opened = opened
         self.metrics = run.evaluation()
         self.predictions = run.predictions() if self.metrics else []
@@ -335,7 +337,7 @@ class _Sections:
         return content
 
     def _what_was_run(self) -> list[Block]:
-        command = self.run.plan.get("command")
+        command = self._command()
         content: list[Block] = [Preformatted(str(command))] if command else []
         if command:
             content.append("What it planned, as a recipe of its own that any machine trains alike:")
@@ -344,13 +346,18 @@ class _Sections:
         machine = [(name.replace("_", " "), str(value)) for name, value in hardware().items() if value]
         return [*content, Table(("made with", ""), rows), Table(("this page was made on", ""), machine)]
 
+    def _command(self) -> str:
+        """As it was typed; empty where nobody wrote it down."""
+        data = str(self.run.plan.get("data") or "")
+        return str(self.run.plan.get("command") or "").replace(data, _public(data))
+
     def _training_command(self) -> str:
         return training_command(self.run.recipe, self.data or "DIR", str(self.run.out))
 
     def _next(self) -> list[Block]:
         out, data = shlex.quote(str(self.run.out)), shlex.quote(self.data or "DIR")
         if not self.run.finished:
-            last = ("Go on where it stopped:", str(self.run.plan.get("command") or self._training_command()))
+            last = ("Go on where it stopped:", self._command() or self._training_command())
         else:
             schedule = self.run.recipe["schedule"]
             lengths = {name: _LONGER * schedule[name] for name in ("epochs", "steps") if name in schedule}
@@ -376,6 +383,11 @@ class _Sections:
 
 
 _PURPOSE = {"train": "train on", "validation": "validate on", "test": "test on"}
+
+
+def _public(data: str) -> str:
+    """An address without what may be a signature."""
+    return shown(data) if "://" in data else data
 
 
 def _of_all(classes: int) -> str:

@@ -21,6 +21,7 @@ from botformer.timm.timm_network import TimmNetwork
 _TAG = "botformer"
 _OPTIONS = {field.name for field in fields(ModelOptions)} - {"output_stride", "dropout", "drop_path"}
 """Options that timm has no name for."""
+_OF_WHOLE_STAGES = ("frozen_stages", "gradient_checkpointing")
 
 
 def _timm_name(row: str) -> str:
@@ -62,6 +63,8 @@ def _entry_point(row: Row, name: str) -> Callable[..., Any]:
                     "loads what fits"
                 )
         options = {option: arguments.pop(option) for option in sorted(_OPTIONS & arguments.keys())}
+        if arguments.get("features_only") and any(options.get(option) for option in _OF_WHOLE_STAGES):
+            arguments.setdefault("feature_cls", "getter")  # keeps the network, which does that, in place of its parts
         return build_model_with_cfg(
             partial(TimmNetwork, row, options=options),
             name,

@@ -85,6 +85,32 @@ def test_more_detections_than_coco_counts():
         CocoEvaluator(CATEGORIES, max_detections=10)
 
 
+def test_of_an_image_in_tiles_all_detections_count():
+    """Each tile may have as many as the network gives of one image."""
+    size, count = 1000, 400
+    corners = [(50.0 * (place % 20), 50.0 * (place // 20)) for place in range(count)]
+    truth = [
+        {"id": n, "image_id": 1, "category_id": 0, "bbox": [x, y, 20, 20], "area": 400.0, "iscrowd": 0}
+        for n, (x, y) in enumerate(corners)
+    ]
+    found = {
+        "boxes": torch.tensor([[x, y, x + 20, y + 20] for x, y in corners]),
+        "scores": torch.linspace(0.9, 0.2, count),
+        "labels": torch.ones(count, dtype=torch.long),
+    }
+    target = {"image_id": 1, "original_size": (size, size), "ground_truth": json.dumps(truth)}
+    whole, tiled = (CocoEvaluator([(0, "thing")], ("box",)) for _ in range(2))
+    whole.update([found], {"targets": [target]})
+    tiled.update([found], {"targets": [target | {"tile_px": 500}]})
+    assert whole.compute()["box_AP"] == pytest.approx(26 / 101)  # 100 of the 400
+    other = CocoEvaluator([(0, "thing")], ("box",))  # of another process
+    other.merge([tiled.state()])
+    for evaluator in (tiled, other, tiled.only([1])):
+        assert evaluator.max_detections == 400
+        assert evaluator.compute()["box_AP"] == 1
+        assert evaluator.best_f1("box").f1 == 1
+
+
 @pytest.mark.parametrize("parts", [2, 5])
 def test_processes_together_measure_what_one_does(parts):
     predictions, batch = random_scenes(2)

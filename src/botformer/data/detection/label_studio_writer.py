@@ -1,5 +1,6 @@
 """Predictions -> tasks of Label Studio with pre-annotations, to be corrected there instead of drawn anew."""
 
+import os
 from collections import defaultdict
 from collections.abc import Iterable, Mapping, Sequence
 from itertools import count
@@ -85,7 +86,7 @@ def label_studio_tasks(
         for result in results:
             result |= {"original_width": size[1], "original_height": size[0], "image_rotation": 0}
         path = paths[file] if paths else file
-        path = quote(path) if "?" in at else path
+        path = quote(os.fsencode(path)) if "?" in at else path
         prediction: dict[str, Any] = {"model_version": model_version, "result": results}
         if scores:
             prediction["score"] = min(scores)  # tasks with a doubtful object come first where they are sorted by it

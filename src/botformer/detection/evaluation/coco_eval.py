@@ -51,7 +51,7 @@ class CocoEvaluator:
         kinds: what is measured.
         max_detections: best detections of an image that count. COCO's is 100; images with more objects need more
             (the numbers keep their names: AR100 is then the recall with `max_detections`). Of key points COCO counts
-            the best 20; with more than 100 here, as many here as there.
+            the best 20; with more than 100 here, as many here as there. Of an image in tiles all count.
         keypoint_names, sigmas: of key points, see `oks.keypoint_sigmas`.
     """
 
@@ -69,13 +69,15 @@ class CocoEvaluator:
             raise InputError(f"max_detections must be more than 10 (COCO's 1, 10 and 100), got {max_detections}")
         self.categories = [(int(number), name) for number, name in categories]
         self.kinds = tuple(kinds)
-        self.max_detections = max_detections
+        self._max_detections = max_detections
         self.keypoint_names = tuple(keypoint_names)
         if "keypoints" in self.kinds and not self.keypoint_names:
             raise InputError("to measure key points their names are needed; give keypoint_names")
         self.sigmas = tuple(keypoint_sigmas(self.keypoint_names, sigmas).tolist())
         self.images: dict[ImageId, dict[str, Any]] = {}
-        """image id -> "size" (height, width), and as JSON "truth", COCO's annotations, and "found", COCO's results."""
+        """image id -> "size" (height, width), and as JSON "truth", COCO's annotations, and "found", COCO's results; and
+        how many were found in its tiles, "in_tiles", each of which may have as many as the network gives of one image.
+        """
         self._evaluated: dict[Kind, _Evaluated] = {}
 
     def update(self, predictions: Sequence[Mapping[str, Any]], batch: Mapping[str, Any]) -> None:
@@ -89,7 +91,13 @@ class CocoEvaluator:
                 "size": [int(side) for side in target["original_size"]],
                 "truth": target["ground_truth"],
                 "found": json.dumps(coco_results(found, image_id, self.categories)),
+                "in_tiles": len(found["scores"]) if "tile_px" in target else 0,
             }
+
+    @property
+    def max_detections(self) -> int:
+        """How many detections of an image count."""
+        return max([self._max_detections, *(image["in_tiles"] for image in self.images.values())])
 
     def state(self) -> dict[ImageId, dict[str, Any]]:
         return self.images
@@ -102,7 +110,7 @@ class CocoEvaluator:
 
     def only(self, image_ids: Iterable[ImageId]) -> "CocoEvaluator":
         """The same of some of the images, such as those of one stain."""
-        part = CocoEvaluator(self.categories, self.kinds, self.max_detections, self.keypoint_names, self.sigmas)
+        part = CocoEvaluator(self.categories, self.kinds, self._max_detections, self.keypoint_names, self.sigmas)
         part.images = {image_id: self.images[image_id] for image_id in image_ids}
         return part
 
