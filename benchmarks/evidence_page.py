@@ -25,6 +25,9 @@ ResNet-50 of half width that was trained on ImageNet and then to tell two other 
 * **Verdict**: "holds in small" where the whole interval is above 0, "does not hold" where it is below, else it cannot
   be decided with so many seeds and images. No correction for the number of comparisons: of twenty differences that are
   really 0, one may be judged otherwise. Seeds beyond the first three were added after those had been looked at.
+* What comparisons need of a training is kept in the folder `results/evidence`, so that seeds and rows can be added in
+  other sittings and on other machines. It began with the row of 16 epochs; of earlier trainings the receipts alone are
+  left.
 * **Seconds** of training were taken beside other trainings on the same cores. They tell what a row costs and do not
   compare networks.
 * The **paper's** figures are other networks, data and schedules: a sign to compare with, not a size.

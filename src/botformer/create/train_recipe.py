@@ -120,7 +120,7 @@ def parts_of(
     normalization = unusual_normalization(resumed.model_config) if resumed else first.normalization if first else {}
     seed_all(recipe.run.seed)  # the initial weights, the same in every process
     run, shard = recipe.run, _shard(recipe, accelerator)
-    in_evaluation = shard | dict(batch_size=recipe.evaluation_batch, at_most=run.evaluation_images)
+    in_evaluation: dict[str, Any] = shard | dict(batch_size=recipe.evaluation_batch, at_most=run.evaluation_images)
     calibrated = first is not None and first.variances_lost
     if isinstance(recipe, DetectionRecipe):
         assert isinstance(train, DetectionDataset)
