@@ -35,6 +35,20 @@ def test_the_evidence_page_matches_the_receipts():
     subprocess.run([sys.executable, "benchmarks/evidence_page.py", "--check"], cwd=ROOT, check=True)
 
 
+def test_receipts_of_evidence_say_what_the_kept_trainings_say(monkeypatch):
+    monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
+    evidence, rows = import_module("evidence"), import_module("evidence_rows").ROWS
+    kept = []
+    for row in rows.values():
+        lines, effects = evidence.of_kept_trainings(row)
+        kept += lines
+        if effects:  # of three seeds or more
+            receipt = ROOT / "results" / f"evidence_{row.name}.json"
+            figures = json.loads(receipt.read_text(encoding="utf-8"))["figures"]
+            assert all(line in figures for line in [*lines, *effects])
+    assert kept
+
+
 def test_every_goal_on_a_cpu_finds_its_figures(monkeypatch):
     monkeypatch.syspath_prepend(str(ROOT / "benchmarks"))
     rows = import_module("goals").table([json.loads(path.read_text(encoding="utf-8")) for path in RECEIPTS])
