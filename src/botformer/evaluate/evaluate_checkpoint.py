@@ -38,11 +38,11 @@ def evaluate_checkpoint(
 
 
 def _demand_writable(out: Path) -> None:
-    if out.exists() and not out.is_dir():
-        raise InputError(f"{out} is a file; the results need a folder")
-    out.mkdir(parents=True, exist_ok=True)
-    if not os.access(out, os.W_OK | os.X_OK):
-        raise InputError(f"nothing can be written into {out}; name another --out")
+    there = next(folder for folder in (out.absolute(), *out.absolute().parents) if folder.exists())
+    if not there.is_dir():
+        raise InputError(f"{there} is a file; the results need a folder")
+    if not os.access(there, os.W_OK | os.X_OK):
+        raise InputError(f"nothing can be written into {there}; name another --out")
 
 
 def _check_data(task: str, options: EvaluateOptions) -> None:
