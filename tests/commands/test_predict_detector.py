@@ -177,8 +177,10 @@ def test_tiles_are_seen_as_images_of_their_own(network, image, tmp_path):
     expected = tiling.merge(found)
     assert predict(network, tmp_path / "out", image, "--tile", 64) == 0
     results = said(tmp_path / "out")
-    assert [result["score"] for result in results] == expected["scores"].tolist()
-    assert [result["segmentation"] for result in results] == expected["masks"]
+    # Several tiles at once, or one: on some processors sums are taken in another order.
+    assert [result["score"] for result in results] == pytest.approx(expected["scores"].tolist(), abs=1e-5)
+    for result, mask in zip(results, expected["masks"], strict=True):
+        assert (decode(result["segmentation"]) != decode(mask)).mean() < 1e-3
     assert 20 < len(results) < sum(len(part["scores"]) for part in found)
 
 
