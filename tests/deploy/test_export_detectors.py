@@ -117,7 +117,9 @@ def test_in_bfloat16_layers_round_and_coordinates_do_not(kind, canvas, tmp_path)
     if result.keypoints is not None:
         expected["keypoints"] = torch.cat([result.keypoints[0][..., :2], result.keypoints[1][..., None]], -1)
     arrays = {name: values[None].float().numpy() for name, values in expected.items()}
-    differences, limits = exportable.differences(arrays, found), exportable.limits["float32"]
+    differences = exportable.differences(arrays, found)
+    # A processor without instructions for bfloat16 rounds the sums of a graph and of the network in other places.
+    limits = exportable.limits["float32" if torch.cpu._is_avx512_bf16_supported() else "float16"]
     assert all(value <= limits[name] for name, value in differences.items()), differences
 
 
