@@ -65,8 +65,6 @@ def _check(given: Arguments) -> None:
     if given.to == "label_studio" and given.out is not None and given.out.suffix.lower() == ".xml":
         raise InputError(f"--out is the file of the tasks, such as {given.out.with_suffix('.json')}; the .xml with the "
                          "labeling interface comes beside it")  # fmt: skip
-    if given.out is not None:
-        given.out.absolute().parent.mkdir(parents=True, exist_ok=True)
 
 
 def _write_annotations(given: Arguments, records: list[dict[str, Any]], images: dict[str, Any]) -> None:
@@ -85,6 +83,8 @@ def _write_annotations(given: Arguments, records: list[dict[str, Any]], images: 
         {"id", "name"} <= {*each} for each in images["categories"]
     ):
         raise TypeError("categories without id and name")
+    if given.out is not None:
+        given.out.absolute().parent.mkdir(parents=True, exist_ok=True)
     names = [image["file_name"] for image in images["images"]]
     if not any(os.path.exists(name) for name in names[:_LOOKED_FOR]):
         log.warning("%s is not in this folder, nor are others: paths are those of where predict was called", names[0])

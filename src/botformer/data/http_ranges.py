@@ -117,6 +117,11 @@ def shown(address: str) -> str:
     return urllib.parse.urlunsplit(urllib.parse.urlsplit(address)._replace(query="", fragment=""))
 
 
+def public_name(data: str) -> str:
+    """Of data that somebody named, for pages that others read: of an address as `shown`, a path as it is."""
+    return shown(data) if "://" in data else data
+
+
 def close_connections() -> None:
     """Those of this thread."""
     for connection in _mine.connections.values():

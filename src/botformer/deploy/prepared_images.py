@@ -53,8 +53,7 @@ def prepared_batches(
     objects = open_detection_dataset(data, split, keypoints, images.max_bad_records)
     objects = match_categories(objects, known, "the network")
     categories = [(category.id, category.name) for category in objects.categories]
-    canvas = (side, side) if side else canvas_of(model_config)
-    images = with_tile(images, None)
+    images, canvas = with_tile(images, None), _canvas(model_config, side)
     return detection_evaluation_batches(objects, images, 1, workers, at_most=at_most, canvas=canvas), categories
 
 
@@ -65,6 +64,11 @@ def images_of_side(model_config: Mapping[str, Any], side: int | None) -> Images 
         return replace(images, size=side or images.size)
     images = DetectionImages(**model_config["images"])
     return replace(images, test_size=side or images.test_size)
+
+
+def _canvas(model_config: Mapping[str, Any], side: int | None) -> tuple[int, int]:
+    """(height, width), of a detector."""
+    return (side, side) if side else canvas_of(model_config)
 
 
 def fixed_side(config: Mapping[str, Any]) -> int | None:
@@ -125,7 +129,7 @@ def images_in(folder: Path, model_config: Mapping[str, Any], side: int | None, a
             if isinstance(images, Images):
                 seen.append(evaluation_transform(images)(image) / 255)
             else:
-                transform = fitting_transform(image.size, (side, side) if side else canvas_of(model_config))
+                transform = fitting_transform(image.size, _canvas(model_config, side))
                 height, width = transform.extent
                 seen.append(transform.draw(image)[:, :height, :width] / 255)
     return seen

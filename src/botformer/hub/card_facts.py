@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import Any
 
 from botformer.create.from_checkpoint import weights_file
-from botformer.data.http_ranges import shown
+from botformer.data.http_ranges import public_name
 from botformer.report.run_folder import RunFolder
 from botformer.training.checkpoint import State, read_state
 from botformer.weights.imagenet import about_imagenet_weights
@@ -127,7 +127,7 @@ class CardFacts:
 def without_path(path: str) -> str:
     """Of a path of somebody's machine, or of an address, the last name, without a signature; an address on the hub or a
     plain name as it is."""
-    path = shown(path) if "://" in path else path
+    path = public_name(path)
     return path if path.startswith(("hf:", "hfds/")) else path.replace("\\", "/").rstrip("/").rpartition("/")[2]
 
 

@@ -10,7 +10,7 @@ from typing import Any
 from botformer.backbone.flops import count
 from botformer.backbone.variants import ROWS
 from botformer.create.from_checkpoint import load
-from botformer.data.http_ranges import shown
+from botformer.data.http_ranges import public_name
 from botformer.environment import hardware
 from botformer.errors import InputError
 from botformer.evaluate.evaluate_checkpoint import evaluate_checkpoint
@@ -143,7 +143,7 @@ class _Sections:
 
     def __init__(self, run: RunFolder, opened: OpenedData | None, data: str, folder: Path) -> None:
         self.run, self.folder = run, folder
-        self.data = _public(data)
+        self.data = public_name(data)
         self.opened = opened
         self.metrics = run.evaluation()
         self.predictions = run.predictions() if self.metrics else []
@@ -349,7 +349,7 @@ class _Sections:
     def _command(self) -> str:
         """As it was typed; empty where nobody wrote it down."""
         data = str(self.run.plan.get("data") or "")
-        return str(self.run.plan.get("command") or "").replace(data, _public(data))
+        return str(self.run.plan.get("command") or "").replace(data, public_name(data))
 
     def _training_command(self) -> str:
         return training_command(self.run.recipe, self.data or "DIR", str(self.run.out))
@@ -383,11 +383,6 @@ class _Sections:
 
 
 _PURPOSE = {"train": "train on", "validation": "validate on", "test": "test on"}
-
-
-def _public(data: str) -> str:
-    """An address without what may be a signature."""
-    return shown(data) if "://" in data else data
 
 
 def _of_all(classes: int) -> str:

@@ -23,7 +23,8 @@ def evaluate(task: Task, batches: Iterable[Batch], accelerator: Accelerator) -> 
     task.eval()
     _broadcast_buffers(task, accelerator)
     evaluator, given = task.evaluator(), 0
-    for given, batch in enumerate(batches, 1):  # noqa: B007 - how many there were
+    for batch in batches:
+        given += 1
         on_device: Any = send_to_device(batch, accelerator.device, non_blocking=accelerator.non_blocking)
         with accelerator.autocast():
             predictions = task.predict(on_device)

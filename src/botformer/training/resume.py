@@ -76,7 +76,7 @@ def find_start(out: Path, recipe: Recipe, resume: Resume, extend: bool = False) 
             "and safetensors cannot write into it; choose another --out"
         )
     if resume == "never":
-        traces = [name for name in TRACES if (out / name).is_file() or is_filled(out / name)]
+        traces = [name for name in TRACES if (out / name).is_file() or _is_filled(out / name)]
         if traces:
             raise InputError(
                 f"{out} holds a run already ({', '.join(traces)}); choose another --out, or continue with --resume auto"
@@ -101,7 +101,7 @@ def find_start(out: Path, recipe: Recipe, resume: Resume, extend: bool = False) 
     return start
 
 
-def is_filled(folder: Path) -> bool:
+def _is_filled(folder: Path) -> bool:
     """A run that was killed where it had made the folder, but nothing in it, had not begun."""
     return folder.is_dir() and any(folder.iterdir())
 
@@ -135,8 +135,8 @@ def with_saved_length(recipe: RecipeT, out: Path) -> RecipeT:
     """The recipe of the length to which the run in `out` may have been extended."""
     try:
         schedule = read_json(out / "recipe.json")["schedule"]
-        length = {name.removeprefix("schedule."): schedule[name.removeprefix("schedule.")] for name in LENGTH}
-        return replace(recipe, schedule=replace(recipe.schedule, **length))
+        fields = [name.removeprefix("schedule.") for name in LENGTH]
+        return replace(recipe, schedule=replace(recipe.schedule, **{name: schedule[name] for name in fields}))
     except (OSError, ValueError, KeyError, TypeError, InputError):  # `find_start` will complain of it
         return recipe
 
