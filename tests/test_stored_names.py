@@ -154,7 +154,8 @@ def test_a_run_is_continued_where_it_was_stopped(name, recipe, folder, data, tmp
     weights = stored_names.tensors(load_file(run / "checkpoints" / "step-00000004" / "model.safetensors"))
     norms = stored_names.tensors(json.loads((FILES / "continued.json").read_text())[name])
     found = {key: float(weights[key].double().norm()) for key in norms}
-    assert found == pytest.approx(norms, rel=1e-5, abs=1e-7)
+    # Another processor adds in another order: 1.3e-4 of a norm layer's bias. Lost momentum is 0.2, a lost average 1e-2.
+    assert found == pytest.approx(norms, rel=5e-4, abs=1e-7)
     records = read_metrics(run / "metrics.jsonl")
     assert (
         [record["images"] for record in records if record["kind"] == "evaluation"] == [4, 4]
