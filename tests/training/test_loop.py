@@ -204,6 +204,7 @@ def test_loss_that_is_not_finite_stops_the_run_and_nothing_is_saved_after_it(tmp
     message = str(error.value)
     for part in ("cross_entropy nan", "step 6 (epoch 1.50)", "learning rate", "5/0.png", "5/7.png", "clip_norm"):
         assert part in message
+    assert f"--model.weights {tmp_path}/checkpoints/step-00000004, with another --out" in message
     assert json.loads((tmp_path / "non_finite.json").read_text())["files"] == [f"5/{i}.png" for i in range(8)]
     assert [path.name for path in (tmp_path / "checkpoints").iterdir()] == ["step-00000004"]
     assert read_metrics(tmp_path / "metrics.jsonl")[-1]["step"] == 5
@@ -214,7 +215,8 @@ def test_losses_read_one_step_late_are_still_read_before_anything_is_saved(
     tmp_path: Path, broken_at: int, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setitem(loop.STEPS_LATE, "cpu", 1)
-    with pytest.raises(InputError, match=f"at step {broken_at + 1} "):
+    advice = "Nothing is saved yet" if broken_at == 3 else "--model.weights"
+    with pytest.raises(InputError, match=f"at step {broken_at + 1} .*{advice}"):
         run(tmp_path, toy_recipe(), batches=ToyBatches(broken_at=broken_at))
     saved = [path.name for path in (tmp_path / "checkpoints").iterdir()]
     assert saved == ([] if broken_at == 3 else ["step-00000004"])

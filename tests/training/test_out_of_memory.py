@@ -12,6 +12,7 @@ from botformer.recipes.schema import ClassificationRecipe, DetectionImages, Dete
 from botformer.training.checkpoint import checkpoint_folder
 from botformer.training.loop import fit
 from botformer.training.out_of_memory import evaluation_memory_advice, memory_advice, step_explained
+from botformer.training.resume import MAY_DIFFER
 from tests.training.toy import ToyBatches, toy_evaluation, toy_recipe, toy_task
 
 RECIPE = ClassificationRecipe(images=Images(size=224), run=Run(batch_size=64, accumulation=2, precision="float32"))
@@ -40,6 +41,9 @@ def test_advice_is_by_how_much_and_about_what_the_run_does_not_use_yet() -> None
         "run.batch_size 32, now 64",
     ):
         assert said in advice
+    assert {line.split()[0] for line in advice.splitlines() if "another --out" in line} == {
+        line.split()[0] for line in advice.splitlines() if line.split()[0] not in {*MAY_DIFFER, "8"}
+    }
     least = replace(
         RECIPE,
         model=Model(gradient_checkpointing=True),

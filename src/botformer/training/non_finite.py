@@ -8,15 +8,15 @@ from accelerate.utils import gather_object
 from botformer.atomic_write import write_json
 from botformer.errors import InputError
 from botformer.text import and_more
+from botformer.training.checkpoint import checkpoint_folder
 from botformer.training.distributed import Accelerator
 from botformer.training.schedule import Plan
 from botformer.training.train_step import StepResult
 
 FILES_IN_MESSAGE = 20
 
-ADVICE = (
-    "Look at these images; try a lower optimizer.learning_rate, a longer schedule.warmup_epochs, "
-    "optimizer.clip_norm 1 or run.precision float32. No checkpoint was written after it"
+_TRY = (
+    "try a lower optimizer.learning_rate, a longer schedule.warmup_epochs, optimizer.clip_norm 1 or run.precision float32"
 )
 
 
@@ -37,12 +37,23 @@ def loss_error(result: StepResult, plan: Plan, out: Path, accelerator: Accelerat
     return InputError(
         f"the loss is not finite ({', '.join(f'{name} {value}' for name, value in losses.items())}) "
         f"at step {info.step} (epoch {plan.epoch(info.step):.2f}), learning rate {info.learning_rate:.3g}. "
-        f"Images of the batch: {names}. {ADVICE}"
+        f"Images of the batch: {names}. Look at these images; {_TRY}. {_how(out)}"
     )
 
 
 def weights_error(step: int, plan: Plan, out: Path) -> InputError:
     return InputError(
         f"the weights stopped being finite at or before step {step} (epoch {plan.epoch(step):.2f}) in {out}, although "
-        f"every loss was finite. {ADVICE}".replace("Look at these images; try", "Try")
+        f"every loss was finite. {_TRY.capitalize()}. {_how(out)}"
+    )
+
+
+def _how(out: Path) -> str:
+    """A run keeps its recipe; what was tried again without a change would meet the same number."""
+    saved = checkpoint_folder(out)
+    if saved is None:
+        return "Nothing is saved yet: the same --out takes them"
+    return (
+        f"No checkpoint was written after it. A run keeps the recipe it began with, so start another from the weights "
+        f"of {saved.name}: --model.weights {saved}, with another --out"
     )

@@ -11,6 +11,8 @@ from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe, Reci
 _NOTHING_MORE = "nothing more: every option is used; take a smaller network, or a device with more memory"
 _ON_CPU = "DefaultCPUAllocator"
 """PyTorch raises a plain RuntimeError there."""
+_OTHER_RUN = " (once there is a checkpoint: with another --out, from its weights by --model.weights)"
+"""What belongs to the result cannot change within a run."""
 
 
 def step_explained(recipe: Recipe, processes: int) -> AbstractContextManager[None]:
@@ -64,18 +66,18 @@ def memory_advice(recipe: Recipe, processes: int) -> list[str]:
         )
         advice.append(f"{2 * processes} processes (torchrun), now {processes}: {half / at_once:.0%} on each device")
     if run.precision == "float32":
-        advice.append("run.precision bf16, now float32: half, on devices that compute in it")
+        advice.append(f"run.precision bf16, now float32: half, on devices that compute in it{_OTHER_RUN}")
     if isinstance(recipe, ClassificationRecipe | DetectionRecipe):
         side = recipe.images.size
         smaller = _smaller(side)
         if smaller < side:
             advice.append(
-                f"images.size {smaller}, now {side}: {(smaller / side) ** 2:.0%}; small things are lost first"
+                f"images.size {smaller}, now {side}: {(smaller / side) ** 2:.0%}; small things are lost first{_OTHER_RUN}"
             )
     if at_once > 1:
         advice.append(
             f"run.batch_size {max(1, run.batch_size // 2)}, now {run.batch_size}: half; the learning rate may have to "
-            "follow it"
+            f"follow it{_OTHER_RUN}"
         )
     return advice or [_NOTHING_MORE]
 
