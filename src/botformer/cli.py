@@ -17,6 +17,7 @@ from botformer.rank_failure import (
     name_of_rank,
     tell_launcher,
 )
+from botformer.read_file import at_home
 
 # Name -> what it does; the command is `botformer.commands.NAME.main(arguments)`.
 COMMANDS = {
@@ -67,7 +68,7 @@ def main(arguments: list[str] | None = None) -> int:
 
         print(f"botformer {botformer.__version__}")
         return 0
-    name, rest = arguments[0], arguments[1:]
+    name, rest = arguments[0], [_at_home(argument) for argument in arguments[1:]]
     _print_any_name()
     try:
         if name not in COMMANDS:
@@ -97,6 +98,12 @@ def main(arguments: list[str] | None = None) -> int:
         tell_launcher(traceback.format_exc())
         raise
     return 0
+
+
+def _at_home(argument: str) -> str:
+    """With a home directory for a ~: shells leave it in --out=~/runs, and containers start commands without a shell."""
+    option, equals, value = argument.partition("=") if argument.startswith("--") else ("", "", argument)
+    return f"{option}{equals}{at_home(value)}" if value.startswith("~") else argument
 
 
 def _bad_input(name: str, message: str) -> int:

@@ -2,11 +2,13 @@ import errno
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
 from botformer import cli
 from botformer.backbone.variants import ROWS
+from botformer.commands.results_folder import results_folder
 from botformer.recipes import EXPERIMENTS
 
 
@@ -32,6 +34,36 @@ def test_every_public_name_resolves():
     named = "set(b.__all__) ^ {*b._EXPORTS, *b._SUBMODULES}"
     code = f"import botformer as b; print([n for n in b.__all__ if not hasattr(b, n)], {named})"
     assert python(code) == "[] set()\n"
+
+
+def test_a_tilde_that_no_shell_has_read_is_a_home_directory(tmp_path, monkeypatch, capsys):
+    """As in --out=~/runs, or where a container starts the command."""
+    monkeypatch.setenv("HOME", str(tmp_path / "home"))
+    monkeypatch.chdir(tmp_path)
+    given = {}
+    monkeypatch.setattr("botformer.commands.models.main", lambda arguments: given.update(arguments=arguments))
+    assert cli.main(["models", "~/a", "--out=~/b c", "--model.weights=~/d", "--name", "~", "--x=a~", "~no-such-user/e"]) == 0
+    home = tmp_path / "home"
+    assert given["arguments"] == [
+        f"{home}/a", f"--out={home}/b c", f"--model.weights={home}/d", "--name", str(home), "--x=a~", "~no-such-user/e",
+    ]  # fmt: skip
+    (tmp_path / "~").mkdir()  # somebody has one
+    assert cli.main(["models", "--out=~/b"]) == 0
+    assert given["arguments"] == [f"--out={home}/b"]
+
+
+def test_results_of_one_checkpoint_are_not_in_its_folder(tmp_path, monkeypatch):
+    """The run removes it when it is old."""
+    step = tmp_path / "run" / "checkpoints" / "step-00000030"
+    step.mkdir(parents=True)
+    (step / "model.safetensors").touch()
+    results = tmp_path / "run" / "evaluation" / "step-00000030"
+    assert results_folder(step, "evaluation") == results
+    assert results_folder(tmp_path / "run", "predictions") == tmp_path / "run" / "predictions"
+    assert results_folder(step / "model.safetensors", "exported") == Path("runs/exported/step-00000030-model")
+    assert results_folder(Path("nuclei"), "exported") == Path("runs/exported/nuclei")
+    monkeypatch.chdir(step)
+    assert results_folder(Path(), "evaluation") == results
 
 
 def test_help_names_every_command(capsys):

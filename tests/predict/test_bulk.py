@@ -19,7 +19,7 @@ from botformer import cli
 from botformer.errors import InputError
 from botformer.predict.bulk import predict_files
 from botformer.predict.files import list_images
-from botformer.predict.prediction_log import UNFINISHED
+from botformer.predict.prediction_log import UNFINISHED, free_folder
 from botformer.predict.prediction_records import BulkOptions
 
 NO_DRAWINGS = BulkOptions(draw=0)
@@ -151,6 +151,27 @@ def test_a_stopped_run_of_something_else_is_not_lost(predictor, files, detector,
     assert predict_files(predictor, files[:2], out, BulkOptions(draw=5)).images == 2
 
 
+def test_finished_predictions_of_other_images_are_not_lost(predictor, files, tmp_path):
+    """Those of the same images, and of more, are made anew: also a tar's, whose members have names of their own."""
+    out = tmp_path / "out"
+    predict_files(predictor, [*files[:2], files[6]], out, NO_DRAWINGS)
+    before = content(out)
+    with pytest.raises(InputError, match="has finished predictions of other images, such as .*ö 01.png, which would"):
+        predict_files(predictor, [files[0], files[6]], out, NO_DRAWINGS)
+    with pytest.raises(InputError, match=r"such as .*/000000.png, which would"):
+        predict_files(predictor, files[:2], out, NO_DRAWINGS)
+    assert content(out) == before
+    assert free_folder(out, files[:1]) == tmp_path / "out-2"
+    (tmp_path / "out-2").mkdir()
+    assert free_folder(out, files[:1]) == tmp_path / "out-2"
+    predict_files(predictor, files[3:4], tmp_path / "out-2", NO_DRAWINGS)
+    assert free_folder(out, files[:1]) == tmp_path / "out-3"
+    assert free_folder(out, files) == out
+    assert predict_files(predictor, files, out, BulkOptions(draw=1)).images == 15
+    (out / "predictions.jsonl").unlink()
+    assert predict_files(predictor, files[:1], out, NO_DRAWINGS).images == 1
+
+
 def test_what_had_not_begun_is_begun_with_other_options(predictor, files, tmp_path):
     with pytest.raises(Stop):
         predict_files(predictor, files, tmp_path / "out", NO_DRAWINGS, stopped_after(1))
@@ -173,8 +194,8 @@ def test_two_at_once_do_not_write_into_one_folder(predictor, files, tmp_path):
 
 
 def test_a_finished_run_is_made_anew(predictor, files, tmp_path):
-    for count in (15, 5):
-        summary = predict_files(predictor, files[: 13 if count == 15 else 5], tmp_path / "out", NO_DRAWINGS)
+    for count, named in ((5, 5), (15, 13), (15, 13)):
+        summary = predict_files(predictor, files[:named], tmp_path / "out", NO_DRAWINGS)
         assert (summary.images, summary.earlier) == (count, 0)
         assert len(lines(tmp_path / "out")) == count
 

@@ -9,16 +9,13 @@ from typing import Annotated, Any, Literal
 import tyro
 from rich.console import Console
 
+from botformer.commands.results_folder import results_folder
 from botformer.commands.screen import new_table, print_table, progress_bar
 from botformer.terminal import screen
 
 _IN_TABLE = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
 _LOWEST = 5
 """Classes that are named on the screen."""
-
-
-_IN_EVERY_RUN = ("last", "best", "model", "ema")
-"""Names of files that say nothing without their folder's."""
 
 
 @dataclass(frozen=True)
@@ -52,13 +49,7 @@ class Arguments:
     @property
     def folder(self) -> Path:
         """Of the results."""
-        if self.out is not None:
-            return self.out
-        run = self.checkpoint
-        if run.is_dir():
-            return run / "evaluation"
-        of_its_folder = run.stem in _IN_EVERY_RUN and run.exists()
-        return Path("runs/evaluation") / (f"{run.resolve().parent.name}-{run.stem}" if of_its_folder else run.stem)
+        return self.out or results_folder(self.checkpoint, "evaluation")
 
 
 def main(arguments: list[str]) -> None:

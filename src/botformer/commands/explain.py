@@ -8,6 +8,7 @@ import tyro
 from rich import box
 from rich.table import Table
 
+from botformer.commands.results_folder import results_folder
 from botformer.commands.screen import print_table, progress_bar
 from botformer.errors import InputError
 from botformer.terminal import screen
@@ -74,7 +75,7 @@ def _check(given: Arguments) -> None:
 def _out(given: Arguments) -> Path:
     name = f"{given.image.stem}.html"
     if given.out is None:
-        folder = given.checkpoint / "explain" if given.checkpoint.is_dir() else Path("runs/explain")
+        folder = results_folder(given.checkpoint, "explain") if given.checkpoint.is_dir() else Path("runs/explain")
         return folder / name
     if given.out.resolve() == given.image.resolve():
         raise InputError(f"--out {given.out} is the image itself; name a page, such as {name}")

@@ -7,6 +7,7 @@ from typing import Annotated, Literal
 
 import tyro
 
+from botformer.commands.results_folder import results_folder
 from botformer.commands.screen import new_table, print_table, progress_bar
 from botformer.errors import InputError
 from botformer.terminal import screen
@@ -65,7 +66,7 @@ def export_run(given: Arguments) -> None:
     from botformer.deploy.prepared_images import images_in, training_images
     from botformer.deploy.support import check_supported
 
-    out = given.out or _default_out(given.checkpoint, given.format)
+    out = given.out or results_folder(given.checkpoint, "exported") / given.format
     check_free(out)
     loaded = load_for_rgb(given.checkpoint)
     model, model_config = loaded
@@ -108,9 +109,3 @@ def export_run(given: Arguments) -> None:
     megabytes = sum(file["bytes"] for file in config["files"].values()) / 1e6
     console.print(f"{out}: {megabytes:.1f} MB in {duration(time.monotonic() - started)}. To run it anywhere:")
     console.print(f"  python {out / 'run.py'} IMAGE")
-
-
-def _default_out(checkpoint: Path, format_name: str) -> Path:
-    if checkpoint.is_dir():
-        return checkpoint / "exported" / format_name
-    return Path("runs/exported") / checkpoint.stem / format_name

@@ -13,6 +13,7 @@ from rich import box
 from rich.console import Console
 from rich.table import Table
 
+from botformer.commands.results_folder import results_folder
 from botformer.commands.screen import file_name, print_table, progress_bar
 from botformer.errors import InputError
 from botformer.terminal import screen
@@ -33,8 +34,9 @@ class Arguments:
     """The --out folder of a training run (its best checkpoint), the folder of one checkpoint, a .safetensors file of
     botformer.save, hf://OWNER/NAME on the Hugging Face hub, or the name of a network that comes with the package."""
     out: Path | None = None
-    """Folder for drawings and JSON files; by default predictions/ in the run, or runs/predictions/NAME. A run that was
-    stopped there goes on where it stopped."""
+    """Folder for drawings and JSON files; by default predictions/ in the run, or runs/predictions/NAME, or with -2, -3
+    and so on behind it where other images were predicted into that. What was stopped there goes on where it stopped;
+    what was finished is made anew."""
     draw: int | Literal["all"] | None = None
     """How many images are drawn, the first, by default 100; predictions are written of all."""
     batch_size: int | None = None
@@ -90,13 +92,16 @@ def predict(given: Arguments) -> None:
     from botformer.detection import Detector
     from botformer.predict.bulk import predict_files
     from botformer.predict.files import list_images
+    from botformer.predict.prediction_log import free_folder
     from botformer.predict.prediction_records import BulkOptions
     from botformer.predict.predictor import predictor
     from botformer.recipes.schema import Run
     from botformer.training.distributed import open_accelerator
 
-    out = given.out or _default_out(given.checkpoint)
+    out = given.out or results_folder(Path(given.checkpoint), "predictions")
     files = list_images(given.images, out, _standard_input(given.images))
+    if given.out is None:
+        out = free_folder(out, files)
     loaded = load_for_rgb(given.checkpoint)
     _refuse(given, _OF_CLASSIFIERS if isinstance(loaded.model, Detector) else _OF_DETECTORS, loaded.model_config)
     console = screen()
@@ -229,11 +234,6 @@ def _refuse(given: Arguments, options: Sequence[str], model_config: Mapping[str,
                 ("detector", "classifiers") if model_config["task"] == "detection" else ("classifier", "detectors")
             )
             raise InputError(f"{given.checkpoint} is a {of}, and --{name} is for {other}; leave it out")
-
-
-def _default_out(checkpoint: str) -> Path:
-    path = Path(checkpoint)
-    return path / "predictions" if path.is_dir() else Path("runs/predictions") / path.stem
 
 
 def _description(checkpoint: str, model_config: dict[str, Any]) -> str:

@@ -13,7 +13,7 @@ from botformer.data.image_inputs import Damaged, NamedBytes
 from botformer.errors import InputError
 from botformer.predict.coco_ids import IdAndSize
 from botformer.predict.files import DrawingNames
-from botformer.predict.prediction_log import LINES, UNFINISHED, PredictionLog
+from botformer.predict.prediction_log import LINES, UNFINISHED, PredictionLog, check_replaced
 from botformer.predict.prediction_records import (
     BulkOptions,
     BulkSummary,
@@ -54,9 +54,11 @@ def predict_files(
     `on_progress` is called with the fraction of the work that is done.
 
     Raises:
-        InputError: options that do not fit the network or the files, or `out` has a stopped run of other options.
+        InputError: options that do not fit the network or the files, `out` has a stopped run of other
+            options, or finished predictions of other images.
     """
     known, category_ids = known_images(predictor, files, out, options)
+    check_replaced(out, files)
     out.mkdir(parents=True, exist_ok=True)
     log = PredictionLog(out, began_with(predictor, options, "plain"))
     try:

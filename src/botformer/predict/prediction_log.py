@@ -8,15 +8,20 @@ import json
 import os
 import shutil
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from itertools import chain, count
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
 from botformer.atomic_write import write_json
 from botformer.errors import InputError
-from botformer.read_file import demand_file, read_json
+from botformer.predict.tar_members import is_tar
+from botformer.read_file import demand_file, open_file, read_json
+from botformer.text import printable
 
 LINES, UNFINISHED = "predictions.jsonl", "unfinished.json"
+PREDICTIONS, IMAGES = "predictions.json", "images.json"
+"""What is made of the lines when a run is finished."""
 PARQUET, RAY_CHECKPOINT = "predictions.parquet", "ray_checkpoint"
 """Folders of a run on Ray: what was predicted, and which images that was of, which is removed at the end."""
 _DIGESTS = ("network", "images")
@@ -156,6 +161,40 @@ def check_unfinished(folder: Path, began_with: Mapping[str, Any]) -> bool:
             f"on, name another --out, or remove {unfinished} to begin anew"
         )
     return True
+
+
+def check_replaced(folder: Path, files: Sequence[Path]) -> None:
+    """Raises `InputError` where the run in `folder` is finished, and has predictions of an image that is not of `files`
+    (in which tars may be): they would be lost."""
+    other = _not_made_anew(folder, files)
+    if other is not None:
+        raise InputError(
+            f"{folder} has finished predictions of other images, such as {printable(other)}, which would be lost; name "
+            f"another --out, or remove {folder / LINES} if nobody needs them"
+        )
+
+
+def free_folder(folder: Path, files: Sequence[Path]) -> Path:
+    """`folder`, or the first of FOLDER-2, FOLDER-3, ... that has no finished predictions of other images."""
+    names = chain([folder], (folder.with_name(f"{folder.name}-{number}") for number in count(2)))
+    return next(name for name in names if _not_made_anew(name, files) is None)
+
+
+def _not_made_anew(folder: Path, files: Sequence[Path]) -> str | None:
+    is_finished = (folder / IMAGES).is_file() and (folder / LINES).is_file() and not (folder / UNFINISHED).is_file()
+    if not is_finished:
+        return None
+    names = {file.as_posix() for file in files}
+    tars = tuple(f"{name}/" for name in names if is_tar(name))
+    with open_file(folder / LINES) as lines:
+        for line in lines:
+            try:
+                record = json.loads(line)
+            except (ValueError, RecursionError):
+                continue
+            if _is_record(record) and not (record["file_name"] in names or record["file_name"].startswith(tars)):
+                return record["file_name"]
+    return None
 
 
 def committed(folder: Path) -> Iterator[Path]:

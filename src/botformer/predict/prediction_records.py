@@ -16,12 +16,11 @@ from botformer.data.detection.object_sizes import say_small_objects
 from botformer.errors import InputError
 from botformer.predict.coco_ids import IdAndSize, image_ids
 from botformer.predict.detector import DetectorNetwork
-from botformer.predict.prediction_log import LINES, PredictionLog, json_text
+from botformer.predict.prediction_log import IMAGES, LINES, PREDICTIONS, PredictionLog, json_text
 from botformer.predict.predictor import Predictor
 from botformer.predict.results import CENTRE, LIKELY, ClassificationResult, Result, Unreadable
 from botformer.predict.tar_members import is_tar
 
-PREDICTIONS, IMAGES = "predictions.json", "images.json"
 _OF_IMAGE = ("id", "file_name", "width", "height", "drawing")
 _KEPT = 100
 """Records, and reasons of bad files, that are kept for the screen."""

@@ -22,7 +22,14 @@ from botformer.environment import cores
 from botformer.errors import InputError
 from botformer.predict.coco_ids import IdAndSize
 from botformer.predict.detector import DetectorNetwork
-from botformer.predict.prediction_log import PARQUET, RAY_CHECKPOINT, PredictionLog, check_unfinished, committed
+from botformer.predict.prediction_log import (
+    PARQUET,
+    RAY_CHECKPOINT,
+    PredictionLog,
+    check_replaced,
+    check_unfinished,
+    committed,
+)
 from botformer.predict.prediction_records import (
     BulkOptions,
     BulkSummary,
@@ -100,6 +107,7 @@ def predict_on_ray(
     names = hashlib.sha256(b"\0".join(os.fsencode(file) for file in files)).hexdigest()
     wanted = began_with(predictor, options, "ray") | {"images": names}
     check_unfinished(out, wanted)  # before Ray takes its time
+    check_replaced(out, files)
     with ray_on(address) as ray:
         pool = _pool(ray, device)
         out.mkdir(parents=True, exist_ok=True)

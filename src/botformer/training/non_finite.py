@@ -16,7 +16,8 @@ from botformer.training.train_step import StepResult
 FILES_IN_MESSAGE = 20
 
 _TRY = (
-    "try a lower optimizer.learning_rate, a longer schedule.warmup_epochs, optimizer.clip_norm 1 or run.precision float32"
+    "try a lower optimizer.learning_rate, a longer schedule.warmup_epochs, optimizer.clip_norm 1 or run.precision "
+    + "float32"
 )
 
 

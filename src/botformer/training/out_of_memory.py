@@ -72,7 +72,8 @@ def memory_advice(recipe: Recipe, processes: int) -> list[str]:
         smaller = _smaller(side)
         if smaller < side:
             advice.append(
-                f"images.size {smaller}, now {side}: {(smaller / side) ** 2:.0%}; small things are lost first{_OTHER_RUN}"
+                f"images.size {smaller}, now {side}: {(smaller / side) ** 2:.0%}; small things are lost first"
+                + _OTHER_RUN
             )
     if at_once > 1:
         advice.append(
