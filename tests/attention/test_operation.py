@@ -1,7 +1,7 @@
 import pytest
 import torch
 
-from botformer.attention import relative_attention_2d
+from botformer.attention import relative_attention_2d, sdpa
 from botformer.attention.backends import BACKENDS
 from botformer.attention.definition import logits_by_definition
 from botformer.errors import InputError
@@ -128,10 +128,10 @@ def test_sdpa_stays_within_twice_the_error_of_the_definition(shape, dtype):
 
 
 @pytest.mark.parametrize("padded", [False, True])
-@pytest.mark.parametrize("Dv", [16, 8, 128])
-def test_sdpa_never_holds_an_n_by_n_tensor(Dv, padded):
-    """The largest tensor that any operator of the forward and backward pass returns stays far below N x N."""
-    H, W = 24, 20
+@pytest.mark.parametrize(("Dv", "H", "W"), [(16, 24, 20), (8, 24, 20), (128, 24, 20), (16, 1, 1100), (16, 1100, 1)])
+def test_sdpa_never_holds_an_n_by_n_tensor(Dv, H, W, padded):
+    """The largest tensor that any operator of the forward and backward pass returns stays far below N x N, or on an
+    elongated map, whose N x N is small, below a table laid out by position, N x N x D."""
 
     class Largest(torch.utils._python_dispatch.TorchDispatchMode):
         numel = 0
@@ -149,11 +149,48 @@ def test_sdpa_never_holds_an_n_by_n_tensor(Dv, padded):
     padding = torch.zeros(1, H, W, dtype=torch.bool) if padded else None
     with Largest() as largest:
         relative_attention_2d(*inputs, padding_mask=padding, backend="sdpa").sum().backward()
-    assert largest.numel <= H * W * (16 + H + W + Dv + 8)
+    assert largest.numel <= H * W * max(16 + H + W + Dv + 8, 2 * max(H, W) if 1 in (H, W) else 0)
     assert any("flash_attention_for_cpu_backward" in name for name in largest.seen)
     with Largest() as largest:
         relative_attention_2d(*inputs, padding_mask=padding, backend="definition")
     assert largest.numel >= (H * W) ** 2  # the probe does detect such tensors
+
+
+def test_a_table_that_is_too_large_to_lay_out_by_position_gives_the_same(monkeypatch):
+    inputs = [x.requires_grad_() for x in random_inputs(2, 3, 5, 7, 8, 12)]
+
+    def run():
+        out = relative_attention_2d(*inputs, backend="sdpa")
+        return [out, *torch.autograd.grad(out.square().sum(), inputs)]
+
+    expected = run()
+    monkeypatch.setattr(sdpa, "LARGEST_TABLE", 0)
+    torch.testing.assert_close(run(), expected)
+
+
+@pytest.mark.parametrize("again", [False, True])
+@pytest.mark.parametrize("backend", ["tiled", "sdpa", "definition"])
+def test_autocast_around_a_backward_pass_rounds_nothing(backend, again):
+    inputs = [x.requires_grad_() for x in random_inputs(1, 2, 18, 18, 16, 16, torch.float32)]
+    out = relative_attention_2d(*inputs, backend=backend)
+    expected = torch.autograd.grad(out.square().sum(), inputs, retain_graph=True)
+    with torch.autocast("cpu", dtype=torch.bfloat16):
+        found = torch.autograd.grad(out.square().sum(), inputs, create_graph=again)
+    for one, other in zip(found, expected, strict=True):
+        assert (one - other).norm() <= (1e-5 if backend == "tiled" else 5e-3) * other.norm()  # PyTorch's own casts
+
+
+@pytest.mark.parametrize("pool", [False, True])
+@pytest.mark.parametrize("heads", [1, 2])
+def test_what_follows_may_change_the_result_in_place(heads, pool):
+    """As the activation of a folded block does."""
+    inputs = random_inputs(1, heads, 18, 18, 16, 16)
+    gradients = []
+    for change in (torch.relu, torch.relu_):
+        leaves = [x.clone().requires_grad_() for x in inputs]
+        out = change(relative_attention_2d(*leaves, pool=pool, backend="tiled"))
+        gradients.append(torch.autograd.grad(out.square().sum(), leaves))
+    torch.testing.assert_close(*gradients, rtol=0, atol=0)
 
 
 def test_views_of_nchw_maps_give_the_same():

@@ -326,3 +326,26 @@ def test_the_spatial_operation_of_a_block_can_be_exchanged():
     model = create_model("botnet_nano", num_classes=3, image_size=64).eval()
     model.layer4[-1].conv2 = nn.Sequential(nn.Identity())
     assert model(torch.rand(1, 3, 64, 64)).shape == (1, 3)
+
+
+@pytest.mark.parametrize("masked", [False, True])
+@pytest.mark.parametrize("gradient_checkpointing", [False, True])
+def test_a_hook_of_a_stage_sees_every_call(masked, gradient_checkpointing):
+    """Also where its blocks get a mask, or are computed again in the backward pass: as libraries of saliency expect."""
+    backbone = create_backbone("botnet_nano", gradient_checkpointing=gradient_checkpointing).train()
+    seen = []
+    backbone.layer4.register_forward_hook(lambda stage, inputs, output: seen.append(output))
+    images = torch.rand(2, 3, 64, 64)
+    mask = torch.zeros(2, 64, 64, dtype=torch.bool) if masked else None
+    maps = backbone(images, mask)
+    assert len(seen) == 1
+    assert seen[0] is maps["c5"]
+
+
+def test_a_compiled_stage_takes_a_mask():
+    backbone = create_backbone("botnet_nano").eval()
+    images, mask = torch.rand(2, 3, 64, 64), torch.zeros(2, 64, 64, dtype=torch.bool)
+    mask[1, 32:] = True
+    expected = backbone(images, mask)["c5"]
+    backbone.layer4 = torch.compile(backbone.layer4, backend="eager")
+    torch.testing.assert_close(backbone(images, mask)["c5"], expected)

@@ -42,7 +42,10 @@ def test_a_tilde_that_no_shell_has_read_is_a_home_directory(tmp_path, monkeypatc
     monkeypatch.chdir(tmp_path)
     given = {}
     monkeypatch.setattr("botformer.commands.models.main", lambda arguments: given.update(arguments=arguments))
-    assert cli.main(["models", "~/a", "--out=~/b c", "--model.weights=~/d", "--name", "~", "--x=a~", "~no-such-user/e"]) == 0
+    assert (
+        cli.main(["models", "~/a", "--out=~/b c", "--model.weights=~/d", "--name", "~", "--x=a~", "~no-such-user/e"])
+        == 0
+    )
     home = tmp_path / "home"
     assert given["arguments"] == [
         f"{home}/a", f"--out={home}/b c", f"--model.weights={home}/d", "--name", str(home), "--x=a~", "~no-such-user/e",

@@ -43,6 +43,21 @@ def test_every_kind_of_block_folds_odd_maps_and_the_pool_too(name):
         torch.testing.assert_close(folded, original)
 
 
+@pytest.mark.parametrize("side", [96, 288])
+def test_a_folded_network_has_the_gradients_of_its_images(side):
+    """As for saliency; on small maps attention is the definition, on larger ones a kernel."""
+    model = trained("botnet_mini")
+    folded = trained("botnet_mini")
+    folded.fold()
+    gradients = []
+    for network in (model, folded, botformer.deploy.optimize(model)):
+        images = torch.randn(1, 3, side, side, dtype=torch.float64, generator=torch.Generator().manual_seed(0))
+        images.requires_grad_()
+        gradients.append(torch.autograd.grad(network(images).square().sum(), images)[0])
+    torch.testing.assert_close(gradients[1], gradients[0])
+    torch.testing.assert_close(gradients[2], gradients[0])
+
+
 @pytest.mark.parametrize("normalization", ["batch", "frozen"])
 def test_every_kind_of_normalisation_folds(normalization):
     model = trained("botnet_mini", normalization=normalization)

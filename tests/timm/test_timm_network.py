@@ -10,6 +10,7 @@ from torch import nn
 
 import botformer
 import botformer.timm
+from botformer.errors import InputError
 
 SIZES = [(64, 64), (37, 71)]
 ROWS = ["resnet_nano", "botnet_nano", "botnet50_half", "resnet50_nl", "resnet50_bot_c4c5", "botnet_t3"]
@@ -101,6 +102,19 @@ def test_stages_stay_frozen_and_are_recomputed_also_in_timm_s_list_of_maps():
     whole = timm.create_model("botnet_nano", **options).eval()
     whole.load_state_dict(network.model.state_dict(), strict=False)
     torch.testing.assert_close(network(x), [whole.forward_intermediates(x, intermediates_only=True)[n] for n in (1, 4)])
+
+
+def test_hooks_of_stages_see_every_call_and_what_would_lose_an_option_is_refused():
+    options = dict(frozen_stages=3, gradient_checkpointing=True)
+    made = dict(options, features_only=True, out_indices=(1, 4))
+    network = timm.create_model("botnet_nano", feature_cls="hook", **made).train()
+    before = {name: buffer.clone() for name, buffer in network.named_buffers()}
+    assert [each.shape[1] for each in network(images(32, 32))] == network.feature_info.channels()
+    moved = {name for name, buffer in network.named_buffers() if not torch.equal(buffer, before[name])}
+    assert moved
+    assert not any("layer1" in name or "layer2" in name for name in moved)
+    with pytest.raises(InputError, match="'list' takes the network apart, and frozen_stages and gradient_checkp"):
+        timm.create_model("botnet_nano", feature_cls="list", **made)
 
 
 @pytest.mark.parametrize("through", ["network", "features"])

@@ -27,7 +27,7 @@ def find_package() -> str:
 def flash_attention_3(
     q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding_mask: Tensor | None = None
 ) -> Tensor:
-    """Exact relative attention in O(HW) memory: (B, N, H, W, Dv). Arguments as in `relative_attention_2d`.
+    """Exact relative attention in O(HW (H + W)) memory: (B, N, H, W, Dv). Arguments as in `relative_attention_2d`.
 
     A mask takes a column more. Where that is the 193rd, PyTorch's kernel computes the same form.
     """

@@ -12,6 +12,7 @@ from torch import Tensor
 from torch._C._functorch import is_legacy_batchedtensor  # pyright: ignore[reportMissingModuleSource]
 from torch.autograd.forward_ad import unpack_dual
 
+from botformer.attention.autocast import without_autocast
 from botformer.attention.graph_capture import jit_traced
 
 
@@ -36,11 +37,12 @@ def beyond_first_order(d_out: Tensor) -> bool:
 def gradients_of(formula: Callable[..., Tensor], inputs: Sequence[Tensor], d_out: Tensor) -> list[Tensor | None]:
     """Gradients of `formula(*inputs)` that can be differentiated again; None for inputs that need none."""
     needed = [x.requires_grad for x in inputs]
-    with torch.enable_grad():
-        aliases = [x.view_as(x) for x in inputs]  # of each its own gradient, should two inputs be the same tensor
-        out = formula(*aliases)
-    wanted = [x for x, need in zip(aliases, needed, strict=True) if need]
-    found = iter(torch.autograd.grad(out, wanted, d_out, create_graph=torch.is_grad_enabled()))
+    with without_autocast(d_out.device):  # somebody's, around `backward()`, would round
+        with torch.enable_grad():
+            aliases = [x.view_as(x) for x in inputs]  # of each its own gradient, should two inputs be the same tensor
+            out = formula(*aliases)
+        wanted = [x for x, need in zip(aliases, needed, strict=True) if need]
+        found = iter(torch.autograd.grad(out, wanted, d_out, create_graph=torch.is_grad_enabled()))
     return [next(found) if need else None for need in needed]
 
 

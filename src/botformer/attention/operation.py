@@ -1,10 +1,9 @@
 """The operation of the paper's Fig. 4: multi-head self-attention with relative positions in two dimensions."""
 
-from contextlib import nullcontext
-
 import torch
 from torch import Tensor
 
+from botformer.attention.autocast import without_autocast
 from botformer.attention.backends import choose, operators_only
 from botformer.attention.definition import average_cells
 from botformer.attention.graph_capture import jit_traced
@@ -58,8 +57,7 @@ def relative_attention_2d(
     chosen = choose(backend, q, v, operators_only(q, k, v, rel_height, rel_width))
     H, W = q.shape[2:4]
     fused = pool and chosen.pools and H % 2 == 0 and W % 2 == 0
-    device = q.device.type
-    with torch.autocast(device, enabled=False) if device != "meta" else nullcontext():  # meta has no autocast
+    with without_autocast(q.device):
         out = chosen.run(q, k, v, rel_height, rel_width, padding_mask, **({"pool": True} if fused else {}))
     return average_cells(out) if pool and not fused else out
 

@@ -9,20 +9,25 @@ so any fused kernel computes them, and no bias is needed (docs/attention.md). Th
 """
 
 from collections.abc import Sequence
+from typing import Literal
 
 import torch
 import torch.nn.functional as F
 from torch import Tensor
 
 from botformer.attention.definition import by_offset
-from botformer.attention.graph_capture import jit_traced, refuse_dynamic_axes
+from botformer.attention.graph_capture import captured, jit_traced, refuse_dynamic_axes
 from botformer.attention.higher_derivatives import transformed, twice_differentiable
+
+LARGEST_TABLE = 2**24
+"""Numbers of a table laid out by position (64 MiB in float32): a side of 362 at a head width of 128."""
+_OF_AXIS = {"height": "bnyxd,yud->bnyxu", "width": "bnyxd,xvd->bnyxv"}
 
 
 def sdpa_attention(
     q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tensor, padding_mask: Tensor | None = None
 ) -> Tensor:
-    """Exact relative attention in O(HW) memory: (B, N, H, W, Dv). Arguments as in `relative_attention_2d`."""
+    """Exact relative attention in O(HW (H + W)) memory: (B, N, H, W, Dv). Arguments as in `relative_attention_2d`."""
     return dot_attention(*relative_parts(q, k, rel_height, rel_width), v, padding_mask)
 
 
@@ -35,11 +40,22 @@ def relative_parts(
     """
     B, N, H, W, D = q.shape
     q = q * D**-0.5
-    row_terms = torch.einsum("bnyxd,yud->bnyxu", q, by_offset(rel_height))
-    column_terms = torch.einsum("bnyxd,xvd->bnyxv", q, by_offset(rel_width))
+    row_terms = position_logits(q, rel_height, "height")
+    column_terms = position_logits(q, rel_width, "width")
     row = torch.eye(H, dtype=k.dtype, device=k.device)[:, None].expand(B, N, H, W, H)
     column = torch.eye(W, dtype=k.dtype, device=k.device).expand(B, N, H, W, W)
     return (q, row_terms, column_terms), (k, row, column)
+
+
+def position_logits(q: Tensor, table: Tensor, axis: Literal["height", "width"]) -> Tensor:
+    """q (B, N, H, W, D) times the table's entry of every row (B, N, H, W, H), or of every column (B, N, H, W, W)."""
+    L, D = q.shape[2 if axis == "height" else 3], q.shape[-1]
+    if L * L * D <= LARGEST_TABLE or captured():
+        return torch.einsum(_OF_AXIS[axis], q, by_offset(table))
+    # An elongated map: the table laid out by position would be larger than everything else.
+    i = torch.arange(L, device=q.device)
+    offset = i[None, :] - i[:, None] + L - 1
+    return (q @ table.mT).gather(-1, (offset[:, None] if axis == "height" else offset).expand(*q.shape[:-1], L))
 
 
 def dot_attention(

@@ -2,7 +2,7 @@
 
 The logits of a tile are one product. The two position terms are added and the softmax is computed in place: two matrix
 products and a few passes over memory that stays in the cache. The backward pass recomputes each tile. A tile
-holds about 2^20 logits whatever the map, so memory is O(HW).
+holds about 2^20 logits whatever the map, and the position terms of a head are O(HW (H + W)).
 
 Notation: G images times heads, P = H * W positions, M queries per tile; g images times heads of one group.
 """
@@ -15,6 +15,7 @@ import torch
 from torch import Tensor
 from torch.utils.flop_counter import register_flop_formula
 
+from botformer.attention.autocast import without_autocast
 from botformer.attention.channels_last import empty_channels_last
 from botformer.attention.definition import pooled_attention_by_definition
 from botformer.attention.higher_derivatives import beyond_first_order, gradients_of
@@ -34,7 +35,7 @@ def tiled_attention(
     padding_mask: Tensor | None = None,
     pool: bool = False,
 ) -> Tensor:
-    """Exact relative attention in O(HW) memory: (B, N, H, W, Dv). Arguments as in `relative_attention_2d`.
+    """Exact relative attention without an N x N matrix: (B, N, H, W, Dv). Arguments as in `relative_attention_2d`.
 
     With `pool`, H and W must be even and are halved in the result. The average of four results is the average of their
     weights times v, which needs a quarter of the multiply-adds.
@@ -74,12 +75,13 @@ def tiled_attention_backward(
     """Gradients of q, k, v and both tables."""
     d_maps = [empty_channels_last(x) for x in (q, k, v)]
     d_tables = [torch.zeros_like(x) for x in (rel_height, rel_width)]
-    for where, group in _groups(q, k, v, rel_height, rel_width, padding_mask, pool):
-        *of_maps, of_tables = group.gradients(_merged(d_out[where]))
-        for total, part in zip(d_maps, of_maps, strict=True):
-            total[where] = part.view(total[where].shape)
-        for total, part in zip(d_tables, of_tables, strict=True):
-            total += part
+    with without_autocast(q.device):  # somebody's, around `backward()`, would round the products
+        for where, group in _groups(q, k, v, rel_height, rel_width, padding_mask, pool):
+            *of_maps, of_tables = group.gradients(_merged(d_out[where]))
+            for total, part in zip(d_maps, of_maps, strict=True):
+                total[where] = part.view(total[where].shape)
+            for total, part in zip(d_tables, of_tables, strict=True):
+                total += part
     return d_maps + d_tables
 
 

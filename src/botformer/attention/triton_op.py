@@ -27,7 +27,7 @@ def triton_attention(
     padding_mask: Tensor | None = None,
     pool: bool = False,
 ) -> Tensor:
-    """Exact relative attention in O(HW) memory by the fused kernels: (B, N, H, W, Dv), a view of (B, H, W, N, Dv).
+    """Exact relative attention in O(HW (H + W)) memory by the fused kernels: (B, N, H, W, Dv), channels last.
 
     Arguments as in `relative_attention_2d`; with `pool`, H and W must be even and are halved in the result. q, k and v
     are read without a copy where their last dimension is dense (as in views of a channels_last projection), and copied

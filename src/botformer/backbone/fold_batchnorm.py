@@ -43,9 +43,16 @@ def _fold_pair(parent: nn.Module, layer_name: str, norm_name: str) -> None:
     scale, shift = affine
     if isinstance(layer, MHSA2d):
         layer.qkv = _scaled(layer.qkv, *_on_values(layer, scale, shift))
+        _keep_input(parent)
     else:
         setattr(parent, layer_name, _scaled(layer, scale, shift))
     setattr(parent, norm_name, nn.Identity())
+
+
+def _keep_input(block: nn.Module) -> None:
+    """The activation now follows the attention itself, whose result fused kernels need for gradients."""
+    if isinstance(block.act, nn.ReLU | nn.SiLU):
+        block.act.inplace = False
 
 
 def scale_and_shift(norm: nn.Module) -> tuple[Tensor, Tensor] | None:

@@ -83,10 +83,8 @@ class Stages(nn.Module):
         """The blocks of one stage, with gradient checkpointing where it is asked for."""
         recompute = self.options.gradient_checkpointing and self.training and torch.is_grad_enabled()
         if padding_mask is None and not recompute:
-            return blocks(x)  # the hooks of the stage run
-        for block in blocks:
-            x = _recomputed(block, x, padding_mask) if recompute else block(x, padding_mask)
-        return x
+            return blocks(x)  # also what somebody has put in its place
+        return blocks(x, padding_mask, recompute)
 
     def preprocess(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """Images -> what the network takes: normalised by `mean` and `std`, (B, C, h, w), on the device of the images.
@@ -203,7 +201,7 @@ class _StageBuilder:
         self.total_depth = sum(row.blocks) + len(row.inserted)
         self.strides: dict[str, int] = {}
 
-    def stage(self, index: int) -> nn.Sequential:
+    def stage(self, index: int) -> "Stage":
         row, name, mid = self.row, STAGES[index], self.row.width * 2**index
         blocks: OrderedDict[str, nn.Module] = OrderedDict()
         for block in range(row.blocks[index]):
@@ -214,7 +212,7 @@ class _StageBuilder:
             attends = name == "c5" and row.c5 == "attention"
             blocks[str(block)] = self._bottleneck(mid, *self._strides(row.strides(index, block, attends)), attends)
         self.strides[name] = self.stride_px
-        return nn.Sequential(blocks)
+        return Stage(blocks)
 
     def _strides(self, own: tuple[int, int]) -> tuple[tuple[int, int], int]:
         """The strides of a block and the dilation of its 3x3, from the row's strides and the limit of the options.
@@ -302,6 +300,29 @@ def _accepted(images: Tensor, padding_mask: Tensor | None, in_chans: int, weight
                 f"{tuple(images.shape)}; expected bool (batch, height, width), True for padding"
             )
     return images.to(weight.dtype) if weight is not None and images.is_floating_point() else images
+
+
+class Stage(nn.Sequential):
+    """The blocks of one stage. All its calls are calls of itself, so that hooks see them, and it can be compiled."""
+
+    def forward(  # pyright: ignore[reportIncompatibleMethodOverride]
+        self, x: Tensor, padding_mask: Tensor | None = None, recompute: bool = False
+    ) -> Tensor:
+        """(B, C, H, W) -> (B, C', H', W'). `recompute`: with gradient checkpointing."""
+        if torch.jit.is_scripting():  # pyright: ignore[reportPrivateImportUsage]
+            for block in self:
+                x = block(x, padding_mask)
+            return x
+        else:  # noqa: RET505  (TorchScript compiles what follows an `if` without `else`)
+            return self._run(x, padding_mask, recompute)
+
+    def _run(self, x: Tensor, padding_mask: Tensor | None, recompute: bool) -> Tensor:
+        for block in self:
+            if recompute:
+                x = _recomputed(block, x, padding_mask)
+            else:
+                x = block(x) if padding_mask is None else block(x, padding_mask)
+        return x
 
 
 def _recomputed(block: nn.Module, x: Tensor, padding_mask: Tensor | None) -> Tensor:

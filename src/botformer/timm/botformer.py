@@ -22,6 +22,8 @@ _TAG = "botformer"
 _OPTIONS = {field.name for field in fields(ModelOptions)} - {"output_stride", "dropout", "drop_path"}
 """Options that timm has no name for."""
 _OF_WHOLE_STAGES = ("frozen_stages", "gradient_checkpointing")
+_OF_WHOLE_NETWORKS = ("getter", "hook")
+"""timm's ways to maps that call the network, in place of its parts."""
 
 
 def _timm_name(row: str) -> str:
@@ -63,8 +65,14 @@ def _entry_point(row: Row, name: str) -> Callable[..., Any]:
                     "loads what fits"
                 )
         options = {option: arguments.pop(option) for option in sorted(_OPTIONS & arguments.keys())}
-        if arguments.get("features_only") and any(options.get(option) for option in _OF_WHOLE_STAGES):
-            arguments.setdefault("feature_cls", "getter")  # keeps the network, which does that, in place of its parts
+        whole = [option for option in _OF_WHOLE_STAGES if options.get(option)]
+        if arguments.get("features_only") and whole:
+            feature_cls = arguments.setdefault("feature_cls", "getter")
+            if feature_cls not in _OF_WHOLE_NETWORKS:
+                raise InputError(
+                    f"feature_cls={feature_cls!r} takes the network apart, and {' and '.join(whole)} would be lost; "
+                    "leave feature_cls out"
+                )
         return build_model_with_cfg(
             partial(TimmNetwork, row, options=options),
             name,
