@@ -50,7 +50,7 @@ def relative_parts(
 def position_logits(q: Tensor, table: Tensor, axis: Literal["height", "width"]) -> Tensor:
     """q (B, N, H, W, D) times the table's entry of every row (B, N, H, W, H), or of every column (B, N, H, W, W)."""
     L, D = q.shape[2 if axis == "height" else 3], q.shape[-1]
-    if L * L * D <= LARGEST_TABLE or captured():
+    if captured() or L * L * D <= LARGEST_TABLE:
         return torch.einsum(_OF_AXIS[axis], q, by_offset(table))
     # An elongated map: the table laid out by position would be larger than everything else.
     i = torch.arange(L, device=q.device)
