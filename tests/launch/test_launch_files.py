@@ -34,7 +34,9 @@ def test_one_machine_runs_the_command_in_as_many_processes_as_it_is_told() -> No
 
 STAND_INS = {
     "scontrol": """case $1 in show) printf 'one\\ntwo\\n';; *) echo "scontrol $*" >> "$CALLS";; esac""",
-    "srun": """shift; "$@\"""",
+    "srun": """[ "$1" = --kill-on-bad-exit=1 ] || exit 9; shift
+case $1 in --*) echo "srun $1" >> "$CALLS"; shift;; esac
+"$@\"""",
     "scancel": """echo "scancel $*" >> "$CALLS"; kill -TERM "$(cat "$CALLS.pid")\"""",
     "torchrun-machines.sh": """
 echo "$RENDEZVOUS $MACHINES $RUN $*"
@@ -48,7 +50,7 @@ for _ in $(seq 100); do sleep 0.1; done
 """What slurm.sbatch calls: srun runs one task and ends with its status, scancel signals it, and a training."""
 
 
-def batch(folder: Path, time_is_over: bool) -> tuple[int, str, str]:
+def batch(folder: Path, time_is_over: bool, cores: str = "") -> tuple[int, str, str]:
     for name, body in STAND_INS.items():
         (folder / name).write_text(f"#!/usr/bin/env bash\n{body}\n")
         (folder / name).chmod(0o755)
@@ -57,6 +59,7 @@ def batch(folder: Path, time_is_over: bool) -> tuple[int, str, str]:
         "SLURM_JOB_NODELIST": "[one-two]",
         "SLURM_NNODES": "2",
         "SLURM_SUBMIT_DIR": "/nowhere",
+        "SLURM_CPUS_PER_TASK": cores,
     }
     variables = {"PATH": f"{folder}:{os.environ['PATH']}", "CALLS": str(folder / "calls"), "LAUNCH": str(folder)}
     # The script's own number, which the stand-in of the training sends its signal to.
@@ -79,6 +82,11 @@ def test_slurm_puts_the_job_back_when_its_time_is_over(tmp_path: Path) -> None:
 
 def test_slurm_does_not_repeat_a_job_that_failed_by_itself(tmp_path: Path) -> None:
     assert batch(tmp_path, time_is_over=False)[::2] == (2, "")
+
+
+def test_slurm_gives_its_task_the_cores_that_were_asked_for(tmp_path: Path) -> None:
+    """sbatch's --cpus-per-task does not reach srun by itself."""
+    assert batch(tmp_path, time_is_over=False, cores="64")[::2] == (2, "srun --cpus-per-task=64\n")
 
 
 def test_slurm_is_asked_for_a_signal_and_may_requeue() -> None:

@@ -215,6 +215,35 @@ def test_folder_that_disappears_costs_no_step(tmp_path: Path, how: str) -> None:
         assert (whole / file).read_bytes() == (other / file).read_bytes()
 
 
+def test_a_lock_that_was_removed_alone_is_made_again_and_costs_nothing(
+    tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    """Somebody took it for a stale one."""
+    run(tmp_path / "whole", toy_recipe(run={"keep": 1}))
+    out, refused = tmp_path / "out", []
+
+    def check_once_more() -> None:
+        with pytest.raises(InputError) as error:
+            check_unlocked(out)
+        refused.append(str(error.value))
+
+    class Twice(Acting):
+        def starting_at(self, step: int) -> Iterator[dict[str, Any]]:
+            for batch in super().starting_at(step):
+                if step == 9:
+                    check_once_more()
+                yield batch
+                step += 1
+
+    run(out, toy_recipe(run={"keep": 1}), batches=Twice(6, (out / LOCK).unlink))
+    assert "was removed, and is made again" in caplog.text
+    assert refused[0].startswith("another run writes into")
+    assert_same_end(tmp_path / "whole", out)
+    assert sorted(path.name for path in (out / "checkpoints").iterdir()) == sorted(
+        path.name for path in (tmp_path / "whole" / "checkpoints").iterdir()
+    )
+
+
 def test_run_that_took_the_place_of_a_removed_one_is_left_alone(tmp_path: Path) -> None:
     out = tmp_path / "out"
 

@@ -43,7 +43,7 @@ class Arguments:
     batch_size: int | None = None
     """Images per batch in each process; by default 64 for classifiers, 4 for detectors."""
     workers: int = -1
-    """Processes that read images; -1: one per core, at most 8; 0: none."""
+    """Processes that read images; -1: one per core, at most 8 per process; 0: none."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
 
     @property

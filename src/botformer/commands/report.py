@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import tyro
 
@@ -16,6 +16,7 @@ class Arguments:
     """The --out folder of a training run, finished or not."""
     data: str = ""
     """What it was trained on; by default what its plan or its evaluation names. Without data there are no images."""
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
 
 
 def main(arguments: list[str]) -> None:
@@ -24,5 +25,5 @@ def main(arguments: list[str]) -> None:
     from botformer.report.run_report import write_run_report
 
     with progress_bar("evaluating") as bar:
-        page = write_run_report(given.run, given.data, bar.show)
+        page = write_run_report(given.run, given.data, bar.show, device=given.device)
     screen().print(f"{page}")

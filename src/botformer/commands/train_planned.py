@@ -17,7 +17,7 @@ from botformer.commands.screen import print_table, progress_bar
 from botformer.errors import InputError
 from botformer.read_file import at_home
 from botformer.recipes.from_json import flat, with_fields
-from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
+from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe, Run
 from botformer.terminal import screen
 from botformer.text import duration
 
@@ -96,7 +96,7 @@ def train_planned(verb: str, arguments: list[str]) -> None:
     train_recipe(recipe, given.data, out, given.resume, given.extend)
     if not tests_at_the_end(out):
         found = replace(found, test=0)
-    _finish(out, given.data, found, recipe.run.evaluation_images, began)
+    _finish(out, given.data, found, recipe.run, began)
 
 
 def parse(verb: str, arguments: list[str]) -> Any:
@@ -148,15 +148,19 @@ def _planned(
     from botformer.planning.plan import make_plan_for, timing_seconds
     from botformer.planning.saved_plan import write_plan
     from botformer.training.resume import find_start
+    from botformer.training.run_lock import run_lock
 
     find_start(out, given.recipe, "never")  # a folder that holds another run is refused before anything is timed
-    say.print(f"timing networks on this machine with these images, for about {duration(timing_seconds(given.minutes))}")
-    plan = make_plan_for(found, given.minutes, fixed, began)
-    end = datetime.now() + timedelta(seconds=plan.seconds)
-    _print_plan(plan, given.minutes, end, say)
-    command = shlex.join(["botformer", "train", verb, *arguments])
-    write_plan(out, plan, found, given.minutes, given.data, command, end.isoformat(timespec="seconds"))
-    return plan.recipe
+    with run_lock(out):  # another start of this command, which would plan anew, is refused from here on
+        find_start(out, given.recipe, "never")
+        seconds = timing_seconds(given.minutes)
+        say.print(f"timing networks on this machine with these images, for about {duration(seconds)}")
+        plan = make_plan_for(found, given.minutes, fixed, began)
+        end = datetime.now() + timedelta(seconds=plan.seconds)
+        _print_plan(plan, given.minutes, end, say)
+        command = shlex.join(["botformer", "train", verb, *arguments])
+        write_plan(out, plan, found, given.minutes, given.data, command, end.isoformat(timespec="seconds"))
+        return plan.recipe
 
 
 def _print_plan(plan: "TrainingPlan", minutes: float | None, end: datetime, say: Any) -> None:
@@ -194,7 +198,7 @@ def _print_plan(plan: "TrainingPlan", minutes: float | None, end: datetime, say:
     say.print(f"expected to end at {_clock(end, now)}, in {duration(plan.seconds)}")
 
 
-def _finish(out: Path, data: str, found: "Found", at_most: int, began: float) -> None:
+def _finish(out: Path, data: str, found: "Found", run: Run, began: float) -> None:
     """The test split, the report, and what to do next."""
     say = screen(stderr=True)
     if found.test:
@@ -202,10 +206,10 @@ def _finish(out: Path, data: str, found: "Found", at_most: int, began: float) ->
 
         say.print("the best checkpoint on the test split:")
         try:
-            evaluate(Arguments(out, data, split="test", out=out / "test"))
+            evaluate(Arguments(out, data, split="test", out=out / "test", device=run.device, workers=run.workers))
         except InputError as error:
             log.warning("the test split was not measured: %s", error)
-    report = _report(out, data, at_most)
+    report = _report(out, data, run)
     console = screen()
     console.print(
         f"Done in {duration(time.monotonic() - began)}. Everything is in {out}" + (f": {report}" * bool(report))
@@ -213,14 +217,14 @@ def _finish(out: Path, data: str, found: "Found", at_most: int, began: float) ->
     console.print(f"Next: botformer predict IMAGES --checkpoint {shlex.quote(str(out))}")
 
 
-def _report(out: Path, data: str, at_most: int) -> str:
-    """Where the page is, with results of `at_most` validation images (0: all); empty where none could be made, which
-    costs nobody the network."""
+def _report(out: Path, data: str, run: Run) -> str:
+    """Where the page is, with results of as many validation images as the training looked at; empty where none could be
+    made, which costs nobody the network."""
     from botformer.report.run_report import write_run_report
 
     try:
         with progress_bar("evaluating for the report") as bar:
-            return str(write_run_report(out, data, bar.show, at_most))
+            return str(write_run_report(out, data, bar.show, run.evaluation_images, run.device))
     except InputError as error:
         log.warning("no report: %s", error)
         return ""

@@ -489,7 +489,12 @@ def _worker_count(workers: int) -> int:
         raise InputError(f"{workers} workers; expected -1 (one per core, at most 8), 0 (none) or more (run.workers)")
     if workers >= 0:
         return workers
-    return min(8, cores())
+    return max(1, min(8, cores() // _processes_here()))
+
+
+def _processes_here() -> int:
+    """Of a run that torchrun started, those on this machine, which share its cores and its memory; else one."""
+    return max(1, int(os.environ.get("LOCAL_WORLD_SIZE", "1")))
 
 
 def _that_fit(workers: int, batch_bytes: int) -> int:
@@ -497,13 +502,13 @@ def _that_fit(workers: int, batch_bytes: int) -> int:
     and one or two more are in use."""
     if not workers or not _SHM.is_dir():
         return workers
-    free = shutil.disk_usage(_SHM).free
+    free = shutil.disk_usage(_SHM).free // _processes_here()
     fit = int(free / max(batch_bytes, 1) - 2) // 2
     if fit >= workers:
         return workers
     fit = max(fit, 0)
     log.warning(
-        "%d workers with batches of %s need %s of shared memory, and %s has %s: %s; %s",
+        "%d workers with batches of %s need %s of shared memory, and %s has %s for each process: %s; %s",
         workers,
         readable_bytes(batch_bytes),
         readable_bytes((2 * workers + 2) * batch_bytes),

@@ -55,7 +55,7 @@ def export_int8(
         loaded: the network that was exported: it says how images are prepared.
         data: its data, as for `botformer train`. Ranges of numbers are measured on training images, evenly spread, 200
             for a classifier and 64 for a detector; accuracy on all validation images.
-        workers: processes that read images; -1: one per core, at most 8; 0: none.
+        workers: processes that read images; -1: one per core, at most 8 per process; 0: none.
         on_progress: called with the fraction that is done.
 
     Returns:

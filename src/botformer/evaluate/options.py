@@ -24,7 +24,7 @@ class EvaluateOptions:
     batch_size: int | None = None
     """Images per batch in each process; None: 64 for a classifier, 4 for a detector."""
     workers: int = -1
-    """Processes that read images; -1: one per core, at most 8; 0: none."""
+    """Processes that read images; -1: one per core, at most 8 per process; 0: none."""
     tile: int | None = None
     """Detectors: side in px of the tiles into which larger images are cut; 0: none; None: what the network was trained
     for."""

@@ -176,7 +176,7 @@ class Run:
     seed: int = 0
     """Of initial weights, order of images and augmentation."""
     workers: int = -1
-    """Processes that read images; -1: one per core, at most 8; 0: none."""
+    """Processes that read images; -1: one per core, at most 8 per process; 0: none."""
     threads: int = 0
     """Threads of the network on a CPU; 0: PyTorch's choice, one per core. Small networks are fastest with 1."""
     device: Literal["auto", "cuda", "mps", "cpu"] = "auto"

@@ -85,15 +85,16 @@ class Attention(NamedTuple):
     """From the file to the prediction, one image at a time."""
 
 
-def attend(loaded: Loaded, split: Split, predictions: Sequence[Any], folder: Path) -> Attention:
+def attend(loaded: Loaded, split: Split, predictions: Sequence[Any], folder: Path, device: str) -> Attention:
     """Draw the attention on a few validation images into the folder, and time the network on them."""
-    if isinstance(loaded.model, Classifier):
-        return _classifier_attention(loaded, split, predictions, folder)
-    return _detector_attention(loaded, split, predictions, folder)
+    of_kind = _classifier_attention if isinstance(loaded.model, Classifier) else _detector_attention
+    return of_kind(loaded, split, predictions, folder, device)
 
 
-def _classifier_attention(loaded: Loaded, split: Split, predictions: Sequence[Any], folder: Path) -> Attention:
-    classify = predictor(loaded)
+def _classifier_attention(
+    loaded: Loaded, split: Split, predictions: Sequence[Any], folder: Path, device: str
+) -> Attention:
+    classify = predictor(loaded, device=device)
     wrong = [each.index for each in wrong_images(split, predictions)][:2]
     chosen = list(dict.fromkeys([*evenly_spread(len(split), _TIMED), *wrong]))[:_EACH]
     drawn, seconds = [], []
@@ -109,8 +110,10 @@ def _classifier_attention(loaded: Loaded, split: Split, predictions: Sequence[An
     return Attention(drawing, _typical(seconds))
 
 
-def _detector_attention(loaded: Loaded, split: Split, predictions: Sequence[Any], folder: Path) -> Attention:
-    detect = predictor(loaded)
+def _detector_attention(
+    loaded: Loaded, split: Split, predictions: Sequence[Any], folder: Path, device: str
+) -> Attention:
+    detect = predictor(loaded, device=device)
     assert isinstance(split.dataset, DetectionDataset)
     ids = {split.dataset.image(index).id: index for index in range(len(split))}
     best = max(predictions, key=lambda result: result["score"], default=None)

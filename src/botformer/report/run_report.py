@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any
+from typing import Any, Literal
 
 from botformer.backbone.flops import count
 from botformer.backbone.variants import ROWS
@@ -47,13 +47,17 @@ _LONGER = 3
 
 
 def write_run_report(
-    out: Path, data: str = "", on_progress: Callable[[float], object] = lambda fraction: None, at_most: int = 0
+    out: Path,
+    data: str = "",
+    on_progress: Callable[[float], object] = lambda fraction: None,
+    at_most: int = 0,
+    device: Literal["auto", "cuda", "mps", "cpu"] = "auto",
 ) -> Path:
     """Write OUT/report.html of the run in `out`, and return it. For one process, the first.
 
     `data` is what it was trained on; empty: what its plan or its evaluation names. Where the best checkpoint has not
     been evaluated yet, it is, into OUT/evaluation, on `at_most` images (0: all); `on_progress` gets the fraction of
-    that. Whatever is not there (data, checkpoint, evaluation, journal) is left out, and the page says so.
+    that; networks run on `device`. Whatever is not there (data, checkpoint, evaluation, journal) is left out, and the page says so.
 
     Raises:
         InputError: `out` holds no run.
@@ -70,12 +74,12 @@ def write_run_report(
             options = EvaluateOptions(
                 out, data, "validation", out / EVALUATION, workers=workers, at_most=at_most, on_progress=on_progress
             )
-            evaluate_checkpoint(options)
+            evaluate_checkpoint(options, device)
         except InputError as error:
             notes.append(Notice("warning", f"The run could not be evaluated: {error}"))
     with TemporaryDirectory() as folder:
         with understood(out, "delete the file that is damaged, or train again"):
-            sections = _Sections(run, opened, data, Path(folder)).all(notes)
+            sections = _Sections(run, opened, data, Path(folder), device).all(notes)
         write_report(out / "report.html", f"{_kind(run)}: {out.name}", sections)
     return out / "report.html"
 
@@ -141,8 +145,8 @@ def _kind(run: RunFolder) -> str:
 class _Sections:
     """The sections of the page, from what is there."""
 
-    def __init__(self, run: RunFolder, opened: OpenedData | None, data: str, folder: Path) -> None:
-        self.run, self.folder = run, folder
+    def __init__(self, run: RunFolder, opened: OpenedData | None, data: str, folder: Path, device: str) -> None:
+        self.run, self.folder, self.device = run, folder, device
         self.data = public_name(data)
         self.opened = opened
         self.metrics = run.evaluation()
@@ -168,7 +172,7 @@ class _Sections:
             return Attention(None, None)
         try:
             loaded = load(self.run.out)
-            return attend(loaded, self.opened.split("validation"), self.predictions, self.folder)
+            return attend(loaded, self.opened.split("validation"), self.predictions, self.folder, self.device)
         except InputError:  # such as weights that are not finite, which the evaluation has said
             return Attention(None, None)
 

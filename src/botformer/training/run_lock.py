@@ -18,26 +18,47 @@ LOCK = ".lock"
 
 
 class RunLock:
-    """A folder that is locked."""
+    """A folder that is locked until `release`.
 
-    def __init__(self, out: Path, descriptor: int) -> None:
-        self._out, self._descriptor = out, descriptor
+    Raises:
+        InputError: another run has the folder.
+    """
+
+    def __init__(self, out: Path) -> None:
+        self._out, self._descriptor = out, _locked(out)
+        self._folder = os.stat(out)
 
     def check(self) -> bool:
-        """Whether the folder is still there: somebody may have removed or moved it.
+        """Whether the folder is still there: somebody may have removed or moved it. A lock that was removed alone is
+        made again.
 
         Raises:
             InputError: another run has taken its place.
         """
         try:
             there = os.stat(self._out / LOCK)
-        except OSError:
-            return False
+        except (FileNotFoundError, NotADirectoryError):
+            return self._is_locked_again()
         if os.path.samestat(there, os.fstat(self._descriptor)):
             return True
         raise InputError(
             f"{self._out} was removed or moved, and another run has begun there; this one ends without touching it"
         )
+
+    def _is_locked_again(self) -> bool:
+        try:
+            if not os.path.samestat(os.stat(self._out), self._folder):
+                return False
+        except (FileNotFoundError, NotADirectoryError):
+            return False
+        log.warning("%s was removed, and is made again: it keeps other runs out", self._out / LOCK)
+        before, self._descriptor = self._descriptor, _locked(self._out)
+        os.close(before)
+        return True
+
+    def release(self) -> None:
+        os.ftruncate(self._descriptor, 0)
+        os.close(self._descriptor)
 
 
 @contextmanager
@@ -50,6 +71,15 @@ def run_lock(out: Path) -> Iterator[RunLock]:
         InputError: another run has the folder.
     """
     out.mkdir(parents=True, exist_ok=True)
+    lock = RunLock(out)
+    try:
+        yield lock
+    finally:
+        lock.release()
+
+
+def _locked(out: Path) -> int:
+    """The descriptor of OUT/.lock, which is locked while it is open."""
     descriptor = os.open(out / LOCK, os.O_RDWR | os.O_CREAT, 0o666)
     try:
         try:
@@ -63,12 +93,10 @@ def run_lock(out: Path) -> Iterator[RunLock]:
         owner = {"host": socket.gethostname(), "pid": os.getpid(), "since": datetime.now().isoformat(" ", "seconds")}
         os.ftruncate(descriptor, 0)
         os.pwrite(descriptor, json.dumps(owner).encode(), 0)
-        try:
-            yield RunLock(out, descriptor)
-        finally:
-            os.ftruncate(descriptor, 0)
-    finally:
+    except BaseException:
         os.close(descriptor)
+        raise
+    return descriptor
 
 
 def check_unlocked(out: Path) -> None:
