@@ -219,6 +219,18 @@ def test_an_export_replaces_an_export_and_nothing_else(tmp_path):
     export("torch", model, out, size=(48, 48), batch=1)
     assert read_config(out)["inputs"][0]["shape"] == [1, 3, 48, 48]
     assert sorted(path.name for path in tmp_path.iterdir()) == ["file", "größe 1", "other"]
+    shutil.copytree(out, tmp_path / "größe 1.old")  # somebody keeps the one before
+    (out / "__pycache__").mkdir()
+    (out / "__pycache__" / "run.pyc").touch()
+    export("torch", model, out, size=(40, 40), batch=1)
+    assert read_config(tmp_path / "größe 1.old")["inputs"][0]["shape"] == [1, 3, 48, 48]
+    (out / "results.jsonl").touch()
+    with pytest.raises(InputError, match="beside the exported network it holds results.jsonl; move that elsewhere"):
+        export("torch", model, out, size=(40, 40))
+    (out / "results.jsonl").unlink()
+    (out / "config.json").write_text("{}")
+    with pytest.raises(InputError, match="cannot be replaced .*: delete it, or name another folder"):
+        export("torch", model, out, size=(40, 40))
 
 
 @pytest.mark.parametrize(

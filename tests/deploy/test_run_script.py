@@ -31,6 +31,7 @@ def photographs(tmp_path_factory):
         exif = Image.Exif()
         exif[274] = orientation
         photo.save(folder / f"turned {orientation}.jpg", exif=exif, quality=90)
+    photo.save(folder / "two pictures.jpg", "MPO", save_all=True, append_images=[photo.rotate(180)], quality=90)
     photo.crop((0, 200, 640, 260)).save(folder / "oblong.png")
     photo.resize((31, 40)).convert("L").save(folder / "small.png")
     photo.resize((1, 1)).save(folder / "pixel.png")
@@ -61,15 +62,16 @@ def run(folder, files, tmp_path, hidden=("botformer", "torch", "torchvision", "t
     (tmp_path / "home").mkdir()
     for name in ("CI", "ORT_DISABLE_TELEMETRY"):  # either keeps a runtime quiet
         environment.pop(name, None)
+    environment["PYTHONIOENCODING"] = "cp1252"  # as where the output goes into a file on Windows
     return subprocess.run(
         [sys.executable, str(folder / "run.py"), *map(str, files)],
-        capture_output=True, text=True, env=environment, cwd=tmp_path, check=False,
+        capture_output=True, encoding="utf-8", env=environment, cwd=tmp_path, check=False,
     )  # fmt: skip
 
 
 @pytest.mark.parametrize(("name", "fit"), [("onnx", "crop"), ("openvino", "letterbox")])  # lines of their own for each
 def test_the_answers_are_those_of_the_predictor(name, fit, network, photographs, tmp_path):
-    config = botformer.model_config(network, ["a", "b", "ö", "d", "e", "f"])
+    config = botformer.model_config(network, ["a", "b", "ö", "細胞", "e", "f"])
     config["images"] |= {"fit": fit, "size": 64}
     folder = export(name, network, tmp_path / "größe", config, size=(64, 64), batch=None if fit == "crop" else 1)
     ran = run(folder, photographs, tmp_path)

@@ -1,6 +1,7 @@
 """Results in the forms that other programs take, and as drawings."""
 
 import sys
+from dataclasses import replace
 
 import numpy as np
 import pytest
@@ -71,6 +72,11 @@ def test_coco_s_results(found, nothing, classes):
     assert nothing.to_coco(1) == []
     best = classes.to_coco(7)[0]
     assert (best["image_id"], NAMES[best["category_id"]], best["score"]) == (7, classes.label, classes.probability)
+    of_one_name = replace(classes, labels=["crane"] * len(classes.labels))  # as two of ImageNet's classes
+    records = of_one_name.to_coco(7)
+    assert len({each["category_id"] for each in records}) == len(records) > 1
+    for each in records:
+        assert each["score"] == pytest.approx(float(classes.of_classes[each["category_id"]]))
 
 
 def test_data_frames(found, nothing, classes):

@@ -2,6 +2,7 @@
 
 import io
 import json
+import tracemalloc
 import zipfile
 
 import numpy as np
@@ -13,7 +14,10 @@ from pycocotools.coco import COCO
 from botformer.data.classification.dataset import open_classification_datasets
 from botformer.data.classification.label_studio_choices import read_choices
 from botformer.data.detection.layouts import open_detection_dataset
+from botformer.data.detection.mask_targets import crop_mask
 from botformer.report.opened_data import open_data
+from botformer.rle import decode
+from botformer.serve import corrections_archive
 from botformer.serve.corrections_archive import unique_names
 
 from .conftest import png
@@ -118,6 +122,26 @@ def test_label_studio(server, tmp_path):
     assert own[2].segmentation is None
     np.testing.assert_allclose(own[2].box_xywh, [1.5, 2, 20, 40], atol=1e-6)
     assert not [finding for finding in open_data(str(tmp_path)).findings if finding.severity == "error"]
+
+
+def test_an_object_in_parts_is_filled_within_its_own_box():
+    """At any place, as COCO fills it; and it takes memory for the object, not for the image."""
+    generator = np.random.default_rng(0)
+    for _ in range(100):
+        width, height = (int(side) for side in generator.integers(3, 90, 2))
+        parts = [(generator.uniform(-0.2, 1.2, (5, 2)) * [width, height]).clip(0, [width, height]) for _ in "ab"]
+        polygons = [part.reshape(-1).tolist() for part in parts]
+        found = corrections_archive._for_label_studio({"segmentation": polygons}, width, height)["segmentation"]
+        longer = max(width, height)
+        whole = crop_mask(polygons, (0.0, 0.0, float(longer), float(longer)), longer)[:height, :width]
+        assert np.array_equal(decode(found), whole == 1)
+    tracemalloc.start()
+    far = [[59_900.0, 10, 59_950, 10, 59_950, 40], [59_960.0, 1_900, 59_990, 1_900, 59_990, 1_990]]
+    found = corrections_archive._for_label_studio({"segmentation": far}, 60_000, 2_000)["segmentation"]
+    assert tracemalloc.get_traced_memory()[1] < 50e6
+    tracemalloc.stop()
+    assert found["size"] == [2_000, 60_000]
+    assert 0.9 < coco_masks.area(found) / (50 * 30 / 2 + 30 * 90 / 2) < 1.1
 
 
 def classes(*labels):

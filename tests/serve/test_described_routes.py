@@ -3,15 +3,19 @@
 import hashlib
 import html
 import io
+import json
 import re
+import shlex
 import shutil
 import subprocess
+from urllib.parse import parse_qs, urlsplit
 
 import pytest
 from PIL import Image
 
 import botformer
 from botformer.explain import attention_heads, see
+from botformer.serve.api_page import CurlLines
 
 from .running_server import CLASSIFIER, DETECTOR, KEYPOINTS
 
@@ -95,3 +99,13 @@ def test_every_line_works_when_it_is_pasted(server, tmp_path):
     assert (tmp_path / "corrections.zip").read_bytes().startswith(b"PK")
     example = server.get("/examples/nuclei.png").body
     assert any(hashlib.sha256(example).hexdigest() in line for line in lines(server))
+
+
+def test_lines_can_be_pasted_whatever_a_network_is_called():
+    name = "it's $(touch here) & my run"
+    curl = CurlLines("http://127.0.0.1:1", {"name": name, "task": "detection"}, with_token=False)
+    predict = shlex.split(curl.line("/predict"))
+    assert parse_qs(urlsplit(predict[-1]).query)["network"] == [name]
+    assert not set(" '$&") & set(urlsplit(predict[-1]).query.partition("&")[0])
+    click = shlex.split(curl.line("/attention"))
+    assert json.loads(click[click.index("-d") + 1])["network"] == name

@@ -253,6 +253,25 @@ def test_an_outline_by_the_pointer(opened, image):
     assert opened.count_words().startswith("0 of")
 
 
+def test_what_is_corrected_while_an_export_is_written_is_kept(opened, image):
+    page, held = opened.page, []
+    opened.open(image, name="one.png", network="photos")
+    page.click("[data-part=correct]")
+    page.select_option("[data-part=label]", "green")
+    opened.context.route("**/corrections*", lambda route: held.append(route))  # playwright marks handlers
+    page.click("[data-part=export]")
+    while not held:
+        page.wait_for_timeout(20)
+    page.select_option("[data-part=label]", "red")
+    with page.expect_download():
+        held[0].continue_()
+    page.wait_for_function("document.querySelector('#unexported').textContent === '1 corrected image not exported'")
+    assert page.input_value("[data-part=label]") == "red"
+    page.click("[data-part=undo]")
+    assert page.input_value("[data-part=label]") == "green"
+    page.wait_for_function("document.querySelector('#unexported').textContent === ''")
+
+
 def test_right_class_is_exported_as_class_folders(opened, image, tmp_path):
     page = opened.page
     opened.open(image, name="one.png", network="photos")

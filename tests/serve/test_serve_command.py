@@ -151,6 +151,7 @@ def test_networks_of_equal_names_get_numbers():
         "dogs": "dogs.safetensors",
         "birds": "hf://me/birds@v2",
     }
+    assert list(named(["drive-me@home.org/cats", "drive-me@home.org/dogs"])) == ["cats", "dogs"]
     assert list(named(["cats-1", "a/cats", "b/cats"])) == ["cats-1", "cats-2", "cats-3"]
     assert list(named(["a/cats", "b/cats", "cats-1"])) == ["cats-1", "cats-2", "cats-1-1"]
 

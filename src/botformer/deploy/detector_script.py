@@ -14,20 +14,23 @@ def on_canvas(file):
 
 def pasted(mask, box, size):
     """Probabilities (M, M) over a box -> bool (height, width): linear between the cells' middles, 0 around them."""
-    inside, values = [], np.pad(mask.astype(np.float64), 1)
+    window, values = [], np.pad(mask.astype(np.float64), 1)
     for axis, (low, high, length) in enumerate(((box[1], box[3], size[0]), (box[0], box[2], size[1]))):
-        pixel = np.arange(length)
+        start, stop = (int(np.clip(side, 0, length)) for side in (np.floor(low), np.ceil(high)))
+        pixel = np.arange(start, max(start, stop))
         at = np.clip((pixel + 0.5 - low) / max(high - low, 1e-6) * len(mask) + 0.5, 0, len(mask) + 1)
         first = np.minimum(at.astype(int), len(mask))
         after = np.expand_dims(at - first, 1 - axis)
         values = values.take(first, axis) * (1 - after) + values.take(first + 1, axis) * after
-        inside.append((pixel >= np.floor(low)) & (pixel < np.ceil(high)))
-    return (values >= 0.5) & inside[0][:, None] & inside[1]
+        window.append(slice(start, max(start, stop)))
+    whole = np.zeros(size, bool)
+    whole[tuple(window)] = values >= 0.5
+    return whole
 
 
 def encode_counts(mask):
     """COCO's uncompressed encoding: down the columns, the lengths of runs of 0, 1, 0, ..."""
-    pixels = np.concatenate([[0], mask.ravel(order="F"), [0]])
+    pixels = np.concatenate([[False], mask.ravel(order="F"), [False]])
     ends = np.concatenate([np.flatnonzero(np.diff(pixels)), [mask.size]])
     counts = np.diff(ends, prepend=0)
     return {"size": list(mask.shape), "counts": (counts if counts[-1] else counts[:-1]).tolist()}
@@ -39,7 +42,7 @@ def answer(file):
     batch, *shape = CONFIG["inputs"][0]["shape"]
     pixels = np.zeros((batch, *shape), np.float32)
     pixels[:, :, : image.height, : image.width] = np.asarray(image, np.float32).transpose(2, 0, 1) / np.float32(255)
-    sizes = np.array([[image.height, image.width]] * batch)
+    sizes = np.array([[image.height, image.width]] * batch, np.int64)
     found = {name: values[0] for name, values in network(pixels=pixels, sizes=sizes).items()}
     scale, objects = np.array([size[1] / image.width, size[0] / image.height]), []
     for i in np.flatnonzero(found["scores"] > 0):

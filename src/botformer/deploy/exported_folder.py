@@ -15,6 +15,8 @@ from botformer.text import and_more
 
 CONFIG = "config.json"
 _VERSION_KEY, _VERSION = "botformer_export", 1
+_NOBODYS = {"__pycache__", ".DS_Store"}
+"""What Python and macOS leave in any folder."""
 
 
 def read_config(folder: Path) -> dict[str, Any]:
@@ -75,7 +77,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
     """Yields an empty folder to fill, which becomes `folder` once it is whole; its parents are made.
 
     An exported network that was there before is replaced then, and stays if anything goes wrong. A process that is
-    killed between the two renames leaves both, whole, as NAME.new and NAME.old.
+    killed between the two renames leaves both, whole, as .NAME.new and .NAME.old.
     """
     check_free(folder)
     folder = Path(os.path.realpath(folder))
@@ -84,7 +86,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         with atomic_folder(folder) as unfinished:
             yield unfinished
         return
-    new, old = (folder.with_name(f"{folder.name}.{age}") for age in ("new", "old"))
+    new, old = (folder.with_name(f".{folder.name}.{age}") for age in ("new", "old"))
     for leftover in (new, old):
         check_free(leftover)
         shutil.rmtree(leftover, ignore_errors=True)
@@ -106,8 +108,20 @@ def check_free(folder: Path) -> None:
         raise InputError(
             f"{folder} is there and is not an exported network (it holds {and_more(content, 3)}); name another folder"
         )
-    if content:
-        read_config(folder)
+    if not content:
+        return
+    try:
+        config = read_config(folder)
+    except InputError as error:
+        raise InputError(f"{folder} cannot be replaced ({error}): delete it, or name another folder") from error
+    exported = {CONFIG, *config["files"]}
+    files = (path.relative_to(folder) for path in sorted(folder.rglob("*")) if not path.is_dir())
+    others = [file.as_posix() for file in files if file.as_posix() not in exported and not _NOBODYS & set(file.parts)]
+    if others:
+        raise InputError(
+            f"{folder} is not replaced: beside the exported network it holds {and_more(others, 3)}; move that "
+            "elsewhere, or name another folder"
+        )
 
 
 def sha256(file: Path) -> str:

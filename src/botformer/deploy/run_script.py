@@ -119,11 +119,11 @@ def upright_size(image):
 
 
 def decoded(image, shrink):
-    """Upright in RGB, and by how much a JPEG file was decoded smaller: where that is enough, but not with a rest that
-    is turned."""
+    """Upright in RGB, and by how much a JPEG file (of several pictures: MPO) was decoded smaller: where that is enough,
+    but not with a rest that is turned."""
     exact = image.getexif().get(274, 1) > 1
     steps = [n for n in (8, 4, 2) if n <= shrink and not (exact and (image.width % n or image.height % n))]
-    n = steps[0] if steps and image.format == "JPEG" else 1
+    n = steps[0] if steps and image.format in ("JPEG", "MPO") else 1
     if n > 1:
         image.draft(None, (image.width // n, image.height // n))
     return upright_rgb(image), n
@@ -141,6 +141,7 @@ _TAIL = """
 
 if len(sys.argv) < 2:
     sys.exit("usage: python run.py IMAGE...")
+sys.stdout.reconfigure(encoding="utf-8", errors="backslashreplace")  # what JSON is, wherever this is written to
 failed = False
 for name in sys.argv[1:]:
     try:

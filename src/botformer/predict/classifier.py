@@ -78,6 +78,7 @@ class ClassifierNetwork:
                 size_px=each.size_px,
                 labels=[str(self.names[place]) for place in places],
                 probabilities=probability,
+                places=places,
                 of_classes=row,
                 image=each.image,
                 network=self,

@@ -64,6 +64,8 @@ class ClassificationResult:
     """The most probable classes, at most five; the best first."""
     probabilities: list[float]
     """Theirs, 0 to 1."""
+    places: list[int] = field(repr=False)
+    """Theirs in `predictor.names`, of which several may have one name."""
     of_classes: np.ndarray = field(repr=False)
     """float32 (K,): the probability of every class, in the order of `predictor.names`."""
     image: InputImage = field(repr=False)
@@ -91,10 +93,9 @@ class ClassificationResult:
 
         `image_id` is what the records have under that name.
         """
-        places = {name: place for place, name in enumerate(self.network.names)}
         return [
-            {"image_id": image_id, "category_id": places[label], "score": probability}
-            for label, probability in zip(self.labels, self.probabilities, strict=True)
+            {"image_id": image_id, "category_id": place, "score": probability}
+            for place, probability in zip(self.places, self.probabilities, strict=True)
         ]
 
     def to_supervision(self) -> Any:

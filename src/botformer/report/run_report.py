@@ -57,7 +57,8 @@ def write_run_report(
 
     `data` is what it was trained on; empty: what its plan or its evaluation names. Where the best checkpoint has not
     been evaluated yet, it is, into OUT/evaluation, on `at_most` images (0: all); `on_progress` gets the fraction of
-    that; networks run on `device`. Whatever is not there (data, checkpoint, evaluation, journal) is left out, and the page says so.
+    that. Networks run on `device`. Whatever is not there (data, checkpoint, evaluation, journal) is left out, and the
+    page says so.
 
     Raises:
         InputError: `out` holds no run.

@@ -5,11 +5,13 @@ FastAPI's pages load their scripts from a server on the internet.
 
 import hashlib
 import json
+import shlex
 from collections.abc import Callable, Iterator, Mapping
 from functools import cache
 from html import escape
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from botformer.serve.example_images import EXAMPLES, example_png
 
@@ -44,13 +46,12 @@ class CurlLines:
         return f"curl -s {self._address}{EXAMPLES[0].url} |"
 
     def _predict(self) -> str:
-        return (
-            f'{self._image} {self._curl} --data-binary @- "{self._address}/predict?network={self._name}&threshold=0.5"'
-        )
+        name = quote(self._name, safe="")
+        return f'{self._image} {self._curl} --data-binary @- "{self._address}/predict?network={name}&threshold=0.5"'
 
     def _attention(self) -> str:
         click = json.dumps({"image": _example_sha256(), "network": self._name, "x": 100, "y": 200})
-        return f"{self._curl} -H 'Content-Type: application/json' -d '{click}' {self._address}/attention"
+        return f"{self._curl} -H 'Content-Type: application/json' -d {shlex.quote(click)} {self._address}/attention"
 
     def _corrections(self) -> str:
         image: dict[str, Any] = {"name": "nuclei.png", "width": 512, "height": 512}
@@ -61,8 +62,9 @@ class CurlLines:
         else:
             image["label"] = "cells"
         layout = "coco" if self._task == "detection" else "folders"
+        annotations = shlex.quote(f"annotations={json.dumps(content)}")
         return (
-            f"{self._image} {self._curl} -F 'annotations={json.dumps(content)}' -F 'image=@-;filename=nuclei.png' "
+            f"{self._image} {self._curl} -F {annotations} -F 'image=@-;filename=nuclei.png' "
             f'"{self._address}/corrections?format={layout}" -o corrections.zip'
         )
 

@@ -2,6 +2,7 @@
 
 import io
 import json
+import math
 import re
 import shutil
 import unicodedata
@@ -11,13 +12,15 @@ from tempfile import TemporaryFile
 from typing import Any, BinaryIO, Literal
 from zipfile import ZIP_DEFLATED, ZipFile, ZipInfo
 
+import numpy as np
+
 from botformer.data.classification.label_studio_choices import check_folder_name
 from botformer.data.detection.coco_writer import coco_of_predictions
 from botformer.data.detection.label_studio_writer import label_studio_annotations, labeling_config
-from botformer.data.detection.mask_targets import crop_mask
+from botformer.data.detection.mask_targets import fill_polygons, shape_box
 from botformer.data.image_io import FORMATS, image_ending, read_header
 from botformer.errors import InputError
-from botformer.rle import encode
+from botformer.rle import encode_window
 from botformer.serve.corrections import Corrections, coco_records, labels_of
 from botformer.serve.request_body import FormFile
 
@@ -25,6 +28,8 @@ Layout = Literal["coco", "label_studio", "folders"]
 """coco: annotations/instances_train.json and train/; label_studio: result.json, images/ and the labeling interface;
 folders: CLASS/. The first is for objects, the last for classes."""
 
+_FILLED_AT_ONCE = 2**20
+"""Pixels of an object; filling takes a few numbers for each."""
 _LONGEST = 100
 """Characters of a name."""
 _OF_WINDOWS = re.compile(r"(con|prn|aux|nul|com\d|lpt\d)", re.IGNORECASE)
@@ -158,9 +163,16 @@ def _for_label_studio(record: dict[str, Any], width: int, height: int) -> dict[s
     polygons = record.get("segmentation", ())
     if len(polygons) < 2:
         return record
-    longer = max(width, height)
-    mask = crop_mask(polygons, (0.0, 0.0, float(longer), float(longer)), longer)[:height, :width]
-    return record | {"segmentation": encode(mask.astype(bool))}
+    x1, y1, x2, y2 = shape_box(polygons)
+    left, top = max(0, math.floor(x1)), max(0, math.floor(y1))
+    right, bottom = max(left, min(width, math.ceil(x2))), max(top, min(height, math.ceil(y2)))
+    window = np.zeros((bottom - top, right - left), dtype=bool)
+    rows = max(1, _FILLED_AT_ONCE // max(1, right - left))
+    for first in range(top, bottom if right > left else top, rows):
+        last = min(bottom, first + rows)
+        of_box = (float(left), float(first), float(right), float(last))
+        window[first - top : last - top] = fill_polygons(polygons, of_box, (last - first, right - left))
+    return record | {"segmentation": encode_window(window, (top, left), (height, width))}
 
 
 def _json(content: Any) -> str:

@@ -31,7 +31,8 @@ def at_least(result: Result, threshold: float) -> Result:
     if isinstance(result, DetectionResult):
         return result.above(threshold)
     kept = sum(p >= threshold for p in result.probabilities)  # the best come first
-    return replace(result, labels=result.labels[:kept], probabilities=result.probabilities[:kept])
+    labels, probabilities, places = result.labels[:kept], result.probabilities[:kept], result.places[:kept]
+    return replace(result, labels=labels, probabilities=probabilities, places=places)
 
 
 def _detections(result: DetectionResult, category_ids: Sequence[int], with_outlines: bool) -> list[dict[str, Any]]:

@@ -21,6 +21,7 @@ from botformer.read_file import at_home
 from botformer.serve.image_queue import ImageQueue
 from botformer.serve.limits import Limits
 from botformer.weights import SHIPPED
+from botformer.weights.hub_file import HUB
 
 Prepared = PreparedForClasses | PreparedForObjects
 
@@ -129,7 +130,8 @@ class ServedNetwork:
 
 def named(sources: Sequence[str]) -> Mapping[str, str]:
     """Names -> sources: the last part of each, numbered where several have the same."""
-    last = [source.rstrip("/").rpartition("@")[0] or source for source in sources]
+    last = [source.rstrip("/") for source in sources]
+    last = [source.rpartition("@")[0] or source if source.startswith(HUB) else source for source in last]
     last = [at_home(source).name or Path(source).resolve().name or source for source in last]
     last = [name.removesuffix(".safetensors") for name in last]
     several = {name for name, count in Counter(last).items() if count > 1}
@@ -154,4 +156,4 @@ def _public_source(source: str) -> str:
     """Without the folders of this machine."""
     if source in SHIPPED and not Path(source).exists():
         return "comes with botformer"
-    return source if source.startswith("hf://") else Path(source).name
+    return source if source.startswith(HUB) else Path(source).name

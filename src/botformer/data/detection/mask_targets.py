@@ -27,10 +27,15 @@ def crop_mask(segmentation: Segmentation, box_xyxy: Box, size: int) -> np.ndarra
     """
     if isinstance(segmentation, dict):
         return _crop_runs(segmentation, box_xyxy, size)
-    crop = np.zeros((size, size), dtype=bool)
-    for polygon in segmentation:
-        crop |= _crop_polygon(np.asarray(polygon, dtype=np.float64).reshape(-1, 2), box_xyxy, size)
-    return crop.astype(np.uint8)
+    return fill_polygons(segmentation, box_xyxy, (size, size)).astype(np.uint8)
+
+
+def fill_polygons(polygons: list[list[float]], box_xyxy: Box, size: tuple[int, int]) -> np.ndarray:
+    """bool (rows, columns): where the polygons within the box, stretched to `size`, cover a cell's middle."""
+    crop = np.zeros(size, dtype=bool)
+    for polygon in polygons:
+        crop |= _fill_polygon(np.asarray(polygon, dtype=np.float64).reshape(-1, 2), box_xyxy, size)
+    return crop
 
 
 def area_px(segmentation: Segmentation, width: int, height: int) -> float:
@@ -82,15 +87,15 @@ def _overlaps(low: float, high: float, cells: int, first: int, last: int) -> np.
     return (np.diff(before, axis=0) * (cells / (high - low))).astype(np.float32)
 
 
-def _crop_polygon(points: np.ndarray, box_xyxy: Box, size: int) -> np.ndarray:
-    """points (n, 2) -> bool (size, size)."""
-    x1, y1, x2, y2 = box_xyxy
-    u, v = (points[:, 0] - x1) / (x2 - x1) * size, (points[:, 1] - y1) / (y2 - y1) * size  # in cells
+def _fill_polygon(points: np.ndarray, box_xyxy: Box, size: tuple[int, int]) -> np.ndarray:
+    """points (n, 2) -> bool (rows, columns)."""
+    (x1, y1, x2, y2), (rows, columns) = box_xyxy, size
+    u, v = (points[:, 0] - x1) / (x2 - x1) * columns, (points[:, 1] - y1) / (y2 - y1) * rows  # in cells
     next_u, next_v = np.roll(u, -1), np.roll(v, -1)
-    middles = np.arange(size) + 0.5
+    middles = np.arange(rows) + 0.5
     edge, row = np.nonzero((v[:, None] <= middles) != (next_v[:, None] <= middles))  # edges that cross a row's middle
     crossing = u[edge] + (middles[row] - v[edge]) / (next_v[edge] - v[edge]) * (next_u[edge] - u[edge])
     # Each crossing turns inside to outside, or back, from the first middle that does not lie left of it.
-    column = np.clip(np.ceil(crossing - 0.5), 0, size).astype(np.int64)
-    turns = np.bincount(row * (size + 1) + column, minlength=size * (size + 1)).reshape(size, size + 1)
-    return np.cumsum(turns, axis=1)[:, :size] % 2 == 1
+    column = np.clip(np.ceil(crossing - 0.5), 0, columns).astype(np.int64)
+    turns = np.bincount(row * (columns + 1) + column, minlength=rows * (columns + 1)).reshape(rows, columns + 1)
+    return np.cumsum(turns, axis=1)[:, :columns] % 2 == 1

@@ -81,7 +81,9 @@ export async function exportCorrections(network, format) {
       onWait: (seconds) => change({ working: `The server is busy; trying again in ${plural(seconds, "second")} …` }),
     });
     save(zip, `${network}-corrections-${format}.zip`);
-    for (const { image, record, threshold } of images) image.records[network] = asExported(record, threshold);
+    for (const { image, record, threshold } of images) {
+      image.records[network] = asExported(recordOf(image, network), record, threshold);
+    }
     say(`${plural(images.length, "image")} exported.`);
   } catch (error) {
     failed(error, (words) => notify(`Nothing was exported. ${words}`));

@@ -33,8 +33,9 @@ export function isUnexported(record, threshold) {
   return record.exported.now !== record.now || record.exported.threshold !== threshold;
 }
 
-export function asExported(record, threshold) {
-  return { ...record, exported: { now: record.now, threshold } };
+/** The record, which may have changed since, after `written` of it was exported. */
+export function asExported(record, written, threshold) {
+  return { ...record, exported: { now: written.now, threshold } };
 }
 
 /** A detection of the server as an object that can be corrected. Its points are visible ones (COCO's 2). */
