@@ -110,7 +110,7 @@ def test_evaluation_that_fails_or_is_stopped_costs_no_step(tmp_path: Path, what:
     assert_same_end(tmp_path / "whole", tmp_path / "parts")
 
 
-@pytest.mark.parametrize("what", ["images", "names_sha256", "targets_sha256"])
+@pytest.mark.parametrize("what", ["images", "names_sha256", "targets_sha256", "annotations_sha256"])
 def test_other_data_are_refused(tmp_path: Path, what: str) -> None:
     run(tmp_path, toy_recipe(run={"max_steps": 4}))
     other = ToyBatches()

@@ -96,7 +96,8 @@ class ToyBatches:
         self.steps_per_epoch = steps_per_epoch
         self.broken_at = broken_at
         self.rank, self.processes = rank, processes
-        self.data: dict[str, Any] = {"images": steps_per_epoch * BATCH_SIZE, "names_sha256": "", "targets_sha256": ""}
+        digests = ("names_sha256", "targets_sha256", "annotations_sha256")
+        self.data: dict[str, Any] = {"images": steps_per_epoch * BATCH_SIZE} | dict.fromkeys(digests, "")
 
     def starting_at(self, step: int) -> Iterator[dict[str, Any]]:
         while True:

@@ -175,7 +175,7 @@ def _classes(dataset: ClassificationDataset | DetectionDataset) -> str:
 
 def _images(dataset: ClassificationDataset | DetectionDataset) -> str:
     names = [dataset.name(index) for index in range(len(dataset))]
-    labels = dataset.labels.tolist() if isinstance(dataset, ClassificationDataset) else [dataset.objects]
+    labels = dataset.labels.tolist() if isinstance(dataset, ClassificationDataset) else [dataset.annotations_sha256]
     return f"{len(names)} ({_digest([*names, *labels])})"
 
 

@@ -69,6 +69,11 @@ class Samples(Protocol[BatchT_co]):
         ...
 
     @property
+    def annotations_sha256(self) -> str | None:
+        """Of all that `targets` says only in part. None: it says all."""
+        ...
+
+    @property
     def image_bytes(self) -> int:
         """About what an image of a batch takes."""
         ...
@@ -147,16 +152,18 @@ class TrainingLoader(Generic[BatchT_co]):
 
     @property
     def data(self) -> dict[str, Any]:
-        """How many images there are, and SHA-256 of their names and of their targets."""
+        """How many images there are, and SHA-256 of their names, of their targets and of their annotations."""
         names = hashlib.sha256()
         for index in range(len(self._images)):
             names.update(self._images.name(index).encode("utf-8", "surrogateescape") + b"\0")
         targets = hashlib.sha256(np.ascontiguousarray(self._images.targets).tobytes())
-        return {
+        found = {
             "images": len(self._images),
             "names_sha256": names.hexdigest(),
             "targets_sha256": targets.hexdigest(),
         }
+        annotations = self._images.annotations_sha256
+        return found if annotations is None else found | {"annotations_sha256": annotations}
 
     def starting_at(self, step: int) -> Iterator[BatchT_co]:
         """Step s is batch `s % steps_per_epoch` of epoch `s // steps_per_epoch`. Workers end with the iterator.

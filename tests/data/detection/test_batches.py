@@ -15,7 +15,7 @@ from botformer.data.detection.batches import (
     detection_evaluation_batches,
     detection_training_batches,
 )
-from botformer.data.detection.coco_reader import open_coco
+from botformer.data.detection.coco_reader import coco_dataset, open_coco
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.transforms import DetectionImages, fitting_transform
 from botformer.errors import InputError
@@ -231,3 +231,27 @@ def test_a_batch_holds_the_tiles_of_one_image_each_on_its_canvas(tmp_path: Path)
         for canvas, left in zip(batch["images"], (0, 32, 64), strict=True):
             part = whole.crop((left, 0, left + 64, 64))
             assert torch.equal(canvas, fitting_transform(part.size, (96, 96)).draw(part))
+
+
+def test_a_run_notices_annotations_that_were_changed():
+    """Another class, a box that was moved, another outline, another image; not the order or the ids in the file."""
+    boxes = [[5, 5, 10, 8], [20, 12, 10, 8]]
+    categories = [{"id": 7, "name": "cell"}, {"id": 9, "name": "dirt"}]
+
+    def digest(change=lambda annotations: None, reverse=False):
+        annotations = [annotation(number, 1 + number % 2, box, area=50) for number, box in enumerate(boxes)]
+        change(annotations)
+        images = [image(1), image(2)]
+        data = content(images[::-1] if reverse else images, annotations[::-1] if reverse else annotations, categories)
+        dataset = coco_dataset(data, "here", Path())
+        return detection_training_batches(dataset, IMAGES, 1, seed=0, workers=0).data["annotations_sha256"]
+
+    changes = [
+        lambda found: found[0].update(category_id=9),
+        lambda found: found[0].update(bbox=[6, 5, 10, 8]),
+        lambda found: found[0].update(area=51),
+        lambda found: found[0].update(image_id=2),
+        lambda found: found[0].update(iscrowd=1),
+    ]
+    assert len({digest(), *map(digest, changes)}) == 1 + len(changes)
+    assert digest(lambda found: found[0].update(id=99)) == digest() == digest(reverse=True)

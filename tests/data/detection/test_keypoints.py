@@ -1,6 +1,7 @@
 """Key points from COCO's file onto the canvas: what is read, what is left out, and where they land."""
 
 import json
+from dataclasses import replace
 from itertools import islice
 from pathlib import Path
 from zipfile import ZipFile
@@ -115,7 +116,8 @@ def test_a_skeleton_that_leads_nowhere_is_left_out(caplog):
     [
         ("left_eye", "right_eye"), ("eye left", "eye right"), ("LeftEye", "RightEye"), ("leftEye", "rightEye"),
         ("EyeLeft", "EyeRight"), ("l_knee", "r_knee"), ("knee.L", "knee.R"), ("L knee", "R knee"), ("LKnee", "RKnee"),
-        ("back-left-paw", "back-right-paw"),
+        ("back-left-paw", "back-right-paw"), ("frontLeftPaw", "frontRightPaw"), ("wingL1", "wingR1"),
+        ("lefteye", "righteye"), ("eyeleft", "eyeright"), ("LEFTEYE", "RIGHTEYE"), ("kneeLeft2", "kneeRight2"),
     ],
 )  # fmt: skip
 def test_a_flip_exchanges_left_and_right(one, other):
@@ -125,6 +127,9 @@ def test_a_flip_exchanges_left_and_right(one, other):
 def test_points_without_a_partner_stay_and_pairs_can_be_given():
     assert flip_indices(["left_eye", "bright", "leftover", "nose", "l", "cleft"]) == list(range(6))
     assert flip_indices(["port", "mast", "starboard"], [("port", "starboard")]) == [2, 1, 0]
+    names = ["left_eye", "right_eye", "port", "starboard"]
+    assert flip_indices(names, [("port", "starboard")]) == [1, 0, 3, 2]
+    assert flip_indices(names, [("port", "left_eye")]) == [2, 1, 0, 3]  # what is given counts
     with pytest.raises(InputError, match=r"keypoint_pairs has \(port, star\).*port, mast"):
         flip_indices(["port", "mast"], [("port", "star")])
 
@@ -244,6 +249,21 @@ def test_flipped_images_have_the_other_ear(folder):
             assert (ear[0] > nose[0]) == (ear is left)
             seen.add(ear is left)
     assert seen == {True, False}
+
+
+def test_the_log_says_what_a_flip_exchanges(folder, caplog):
+    caplog.set_level("INFO")
+    train, _ = open_detection_datasets(str(folder), keypoints=True)
+    images = DetectionImages(size=40)
+    detection_training_batches(train, images, 3, seed=0, workers=0)
+    assert "a flip exchanges left_ear and right_ear" in caplog.text
+    caplog.clear()
+    without = replace(train, layout=train.layout._replace(names=("nose", "one", "other")))
+    detection_training_batches(without, images, 3, seed=0, workers=0)
+    assert "exchanges no key points" in caplog.text
+    caplog.clear()
+    detection_training_batches(without, replace(images, hflip=False), 3, seed=0, workers=0)
+    assert "exchanges" not in caplog.text
 
 
 def test_the_writer_writes_what_the_reader_reads(tmp_path):

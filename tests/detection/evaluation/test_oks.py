@@ -210,3 +210,29 @@ def test_nothing_there_and_nothing_found():
     metrics = measured([empty], {"targets": [target]})
     assert metrics.compute()["keypoints_AP"] == -1
     assert metrics.results() == []
+
+
+def test_more_objects_than_coco_counts_are_said_and_counted_in_f1(caplog):
+    """40 of 40 are found: COCO's AP counts 20 of the detections; the threshold and F1 count them all."""
+    side, count = 20.0, 3
+    corners = np.array([[30.0 * (n % 8), 30.0 * (n // 8)] for n in range(40)])
+    points = corners[:, None] + np.array([[2.0, 3.0], [10.0, 4.0], [15.0, 18.0]])
+    records = [
+        {"id": n + 1, "image_id": 7, "category_id": 1, "iscrowd": 0, "area": side**2, "num_keypoints": count}
+        | {"bbox": [*corner.tolist(), side, side], "keypoints": [v for x, y in own.tolist() for v in (x, y, 2)]}
+        for n, (corner, own) in enumerate(zip(corners, points, strict=True))
+    ]
+    found = {
+        "boxes": torch.tensor(np.concatenate([corners, corners + side], 1), dtype=torch.float32),
+        "labels": torch.ones(40, dtype=torch.int64),
+        "scores": torch.linspace(0.99, 0.6, 40),
+        "keypoints": torch.tensor(np.concatenate([points + 0.5, np.ones((40, count, 1))], 2), dtype=torch.float32),
+    }
+    target = {"image_id": 7, "original_size": (300, 300), "ground_truth": json.dumps(records)}
+    metrics = measured([found], {"targets": [target]}, count)
+    assert metrics.compute()["keypoints_AP"] == pytest.approx(51 / 101)
+    assert "1 images have more than 20 objects with key points of one class, up to 40" in caplog.text
+    best = metrics.best_f1("keypoints")
+    assert best.f1 == 1
+    assert best.threshold == pytest.approx(0.6)
+    assert metrics.per_image("keypoints", 0.5) == {7: 1}

@@ -1,6 +1,7 @@
 """Images with objects -> batches for a detector; `data.loader` says what a batch depends on."""
 
 import json
+import logging
 import random
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -23,7 +24,10 @@ from botformer.data.loader import EvaluationLoader, TrainingLoader, evaluation_l
 from botformer.errors import InputError
 from botformer.read_file import open_file
 from botformer.recipes.schema import DetectionImages
+from botformer.text import and_more
 from botformer.tile_grid import tile_grid
+
+log = logging.getLogger("botformer.data")
 
 _LARGEST_READ_AHEAD = 2**28
 """Bytes of a batch that workers prepare while the network is busy with others: each of them keeps several."""
@@ -62,9 +66,22 @@ def detection_training_batches(
     say_small_objects(dataset, images.size * min(max(low, 1.0), high))
     names = dataset.keypoint_names
     flipped = flip_indices(names, images.keypoint_pairs) if names else None
+    if flipped and images.hflip:
+        _say_exchanged(names, flipped)
     weights = repeat_factors(dataset, images.repeat_threshold) if images.repeat_threshold else None
     samples = _DetectionSamples(dataset, images, True, (images.size, images.size), flipped, weights)
     return training_loader(samples, batch_size, seed, workers, rank, world)
+
+
+def _say_exchanged(names: Sequence[str], flipped: Sequence[int]) -> None:
+    pairs = [f"{names[place]} and {names[other]}" for place, other in enumerate(flipped) if place < other]
+    if pairs or len(names) == 1:
+        log.info("a flip exchanges %s (images.keypoint_pairs)", and_more(pairs, 10) or "no key points")
+        return
+    log.warning(
+        "a flip of the image exchanges no key points: no names of theirs say left and right. If some are each other's "
+        "mirror image, name them (--images.keypoint-pairs LEFT RIGHT); or train without flips (--images.no-hflip)"
+    )
 
 
 def detection_evaluation_batches(
@@ -128,6 +145,10 @@ class _DetectionSamples:
     @property
     def targets(self) -> np.ndarray:
         return self.dataset.object_sizes
+
+    @property
+    def annotations_sha256(self) -> str:
+        return self.dataset.annotations_sha256
 
     @property
     def image_bytes(self) -> int:

@@ -1,5 +1,6 @@
 """Images with objects in them, checked: what COCO files and YOLO folders become, and what batches are made of."""
 
+import hashlib
 import pickle
 from collections.abc import Sequence
 from dataclasses import dataclass
@@ -100,6 +101,8 @@ class DetectionDataset:
     """int64 (images + 1,): where each record starts, and the end."""
     object_sizes: np.ndarray
     """float32 (objects, 2) in pixels: the shorter side of each object's box, and the longer side of its image."""
+    annotations_sha256: str
+    """Of which image has which objects, where, of which class."""
     layout: KeypointLayout = NO_KEYPOINTS
     """The key points of every object; empty where there are none, or where they were not read."""
 
@@ -151,7 +154,8 @@ def make_dataset(
     """A dataset of these images, sorted by file name."""
     annotations = [(image, found) for image in images for found in image.annotations]
     objects = [(image, found) for image, found in annotations if not found.crowd]
-    packed = [pickle.dumps(image, protocol=5) for image in sorted(images, key=lambda image: image.file)]
+    in_order = sorted(images, key=lambda image: image.file)
+    packed = [pickle.dumps(image, protocol=5) for image in in_order]
     return DetectionDataset(
         where,
         folder,
@@ -162,8 +166,18 @@ def make_dataset(
         b"".join(packed),
         np.cumsum([0, *map(len, packed)]),
         np.array([_size(image, found) for image, found in objects], dtype=np.float32).reshape(-1, 2),
+        _sha256(in_order),
         layout,
     )
+
+
+def _sha256(images: Sequence[ImageRecord]) -> str:
+    """Areas stand for outlines: those of COCO's hundreds of thousands would take longer than reading them."""
+    annotations = [(place, found) for place, image in enumerate(images) for found in image.annotations]
+    shapes = [(place, each.label, each.crowd, each.area_px, *each.box_xyxy) for place, each in annotations]
+    points = [value for _, each in annotations for point in each.keypoints or () for value in point]
+    content = np.array(shapes, dtype=np.float64).tobytes() + np.array(points, dtype=np.float64).tobytes()
+    return hashlib.sha256(content).hexdigest()
 
 
 def _size(image: ImageRecord, annotation: Annotation) -> tuple[float, float]:

@@ -83,8 +83,8 @@ def read_keypoints(record: Mapping[str, Any], count: int) -> tuple[Keypoints, in
 def flip_indices(names: Sequence[str], pairs: Sequence[Sequence[str]] = ()) -> list[int]:
     """For each key point the place of the one that stands there after a flip from left to right; most often itself.
 
-    `pairs` of names are exchanged; where none are given, those whose names differ in nothing but left and right:
-    left_eye and right_eye, "ear left", LeftHand, l_knee, hand.R. A name without a partner stays.
+    `pairs` of names are exchanged, and of the others those whose names differ in nothing but left and right: left_eye
+    and right_eye, "ear left", LeftHand, frontLeftPaw, lefteye, l_knee, hand.R, wingL1. A name without a partner stays.
 
     Raises:
         InputError: a pair names a point that is not there.
@@ -99,26 +99,28 @@ def flip_indices(names: Sequence[str], pairs: Sequence[Sequence[str]] = ()) -> l
                     f"{', '.join(names)}"
                 )
         partner |= {pair[0]: pair[1], pair[1]: pair[0]}
-    if not pairs:
-        lower = {name.lower(): name for name in names}
-        partner = {name: lower.get(_mirrored(name).lower(), name) for name in names}
+    lower = {name.lower(): name for name in names if name not in partner}
+    by_name = {name: next((lower[each] for each in _mirrored(name) if each in lower), name) for name in lower.values()}
+    partner |= {name: other for name, other in by_name.items() if by_name[other] == name}
     return [places[partner.get(name, name)] for name in names]
 
 
 _SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
 # A word of its own (left_eye, "eye left", hand.R), or set off by a capital (leftEye, eyeLeft, LEye).
 _SIDE = re.compile(r"(?<![A-Za-z])(left|right|l|r)(?![A-Za-z])", re.IGNORECASE)
-_CAMEL_CASE = re.compile(r"^(left|right|Left|Right|l|r|L|R)(?=[A-Z])|(?<=[a-z0-9])(Left|Right|L|R)$")
+_CAMEL_CASE = re.compile(r"^(left|right|l|r|L|R)(?=[A-Z])|(?<![A-Z])(Left|Right)(?![a-z])|(?<=[a-z0-9])(L|R)(?=\d*$)")
+# Glued to what follows or precedes it (lefteye, eyeleft): a partner of that name tells that it is meant.
+_GLUED = re.compile(r"^(left|right)|(left|right)$", re.IGNORECASE)
 
 
-def _mirrored(name: str) -> str:
-    """The name with left for right, and the other way round."""
+def _mirrored(name: str) -> list[str]:
+    """Names in lower case with left for right, and the other way round, that the partner may have; the surest first."""
 
     def other(match: re.Match[str]) -> str:
         return _SIDES[match[0].lower()]
 
-    mirrored = _SIDE.sub(other, name)
-    return mirrored if mirrored != name else _CAMEL_CASE.sub(other, name)
+    found = (pattern.sub(other, name) for pattern in (_SIDE, _CAMEL_CASE, _GLUED))
+    return [each.lower() for each in found if each != name]
 
 
 def _names(record: Mapping[str, Any], where: str) -> tuple[str, ...]:

@@ -6,6 +6,7 @@ They are JSON text in COCO's form, which goes between processes whole, where lis
 
 import json
 import logging
+from collections import Counter
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass
 from functools import cached_property
@@ -299,7 +300,21 @@ class _Evaluated:
 
     @cached_property
     def numbers(self) -> dict[str, float]:
+        if self.most < self.max_detections:
+            self._say_cut()
         return dict(zip(numbers_of(self.kind), map(float, self._coco.stats), strict=True))
+
+    def _say_cut(self) -> None:
+        """Where COCO's limit on detections with key points is below the objects, no detector reaches an AP of 1."""
+        labelled = [(each["image_id"], each["category_id"]) for each in self.truth if each["num_keypoints"]]
+        counts = Counter(labelled)
+        images = {image_id for (image_id, _), count in counts.items() if count > self.most}
+        if images:
+            log.warning(
+                "%d images have more than %d objects with key points of one class, up to %d, and COCO's numbers of key "
+                "points count the %d best detections of an image, as long as there are at most %d (max_detections)",
+                len(images), self.most, max(counts.values()), self.most, _COCOS_MOST,
+            )  # fmt: skip
 
     @cached_property
     def matches(self) -> list[tuple[ImageId, Matches]]:
@@ -309,7 +324,7 @@ class _Evaluated:
                 groups.setdefault((record["image_id"], record["category_id"]), ([], []))[place].append(record)
         sigmas = np.array(self.sigmas) if self.kind == "keypoints" else None
         return [
-            (image_id, Matches.of(truth, found, self.kind, self.images[image_id]["size"], self.most, sigmas))
+            (image_id, Matches.of(truth, found, self.kind, self.images[image_id]["size"], self.max_detections, sigmas))
             for (image_id, _), (truth, found) in sorted(groups.items(), key=lambda item: _rank(*item[0]))
         ]
 
