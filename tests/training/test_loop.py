@@ -198,6 +198,15 @@ def test_average_of_the_weights_is_evaluated_saved_and_decides_what_is_best(tmp_
     assert state.best_value == max(r["ema_accuracy"] for r in evaluations)
 
 
+@pytest.mark.parametrize(("decay", "said"), [(0.0, False), (0.5, False), (0.9, "28 % of the average")])
+def test_an_average_that_is_mostly_the_start_is_said(
+    tmp_path: Path, decay: float, said: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    run(tmp_path, toy_recipe(optimizer={"ema": decay}))
+    assert ("of the average" in caplog.text) == bool(said)
+    assert not said or said in caplog.text
+
+
 def test_loss_that_is_not_finite_stops_the_run_and_nothing_is_saved_after_it(tmp_path: Path) -> None:
     with pytest.raises(InputError) as error:
         run(tmp_path, toy_recipe(), batches=ToyBatches(broken_at=5))

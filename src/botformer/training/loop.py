@@ -1,5 +1,6 @@
 """Training: batch -> losses -> step -> log, and now and then evaluation -> checkpoint."""
 
+import logging
 import math
 import signal
 import time
@@ -34,6 +35,9 @@ from botformer.training.task import Batch, Task, TrainBatches
 from botformer.training.trackers import find_trackers
 from botformer.training.train_step import StepInfo, StepReport, StepResult, TrainState, Wishes, batch_length
 
+log = logging.getLogger("botformer.training")
+
+_MUCH_OF_THE_START = 0.01
 STEPS_LATE = {"cuda": 1}
 """How many steps later losses are read: a GPU is still busy with a step when the next one is launched."""
 
@@ -68,6 +72,8 @@ def fit(
     if recipe.run.precision == "auto":
         recipe = replace(recipe, run=replace(recipe.run, precision=accelerator.precision))
     plan = make_plan(recipe, train.steps_per_epoch)
+    if accelerator.is_main_process:
+        _say_short_average(recipe.optimizer.ema, plan)
     with _locked(out, accelerator) as lock:
         start, data = find_start(out, recipe, resume, extend), train.data
         loaded = start[1].loaded if start else loaded
@@ -81,6 +87,17 @@ def fit(
                 return run.train(train, evaluation)
             finally:
                 run.run_log.close()
+
+
+def _say_short_average(decay: float, plan: Plan) -> None:
+    """The average begins at the first weights, and is what is measured, chosen as the best and loaded."""
+    of_the_start = decay**plan.last if decay else 0.0
+    if of_the_start > _MUCH_OF_THE_START:
+        log.warning(
+            "optimizer.ema %g averages over about %.0f steps, and the run has %d: %.0f %% of the average will be what "
+            "the training begins with; take a smaller optimizer.ema, or more epochs",
+            decay, 1 / (1 - decay), plan.last, 100 * of_the_start,
+        )  # fmt: skip
 
 
 @contextmanager
