@@ -81,7 +81,8 @@ def write_row(row: Row) -> None:
         if (of_arm := [line for line in trainings if line["arm"] == arm])
     ]
     effects = _merged(earlier_effects, effects, [effect.claim for effect in row.effects], "effect", "metric")
-    command = f"python benchmarks/evidence.py --data FOLDER --row {row.name}"
+    seeds = sorted({line["seed"] for line in trainings})
+    command = f"python benchmarks/evidence.py --data FOLDER --row {row.name} --seeds {' '.join(map(str, seeds))}"
     figures = [*trainings, *means, *effects]
     write_receipt(path, f"Evidence: {row.claim}", command, figures, trainings[0]["seed"], NOTES)
 

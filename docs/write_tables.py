@@ -37,6 +37,7 @@ class Result:
     """One line of the table of results. A receipt's figure is found by its column and by the labels of its row."""
 
     what: str
+    """{gpu} is the receipt's."""
     receipt: str
     column: str
     form: str
@@ -170,7 +171,8 @@ RESULTS = (
         in_readme=True,
     ),
     Result(
-        "BoTNet-50 in OpenVINO, int8, one image of 224 px: ms",
+        "BoTNet-50 in OpenVINO, int8 (a graph of before [decision 99](decisions/0099-no-answer-depends-on-its-batch.md)), "
+        "one image of 224 px: ms",
         "deploy_cpu",
         "ms",
         ".3g",
@@ -179,7 +181,6 @@ RESULTS = (
             "torchvision's ResNet-50 in eager float32": {"implementation": "torchvision resnet50, eager, float32"},
             "ResNet-50 likewise": {"implementation": "resnet50, OpenVINO, int8"},
         },
-        in_readme=True,
     ),
     Result(
         "Mask R-CNN with BoTNet-50 in OpenVINO, int8, one image of 800 px: ms",
@@ -193,9 +194,10 @@ RESULTS = (
             },
             "ours in PyTorch in bfloat16": {"implementation": "Mask R-CNN, botnet50, optimized, bfloat16"},
         },
+        in_readme=True,
     ),
     Result(
-        "H100, attention, 8 images of 64x64 positions, forward and backward: ms",
+        "{gpu}, attention, 8 images of 64x64 positions, forward and backward: ms",
         "attention_gpu",
         "ms",
         ".3g",
@@ -208,7 +210,7 @@ RESULTS = (
         in_readme=True,
     ),
     Result(
-        "H100, BoTNet-50, training step at 1024 px, eager: time / ResNet-50's",
+        "{gpu}, BoTNet-50, training step at 1024 px, eager: time / ResNet-50's",
         "model_gpu",
         "ratio",
         ".2f",
@@ -259,24 +261,33 @@ def results_table(rows: Iterable[Result], results: str) -> str:
     """`results`: where the receipts are, from the page."""
     lines = ["| what | ours | others | paper | receipt |", "|---|---|---|---|---|"]
     for result in rows:
-        figures = json.loads((ROOT / f"results/{result.receipt}.json").read_text(encoding="utf-8"))["figures"]
+        receipt = json.loads((ROOT / f"results/{result.receipt}.json").read_text(encoding="utf-8"))
 
-        def shown(labels: Labels, result: Result = result, figures: Any = figures) -> str:
-            return f"{_figure(figures, result.column, labels):{result.form}}"
+        def shown(labels: Labels, result: Result = result, figures: Any = receipt["figures"]) -> str:
+            figure = _figure(figures, result.column, labels)
+            return "not measured" if figure is None else f"{figure:{result.form}}"
 
+        what = result.what.format(gpu=_card(receipt["hardware"].get("gpu")))
         others = ", ".join(f"{name} {shown({**result.ours, **labels})}" for name, labels in result.others.items())
         link = f"[{result.receipt}]({results}/{result.receipt}.json)"
-        lines.append(
-            f"| {result.what} | {shown(result.ours)} | {others} | {result.paper} | {link} |".replace("  ", " ")
-        )
+        lines.append(f"| {what} | {shown(result.ours)} | {others} | {result.paper} | {link} |".replace("  ", " "))
     return "\n".join(lines)
 
 
-def _figure(figures: Any, column: str, labels: Labels) -> float:
+def _figure(figures: Any, column: str, labels: Labels) -> float | None:
+    """None where the receipt has no such row: a GPU's receipts are measured in several calls."""
     if isinstance(figures, dict):
         return figures[column]
-    (row,) = [row for row in figures if labels.items() <= row.items()]
-    return row[column]
+    found = [row[column] for row in figures if labels.items() <= row.items()]
+    assert len(found) < 2, (column, labels)
+    return found[0] if found else None
+
+
+def _card(gpu: str | None) -> str:
+    """H100 of "NVIDIA H100 80GB HBM3"; other names whole."""
+    name = (gpu or "no GPU").removeprefix("NVIDIA ")
+    of_a_server = re.match(r"[A-Z]+\d+(?= )", name)
+    return of_a_server[0] if of_a_server else name
 
 
 def models_table() -> str:

@@ -4,6 +4,7 @@ python -m benchmarks.gpu.correctness --results DIR --seconds S    writes correct
 """
 
 import json
+import shlex
 import sys
 from pathlib import Path
 from typing import Any
@@ -95,7 +96,7 @@ class Recorder:
         write_receipt(
             self.receipt,
             f"Tests of the fused attention against float64 and brute force ({where})",
-            f"pytest {' '.join(self.tests)}",
+            shlex.join(["pytest", *self.tests]),
             rows(self.outcomes),
             notes="One row per test; its cases are shapes, dtypes and settings. failure: the first.",
         )

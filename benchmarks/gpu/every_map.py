@@ -17,7 +17,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, leave_at_once, step_parser
+from benchmarks.gpu.step_arguments import COMMAND, MORE_TO_DO, Clock, leave_at_once, step_parser
 from botformer.atomic_write import write_json
 from botformer.attention.definition import attention_by_definition
 from botformer.attention.operation import average_cells, relative_attention_2d
@@ -133,7 +133,7 @@ def _write(results: Path, checked: dict[str, list[str]], maps: int, quick: bool)
         "The fused attention on two tiny maps against float64"
         if quick
         else f"The fused attention on every map of 1 to {LONGEST} rows and columns against float64",
-        "make gpu",
+        COMMAND,
         rows,
         notes=f"Head width {D}, values {DV} wide; forward and five gradients; also with padded keys, and pooled where "
         f"the map is even. Wrong: further off than {TIMES_PLAIN} times the plain form at the same precision. "

@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from benchmarks.gpu.runner import ROOT
-from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, step_parser
+from benchmarks.gpu.step_arguments import COMMAND, MORE_TO_DO, Clock, step_parser
 from botformer.attention.triton_op import triton_attention
 from botformer.benchmark.receipt import write_receipt
 
@@ -48,7 +48,7 @@ def main() -> int:
     write_receipt(
         receipt,
         "Memory accesses of the fused attention, watched",
-        "compute-sanitizer python -m benchmarks.gpu.memory_checker --passes",
+        COMMAND,
         rows,
         seed=0,
         notes=f"Forward and backward pass on maps (H, W, D, padded) {', '.join(map(str, MAPS))}.",

@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import torch
 from torch.profiler import ProfilerActivity, profile
 
-from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, step_parser
+from benchmarks.gpu.step_arguments import COMMAND, MORE_TO_DO, Clock, step_parser
 from botformer.benchmark import detection_suite
 from botformer.benchmark.comparison import SEED, Row, device_is_lost, free
 from botformer.benchmark.model_steps import our_model, training_step
@@ -77,7 +77,6 @@ def main() -> int:
     if reason:
         print(f"{receipt.name}: begun anew, not continued: {reason}", file=sys.stderr)
     rows: list[Row] = earlier["figures"] if earlier else []
-    command = "python -m benchmarks.gpu.profile_step" + " --quick" * given.quick
     left, usable = 0, True
     for network in networks(on_gpu, given.quick):
         labels = {"network": network.name, "px": network.px, "batch": network.batch}
@@ -95,7 +94,7 @@ def main() -> int:
             found = [{"what": "all", "left_out": reason}]
             usable = not device_is_lost(device, error)
         rows += [labels | row for row in found]
-        write_receipt(receipt, same["title"], command, rows, SEED, NOTES, origin=same)
+        write_receipt(receipt, same["title"], COMMAND, rows, SEED, NOTES, origin=same)
         if usable:
             free(device)
     return MORE_TO_DO if left else 0

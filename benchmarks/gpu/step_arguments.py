@@ -7,6 +7,8 @@ import time
 from pathlib import Path
 from typing import NoReturn
 
+COMMAND = "make gpu"
+"""Of receipts: a step alone needs what the runner gives it."""
 MORE_TO_DO = 75
 """The exit status of a step that stopped because its seconds were used (EX_TEMPFAIL)."""
 

@@ -8,13 +8,12 @@ rows of the receipt, and lines on stderr.
 
 import logging
 import os
-import shlex
 import sys
 
 import torch
 
 from benchmarks.gpu.choose_backends import write_choice
-from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, step_parser
+from benchmarks.gpu.step_arguments import COMMAND, MORE_TO_DO, Clock, step_parser
 from botformer.benchmark.run_suite import TITLES, run_suite
 
 LEAVING_S = 15
@@ -34,7 +33,7 @@ def main() -> int:
         given.suite,
         "auto",
         given.results,
-        shlex.join(["python", "-m", "benchmarks.gpu.suite", given.suite, *options]),
+        COMMAND,
         minutes=max(given.seconds - LEAVING_S, 1) / 60,
         quick=given.quick,
         resume=True,

@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Any
 
 from benchmarks.gpu import data_packs
-from benchmarks.gpu.step_arguments import MORE_TO_DO, step_parser
+from benchmarks.gpu.step_arguments import COMMAND, MORE_TO_DO, step_parser
 from benchmarks.gpu.train_one import RATES, train_one
 from benchmarks.gpu.training_table import COLUMNS, RECEIPTS, RUNS, Job, jobs
 from benchmarks.run_journal import read_records, step_seconds
@@ -45,8 +45,7 @@ def main() -> int:
     if given.quick:
         data_packs.write_quick_packs(given.packs)
     chosen = list(jobs(tuple(given.names), given.quick))
-    command = " ".join(["python -m benchmarks.gpu.training", *given.names])
-    return Calls(given.results, given.work, given.packs, given.quick, command).train(chosen, given.seconds)
+    return Calls(given.results, given.work, given.packs, given.quick).train(chosen, given.seconds)
 
 
 class Calls:
@@ -55,8 +54,8 @@ class Calls:
     A failed training is a row that says why; the next call tries it again, after all others.
     """
 
-    def __init__(self, results: Path, work: Path, packs: Path, quick: bool, command: str) -> None:
-        self.results, self.work, self.packs, self.quick, self.command = results, work, packs, quick, command
+    def __init__(self, results: Path, work: Path, packs: Path, quick: bool) -> None:
+        self.results, self.work, self.packs, self.quick = results, work, packs, quick
         self.kind = "cpu_quick" if quick else on_device()
         # Fresh processes are sure to find their GPU. Forks of one server import everything once.
         self.processes: Any = multiprocessing.get_context("forkserver" if quick else "spawn")
@@ -150,7 +149,7 @@ class Calls:
         rows = self.rows(name)
         place = next((place for place, old in enumerate(rows) if same(old, row)), len(rows))
         rows[place : place + 1] = [row]
-        write_receipt(self.path(name), title, self.command, rows, notes=notes)
+        write_receipt(self.path(name), title, COMMAND, rows, notes=notes)
 
     def rows(self, name: str) -> list[dict[str, Any]]:
         path = self.path(name)

@@ -21,7 +21,7 @@ from torch import Tensor
 
 from benchmarks.gpu import tables
 from benchmarks.gpu.candidates import CANDIDATES, POOLED_KEY_GRADIENT
-from benchmarks.gpu.step_arguments import MORE_TO_DO, Clock, leave_at_once, step_parser
+from benchmarks.gpu.step_arguments import COMMAND, MORE_TO_DO, Clock, leave_at_once, step_parser
 from botformer.atomic_write import write_json
 from botformer.attention.channels_last import empty_channels_last
 from botformer.attention.definition import attention_by_definition
@@ -229,7 +229,7 @@ class Tuner:
         write_receipt(
             self.receipt,
             f"Block sizes of the fused attention ({where})",
-            "make gpu",
+            COMMAND,
             self.rows,
             seed=0,
             notes="time / before: the winner's time relative to the block sizes that were chosen without a GPU; "

@@ -38,7 +38,7 @@ def job(seed: int = 0, steps: int = STEPS, **changes: Any) -> Job:
 
 
 def calls(folder: Path, packs: Path) -> Calls:
-    return Calls(folder / "results", folder / "work", packs, quick=True, command="")
+    return Calls(folder / "results", folder / "work", packs, quick=True)
 
 
 def figures(folder: Path, name: str = "cifar10") -> list[dict[str, Any]]:

@@ -134,12 +134,22 @@ def test_the_backend_is_the_fastest_over_all_batch_sizes_that_it_ran_at():
 def test_tables_of_other_cards_stay(tmp_path, monkeypatch):
     package = tmp_path / "package" / "triton_tuning.json"
     package.parent.mkdir()
-    package.write_text(json.dumps({"8.0": {"rows": [1]}}))
+    other, row = {"card": "A100", "rows": [{"height": 1}]}, {"kernel": "forward", "height": 64, "warps": 8}
+    package.write_text(json.dumps({"8.0": other}))
     monkeypatch.setattr(tables, "TABLES", (package,))
-    for number in (1, 2):
-        tables.store(package, "9.0", {"rows": [number]}, tmp_path)
-    assert tables.install(tmp_path) == ["triton_tuning.json"]
-    assert json.loads(package.read_text()) == {"8.0": {"rows": [1]}, "9.0": {"rows": [2]}}
+
+    def installed(card: str, *rows: dict) -> dict:
+        tables.store(package, "9.0", {"card": card, "rows": list(rows)}, tmp_path)
+        assert tables.install(tmp_path) == ["triton_tuning.json"]
+        return json.loads(package.read_text())
+
+    assert installed("H100", row, row | {"height": 14}) == {
+        "8.0": other,
+        "9.0": {"card": "H100", "rows": [row, row | {"height": 14}]},
+    }
+    # A call that ended early: what it did not measure again stays.
+    assert installed("H100", row | {"warps": 4})["9.0"]["rows"] == [row | {"warps": 4}, row | {"height": 14}]
+    assert installed("H200", row)["9.0"] == {"card": "H200", "rows": [row]}
 
 
 class _AbsentGpu:
