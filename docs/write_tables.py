@@ -171,8 +171,8 @@ RESULTS = (
         in_readme=True,
     ),
     Result(
-        "BoTNet-50 in OpenVINO, int8 (a graph of before [decision 99](decisions/0099-no-answer-depends-on-its-batch.md)), "
-        "one image of 224 px: ms",
+        "BoTNet-50 in OpenVINO, int8 (a graph of before "
+        "[decision 99](decisions/0099-no-answer-depends-on-its-batch.md)), one image of 224 px: ms",
         "deploy_cpu",
         "ms",
         ".3g",
