@@ -169,15 +169,14 @@ def test_a_table_that_is_too_large_to_lay_out_by_position_gives_the_same(monkeyp
 
 
 @pytest.mark.parametrize("again", [False, True])
-@pytest.mark.parametrize("backend", ["tiled", "sdpa", "definition"])
-def test_autocast_around_a_backward_pass_rounds_nothing(backend, again):
+def test_autocast_around_a_backward_pass_rounds_nothing(again):
     inputs = [x.requires_grad_() for x in random_inputs(1, 2, 18, 18, 16, 16, torch.float32)]
-    out = relative_attention_2d(*inputs, backend=backend)
+    out = relative_attention_2d(*inputs, backend="tiled")
     expected = torch.autograd.grad(out.square().sum(), inputs, retain_graph=True)
     with torch.autocast("cpu", dtype=torch.bfloat16):
         found = torch.autograd.grad(out.square().sum(), inputs, create_graph=again)
     for one, other in zip(found, expected, strict=True):
-        assert (one - other).norm() <= (1e-5 if backend == "tiled" else 5e-3) * other.norm()  # PyTorch's own casts
+        assert (one - other).norm() <= 1e-5 * other.norm()
 
 
 @pytest.mark.parametrize("pool", [False, True])

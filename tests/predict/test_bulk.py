@@ -19,7 +19,7 @@ from botformer import cli
 from botformer.errors import InputError
 from botformer.predict.bulk import predict_files
 from botformer.predict.files import list_images
-from botformer.predict.prediction_log import UNFINISHED, free_folder
+from botformer.predict.prediction_log import UNFINISHED, free_folder, without_numbered
 from botformer.predict.prediction_records import BulkOptions
 
 NO_DRAWINGS = BulkOptions(draw=0)
@@ -167,6 +167,10 @@ def test_finished_predictions_of_other_images_are_not_lost(predictor, files, tmp
     predict_files(predictor, files[3:4], tmp_path / "out-2", NO_DRAWINGS)
     assert free_folder(out, files[:1]) == tmp_path / "out-3"
     assert free_folder(out, files) == out
+    drawing = tmp_path / "out-2" / "a.prediction.png"
+    assert without_numbered([*files[:2], drawing, tmp_path / "out-3" / "b.png"], out) == [
+        *files[:2], tmp_path / "out-3" / "b.png",
+    ]  # fmt: skip
     assert predict_files(predictor, files, out, BulkOptions(draw=1)).images == 15
     (out / "predictions.jsonl").unlink()
     assert predict_files(predictor, files[:1], out, NO_DRAWINGS).images == 1

@@ -4,6 +4,7 @@ import pytest
 import timm
 import timm.models
 import torch
+from timm.models._features import FeatureGetterNet
 from timm.models._manipulate import group_parameters
 from timm.optim import create_optimizer_v2
 from torch import nn
@@ -113,6 +114,10 @@ def test_hooks_of_stages_see_every_call_and_what_would_lose_an_option_is_refused
     moved = {name for name, buffer in network.named_buffers() if not torch.equal(buffer, before[name])}
     assert moved
     assert not any("layer1" in name or "layer2" in name for name in moved)
+    pruned = timm.create_model("botnet_nano", features_only=True, out_indices=(1, 2), **options).train()
+    assert [each.shape[1] for each in pruned(images(32, 32))] == pruned.feature_info.channels()
+    for same in ("Getter", FeatureGetterNet):
+        timm.create_model("botnet_nano", feature_cls=same, **made)
     with pytest.raises(InputError, match="'list' takes the network apart, and frozen_stages and gradient_checkp"):
         timm.create_model("botnet_nano", feature_cls="list", **made)
 

@@ -198,7 +198,9 @@ def test_average_of_the_weights_is_evaluated_saved_and_decides_what_is_best(tmp_
     assert state.best_value == max(r["ema_accuracy"] for r in evaluations)
 
 
-@pytest.mark.parametrize(("decay", "said"), [(0.0, False), (0.5, False), (0.9, "28 % of the average")])
+@pytest.mark.parametrize(
+    ("decay", "said"), [(0.0, False), (0.5, False), (0.9, "28 % of the average"), (1.0, "100 % of")]
+)
 def test_an_average_that_is_mostly_the_start_is_said(
     tmp_path: Path, decay: float, said: str, caplog: pytest.LogCaptureFixture
 ) -> None:

@@ -57,8 +57,8 @@ def _triton_unsupported(q: Tensor, v: Tensor) -> str:
     if q.dtype not in (torch.float32, torch.bfloat16, torch.float16):
         return f"the fused kernels take float32, bfloat16 and float16, not {q.dtype}"
     H, W = q.shape[2:4]
-    if H * W * max(H, W) >= 2**31:
-        return f"the position terms of a {H}x{W} map are more than the fused kernels count in 32 bits"
+    if H * W * max(H, W, q.stride(3), v.stride(3)) >= 2**31:
+        return f"a {H}x{W} map has more numbers, or position terms, than the fused kernels count in 32 bits"
     if max(q.shape[-1], v.shape[-1]) > MAX_HEAD_WIDTH:
         return f"a head of {max(q.shape[-1], v.shape[-1])} is wider than the {MAX_HEAD_WIDTH} of the fused kernels"
     return ""

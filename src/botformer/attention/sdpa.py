@@ -126,7 +126,7 @@ def without_keyless(out: Tensor, padding_mask: Tensor | None) -> Tensor:
 
 
 def attention_of_query(query_parts: Sequence[Tensor], key_parts: Sequence[Tensor], query_yx: tuple[int, int]) -> Tensor:
-    """The attention weights of one query position over all keys, (B, N, H, W), in O(HW) memory."""
+    """The attention weights of one query position over all keys, (B, N, H, W), without an N x N matrix."""
     y, x = query_yx
     logits = torch.stack(
         [torch.einsum("bnd,bnuvd->bnuv", q[:, :, y, x], k) for q, k in zip(query_parts, key_parts, strict=True)]

@@ -29,7 +29,8 @@ class Arguments:
     split: str = "validation"
     """Split of the data: validation, train, or any other that is there, such as test."""
     out: Path | None = None
-    """Folder for the results; by default evaluation/ in the run, or runs/evaluation/NAME."""
+    """Folder for the results; by default evaluation/ in the run, with /step-... for one checkpoint, or
+    runs/evaluation/NAME."""
     by: str | None = None
     """Detectors: also measure groups of images, by this key of the image records, such as stain."""
     max_bad_records: int | None = None

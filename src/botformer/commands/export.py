@@ -23,8 +23,8 @@ class Arguments:
     """onnx: ONNX Runtime and most others. openvino: Intel's and AMD's processors, fastest in int8. torch: PyTorch
     without botformer. executorch: phones; one size."""
     out: Path | None = None
-    """Folder to write; by default exported/FORMAT in the run, or runs/exported/NAME/FORMAT. An earlier export in it is
-    replaced, anything else is left alone."""
+    """Folder to write; by default exported/FORMAT in the run (exported/step-.../FORMAT of one checkpoint), or
+    runs/exported/NAME/FORMAT. An earlier export in it is replaced; a folder with anything else is refused."""
     precision: Literal["float32", "float16", "bfloat16", "int8"] = "float32"
     """float16: weights in half the bytes. bfloat16: computed in it, two to six times as fast where the processor has
     it. int8: calibrated on --data, and kept only if it is faster and as good."""

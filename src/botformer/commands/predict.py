@@ -92,7 +92,7 @@ def predict(given: Arguments) -> None:
     from botformer.detection import Detector
     from botformer.predict.bulk import predict_files
     from botformer.predict.files import list_images
-    from botformer.predict.prediction_log import free_folder
+    from botformer.predict.prediction_log import free_folder, without_numbered
     from botformer.predict.prediction_records import BulkOptions
     from botformer.predict.predictor import predictor
     from botformer.recipes.schema import Run
@@ -101,6 +101,7 @@ def predict(given: Arguments) -> None:
     out = given.out or results_folder(Path(given.checkpoint), "predictions")
     files = list_images(given.images, out, _standard_input(given.images))
     if given.out is None:
+        files = without_numbered(files, out)
         out = free_folder(out, files)
     loaded = load_for_rgb(given.checkpoint)
     _refuse(given, _OF_CLASSIFIERS if isinstance(loaded.model, Detector) else _OF_DETECTORS, loaded.model_config)

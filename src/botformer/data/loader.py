@@ -493,7 +493,9 @@ def _start_fork_server(images: Samples) -> None:
 
 def _worker_count(workers: int) -> int:
     if workers < -1:
-        raise InputError(f"{workers} workers; expected -1 (one per core, at most 8), 0 (none) or more (run.workers)")
+        raise InputError(
+            f"{workers} workers; expected -1 (one per core, at most 8 per process), 0 (none) or more (run.workers)"
+        )
     if workers >= 0:
         return workers
     return max(1, min(8, cores() // _processes_here()))

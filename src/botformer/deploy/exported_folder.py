@@ -92,6 +92,7 @@ def new_folder(folder: Path) -> Iterator[Path]:
         shutil.rmtree(leftover, ignore_errors=True)
     with atomic_folder(new) as unfinished:
         yield unfinished
+    check_free(folder)  # again: somebody may have written into it meanwhile
     folder.rename(old)
     new.rename(folder)
     shutil.rmtree(old)

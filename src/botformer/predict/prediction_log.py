@@ -9,7 +9,7 @@ import os
 import shutil
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from itertools import chain, count
+from itertools import chain, count, takewhile
 from pathlib import Path
 from typing import Any, BinaryIO, TypeGuard
 
@@ -37,7 +37,8 @@ def json_text(content: Any) -> str:
 class PredictionLog:
     """The lines of a run in `folder`; to be closed.
 
-    `began_with` is what must be the same for an unfinished run to go on. A finished one is replaced.
+    `began_with` is what must be the same for an unfinished run to go on. A finished one is replaced
+    (see `check_replaced`).
 
     Raises:
         InputError: an unfinished run of another network, or with other options.
@@ -176,8 +177,17 @@ def check_replaced(folder: Path, files: Sequence[Path]) -> None:
 
 def free_folder(folder: Path, files: Sequence[Path]) -> Path:
     """`folder`, or the first of FOLDER-2, FOLDER-3, ... that has no finished predictions of other images."""
-    names = chain([folder], (folder.with_name(f"{folder.name}-{number}") for number in count(2)))
-    return next(name for name in names if _not_made_anew(name, files) is None)
+    return next(name for name in chain([folder], _numbered(folder)) if _not_made_anew(name, files) is None)
+
+
+def without_numbered(files: Sequence[Path], folder: Path) -> list[Path]:
+    """Of the images those that do not lie, as drawings, in what `free_folder` gave earlier."""
+    earlier = {name.resolve() for name in takewhile(lambda name: (name / LINES).is_file(), _numbered(folder))}
+    return [file for file in files if not earlier & set(file.resolve().parents)] if earlier else list(files)
+
+
+def _numbered(folder: Path) -> Iterator[Path]:
+    return (folder.with_name(f"{folder.name}-{number}") for number in count(2))
 
 
 def _not_made_anew(folder: Path, files: Sequence[Path]) -> str | None:

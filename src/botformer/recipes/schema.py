@@ -81,7 +81,7 @@ class DetectionImages:
     rot90: bool = False
     """Turn training images by 0, 90, 180 or 270 degrees: for images without an up and a down."""
     keypoint_pairs: tuple[tuple[str, str], ...] = ()
-    """Key points that a flip exchanges, such as port starboard, besides those whose names say left and right."""
+    """All key points that a flip exchanges, such as port starboard; none: those whose names say left and right."""
     mask_crop: int = 112
     """Side of the square, in pixels, in which the mask of an object's box is kept as a training target."""
     copy_paste: float = 0.0

@@ -23,7 +23,7 @@ _OPTIONS = {field.name for field in fields(ModelOptions)} - {"output_stride", "d
 """Options that timm has no name for."""
 _OF_WHOLE_STAGES = ("frozen_stages", "gradient_checkpointing")
 _OF_WHOLE_NETWORKS = ("getter", "hook")
-"""timm's ways to maps that call the network, in place of its parts."""
+"""timm's ways to maps that call the network, in place of its parts: in their names."""
 
 
 def _timm_name(row: str) -> str:
@@ -68,7 +68,8 @@ def _entry_point(row: Row, name: str) -> Callable[..., Any]:
         whole = [option for option in _OF_WHOLE_STAGES if options.get(option)]
         if arguments.get("features_only") and whole:
             feature_cls = arguments.setdefault("feature_cls", "getter")
-            if feature_cls not in _OF_WHOLE_NETWORKS:
+            called = (feature_cls if isinstance(feature_cls, str) else feature_cls.__name__).lower()
+            if not any(kind in called for kind in _OF_WHOLE_NETWORKS):
                 raise InputError(
                     f"feature_cls={feature_cls!r} takes the network apart, and {' and '.join(whole)} would be lost; "
                     "leave feature_cls out"

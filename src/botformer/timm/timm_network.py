@@ -13,7 +13,7 @@ from torch import Tensor, nn
 
 from botformer.backbone.blocks import NonLocal
 from botformer.backbone.mhsa import MHSA2d
-from botformer.backbone.resnet import STAGES, Stages
+from botformer.backbone.resnet import STAGES, Stage, Stages
 from botformer.backbone.variants import STEMS, Row
 from botformer.errors import InputError
 from botformer.recipes.check import as_whole, height_and_width
@@ -171,7 +171,7 @@ class TimmNetwork(Stages):
         """Leave out the stages that the maps of `indices` do not need; returns the numbers of those maps."""
         taken, last = feature_take_indices(len(self.feature_info), indices)
         for name in _LAYERS[last:]:
-            setattr(self, name, nn.Sequential())
+            setattr(self, name, Stage())
         if last == 0:
             self.maxpool = nn.Identity()
         if last < len(_LAYERS):

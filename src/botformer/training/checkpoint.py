@@ -306,6 +306,10 @@ class Checkpoints:
         if resumed:
             self._point(resumed)  # a kill may have come between the two pointers
 
+    def has(self, step: int) -> bool:
+        """Whether the checkpoint of a step is still there: somebody may have removed it."""
+        return (self.out / "checkpoints" / folder_name(step)).is_dir()
+
     def save(self, state: State, sets: TensorSets) -> Path:
         folder = self.out / "checkpoints" / folder_name(state.step)
         if folder.exists():  # the same weights, of which more is known now

@@ -94,9 +94,9 @@ def _say_short_average(decay: float, plan: Plan) -> None:
     of_the_start = decay**plan.last if decay else 0.0
     if of_the_start > _MUCH_OF_THE_START:
         log.warning(
-            "optimizer.ema %g averages over about %.0f steps, and the run has %d: %.0f %% of the average will be what "
-            "the training begins with; take a smaller optimizer.ema, or more epochs",
-            decay, 1 / (1 - decay), plan.last, 100 * of_the_start,
+            "with optimizer.ema %g, %.0f %% of the average will be what the training begins with after its %d steps; "
+            "take a smaller optimizer.ema, or more epochs",
+            decay, 100 * of_the_start, plan.last,
         )  # fmt: skip
 
 
@@ -326,7 +326,7 @@ class _Run:
         if self.lock:
             try:
                 is_there = self.lock.check()
-                if not is_there:  # nor is the best one
+                if self.state.best_step and not self.checkpoints.has(self.state.best_step):
                     self.state.best_step, self.state.best_value = 0, None
                 self.run_log.sync()
                 self.checkpoints.save(self.state, self.train_state.tensors())

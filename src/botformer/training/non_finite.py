@@ -1,6 +1,7 @@
 """The message of a run that met an infinite or undefined number."""
 
 import math
+import shlex
 from pathlib import Path
 
 from accelerate.utils import gather_object
@@ -51,10 +52,13 @@ def weights_error(step: int, plan: Plan, out: Path) -> InputError:
 
 def _how(out: Path) -> str:
     """A run keeps its recipe; what was tried again without a change would meet the same number."""
-    saved = checkpoint_folder(out)
+    try:
+        saved = checkpoint_folder(out)
+    except InputError:  # it was removed; the number matters more
+        return "No checkpoint was written after it"
     if saved is None:
         return "Nothing is saved yet: the same --out takes them"
     return (
         f"No checkpoint was written after it. A run keeps the recipe it began with, so start another from the weights "
-        f"of {saved.name}: --model.weights {saved}, with another --out"
+        f"of {saved.name}: --model.weights {shlex.quote(str(saved))}, with another --out"
     )

@@ -169,7 +169,7 @@ def _difference(saved: dict[str, Any], now: dict[str, Any]) -> str:
         return f"it began with {saved.get('images')} training images, now there are {now.get('images')}"
     if saved.get("names_sha256") != now.get("names_sha256"):
         return f"there are {now.get('images')} training images as before, but some have other names"
-    return "the images are the same, but their labels or boxes have changed"
+    return "the images are the same, but their labels or boxes have changed (or outlines, or key points)"
 
 
 def _check_same_model_config(out: Path, saved: dict[str, Any], now: dict[str, Any]) -> None:

@@ -83,8 +83,9 @@ def read_keypoints(record: Mapping[str, Any], count: int) -> tuple[Keypoints, in
 def flip_indices(names: Sequence[str], pairs: Sequence[Sequence[str]] = ()) -> list[int]:
     """For each key point the place of the one that stands there after a flip from left to right; most often itself.
 
-    `pairs` of names are exchanged, and of the others those whose names differ in nothing but left and right: left_eye
-    and right_eye, "ear left", LeftHand, frontLeftPaw, lefteye, l_knee, hand.R, wingL1. A name without a partner stays.
+    `pairs` of names are exchanged; where none are given, those whose names differ in nothing but left and right:
+    left_eye and right_eye, "ear left", LeftHand, frontLeftPaw, lefteye, l_knee, hand.R, wingL1. What has no partner
+    stays.
 
     Raises:
         InputError: a pair names a point that is not there.
@@ -99,9 +100,12 @@ def flip_indices(names: Sequence[str], pairs: Sequence[Sequence[str]] = ()) -> l
                     f"{', '.join(names)}"
                 )
         partner |= {pair[0]: pair[1], pair[1]: pair[0]}
-    lower = {name.lower(): name for name in names if name not in partner}
-    by_name = {name: next((lower[each] for each in _mirrored(name) if each in lower), name) for name in lower.values()}
-    partner |= {name: other for name, other in by_name.items() if by_name[other] == name}
+    if not pairs:
+        lower = {name.lower(): name for name in names}
+        by_name = {
+            name: next((lower[each] for each in _mirrored(name) if each in lower), name) for name in lower.values()
+        }
+        partner = {name: other for name, other in by_name.items() if by_name[other] == name}
     return [places[partner.get(name, name)] for name in names]
 
 
