@@ -16,6 +16,7 @@ from botformer.data.synthetic.nuclei_crops import write_nuclei
 from botformer.errors import InputError
 from botformer.planning import plan
 from botformer.planning.look_at_data import Found
+from botformer.recipes.schema import Run
 from botformer.training.checkpoint import checkpoint_folder
 
 RANDOM = ["--model.weights", ""]
@@ -214,6 +215,6 @@ def test_a_test_split_that_cannot_be_measured_costs_neither_the_network_nor_the_
     monkeypatch.setattr("botformer.commands.evaluate.evaluate", refuse)
     monkeypatch.setattr("botformer.report.run_report.write_run_report", lambda out, *rest: out / "report.html")
     found = Found("classify", None, None, 4, "", 0.0)
-    train_planned._finish(tmp_path, "data", found, 0, time.monotonic())
+    train_planned._finish(tmp_path, "data", found, Run(), time.monotonic())
     printed = capsys.readouterr()
     assert "report.html" in printed.out
