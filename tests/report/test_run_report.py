@@ -182,7 +182,7 @@ def test_a_network_of_tiles_is_shown_and_timed_with_its_tiles(nuclei_run, tmp_pa
 
     monkeypatch.setattr(detector, "detect", record)
     tiled = Loaded(model, config | {"images": config["images"] | {"tile": 64}})
-    attention = attend(tiled, open_data(str(nuclei_run / "data")).split("validation"), [], tmp_path)
+    attention = attend(tiled, open_data(str(nuclei_run / "data")).split("validation"), [], tmp_path, "cpu")
     assert attention.seconds_per_image
     assert {shape[1:] for shape in seen} == {(3, 128, 128)}
     assert max(images for images, *_ in seen) == 4
