@@ -263,11 +263,17 @@ def results_table(rows: Iterable[Result], results: str) -> str:
     for result in rows:
         receipt = json.loads((ROOT / f"results/{result.receipt}.json").read_text(encoding="utf-8"))
 
-        def shown(labels: Labels, result: Result = result, figures: Any = receipt["figures"]) -> str:
+        def shown(
+            labels: Labels,
+            result: Result = result,
+            figures: Any = receipt["figures"],
+            gpu: Any = receipt["hardware"]["gpu"],
+        ) -> str:
             figure = _figure(figures, result.column, labels)
+            assert figure is not None or gpu, (result.what, labels)
             return "not measured" if figure is None else f"{figure:{result.form}}"
 
-        what = result.what.format(gpu=_card(receipt["hardware"].get("gpu")))
+        what = result.what.format(gpu=_card(receipt["hardware"]["gpu"]))
         others = ", ".join(f"{name} {shown({**result.ours, **labels})}" for name, labels in result.others.items())
         link = f"[{result.receipt}]({results}/{result.receipt}.json)"
         lines.append(f"| {what} | {shown(result.ours)} | {others} | {result.paper} | {link} |".replace("  ", " "))
