@@ -16,6 +16,7 @@ class CudaMap:
 
     def __init__(self, H, W, D=128, dtype=torch.bfloat16, requires_grad=False):
         self.shape, self.dtype, self.requires_grad = torch.Size((1, 4, H, W, D)), dtype, requires_grad
+        self.stride = torch.empty(self.shape, device="meta").stride
 
 
 @pytest.fixture
@@ -65,6 +66,7 @@ def test_float16_follows_bfloat16_and_what_was_not_measured_runs_as_before(table
 def test_a_restriction_and_a_backend_that_cannot_run_come_before_the_table(table, monkeypatch):
     assert chosen(CudaMap(64, 64, requires_grad=True), "-triton") == "sdpa"
     assert chosen(CudaMap(64, 64, D=256, requires_grad=True)) == "sdpa"  # too wide for the fused kernels
+    assert chosen(CudaMap(1024, 2048, requires_grad=True)) == "sdpa"  # offsets of more than 32 bits
     monkeypatch.setenv(backends.ENVIRONMENT_VARIABLE, "sdpa")
     assert chosen(CudaMap(64, 64, requires_grad=True)) == "sdpa"
 
