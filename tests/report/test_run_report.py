@@ -6,6 +6,7 @@ import shutil
 from dataclasses import replace
 
 import pytest
+import torch
 from safetensors.torch import load_file, save_file
 
 import botformer
@@ -217,3 +218,10 @@ def test_flipped_labels_stand_at_the_top_of_what_the_network_contradicts(run, co
     assert wrong["train"].listed[0].startswith("red/flipped.png: red? green")
     assert cli.main(["data", str(data), "--checkpoint", str(sure), "--out", str(tmp_path / "page.html")]) == 0
     assert "blue/flipped.png: blue? green" in Page(tmp_path / "page.html").text
+
+
+@pytest.mark.skipif(torch.backends.mps.is_available(), reason="there is such a device here")
+def test_the_network_is_asked_about_the_data_on_the_device_that_is_named(run, colours, tmp_path, capsys):
+    page = tmp_path / "page.html"
+    assert cli.main(["data", str(colours), "--checkpoint", str(run), "--out", str(page), "--device", "mps"]) == 2
+    assert "device mps is not there" in capsys.readouterr().err

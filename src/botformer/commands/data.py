@@ -10,6 +10,7 @@ import tyro
 from botformer.commands.screen import new_table, print_table, progress_bar
 from botformer.errors import InputError
 from botformer.read_file import at_home
+from botformer.recipes.schema import Device
 from botformer.terminal import screen
 from botformer.text import printable
 
@@ -34,6 +35,8 @@ class Arguments:
     """A trained network: also show where it is sure and the labels say something else."""
     fast: bool = False
     """Read the headers of the images alone: no copies, no damage inside. With --checkpoint: not the training images."""
+    device: Device = "auto"
+    """Where the network of --checkpoint runs."""
 
 
 def main(arguments: list[str]) -> None:
@@ -52,7 +55,7 @@ def look(given: Arguments) -> bool:
     if out.is_dir():
         raise InputError(f"--out is the page, and {out} is a folder; name a file in it, such as {out / 'data.html'}")
     out.parent.mkdir(parents=True, exist_ok=True)
-    found = inspect_data(given.data, given.checkpoint, given.fast, progress_bar)
+    found = inspect_data(given.data, given.checkpoint, given.fast, progress_bar, given.device)
     write_data_page(found, out)  # first: whoever reads the lines may stop early
     _print(found)
     screen().print(f"with images: {out}")

@@ -11,6 +11,7 @@ from rich.console import Console
 
 from botformer.commands.results_folder import results_folder
 from botformer.commands.screen import new_table, print_table, progress_bar
+from botformer.recipes.schema import Device
 from botformer.terminal import screen
 
 _IN_TABLE = ("AP", "AP50", "AP75", "APs", "APm", "APl", "AR100")
@@ -45,7 +46,7 @@ class Arguments:
     """Images per batch in each process; by default 64 for classifiers, 4 for detectors."""
     workers: int = -1
     """Processes that read images; -1: one per core, at most 8 per process; 0: none."""
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    device: Device = "auto"
 
     @property
     def folder(self) -> Path:

@@ -2,7 +2,7 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 from rich import box
@@ -11,6 +11,7 @@ from rich.table import Table
 from botformer.commands.results_folder import results_folder
 from botformer.commands.screen import print_table, progress_bar
 from botformer.errors import InputError
+from botformer.recipes.schema import Device
 from botformer.terminal import screen
 from botformer.text import printable
 
@@ -35,7 +36,7 @@ class Arguments:
     """Detectors: explain this detection, by rank; 0, the best, by default."""
     out: Path | None = None
     """The page, ending in .html, or a folder for it; by default explain/NAME.html in the run, or in runs."""
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    device: Device = "auto"
 
 
 def main(arguments: list[str]) -> None:

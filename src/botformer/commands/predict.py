@@ -16,6 +16,7 @@ from rich.table import Table
 from botformer.commands.results_folder import results_folder
 from botformer.commands.screen import file_name, print_table, progress_bar
 from botformer.errors import InputError
+from botformer.recipes.schema import Device
 from botformer.terminal import screen
 from botformer.text import and_more, printable
 
@@ -60,7 +61,7 @@ class Arguments:
     """Detectors: a COCO annotation file whose image ids predictions.json shall use, to score it against that file."""
     max_megapixels: float | None = None
     """Larger images count as unreadable (they may be decompression bombs); by default the network's own limit."""
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    device: Device = "auto"
     engine: Literal["plain", "ray"] = "plain"
     """ray: in several processes, on this machine or on a cluster, with Ray Data (pip install 'botformer[ray]'). It also
     writes predictions.parquet, and draws nothing. It takes seconds to start: for many GPUs, machines or images."""

@@ -2,11 +2,12 @@
 
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Annotated, Literal
+from typing import Annotated
 
 import tyro
 
 from botformer.commands.screen import progress_bar
+from botformer.recipes.schema import Device
 from botformer.terminal import screen
 
 
@@ -16,7 +17,7 @@ class Arguments:
     """The --out folder of a training run, finished or not."""
     data: str = ""
     """What it was trained on; by default what its plan or its evaluation names. Without data there are no images."""
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    device: Device = "auto"
 
 
 def main(arguments: list[str]) -> None:

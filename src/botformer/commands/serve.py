@@ -8,11 +8,12 @@ import sys
 import webbrowser
 from dataclasses import dataclass
 from importlib.util import find_spec
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated
 
 import tyro
 
 from botformer.errors import InputError
+from botformer.recipes.schema import Device
 from botformer.terminal import screen
 
 if TYPE_CHECKING:
@@ -35,7 +36,7 @@ class Arguments:
     """If it is taken, the next free one is used; 0: any free one."""
     browser: bool = True
     """Open the page in the browser."""
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    device: Device = "auto"
     batch_size: int | None = None
     """Images of concurrent requests that a network sees at once; by default by the size of its canvas, at most 64."""
     queue: int = 128

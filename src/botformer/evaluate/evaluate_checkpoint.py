@@ -3,7 +3,7 @@
 import logging
 import os
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
 
 from botformer.create.from_checkpoint import load_for_rgb
 from botformer.data.detection.layouts import LAYOUTS, is_annotated
@@ -12,13 +12,11 @@ from botformer.evaluate.classifier import evaluate_classifier
 from botformer.evaluate.detector import evaluate_detector
 from botformer.evaluate.options import EvaluateOptions
 from botformer.read_file import at_home
-from botformer.recipes.schema import Run
+from botformer.recipes.schema import Device, Run
 from botformer.training.distributed import open_accelerator
 
 
-def evaluate_checkpoint(
-    options: EvaluateOptions, device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
-) -> dict[str, Any] | None:
+def evaluate_checkpoint(options: EvaluateOptions, device: Device = "auto") -> dict[str, Any] | None:
     """Evaluate, write metrics.json, predictions.json and drawings to `options.out`, and return what metrics.json holds.
 
     Under torchrun each process evaluates a part of the images; the first one writes, the others return None.

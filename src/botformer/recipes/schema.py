@@ -8,6 +8,9 @@ from botformer.recipes.check import check_fields
 from botformer.recipes.detector_settings import Kind, Settings
 from botformer.recipes.model_options import ModelOptions
 
+Device = Literal["auto", "cuda", "mps", "cpu"]
+"""Where a network runs. auto: on a GPU if there is one."""
+
 
 @dataclass(frozen=True)
 class Model(ModelOptions):
@@ -179,7 +182,7 @@ class Run:
     """Processes that read images; -1: one per core, at most 8 per process; 0: none."""
     threads: int = 0
     """Threads of the network on a CPU; 0: PyTorch's choice, one per core. Small networks are fastest with 1."""
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto"
+    device: Device = "auto"
     """auto: a GPU if there is one."""
     evaluate_every: float = 1
     """Epochs between evaluations; less than 1 is a part of an epoch."""

@@ -13,7 +13,7 @@ from botformer.data.image_facts import read_image_facts
 from botformer.errors import InputError
 from botformer.evaluate.evaluate_checkpoint import evaluate_checkpoint
 from botformer.evaluate.options import EvaluateOptions
-from botformer.recipes.schema import DetectionImages
+from botformer.recipes.schema import DetectionImages, Device
 from botformer.report.disagreements import classifier_disagreements, detector_disagreements
 from botformer.report.finding import Finding, worst_first
 from botformer.report.image_findings import Facts, image_findings
@@ -52,11 +52,11 @@ class Inspection:
         return all(finding.severity != "error" for finding in self.findings)
 
 
-def inspect_data(data: str, checkpoint: Path | None, fast: bool, bar: Bar) -> Inspection:
+def inspect_data(data: str, checkpoint: Path | None, fast: bool, bar: Bar, device: Device = "auto") -> Inspection:
     """Open the data as training would, read every image, and say what is wrong or odd.
 
-    With a `checkpoint`, a trained network is asked about every image, too, and what it contradicts is said. `fast`
-    reads headers alone, and asks the network about the images to validate and test on alone.
+    With a `checkpoint`, a trained network is asked about every image, too, on `device`, and what it contradicts is
+    said. `fast` reads headers alone, and asks the network about the images to validate and test on alone.
 
     Raises:
         InputError: no such checkpoint, or one for other data.
@@ -69,7 +69,7 @@ def inspect_data(data: str, checkpoint: Path | None, fast: bool, bar: Bar) -> In
     if opened.splits:
         findings += [*image_findings(opened.splits, facts), *label_findings(opened, canvas)]
     if checkpoint is not None:
-        findings = [*_contradictions(opened, findings, checkpoint, fast, bar), *findings]
+        findings = [*_contradictions(opened, findings, checkpoint, fast, bar, device), *findings]
     return Inspection(opened, facts, worst_first(findings), canvas, fast)
 
 
@@ -87,7 +87,7 @@ def _facts(split: Split, headers_only: bool, bar: Bar) -> Any:
 
 
 def _contradictions(
-    opened: OpenedData, findings: Sequence[Finding], checkpoint: Path, fast: bool, bar: Bar
+    opened: OpenedData, findings: Sequence[Finding], checkpoint: Path, fast: bool, bar: Bar, device: Device
 ) -> list[Finding]:
     if any(finding.severity == "error" for finding in findings):
         return [Finding("note", f"{checkpoint} was not asked: first the errors must be mended", "all", 1)]
@@ -95,7 +95,7 @@ def _contradictions(
     for split in opened.splits:
         if len(split) and not (fast and split.name == "train"):
             try:
-                predictions, metrics = _predictions(checkpoint, opened.data, split, bar)
+                predictions, metrics = _predictions(checkpoint, opened.data, split, bar, device)
             except InputError as error:
                 if split.name != "test":  # it alone is not needed to train
                     raise
@@ -108,14 +108,15 @@ def _contradictions(
     return found
 
 
-def _predictions(checkpoint: Path, data: str, split: Split, bar: Bar) -> tuple[list[Any], dict[str, Any]]:
+def _predictions(
+    checkpoint: Path, data: str, split: Split, bar: Bar, device: Device
+) -> tuple[list[Any], dict[str, Any]]:
     """What predictions.json and metrics.json of an evaluation hold. Made anew each time: labels that were mended have
     changed."""
     with TemporaryDirectory() as folder, bar(f"asking the network about {split.name}") as progress:
         out, workers = Path(folder), evaluation_workers(split)
-        metrics = evaluate_checkpoint(
-            EvaluateOptions(checkpoint, data, split.name, out, workers=workers, on_progress=progress.show)
-        )
+        options = EvaluateOptions(checkpoint, data, split.name, out, workers=workers, on_progress=progress.show)
+        metrics = evaluate_checkpoint(options, device)
         assert metrics is not None, "one process"
         return json.loads((out / "predictions.json").read_text(encoding="utf-8")), metrics
 

@@ -5,7 +5,7 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 from tempfile import TemporaryDirectory
-from typing import Any, Literal
+from typing import Any
 
 from botformer.backbone.flops import count
 from botformer.backbone.variants import ROWS
@@ -28,6 +28,7 @@ from botformer.plots.html_report import (
 )
 from botformer.plots.training_curves import draw_curves
 from botformer.read_file import understood
+from botformer.recipes.schema import Device
 from botformer.report.data_tables import class_bars
 from botformer.report.disagreements import detector_disagreements
 from botformer.report.inspection import evaluation_workers
@@ -51,7 +52,7 @@ def write_run_report(
     data: str = "",
     on_progress: Callable[[float], object] = lambda fraction: None,
     at_most: int = 0,
-    device: Literal["auto", "cuda", "mps", "cpu"] = "auto",
+    device: Device = "auto",
 ) -> Path:
     """Write OUT/report.html of the run in `out`, and return it. For one process, the first.
 

@@ -106,8 +106,8 @@ def open_accelerator(run: Run) -> Accelerator:
     assert device is not None
     if run.device not in ("auto", device.type):
         raise InputError(
-            f"run.device {run.device} is not there: torch {torch.__version__} found {device.type}; "
-            "use run.device auto, or a torch built for that device"
+            f"device {run.device} is not there: torch {torch.__version__} found {device.type}; "
+            "use device auto, or a torch built for that device"
         )
     if run.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise InputError(
