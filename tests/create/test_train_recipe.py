@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from PIL import Image
 from safetensors.torch import load_file
 from torchvision.ops import FrozenBatchNorm2d
 
@@ -193,3 +194,43 @@ def test_a_detector_is_calibrated_on_its_canvases_without_their_padding(normaliz
     torch.testing.assert_close(after, before, rtol=1e-4, atol=1e-5 * float(before.max()))
     seen = torch.cat([cells[:, : (24 + n + 1) // 2].flatten(1) for n, cells in enumerate(stem, 1)], 1)
     torch.testing.assert_close(model.backbone.bn1.running_var, seen.var(1, correction=0))
+
+
+@pytest.mark.parametrize(
+    ("names", "images", "warned"),
+    [
+        (("turn left", "turn right"), Images(size=32), True),
+        (("b", "d"), Images(size=32), True),
+        (("b", "d"), Images(size=32, hflip=False), False),
+        (("b", "d"), Images(size=32, augmentation="none"), False),
+        (("bright", "dark"), Images(size=32), False),
+    ],
+)
+def test_flips_that_make_classes_wrong_are_said(tmp_path, caplog, names, images, warned):
+    for name in names:
+        for split in ("train", "validation"):
+            (tmp_path / split / name).mkdir(parents=True)
+            for number in range(8):
+                Image.new("RGB", (32, 32), (number, 0, 0)).save(tmp_path / split / name / f"{number}.png")
+    make_parts(replace(NANO, images=images), str(tmp_path), open_accelerator(RUN))
+    assert (f"the class {names[0]!r} looks otherwise in a mirror" in caplog.text) == warned
+
+
+def test_flips_that_make_the_classes_of_objects_wrong_are_said(tmp_path, caplog):
+    for split in ("train", "val"):
+        objects = [annotation(1, 1, [5.0, 5.0, 20.0, 15.0])]
+        hands = content([image(1)], objects, [{"id": 7, "name": "left hand"}])
+        write(tmp_path, hands, f"instances_{split}.json", split)
+    flipped = DetectionRecipe(
+        detector="faster_rcnn",
+        model=Model("botnet_nano"),
+        images=DetectionImages(size=32),
+        settings=SMALL,
+        optimizer=NANO.optimizer,
+        schedule=NANO.schedule,
+        run=replace(RUN, batch_size=1),
+    )
+    make_parts(replace(flipped, images=replace(flipped.images, hflip=False)), str(tmp_path), open_accelerator(RUN))
+    assert "in a mirror" not in caplog.text
+    make_parts(flipped, str(tmp_path), open_accelerator(RUN))
+    assert "the class 'left hand' looks otherwise in a mirror" in caplog.text

@@ -52,6 +52,12 @@ def test_candidates_differ_and_cost_less_and_less(pretrained, shorter_px):
         assert candidate.recipe.images.size % 16 == 0
 
 
+@pytest.mark.parametrize("pretrained", [everywhere, nowhere])
+def test_what_looks_otherwise_in_a_mirror_is_not_flipped(pretrained):
+    assert all(recipe.images.hflip for recipe in recipes(PHOTOS, pretrained))
+    assert not any(recipe.images.hflip for recipe in recipes(replace(PHOTOS, has_sides="b"), pretrained))
+
+
 def test_images_are_not_enlarged_without_need():
     assert max(recipe.images.size for recipe in recipes(replace(PHOTOS, shorter_px=100))) == 128
     assert {recipe.images.size for recipe in recipes(replace(PHOTOS, shorter_px=28))} == {96}

@@ -2,7 +2,7 @@
 
 import hashlib
 import logging
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -19,6 +19,7 @@ from botformer.data.classification.dataset import ClassificationDataset, open_cl
 from botformer.data.detection.batches import detection_evaluation_batches, detection_training_batches
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.layouts import has_keypoints, has_shapes, is_annotated, open_detection_datasets
+from botformer.data.mirrored_classes import class_with_sides
 from botformer.errors import InputError
 from botformer.recipes.from_json import flat
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
@@ -33,6 +34,8 @@ from botformer.training.run_lock import check_unlocked
 from botformer.training.same_everywhere import check_same_everywhere
 from botformer.training.task import Batch, Task, TrainBatches
 from botformer.training.trackers import find_trackers
+
+log = logging.getLogger(__name__)
 
 CALIBRATION_PIXELS, CALIBRATION_LEAST, CALIBRATION_MOST = 256 * 128**2, 16, 256
 """Images that BatchNorms are calibrated by: as many as have that many pixels together, within bounds."""
@@ -91,19 +94,30 @@ def make_parts(
         InputError: data that the recipe cannot be trained on.
     """
     if isinstance(recipe, DetectionRecipe):
-        return parts_of(
-            recipe,
-            *open_detection_datasets(data, recipe.detector == "keypoint_rcnn", recipe.images.max_bad_records),
-            accelerator,
-            resumed,
-        )
+        with_keypoints = recipe.detector == "keypoint_rcnn"
+        objects, to_validate = open_detection_datasets(data, with_keypoints, recipe.images.max_bad_records)
+        if recipe.images.hflip and accelerator.is_main_process:
+            _warn_of_flips([category.name for category in objects.categories])
+        return parts_of(recipe, objects, to_validate, accelerator, resumed)
     if is_annotated(data):  # their folders of images would pass for classes
         raise InputError(
             f"this recipe trains a classifier, but {data} holds objects with boxes (COCO or YOLO); give it images in "
             "class folders, DIR/train/CLASS/*.jpg, or take a recipe for detectors, such as nuclei or coco_botnet50_36 "
             "(botformer train lists them)"
         )
-    return parts_of(recipe, *open_classification_datasets(data), accelerator, resumed)
+    train, validation = open_classification_datasets(data)
+    if recipe.images.hflip and recipe.images.augmentation != "none" and accelerator.is_main_process:
+        _warn_of_flips(train.class_names)
+    return parts_of(recipe, train, validation, accelerator, resumed)
+
+
+def _warn_of_flips(class_names: Sequence[str]) -> None:
+    if name := class_with_sides(class_names):
+        log.warning(
+            "half of the training images are flipped left to right, and the class %r looks otherwise in a mirror: "
+            "--images.no-hflip leaves the flips out",
+            name,
+        )
 
 
 def parts_of(

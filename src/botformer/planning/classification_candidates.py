@@ -130,6 +130,7 @@ def _recipe(model: str, px: int, start: _Start, facts: ImageFacts) -> Classifica
             size=px,
             fit="letterbox" if is_long(facts) else "crop",
             least_area=start.least_area,
+            hflip=not facts.has_sides,
             balance=_BALANCE if is_imbalanced(facts) else 0.0,
         ),
         optimizer=Optimizer(

@@ -167,7 +167,7 @@ def detection_candidates(
         # Of rows that have become the same the place is that of the last.
         candidates[candidate.recipe] = merged(candidate, candidates.pop(candidate.recipe, None))
     best_first = list(candidates.values())
-    _say(dataset, seen, best_first[0])
+    _say(dataset, best_first[0])
     return best_first
 
 
@@ -317,7 +317,7 @@ def _why(network: _Network, recipe: DetectionRecipe) -> str:
     return f"{network.model}, {weights}; {shown}"
 
 
-def _say(dataset: DetectionDataset, seen: ObjectStatistics, best: Candidate) -> None:
+def _say(dataset: DetectionDataset, best: Candidate) -> None:
     """What the data decided that somebody may want to decide otherwise."""
     assert isinstance(best.recipe, DetectionRecipe)
     images, said = best.recipe.images, []
@@ -328,8 +328,6 @@ def _say(dataset: DetectionDataset, seen: ObjectStatistics, best: Candidate) -> 
         )
     if images.rot90:
         said.append("objects show no up and no down: images are turned by quarters too (images.rot90)")
-    if seen.has_sides:
-        said.append(f"the class {seen.has_sides!r} looks otherwise in a mirror: images are not flipped (images.hflip)")
     if images.repeat_threshold:
         said.append(
             f"some classes are rare: images of classes in less than {images.repeat_threshold:.1%} of the images are "

@@ -27,6 +27,7 @@ from botformer.data.detection.layouts import (
     open_detection_datasets,
 )
 from botformer.data.loader import evenly_spread
+from botformer.data.mirrored_classes import class_with_sides
 from botformer.errors import InputError
 from botformer.recipes.detector_settings import Kind
 
@@ -53,6 +54,12 @@ class Found:
     open_s: float
     """How long it took to open."""
 
+    @property
+    def class_names(self) -> list[str]:
+        if isinstance(self.train, ClassificationDataset):
+            return list(self.train.class_names)
+        return [category.name for category in self.train.categories]
+
 
 @dataclass(frozen=True)
 class ImageFacts:
@@ -69,6 +76,8 @@ class ImageFacts:
     """Median shorter side."""
     long: float
     """Fraction of the images that are at least twice as long as wide, or as wide as long."""
+    has_sides: str = ""
+    """A class that an image flipped left to right would show wrongly. Empty: none."""
 
 
 def look(data: str, asked: Verb | Literal["auto"], max_bad_records: int = 20) -> Found:
@@ -96,6 +105,7 @@ def image_facts(dataset: ClassificationDataset) -> ImageFacts:
         fewest=int(counts.min()),
         shorter_px=int(np.median([min(size) for size in sizes])) if sizes else 0,
         long=sum(max(size) >= 2 * min(size) for size in sizes) / max(len(sizes), 1),
+        has_sides=class_with_sides(dataset.class_names),
     )
 
 

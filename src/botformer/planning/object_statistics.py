@@ -1,12 +1,12 @@
 """What the objects of a training set are, as numbers: what rules about a detector go by."""
 
-import re
 from dataclasses import dataclass
 
 import numpy as np
 
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.repeat_factors import class_frequencies
+from botformer.data.mirrored_classes import class_with_sides
 
 _MOST_IMAGES = 20_000
 """Of a larger data set every so-manieth image is looked at."""
@@ -14,7 +14,6 @@ _EVEN = np.sqrt(1 / 12)
 """Standard deviation of what is spread evenly from 0 to 1."""
 _MANY = 300
 """Objects from which on their places and proportions say something of how images were taken."""
-_SIDE_OR_SIGN = re.compile(r"^.$|(?<![a-z])(left|right)(?![a-z])", re.IGNORECASE)
 
 
 @dataclass(frozen=True, eq=False)
@@ -37,8 +36,7 @@ class ObjectStatistics:
     """Objects of one class, hundreds of them, lie and are shaped as if images could be turned by a quarter: spread as
     evenly from top to bottom as at random, no larger at the bottom, as often tall as wide."""
     has_sides: str
-    """A class that an image flipped left to right would show wrongly: a single letter or digit, or one whose name says
-    left or right. Empty: none."""
+    """A class that an image flipped left to right would show wrongly. Empty: none."""
 
 
 def object_statistics(dataset: DetectionDataset) -> ObjectStatistics:
@@ -67,7 +65,7 @@ def object_statistics(dataset: DetectionDataset) -> ObjectStatistics:
         class_frequencies=frequencies[frequencies > 0],
         shows_no_up=len(dataset.categories) == 1
         and _shows_no_up((boxes[:, 1] + boxes[:, 3]) / 2 / image_px[owner, 1], sizes, height / width),
-        has_sides=next((category.name for category in dataset.categories if _SIDE_OR_SIGN.search(category.name)), ""),
+        has_sides=class_with_sides([category.name for category in dataset.categories]),
     )
 
 

@@ -13,6 +13,7 @@ from botformer.backbone.flops import count
 from botformer.backbone.variants import find_row
 from botformer.create.train_recipe import calibration_images
 from botformer.data.classification.dataset import ClassificationDataset
+from botformer.data.mirrored_classes import class_with_sides
 from botformer.errors import InputError
 from botformer.planning.budget import NIGHT_S, WARMUP, Length, Speed, Work, length
 from botformer.planning.candidate import Candidate
@@ -179,9 +180,8 @@ def _plan_of(
         _row(candidate, measured.get(place), lengths.get(place), place - chosen, work)
         for place, candidate in enumerate(candidates)
     ]
-    return TrainingPlan(
-        recipe, rows, lasts.seconds, lasts.is_enough, lasts.tests, _notes(recipe, work, fixed, lasts.tests)
-    )
+    notes = _notes(recipe, work, fixed, lasts.tests, class_with_sides(found.class_names))
+    return TrainingPlan(recipe, rows, lasts.seconds, lasts.is_enough, lasts.tests, notes)
 
 
 def timing_seconds(minutes: float | None) -> float:
@@ -295,14 +295,16 @@ def _measured(timed: Timed) -> dict[str, float]:
 
 
 def _notes(
-    recipe: ClassificationRecipe | DetectionRecipe, work: Work, fixed: Mapping[str, Any], tests: bool
+    recipe: ClassificationRecipe | DetectionRecipe, work: Work, fixed: Mapping[str, Any], tests: bool, has_sides: str
 ) -> list[str]:
     notes: list[str] = []
     images = recipe.images
-    if images.hflip and "images.hflip" not in fixed:
+    if "images.hflip" not in fixed:
         notes.append(
             "half of the training images are flipped left to right; for text, digits and whatever else has a left and "
             "a right add --images.no-hflip"
+            if images.hflip
+            else f"the class {has_sides!r} looks otherwise in a mirror: images are not flipped (--images.hflip flips)"
         )
     if isinstance(recipe, ClassificationRecipe):
         if recipe.images.fit == "letterbox" and "images.fit" not in fixed:
