@@ -55,7 +55,8 @@ _ONE_RATE = {"optimizer.loaded_rate": 1.0}
 _IMAGENET = {"model.weights": "imagenet"}
 _TWO_EPOCHS = {"schedule.epochs": 2, "run.evaluate_every": 2, "run.workers": 0}
 SIZE_512 = {"images.size": 512, "settings.anchor_sizes": (16.0, 28.0, 48.0, 80.0), "images.mask_crop": 112}
-"""Of nuclei: anchors and mask targets grow with the image."""
+_SIZE_128 = {"images.size": 128, "settings.anchor_sizes": (4.0, 7.0, 12.0, 20.0), "images.mask_crop": 28}
+"""Of nuclei: anchors and the crops of ground-truth masks scale with the image."""
 
 
 def _nuclei(*changes: Mapping[str, Any]) -> Arm:
@@ -101,8 +102,11 @@ ARMS: dict[str, Arm] = {
     },
     "nuclei R50 one rate": _nuclei(_R50, _ONE_RATE),
     "nuclei BoT50 one rate": _nuclei(_BOT50, _ONE_RATE),
-    "nuclei R50 512 px": _nuclei(_R50, SIZE_512),
-    "nuclei BoT50 512 px": _nuclei(_BOT50, SIZE_512),
+    **{
+        f"nuclei {name} {px} px": _nuclei(network, size)
+        for px, size in ((128, _SIZE_128), (512, SIZE_512))
+        for name, network in (("R50", _R50), ("BoT50", _BOT50))
+    },
     "balloons R50": _arm(BALLOONS, "balloons_half", _IMAGENET, _R50),
     "balloons BoT50": _arm(BALLOONS, "balloons_half", _IMAGENET, _BOT50),
     "photos R50": _photos(_R50),
@@ -179,17 +183,17 @@ _SIZES = ("mask_APs", "mask_APm", "box_AP")
 """There are no large nuclei."""
 
 
-def _nuclei_setting(ours: str = "4 epochs", papers: str = "36 epochs") -> str:
+def _nuclei_setting(ours: str = "4 epochs", papers: str = "1024 px, 36 epochs") -> str:
     return (
         "Mask R-CNN, half width, c5 stride 2 for all, ImageNet weights but for the attention, 256 px, jitter 0.8 to "
         f"1.25, {ours} of 521 images, batch 8, AdamW, loaded weights at a fifth of the learning rate. The paper: full "
-        f"width, COCO, 1024 px, {papers}."
+        f"width, COCO, {papers}."
     )
 
 
 _PHOTOS_SETTING = (
-    "half width, ImageNet weights but for the attention, 128 px, 4 epochs of 2,018 images, batch 32, AdamW. The paper: "
-    "full width, ImageNet from random weights, 224 px."
+    "half width, ImageNet weights but for the attention, 128 px, 4 epochs of 2,018 images, batch 32, AdamW, loaded "
+    "weights at a fifth of the learning rate. The paper: full width, ImageNet from random weights, 224 px, 100 epochs."
 )
 _CIFAR_SETTING = (
     "CIFAR-10: networks of quarter width with five blocks, c5 stride 1 for all (maps of 4x4), random weights, 2 epochs."
@@ -258,7 +262,7 @@ ROWS: dict[str, Row] = {
         Row(
             "schedule",
             "longer training helps BoT50 more than R50 (Table 2, section 4.1)",
-            _nuclei_setting("4 and 8 epochs", "12 and 24 epochs"),
+            _nuclei_setting("4 and 8 epochs", "1024 px, 12 and 24 epochs"),
             (
                 _grows(
                     "gain after 8 epochs - after 4",
@@ -271,21 +275,21 @@ ROWS: dict[str, Row] = {
         Row(
             "long-schedule",
             "much longer training helps BoT50 more than R50 (Table 2, section 4.1)",
-            _nuclei_setting("4 and 16 epochs", "12 and 36 epochs"),
+            _nuclei_setting("4 and 16 epochs", "1024 px, 12, 36 and 72 epochs"),
             (
                 Effect("16 epochs: BoT50 - R50", ("nuclei BoT50 x4",), ("nuclei R50 x4",), _SIZES, "1.2 mask AP"),
                 _grows(
                     "gain after 16 epochs - after 4",
                     _BASE,
                     ("nuclei R50 x4", "nuclei BoT50 x4"),
-                    "0.9 mask AP, 36 - 12 epochs",
+                    "0.9 mask AP, 36 - 12 epochs; 0.5, 72 - 12",
                 ),
             ),
         ),
         Row(
             "scale",
             "strong scale jitter helps BoT50 more (Table 3, section 4.2)",
-            f"{_nuclei_setting(papers='72 epochs')} The jitter alone changed.",
+            f"{_nuclei_setting(papers='1024 px, 72 epochs')} The jitter alone changed.",
             tuple(
                 _grows(
                     f"gain with jitter {low} to 2.0 - with 0.8 to 1.25",
@@ -299,9 +303,12 @@ ROWS: dict[str, Row] = {
         Row(
             "image-size",
             "larger images help BoT50 more (Table 8, section 4.5)",
-            f"{_nuclei_setting(papers='72 epochs')} At 512 px anchors and mask targets grow with the image.",
+            f"{_nuclei_setting(papers='1024 and 1280 px, jitter 0.1 to 2.0, 72 epochs')} At 128 and 512 px anchors "
+            "and the crops of ground-truth masks scale with the image.",
             (
+                Effect("128 px: BoT50 - R50", ("nuclei BoT50 128 px",), ("nuclei R50 128 px",), _SIZES),
                 Effect("512 px: BoT50 - R50", ("nuclei BoT50 512 px",), ("nuclei R50 512 px",), _SIZES),
+                _grows("gain at 256 px - at 128 px", ("nuclei R50 128 px", "nuclei BoT50 128 px"), _BASE),
                 _grows(
                     "gain at 512 px - at 256 px",
                     _BASE,
