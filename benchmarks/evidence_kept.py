@@ -27,15 +27,24 @@ class Kept:
     validation: Validation
 
 
+def is_kept(job: Job, folder: Path) -> bool:
+    """Whether all that rows measure of a training is there."""
+    path = folder / f"{job.run.name}.npz"
+    if not path.is_file():
+        return False
+    with np.load(path) as file:
+        return set(metrics_of_all_rows(job.name)) <= set(file.files)
+
+
 def keep(job: Job, folder: Path) -> None:
     """Of a training that is done; what is kept already is not measured again."""
     path = folder / f"{job.run.name}.npz"
-    metrics = metrics_of_all_rows(job.name)
     predictions = sha256((job.run / "evaluation" / "predictions.json").read_bytes()).hexdigest()
-    if path.is_file():
+    if is_kept(job, folder):
         with np.load(path) as file:
-            if str(file["predictions"]) == predictions and set(metrics) <= set(file.files):
+            if str(file["predictions"]) == predictions:
                 return
+    metrics = metrics_of_all_rows(job.name)
     truth = job.data / "annotations" / f"instances_{job.arm.dataset.split}.json"
     found = validation(job.arm.dataset, job.run / "evaluation", truth, metrics)
     training = {

@@ -15,9 +15,9 @@ CHART = "evidence.png"
 HEAD = """# Evidence in small
 
 The paper's claims are of full-size networks on ImageNet and COCO, which have not been trained here. This page asks
-what of them can be seen in minutes on one core: the paper's comparisons with networks of half width, real images, and
-several seeds, in schedules of our own, which each section names. ImageNet weights are those of Yahoo's open_nsfw, a
-ResNet-50 of half width that was trained on ImageNet and then to tell two other classes apart.
+what of them can be seen in minutes to an hour on one core: the paper's comparisons with networks of half width, real
+images, and several seeds, in schedules of our own, which each section names. ImageNet weights are those of Yahoo's
+open_nsfw, a ResNet-50 of half width that was trained on ImageNet and then to tell two other classes apart.
 `python benchmarks/evidence.py --data FOLDER` trains what is missing and generates this page from the receipts.
 
 * A **difference** is of means over seeds, in points of AP or accuracy, with its 95 % interval over validation images
@@ -27,7 +27,8 @@ ResNet-50 of half width that was trained on ImageNet and then to tell two other 
   really 0, one may be judged otherwise. Seeds beyond the first three were added after those had been looked at.
 * What comparisons need of a training is kept in the folder `results/evidence`, so that seeds and rows can be added in
   other sittings and on other machines. It began with the row of 16 epochs; of earlier trainings the receipts alone are
-  left.
+  left. So the networks of 4 epochs at 256 px that 16 epochs and other sizes are compared with are other trainings than
+  those of the sections before: another processor rounds otherwise, which changes a training as another seed would.
 * **Seconds** of training were taken beside other trainings on the same cores. They tell what a row costs and do not
   compare networks.
 * The **paper's** figures are other networks, data and schedules: a sign to compare with, not a size.

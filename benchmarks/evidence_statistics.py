@@ -20,6 +20,8 @@ from typing import Any, Literal
 
 import numpy as np
 from evidence_rows import Dataset, Row
+from pycocotools.coco import COCO
+from pycocotools.cocoeval import COCOeval
 from scipy.optimize import brentq
 from scipy.stats import norm, t
 
@@ -72,9 +74,6 @@ class AveragePrecision:
 
     def _match(self, kind: str) -> dict[str, list[Any]]:
         """Size -> what pycocotools made of each image; None where it had nothing to do."""
-        from pycocotools.coco import COCO
-        from pycocotools.cocoeval import COCOeval
-
         with redirect_stdout(StringIO()):  # pycocotools reports every step
             truth = COCO(str(self.truth))
             assert len(truth.getCatIds()) == 1, "the objects of these data sets have one category"

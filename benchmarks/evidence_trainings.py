@@ -1,5 +1,6 @@
 """The trainings behind the rows of evidence_rows.py: each in a process of its own, stopped and continued."""
 
+import json
 import shlex
 import signal
 import subprocess
@@ -44,6 +45,11 @@ class Job:
         return self.run.with_name(f"{self.run.name}.log")
 
     @property
+    def began(self) -> Path:
+        """By which commit and on which processor; continued elsewhere, it stays."""
+        return self.run.with_name(f"{self.run.name}.began.json")
+
+    @property
     def measured(self) -> Path:
         """Written last."""
         return self.run / "measured.json"
@@ -85,8 +91,14 @@ def done_jobs(out: Path) -> list[Job]:
     return [job for arm in ARMS for seed in seeds if (job := Job(arm, seed, out)).is_done]
 
 
-def train_all(waiting: list[Job], archives: Path, deadline: float, at_once: int) -> None:
-    """Train and measure as many as can be done before the deadline (`time.monotonic`), so many at once."""
+def train_all(waiting: list[Job], archives: Path, deadline: float, at_once: int) -> list[str]:
+    """Train and measure as many as can be done before the deadline (`time.monotonic`), so many at once. Returns what
+    failed; the others go on.
+
+    Raises:
+        SystemExit: there is no archive of any of them.
+    """
+    wanted = bool(waiting)
     for dataset in sorted({job.arm.dataset.name for job in waiting}):
         (data,) = {job.data for job in waiting if job.arm.dataset.name == dataset}
         archive = archives / f"{dataset}.zip"
@@ -100,31 +112,46 @@ def train_all(waiting: list[Job], archives: Path, deadline: float, at_once: int)
         with zipfile.ZipFile(archive) as content:
             content.extractall(part)
         part.rename(data)
+    if wanted and not waiting:
+        raise SystemExit(f"{archives} has none of the archives that are needed")
     with ThreadPoolExecutor(at_once) as threads:
-        list(threads.map(lambda job: train(job, deadline), waiting))
+        return [failure for failure in threads.map(lambda job: train(job, deadline), waiting) if failure]
 
 
-def train(job: Job, deadline: float) -> None:
-    """Train until done or the deadline, then measure. What goes wrong stands in RUN.log."""
+def train(job: Job, deadline: float) -> str:
+    """Train until done or the deadline, then measure. Returns what failed; more stands in RUN.log."""
     if time.monotonic() >= deadline:
-        return
+        return ""
     job.run.parent.mkdir(parents=True, exist_ok=True)
+    if not job.began.is_file():
+        write_json(job.began, _origin(job))
     arguments = ["train", job.arm.recipe, "--data", str(job.data), "--out", str(job.run), *job.options]
     # Few images in the evaluation that ends a training: all of them are measured below.
-    status = _botformer(job, [*arguments, "--run.evaluation-images", "8"], deadline)
-    print(f"{job.name}, seed {job.seed}: {'stopped, to be continued' if status else 'trained'}", flush=True)
+    status = _botformer(job, [*arguments, "--run.evaluation-images", "8", "--run.device", "cpu"], deadline)
+    if status == 0:
+        print(f"{job.name}, seed {job.seed}: trained", flush=True)
+        evaluation = ["--out", str(job.run / "evaluation"), "--device", "cpu"]
+        status = _botformer(job, ["evaluate", str(job.run / "last"), "--data", str(job.data), *evaluation])
     if status in STOPPED:
-        return
-    evaluation = str(job.run / "evaluation")
-    _botformer(job, ["evaluate", str(job.run / "last"), "--data", str(job.data), "--out", evaluation])
+        print(f"{job.name}, seed {job.seed}: stopped, to be continued", flush=True)
+    elif status:
+        return f"{job.name}, seed {job.seed}: exit status {status}; see {job.log}"
+    else:
+        write_json(job.measured, json.loads(job.began.read_text("utf-8")))
+    return ""
+
+
+def _origin(job: Job) -> dict[str, Any]:
     origin = receipt_origin()
+    found = {"commit": origin["commit"][:10], "processor": origin["hardware"]["processor"]}
     if origin["uncommitted_changes"]:
         print(f"{job.name}: the package differs from its commit", file=sys.stderr)
-    write_json(job.measured, {"commit": origin["commit"][:10], "processor": origin["hardware"]["processor"]})
+        found["uncommitted_changes"] = True
+    return found
 
 
 def _botformer(job: Job, arguments: list[str], deadline: float | None = None) -> int:
-    """Exit status: 0, or one of `STOPPED` where the deadline came first."""
+    """Exit status; one of `STOPPED` where the deadline came first."""
     with job.log.open("ab") as log:
         command = [sys.executable, "-m", "botformer.cli", *arguments]
         process = subprocess.Popen(command, stdout=log, stderr=subprocess.STDOUT)
@@ -133,8 +160,6 @@ def _botformer(job: Job, arguments: list[str], deadline: float | None = None) ->
         except subprocess.TimeoutExpired:
             process.terminate()
             process.wait()
-    if process.returncode not in (0, *STOPPED):
-        raise SystemExit(f"{job.name}, seed {job.seed}: exit status {process.returncode}; see {job.log}")
     return process.returncode
 
 

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from botformer.benchmark.receipt import write_receipt
+from botformer.benchmark.receipt import receipt_origin, write_receipt
 
 RESULTS = Path(__file__).parents[1] / "results"
 TITLE = "Your own images: one command, in the time there is"
@@ -59,8 +59,14 @@ def main() -> None:
         if row.name in given.rows and not _measured(given.out, row).is_file():
             _measure(row, given.data, given.out)
     figures = [json.loads(file.read_text("utf-8")) for row in ROWS if (file := _measured(given.out, row)).is_file()]
-    command = "python benchmarks/own_images.py --data FOLDER"
-    print(write_receipt(RESULTS / "own_images_cpu.json", TITLE, command, figures, 0, NOTES).name)
+    receipt, command = RESULTS / "own_images_cpu.json", "python benchmarks/own_images.py --data FOLDER"
+    print(write_receipt(receipt, TITLE, command, _with_earlier(figures, receipt), 0, NOTES).name)
+
+
+def _with_earlier(figures: list[dict[str, Any]], receipt: Path) -> list[dict[str, Any]]:
+    """And the rows of an earlier receipt that were not measured again."""
+    earlier = json.loads(receipt.read_text("utf-8"))["figures"] if receipt.is_file() else []
+    return list(({line["row"]: line for line in earlier} | {line["row"]: line for line in figures}).values())
 
 
 def _folder(out: Path, row: Row) -> Path:
@@ -86,6 +92,7 @@ def _measure(row: Row, archives: Path, out: Path) -> None:
         "seconds": round(seconds),
         **_plan(json.loads((run / "plan.json").read_text("utf-8"))),
         **_scores(json.loads((run / "evaluation" / "metrics.json").read_text("utf-8"))),
+        "commit": receipt_origin()["commit"][:7],
     }
     _measured(out, row).write_text(json.dumps(figures), encoding="utf-8")
     print(figures, flush=True)

@@ -11,6 +11,7 @@
 # MACHINES    least:most, default 1:4
 # PROCESSES   per machine; default auto: one per GPU, without GPUs one per core
 # RESTARTS    how many failures of processes are forgiven, default 3
+# LAST_CALL   seconds in which more machines may come once the least number is there, default 20
 # RUN         any name; runs with the same RENDEZVOUS and different names do not meet
 # ADDRESS     this machine's address, if the others do not find it by its host name
 # PYTHON      default python3

@@ -5,6 +5,7 @@ import shutil
 import sys
 import time
 import zipfile
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -133,7 +134,7 @@ def test_a_training_stops_at_the_deadline_goes_on_and_is_measured(tmp_path, monk
     metrics = json.loads((job.run / "evaluation" / "metrics.json").read_text())
     assert metrics["images"] == 12
     assert json.loads((job.run / "recipe.json").read_text())["run"]["seed"] == 0
-    assert set(json.loads(job.measured.read_text())) == {"commit", "processor"}
+    assert {"commit", "processor"} <= set(json.loads(job.measured.read_text()))
     assert 0 < job.seconds < 60
 
 
@@ -227,7 +228,7 @@ def test_a_receipt_of_trainings_that_are_not_kept_stays_until_all_are_repeated(t
     repeated = {("resnet", seed): 20 for seed in range(4)} | {("botnet", seed): 30 for seed in range(3)}
     pretend(tmp_path, repeated)
     said = call(monkeypatch, capsys, tmp_path, "--minutes", "0")[0]
-    assert said == "evidence_tiny.json stays: trainings were repeated, but not all that these need: BoT - R"
+    assert said == "evidence_tiny.json stays until these are repeated, too: botnet, seed 3"
     assert receipt.read_text() == before
     shutil.rmtree(tmp_path / "out")
     pretend(tmp_path, {("botnet", 3): 30})
@@ -238,6 +239,28 @@ def test_a_receipt_of_trainings_that_are_not_kept_stays_until_all_are_repeated(t
         "resnet": 50.0,
     }
     assert (figures[-1]["seeds"], figures[-1]["difference"]) == (4, 25.0)
+    receipt.write_text(receipt.read_text().replace('"commit": ', '"commit": "earlier", "was": ', 1))
+    call(monkeypatch, capsys, tmp_path, "--minutes", "0")
+    assert json.loads(receipt.read_text())["commit"] == "earlier"  # the same figures are the same receipt
+
+
+@pytest.mark.usefixtures("tiny")
+def test_what_is_kept_is_not_trained_again_and_all_rows_hear_of_a_repetition(tmp_path, monkeypatch, capsys):
+    shared = replace(ROW, name="shared")
+    for module in (evidence, evidence_page, evidence_rows):
+        monkeypatch.setattr(module, "ROWS", {"tiny": ROW, "shared": shared})
+    pretend(tmp_path, {(arm, seed): 30 for arm in TINY for seed in range(3)})
+    call(monkeypatch, capsys, tmp_path)
+    shutil.rmtree(tmp_path / "out")
+    monkeypatch.setattr(evidence, "train_all", lambda jobs, *_: [f"{job.run.name} is to be trained" for job in jobs])
+    assert call(monkeypatch, capsys, tmp_path)[-1] == "6 of 6 trainings are done"
+    (tmp_path / "results" / "evidence" / "botnet_1.npz").unlink()
+    with pytest.raises(SystemExit, match="^botnet_1 is to be trained$"):
+        call(monkeypatch, capsys, tmp_path)
+    pretend(tmp_path, {("botnet", 1): 33})
+    call(monkeypatch, capsys, tmp_path, "--minutes", "0")  # asks for the row tiny
+    figures = json.loads((tmp_path / "results" / "evidence_shared.json").read_text())["figures"]
+    assert figures[-1]["difference"] == 2.5
 
 
 @pytest.mark.usefixtures("tiny")
@@ -250,14 +273,23 @@ def test_two_seeds_are_no_evidence(tmp_path, monkeypatch, capsys):
     assert "Not measured." in (tmp_path / "results" / "EVIDENCE.md").read_text()
 
 
-def test_a_data_set_that_is_missing_is_said_and_left_out(tmp_path, capsys):
-    evidence_trainings.train_all([Job("photos R50", 0, tmp_path / "out")], tmp_path, time.monotonic() + 60, 1)
+def test_a_data_set_that_is_missing_is_said_and_left_out(tmp_path, monkeypatch, capsys):
+    trained = []
+    monkeypatch.setattr(evidence_trainings, "train", lambda job, deadline: trained.append(job.name))
+    with pytest.raises(SystemExit, match="has none of the archives"):
+        evidence_trainings.train_all([Job("photos R50", 0, tmp_path / "out")], tmp_path, time.monotonic() + 60, 1)
     assert capsys.readouterr().err == f"{tmp_path / 'photos.zip'} is missing: its trainings are left out\n"
     assert not (tmp_path / "out").exists()
+    (tmp_path / "out" / "data" / "dsb2018").mkdir(parents=True)
+    both = [Job(name, 0, tmp_path / "out") for name in ("photos R50", "nuclei R50")]
+    assert evidence_trainings.train_all(both, tmp_path, time.monotonic() + 60, 1) == []
+    assert trained == ["nuclei R50"]
 
 
-def test_a_training_that_fails_says_where_its_log_is(tmp_path, monkeypatch):
+def test_a_training_that_fails_says_where_its_log_is_and_the_next_one_is_tried(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT}")
     (tmp_path / "out" / "data" / "photos").mkdir(parents=True)
-    with pytest.raises(SystemExit, match=r"photos R50, seed 0: exit status 2; see .*photos_R50_0\.log"):
-        evidence_trainings.train_all([Job("photos R50", 0, tmp_path / "out")], tmp_path, time.monotonic() + 60, 1)
+    both = [Job("photos R50", seed, tmp_path / "out") for seed in (0, 1)]
+    failures = evidence_trainings.train_all(both, tmp_path, time.monotonic() + 600, 1)
+    assert failures == [f"photos R50, seed {job.seed}: exit status 2; see {job.log}" for job in both]
+    assert not any(job.is_done for job in both)

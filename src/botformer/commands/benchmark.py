@@ -24,13 +24,13 @@ class Arguments:
     minutes: float = 0
     """Begin no further case after this many minutes; the receipt lists the cases left out. 0: no limit."""
     only: str = ""
-    """Run only the cases with this label, such as deployed or 64x64. The files are then named SUITE_ONLY_DEVICE."""
+    """Run only the cases with this label, such as deployed or 64x64. The files are then SUITE_ONLY_cpu or _gpu."""
     out: Path = Path("results")
-    """Folder for the receipt, SUITE_DEVICE.json, and its chart, SUITE_DEVICE.png."""
+    """Folder for the receipt, SUITE_cpu.json or SUITE_gpu.json, and its chart, likewise in .png."""
     resume: bool = False
-    """Go on with the receipt of the same name, if it is of the same commit, card and versions."""
+    """Go on with the receipt of the same name, if it is of the same commit, card, versions and rounds."""
     quick: bool = False
-    """Tiny sizes, to see that everything runs. The files are named SUITE_DEVICE_quick."""
+    """Tiny sizes, to see that everything runs. The files are named SUITE_cpu_quick or SUITE_gpu_quick."""
     notes: str = ""
     """Added to the notes of the receipt."""
 

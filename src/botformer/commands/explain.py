@@ -35,7 +35,8 @@ class Arguments:
     detection: int | None = None
     """Detectors: explain this detection, by rank; 0, the best, by default."""
     out: Path | None = None
-    """The page, ending in .html, or a folder for it; by default explain/NAME.html in the run, or in runs."""
+    """The page, ending in .html, or a folder for it; by default explain/NAME.html in the run
+    (explain/step-.../NAME.html of one checkpoint), or in runs."""
     device: Device = "auto"
 
 

@@ -30,7 +30,7 @@ class Arguments:
     it. int8: calibrated on --data, and kept only if it is faster and as good."""
     size: int | None = None
     """Side of the images in pixels, fixed; for a detector, of its canvas. By default classifiers take any size, and
-    what must be fixed is as in the training."""
+    what must be fixed is as in evaluation."""
     batch: int | None = None
     """Images per call, fixed. By default any, or 1 where it must be fixed."""
     data: Path | None = None

@@ -35,9 +35,9 @@ class Arguments:
     """The --out folder of a training run (its best checkpoint), the folder of one checkpoint, a .safetensors file of
     botformer.save, hf://OWNER/NAME on the Hugging Face hub, or the name of a network that comes with the package."""
     out: Path | None = None
-    """Folder for drawings and JSON files; by default predictions/ in the run, or runs/predictions/NAME, or with -2, -3
-    and so on behind it where other images were predicted into that. What was stopped there goes on where it stopped;
-    what was finished is made anew."""
+    """Folder for drawings and JSON files; by default predictions/ in the run (predictions/step-.../ of one checkpoint),
+    or runs/predictions/NAME, or with -2, -3 and so on behind it where other images were predicted into it. What was
+    stopped there goes on where it stopped; what was finished is made anew."""
     draw: int | Literal["all"] | None = None
     """How many images are drawn, the first, by default 100; predictions are written of all."""
     batch_size: int | None = None

@@ -30,8 +30,8 @@ class Arguments:
     checkpoint), the folder of one checkpoint, a .safetensors file of botformer.save, hf://OWNER/NAME on the Hugging
     Face hub, or the name of a network that comes with the package."""
     host: str = "127.0.0.1"
-    """Address to listen on. 127.0.0.1 is for this machine alone. On any other, such as 0.0.0.0, every request needs a
-    token, which is printed; the traffic is not encrypted."""
+    """Address to listen on. 127.0.0.1 is for this machine alone. On any other, such as 0.0.0.0, requests for networks
+    and images need a token, which is printed; the traffic is not encrypted."""
     port: int = 8000
     """If it is taken, the next free one is used; 0: any free one."""
     browser: bool = True

@@ -27,8 +27,8 @@ for _function in ("relative_attention_2d", "resize_table"):  # one node each in 
 class ConvertedAttention(nn.Module):
     """timm's `BottleneckAttn` with the same parameters under the same names, computed by botformer's attention.
 
-    (B, C, H, W) -> (B, C_out, H, W), or half of each side, rounded up, with pooling. Any H and W; O(HW) memory, but in
-    TorchScript (`torch.jit.script`), where the definition is computed with its (HW)^2 matrix, as in timm.
+    (B, C, H, W) -> (B, C_out, H, W), or half of each side, rounded up, with pooling. Any H and W. O(HW (H + W)) memory,
+    but in TorchScript (`torch.jit.script`), where the definition is computed with its (HW)^2 matrix, as in timm.
     """
 
     def __init__(self, timm_layer: "BottleneckAttn", tables: TablePolicy, backend: str) -> None:
