@@ -57,7 +57,8 @@ def main() -> None:
     for job in done_jobs(given.out):
         keep(job, kept)
     for row in ROWS.values():  # rows share trainings
-        if why_not := write_row(row):
+        why_not = write_row(row)
+        if why_not and row.name in given.row:
             print(why_not)
     write_page(RESULTS)
     left = sum(not job.is_done for job in left)
@@ -75,7 +76,7 @@ def write_row(row: Row) -> str:
     again = {(line["arm"], line["seed"]) for line in lines}
     if gone := [f"{line['arm']}, seed {line['seed']}" for line in earlier if (line["arm"], line["seed"]) not in again]:
         new = any(line not in earlier for line in lines)
-        return f"{path.name} stays until these are repeated, too: {'; '.join(gone)}" if new else ""
+        return f"{path.name} stays until {len(gone)} more are repeated, such as {gone[0]}" if new else ""
     if not effects:
         return ""
     means = [

@@ -228,7 +228,7 @@ def test_a_receipt_of_trainings_that_are_not_kept_stays_until_all_are_repeated(t
     repeated = {("resnet", seed): 20 for seed in range(4)} | {("botnet", seed): 30 for seed in range(3)}
     pretend(tmp_path, repeated)
     said = call(monkeypatch, capsys, tmp_path, "--minutes", "0")[0]
-    assert said == "evidence_tiny.json stays until these are repeated, too: botnet, seed 3"
+    assert said == "evidence_tiny.json stays until 1 more are repeated, such as botnet, seed 3"
     assert receipt.read_text() == before
     shutil.rmtree(tmp_path / "out")
     pretend(tmp_path, {("botnet", 3): 30})
