@@ -41,6 +41,7 @@ REASONS = (
     "needs COCO and several GPUs",
     "needs a cluster",
     "waits for people",
+    "needs archives that are not ours, and hours",
 )
 """Why a block may be left out."""
 
