@@ -52,8 +52,8 @@ def main() -> None:
     deadline = time.monotonic() + 60 * given.minutes
     kept = RESULTS / "evidence"
     wanted = jobs([ROWS[name] for name in given.row], given.seeds, given.out)
-    left = [job for job in wanted if not job.is_done and not is_kept(job, kept)]
-    failures = train_all(left, given.data, deadline, given.at_once) if given.minutes else []
+    waiting = [job for job in wanted if not job.is_done and not is_kept(job, kept)]
+    failures = train_all(waiting, given.data, deadline, given.at_once) if given.minutes else []
     for job in done_jobs(given.out):
         keep(job, kept)
     for row in ROWS.values():  # rows share trainings
@@ -61,7 +61,7 @@ def main() -> None:
         if why_not and row.name in given.row:
             print(why_not)
     write_page(RESULTS)
-    left = sum(not job.is_done for job in left)
+    left = sum(not job.is_done for job in waiting)
     print(f"{len(wanted) - left} of {len(wanted)} trainings are done{'; the next call goes on' if left else ''}")
     if failures:
         sys.exit("\n".join(failures))

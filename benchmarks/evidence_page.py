@@ -15,9 +15,10 @@ CHART = "evidence.png"
 HEAD = """# Evidence in small
 
 The paper's claims are of full-size networks on ImageNet and COCO, which have not been trained here. This page asks
-what of them can be seen in minutes to an hour on one core: the paper's comparisons with networks of half width, real
-images, and several seeds, in schedules of our own, which each section names. ImageNet weights are those of Yahoo's
-open_nsfw, a ResNet-50 of half width that was trained on ImageNet and then to tell two other classes apart.
+what of them can be seen in minutes to little more than an hour on one core: the paper's comparisons with networks of
+half width, real images, and several seeds, in schedules of our own, which each section names. ImageNet weights are
+those of Yahoo's open_nsfw, a ResNet-50 of half width that was trained on ImageNet and then to tell two other classes
+apart.
 `python benchmarks/evidence.py --data FOLDER` trains what is missing and generates this page from the receipts.
 
 * A **difference** is of means over seeds, in points of AP or accuracy, with its 95 % interval over validation images

@@ -14,3 +14,11 @@ def unknown(kind: str, name: str, known: Iterable[str]) -> InputError:
     near = difflib.get_close_matches(name, known, n=3, cutoff=0.5)
     hint = f"did you mean {' or '.join(near)}?" if near else f"known: {', '.join(known)}"
     return InputError(f"unknown {kind} {name!r}; {hint}")
+
+
+def no_device(wanted: object, found: str, torch_version: str) -> InputError:
+    """An `InputError` for a device that is not there."""
+    return InputError(
+        f"device {wanted} is not there: torch {torch_version} found {found}; use device auto, or a torch built for "
+        "that device"
+    )

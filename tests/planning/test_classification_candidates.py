@@ -10,7 +10,7 @@ from botformer.planning.classification_candidates import batch_size, classificat
 from botformer.planning.look_at_data import ImageFacts
 from botformer.recipes.schema import ClassificationRecipe
 
-PHOTOS = ImageFacts(classes=10, images=3_000, most=320, fewest=280, shorter_px=375, long=0.02)
+PHOTOS = ImageFacts(classes=10, images=3_000, most=320, fewest=280, shorter_px=375, long=0.02, has_sides="")
 
 
 def everywhere(name):

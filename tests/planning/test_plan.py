@@ -16,7 +16,7 @@ from botformer.planning.plan import make_plan_for
 from botformer.planning.saved_plan import saved_recipe, write_plan
 from botformer.planning.step_times import StepTimer, Timed
 
-PHOTOS = ImageFacts(classes=10, images=3_000, most=320, fewest=280, shorter_px=375, long=0.0)
+PHOTOS = ImageFacts(classes=10, images=3_000, most=320, fewest=280, shorter_px=375, long=0.0, has_sides="")
 
 
 def photos(images=3_000, validation=300):

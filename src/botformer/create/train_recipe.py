@@ -19,7 +19,7 @@ from botformer.data.classification.dataset import ClassificationDataset, open_cl
 from botformer.data.detection.batches import detection_evaluation_batches, detection_training_batches
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.layouts import has_keypoints, has_shapes, is_annotated, open_detection_datasets
-from botformer.data.mirrored_classes import class_with_sides
+from botformer.data.mirrored_names import class_with_sides
 from botformer.errors import InputError
 from botformer.recipes.from_json import flat
 from botformer.recipes.schema import ClassificationRecipe, DetectionRecipe
@@ -95,24 +95,23 @@ def make_parts(
     """
     if isinstance(recipe, DetectionRecipe):
         with_keypoints = recipe.detector == "keypoint_rcnn"
-        objects, to_validate = open_detection_datasets(data, with_keypoints, recipe.images.max_bad_records)
-        if recipe.images.hflip and accelerator.is_main_process:
-            _warn_of_flips([category.name for category in objects.categories])
-        return parts_of(recipe, objects, to_validate, accelerator, resumed)
-    if is_annotated(data):  # their folders of images would pass for classes
+        train, validation = open_detection_datasets(data, with_keypoints, recipe.images.max_bad_records)
+    elif is_annotated(data):  # their folders of images would pass for classes
         raise InputError(
             f"this recipe trains a classifier, but {data} holds objects with boxes (COCO or YOLO); give it images in "
             "class folders, DIR/train/CLASS/*.jpg, or take a recipe for detectors, such as nuclei or coco_botnet50_36 "
             "(botformer train lists them)"
         )
-    train, validation = open_classification_datasets(data)
-    if recipe.images.hflip and recipe.images.augmentation != "none" and accelerator.is_main_process:
-        _warn_of_flips(train.class_names)
+    else:
+        train, validation = open_classification_datasets(data)
+    if accelerator.is_main_process:
+        _warn_of_flips(recipe, train.class_names)
     return parts_of(recipe, train, validation, accelerator, resumed)
 
 
-def _warn_of_flips(class_names: Sequence[str]) -> None:
-    if name := class_with_sides(class_names):
+def _warn_of_flips(recipe: ClassificationRecipe | DetectionRecipe, class_names: Sequence[str]) -> None:
+    flips = recipe.images.hflip and (isinstance(recipe, DetectionRecipe) or recipe.images.augmentation != "none")
+    if flips and (name := class_with_sides(class_names)):
         log.warning(
             "half of the training images are flipped left to right, and the class %r looks otherwise in a mirror: "
             "--images.no-hflip leaves the flips out",

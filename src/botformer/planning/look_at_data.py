@@ -27,7 +27,7 @@ from botformer.data.detection.layouts import (
     open_detection_datasets,
 )
 from botformer.data.loader import evenly_spread
-from botformer.data.mirrored_classes import class_with_sides
+from botformer.data.mirrored_names import class_with_sides
 from botformer.errors import InputError
 from botformer.recipes.detector_settings import Kind
 
@@ -54,12 +54,6 @@ class Found:
     open_s: float
     """How long it took to open."""
 
-    @property
-    def class_names(self) -> list[str]:
-        if isinstance(self.train, ClassificationDataset):
-            return list(self.train.class_names)
-        return [category.name for category in self.train.categories]
-
 
 @dataclass(frozen=True)
 class ImageFacts:
@@ -76,7 +70,7 @@ class ImageFacts:
     """Median shorter side."""
     long: float
     """Fraction of the images that are at least twice as long as wide, or as wide as long."""
-    has_sides: str = ""
+    has_sides: str
     """A class that an image flipped left to right would show wrongly. Empty: none."""
 
 

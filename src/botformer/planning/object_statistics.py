@@ -6,7 +6,7 @@ import numpy as np
 
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.repeat_factors import class_frequencies
-from botformer.data.mirrored_classes import class_with_sides
+from botformer.data.mirrored_names import class_with_sides
 
 _MOST_IMAGES = 20_000
 """Of a larger data set every so-manieth image is looked at."""
@@ -65,7 +65,7 @@ def object_statistics(dataset: DetectionDataset) -> ObjectStatistics:
         class_frequencies=frequencies[frequencies > 0],
         shows_no_up=len(dataset.categories) == 1
         and _shows_no_up((boxes[:, 1] + boxes[:, 3]) / 2 / image_px[owner, 1], sizes, height / width),
-        has_sides=class_with_sides([category.name for category in dataset.categories]),
+        has_sides=class_with_sides(dataset.class_names),
     )
 
 

@@ -13,7 +13,7 @@ from botformer.backbone.flops import count
 from botformer.backbone.variants import find_row
 from botformer.create.train_recipe import calibration_images
 from botformer.data.classification.dataset import ClassificationDataset
-from botformer.data.mirrored_classes import class_with_sides
+from botformer.data.mirrored_names import class_with_sides
 from botformer.errors import InputError
 from botformer.planning.budget import NIGHT_S, WARMUP, Length, Speed, Work, length
 from botformer.planning.candidate import Candidate
@@ -180,7 +180,7 @@ def _plan_of(
         _row(candidate, measured.get(place), lengths.get(place), place - chosen, work)
         for place, candidate in enumerate(candidates)
     ]
-    notes = _notes(recipe, work, fixed, lasts.tests, class_with_sides(found.class_names))
+    notes = _notes(recipe, work, fixed, lasts.tests, class_with_sides(found.train.class_names))
     return TrainingPlan(recipe, rows, lasts.seconds, lasts.is_enough, lasts.tests, notes)
 
 

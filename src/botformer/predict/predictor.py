@@ -19,7 +19,7 @@ from botformer.data.image_inputs import Damaged, InputImage, NamedBytes, input_i
 from botformer.data.image_io import BadImage
 from botformer.detection import Detector
 from botformer.environment import cores
-from botformer.errors import InputError, unknown
+from botformer.errors import InputError, no_device, unknown
 from botformer.predict.classifier import ClassifierNetwork
 from botformer.predict.detector import DetectorNetwork
 from botformer.predict.own_copy import own_copy
@@ -255,8 +255,5 @@ def _device(device: str | torch.device) -> torch.device:
     except RuntimeError:
         raise InputError(f"unknown device {device!r}; expected auto, cpu, cuda, cuda:1, mps or the like") from None
     if wanted.type not in ("cpu", here.type if here else "cpu"):
-        raise InputError(
-            f"device {device} is not there: torch {torch.__version__} found {here.type if here else 'cpu'}; use "
-            "device auto, or a torch built for that device"
-        )
+        raise no_device(device, here.type if here else "cpu", torch.__version__)
     return wanted

@@ -143,14 +143,13 @@ def _open_detection(data: str) -> OpenedData:
     except InputError as error:
         refused.append(_refused(error))
     layout += ": boxes and shapes" if shapes else ": boxes alone"
-    names = tuple(category.name for category in train.categories)
     problems = {str(problem) for dataset in (train, validation) for problem in dataset.problems}
     findings = (
         *refused,
         *unusable,
         *_warnings(text for text in said if not any(problem in text for problem in problems)),
     )
-    return OpenedData(data, layout, names, _splits(train, validation, test), findings)
+    return OpenedData(data, layout, train.class_names, _splits(train, validation, test), findings)
 
 
 def _splits(train: Dataset, validation: Dataset, test: Dataset | None) -> tuple[Split, ...]:

@@ -14,7 +14,7 @@ from torch import Tensor, nn
 from torch.nn.parallel import DistributedDataParallel
 
 from botformer.environment import keep_freed_memory
-from botformer.errors import InputError
+from botformer.errors import InputError, no_device
 from botformer.recipes.schema import Run
 from botformer.training.precision import Precision, fastest_precision
 
@@ -105,10 +105,7 @@ def open_accelerator(run: Run) -> Accelerator:
     device = processes.device if processes.num_processes > 1 else _own_device(on_cpu)
     assert device is not None
     if run.device not in ("auto", device.type):
-        raise InputError(
-            f"device {run.device} is not there: torch {torch.__version__} found {device.type}; "
-            "use device auto, or a torch built for that device"
-        )
+        raise no_device(run.device, device.type, torch.__version__)
     if run.precision == "bf16" and device.type == "cuda" and not torch.cuda.is_bf16_supported():
         raise InputError(
             f"run.precision bf16: {torch.cuda.get_device_name(device)} cannot compute in it; use run.precision float32"

@@ -117,7 +117,8 @@ def test_a_skeleton_that_leads_nowhere_is_left_out(caplog):
         ("left_eye", "right_eye"), ("eye left", "eye right"), ("LeftEye", "RightEye"), ("leftEye", "rightEye"),
         ("EyeLeft", "EyeRight"), ("l_knee", "r_knee"), ("knee.L", "knee.R"), ("L knee", "R knee"), ("LKnee", "RKnee"),
         ("back-left-paw", "back-right-paw"), ("frontLeftPaw", "frontRightPaw"), ("wingL1", "wingR1"),
-        ("lefteye", "righteye"), ("eyeleft", "eyeright"), ("LEFTEYE", "RIGHTEYE"), ("kneeLeft2", "kneeRight2"),
+        ("lefteye", "righteye"), ("frontleftpaw", "frontrightpaw"), ("eyeleft", "eyeright"),
+        ("LEFTEYE", "RIGHTEYE"), ("kneeLeft2", "kneeRight2"),
     ],
 )  # fmt: skip
 def test_a_flip_exchanges_left_and_right(one, other):

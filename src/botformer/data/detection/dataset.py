@@ -107,6 +107,11 @@ class DetectionDataset:
     """The key points of every object; empty where there are none, or where they were not read."""
 
     @property
+    def class_names(self) -> tuple[str, ...]:
+        """Of the labels from 1."""
+        return tuple(category.name for category in self.categories)
+
+    @property
     def keypoint_names(self) -> tuple[str, ...]:
         return self.layout.names
 

@@ -1,10 +1,10 @@
 """Key points of a COCO file: their names and skeleton, those of an annotation, and which of them a flip exchanges."""
 
 import logging
-import re
 from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple
 
+from botformer.data.mirrored_names import mirrored_names
 from botformer.errors import InputError
 
 log = logging.getLogger("botformer.data")
@@ -103,28 +103,10 @@ def flip_indices(names: Sequence[str], pairs: Sequence[Sequence[str]] = ()) -> l
     if not pairs:
         lower = {name.lower(): name for name in names}
         by_name = {
-            name: next((lower[each] for each in _mirrored(name) if each in lower), name) for name in lower.values()
+            name: next((lower[each] for each in mirrored_names(name) if each in lower), name) for name in lower.values()
         }
         partner = {name: other for name, other in by_name.items() if by_name[other] == name}
     return [places[partner.get(name, name)] for name in names]
-
-
-_SIDES = {"left": "right", "right": "left", "l": "r", "r": "l"}
-# A word of its own (left_eye, "eye left", hand.R), or set off by a capital (leftEye, eyeLeft, LEye).
-_SIDE = re.compile(r"(?<![A-Za-z])(left|right|l|r)(?![A-Za-z])", re.IGNORECASE)
-_CAMEL_CASE = re.compile(r"^(left|right|l|r|L|R)(?=[A-Z])|(?<![A-Z])(Left|Right)(?![a-z])|(?<=[a-z0-9])(L|R)(?=\d*$)")
-# Glued to what follows or precedes it (lefteye, eyeleft): a partner of that name tells that it is meant.
-_GLUED = re.compile(r"^(left|right)|(left|right)$", re.IGNORECASE)
-
-
-def _mirrored(name: str) -> list[str]:
-    """Names in lower case with left for right, and the other way round, that the partner may have; the surest first."""
-
-    def other(match: re.Match[str]) -> str:
-        return _SIDES[match[0].lower()]
-
-    found = (pattern.sub(other, name) for pattern in (_SIDE, _CAMEL_CASE, _GLUED))
-    return [each.lower() for each in found if each != name]
 
 
 def _names(record: Mapping[str, Any], where: str) -> tuple[str, ...]:

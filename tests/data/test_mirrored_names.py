@@ -2,7 +2,7 @@
 
 import pytest
 
-from botformer.data.mirrored_classes import class_with_sides
+from botformer.data.mirrored_names import class_with_sides
 
 
 @pytest.mark.parametrize(
@@ -20,6 +20,10 @@ from botformer.data.mirrored_classes import class_with_sides
         (["turn_counterclockwise"], "turn_counterclockwise"),
         (["none", "turnleft", "turnright"], "turnleft"),
         (["Lefthand", "RIGHTHAND"], "Lefthand"),
+        (["sharpleftturn", "sharprightturn"], "sharpleftturn"),
+        (["hand_L", "hand_R"], "hand_L"),
+        (["thumbL", "thumbR"], "thumbL"),
+        (["model_l", "thing"], ""),
         (["cat", "dog"], ""),
         (["leftover", "copyright", "bright", "Upright"], ""),
         ([str(number) for number in range(1, 103)], ""),  # folders of species, by number
