@@ -8,7 +8,7 @@ export UV_SYSTEM_CERTS
 JOBS ?= $(shell getconf _NPROCESSORS_ONLN || echo 1)
 BIN := .venv/bin
 UV := $(shell command -v uv || echo .uv/bin/uv)
-EXTRAS := demo,detection,shards,log,look,pretrained,export,executorch,ray,serve,docs,test
+EXTRAS := demo,detection,shards,log,look,pretrained,export,executorch,ray,serve,evidence,docs,test
 READY := .venv/.ready
 
 .PHONY: help setup demo docs serve test timm-tests export-check check gpu gpu-wheels gpu-data gpu-dry-run wheel clean

@@ -28,12 +28,13 @@ class Kept:
 
 
 def is_kept(job: Job, folder: Path) -> bool:
-    """Whether all that rows measure of a training is there."""
+    """Whether all that rows measure of a training, with the options that its arm has now, is there."""
     path = folder / f"{job.run.name}.npz"
     if not path.is_file():
         return False
     with np.load(path) as file:
-        return set(metrics_of_all_rows(job.name)) <= set(file.files)
+        same = json.loads(str(file["training"]))["command"] == job.command
+        return same and set(metrics_of_all_rows(job.name)) <= set(file.files)
 
 
 def keep(job: Job, folder: Path) -> None:
@@ -45,14 +46,13 @@ def keep(job: Job, folder: Path) -> None:
             if str(file["predictions"]) == predictions:
                 return
     metrics = metrics_of_all_rows(job.name)
-    truth = job.data / "annotations" / f"instances_{job.arm.dataset.split}.json"
+    truth = job.data / job.arm.dataset.truth
     found = validation(job.arm.dataset, job.run / "evaluation", truth, metrics)
     training = {
         "arm": job.name,
         "seed": job.seed,
         "seconds": round(job.seconds),
         **json.loads(job.measured.read_text("utf-8")),
-        "command": job.command,
     }
     folder.mkdir(parents=True, exist_ok=True)
     with atomic_file(path) as unfinished, unfinished.open("wb") as file:
@@ -72,9 +72,9 @@ def kept_trainings(folder: Path, arms: Iterable[str]) -> dict[str, dict[int, Kep
     for path in sorted(folder.glob("*.npz")):
         with np.load(path) as file:
             training = json.loads(str(file["training"]))
-            if training["arm"] not in arms:
+            name, seed = training["arm"], training["seed"]
+            if name not in arms or not is_kept(Job(name, seed, folder), folder):
                 continue
-            metrics = {name: file[name].astype(np.float64) for name in metrics_of_all_rows(training["arm"])}
-            kept = Kept(training, Validation(str(file["images"]), metrics))
-        found.setdefault(training["arm"], {})[training["seed"]] = kept
+            metrics = {metric: file[metric].astype(np.float64) for metric in metrics_of_all_rows(name)}
+            found.setdefault(name, {})[seed] = Kept(training, Validation(str(file["images"]), metrics))
     return found

@@ -8,7 +8,7 @@ from statistics import mean, stdev
 from typing import Any
 
 from evidence_chart import draw_evidence
-from evidence_rows import ARMS, ROWS, Row
+from evidence_rows import ARMS, ROWS, SEEDS, Row
 
 RESULTS = Path(__file__).parents[1] / "results"
 CHART = "evidence.png"
@@ -25,11 +25,13 @@ apart.
   (paired bootstrap) and seeds (Student's t), which is wide for three seeds. Above 0, the claim holds.
 * **Verdict**: "holds in small" where the whole interval is above 0, "does not hold" where it is below, else it cannot
   be decided with so many seeds and images. No correction for the number of comparisons: of twenty differences that are
-  really 0, one may be judged otherwise. Seeds beyond the first three were added after those had been looked at.
+  really 0, one may be judged otherwise. "At the second look": three seeds had been looked at, then two were added;
+  who looks twice errs more often than once in twenty.
 * What comparisons need of a training is kept in the folder `results/evidence`, so that seeds and rows can be added in
   other sittings and on other machines. It began with the row of 16 epochs; of earlier trainings the receipts alone are
   left. So the networks of 4 epochs at 256 px that 16 epochs and other sizes are compared with are other trainings than
-  those of the sections before: another processor rounds otherwise, which changes a training as another seed would.
+  those of the sections before, with the same seeds: another processor rounds otherwise, which changes a training too,
+  here by less than another seed.
 * **Seconds** of training were taken beside other trainings on the same cores. They tell what a row costs and do not
   compare networks.
 * The **paper's** figures are other networks, data and schedules: a sign to compare with, not a size.
@@ -84,7 +86,7 @@ def _summary(receipts: dict[str, dict[str, Any]]) -> list[list[str]]:
             lines.append([claim, "", "", "not measured"])
             continue
         for line in _main_effects(receipts[name]):
-            lines.append([claim, line["effect"], _difference(line), line["verdict"]])
+            lines.append([claim, line["effect"], _difference(line), _verdict(line)])
             claim = ""
     return lines
 
@@ -105,6 +107,7 @@ def _section(row: Row, receipt: dict[str, Any] | None) -> list[str]:
     effects = _effects(receipt)
     measured = {effect["effect"] for effect in effects}
     missing = [effect.claim for effect in row.effects if effect.claim not in measured]
+    papers = {(effect.claim, metric): text for effect in row.effects for metric, text in effect.paper.items()}
     trainings = [line for line in receipt["figures"] if "commit" in line]
     machine = receipt["hardware"]
     processors = sorted({line.get("processor", machine["processor"]) for line in trainings})
@@ -114,11 +117,11 @@ def _section(row: Row, receipt: dict[str, Any] | None) -> list[str]:
             ("difference of", "metric", "difference", "seeds", "images", "verdict", "paper"),
             [
                 [line["effect"], _NAMES[line["metric"]], _difference(line), line["seeds"], line["images"]]
-                + [line["verdict"], line["paper"]]
+                + [_verdict(line), papers.get((line["effect"], line["metric"]), "")]
                 for line in effects
             ],
         ),
-        *(["", f"Not measured: {'; '.join(missing)}."] if missing else []),
+        *(["", f"Too few seeds for a comparison: {'; '.join(missing)}."] if missing else []),
         "",
         *_arms(row, trainings),
         "",
@@ -145,7 +148,7 @@ def _arms(row: Row, trainings: Sequence[dict[str, Any]]) -> list[str]:
         runs = [training for training in trainings if training["arm"] == arm]
         if runs:
             cells = [_spread([run[metric] for run in runs if metric in run]) for metric in metrics]
-            seconds = f"{min(run['seconds'] for run in runs)} to {max(run['seconds'] for run in runs)}"
+            seconds = " to ".join(dict.fromkeys(str(of(run["seconds"] for run in runs)) for of in (min, max)))
             lines.append([arm, ", ".join(str(run["seed"]) for run in runs), *cells, seconds])
     return _table(("network", "seeds", *(_NAMES[metric] for metric in metrics), "seconds of training"), lines)
 
@@ -154,6 +157,14 @@ def _spread(values: Sequence[float]) -> str:
     if not values:
         return ""
     return f"{mean(values):.1f} ± {stdev(values):.1f}" if len(values) > 1 else f"{values[0]:.1f}"
+
+
+def _verdict(line: dict[str, Any]) -> str:
+    if line["low"] == line["high"] == 0:
+        return "both the same, of every seed: nothing is decided"
+    if line["low"] <= 0 <= line["high"]:
+        return f"{line['verdict']} and {line['images']} images"
+    return f"{line['verdict']}, at the second look" if line["seeds"] > len(SEEDS) else line["verdict"]
 
 
 def _difference(line: dict[str, Any]) -> str:

@@ -170,15 +170,20 @@ class Interval:
 
 def measured_effects(row: Row, runs: Mapping[str, Mapping[int, Validation]]) -> list[dict[str, Any]]:
     """One line per effect and metric whose arms have three seeds or more in common. `runs`: arm -> seed -> its
-    validation."""
+    validation.
+
+    Raises:
+        ValueError: they were validated on different images.
+    """
     lines = []
     for effect in row.effects:
         seeds = sorted(set.intersection(*(set(runs.get(arm, {})) for arm in effect.arms)))
         if len(seeds) < LEAST_SEEDS:
             continue
         groups = [[runs[arm][seed] for seed in seeds] for arm in effect.arms]
-        (images,) = {run.image_count for group in groups for run in group}
-        assert len({run.images for group in groups for run in group}) == 1, f"{effect.claim}: other images"
+        if len({run.images for group in groups for run in group}) > 1:
+            raise ValueError(f"{effect.claim}: its trainings were validated on different images")
+        images = groups[0][0].image_count
         signs = [1] * len(effect.plus) + [-1] * len(effect.minus)
         for metric in (effect.dataset.metric, *effect.metrics):
             of_metric = interval([np.stack([run.resampled[metric] for run in group]) for group in groups], signs)
@@ -192,7 +197,6 @@ def measured_effects(row: Row, runs: Mapping[str, Mapping[int, Validation]]) -> 
                     "difference": round(of_metric.effect, 2),
                     "high": round(of_metric.high, 2),
                     "verdict": of_metric.verdict(len(seeds)),
-                    "paper": effect.paper if metric == effect.dataset.metric else "",
                 }
             )
     return lines

@@ -1,8 +1,11 @@
 """Evidence in small: its table fits together, and trainings stop, go on and are measured once."""
 
 import json
+import os
 import shutil
+import signal
 import sys
+import threading
 import time
 import zipfile
 from dataclasses import replace
@@ -27,7 +30,7 @@ import evidence_page  # noqa: E402
 import evidence_rows  # noqa: E402
 import evidence_trainings  # noqa: E402
 from evidence_rows import ARMS, ROWS, Arm, Dataset, Effect, Row  # noqa: E402
-from evidence_trainings import Job, jobs  # noqa: E402
+from evidence_trainings import End, Job, jobs  # noqa: E402
 
 
 @pytest.mark.parametrize("name", ARMS)
@@ -77,12 +80,12 @@ def test_the_strides_of_what_is_compared_are_equal_unless_it_says_otherwise(row)
         assert (len(strides) == 1) == ("unequal strides" not in effect.claim and "stride alone" not in effect.claim)
 
 
-COLOURS = Dataset("colours", "validation", "top1", "12 images of noise")
+COLOURS = Dataset("colours", "validation", "top1", "0123456789ab", "12 images of noise")
 TINY = {
     f"{name}": Arm(COLOURS, "photos_half", {"model.name": f"{name}_nano", "images.size": 32, "run.batch_size": 20})
     for name in ("resnet", "botnet")
 }
-ROW = Row("tiny", "noise has colours", "Tiny.", (Effect("BoT - R", ("botnet",), ("resnet",), paper="0.1 top-1"),))
+ROW = Row("tiny", "noise has colours", "Tiny.", (Effect("BoT - R", ("botnet",), ("resnet",), paper={"top1": "0.1"}),))
 
 
 @pytest.fixture
@@ -111,30 +114,27 @@ def test_a_training_stops_at_the_deadline_goes_on_and_is_measured(tmp_path, monk
     with zipfile.ZipFile(tmp_path / "colours.zip", "w") as archive:
         for file in folder.rglob("*.png"):
             archive.write(file, file.relative_to(folder))
-    job, wait = Job("botnet", 0, tmp_path / "out"), evidence_trainings.subprocess.Popen.wait
+    job = Job("botnet", 0, tmp_path / "out")
 
-    def stop_after_a_step(process, timeout=None):
-        """As if the deadline had come then."""
-        while timeout is not None and process.poll() is None:
-            if "step 1/" in job.log.read_text():
-                raise evidence_trainings.subprocess.TimeoutExpired(process.args, timeout)
-            time.sleep(0.02)
-        return wait(process)
+    class AfterAStep(End):
+        """As if the deadline had come, or the signal, then."""
 
-    with monkeypatch.context() as stopped:
-        stopped.setattr(evidence_trainings.subprocess.Popen, "wait", stop_after_a_step)
-        evidence_trainings.train_all([job], tmp_path, time.monotonic() + 60, 1)
+        @property
+        def is_here(self):
+            return job.log.is_file() and "step 1/" in job.log.read_text()
+
+    evidence_trainings.train_all([job], tmp_path, AfterAStep(0.0), 1, others_too=True)
     assert capsys.readouterr().out == "botnet, seed 0: stopped, to be continued\n"
     assert not job.is_done
     assert call(monkeypatch, capsys, tmp_path, "--seeds", "0", "--minutes", "0")[-1] == (
         "0 of 2 trainings are done; the next call goes on"
     )
-    evidence_trainings.train_all([job], tmp_path, time.monotonic() + 60, 1)
+    evidence_trainings.train_all([job], tmp_path, End(time.monotonic() + 500), 1, others_too=True)
     assert "continuing after step" in job.log.read_text()
     metrics = json.loads((job.run / "evaluation" / "metrics.json").read_text())
     assert metrics["images"] == 12
     assert json.loads((job.run / "recipe.json").read_text())["run"]["seed"] == 0
-    assert set(json.loads(job.measured.read_text())) - {"uncommitted_changes"} == {"commit", "processor"}
+    assert set(json.loads(job.measured.read_text())) - {"uncommitted_changes"} == {"commit", "processor", "command"}
     assert 0 < job.seconds < 60
 
 
@@ -150,7 +150,7 @@ def pretend(folder, right):
         steps = [{"kind": "train", "step": step, "images_per_s": 10.0 + seed} for step in (1, 2, 6)]
         (job.run / "metrics.jsonl").write_text("\n".join(map(json.dumps, [*steps, {"kind": "evaluation"}])) + "\n")
         (job.run / "recipe.json").write_text('{"run": {"batch_size": 20}}')
-        job.measured.write_text('{"commit": "0123456789", "processor": "Abacus"}')
+        job.measured.write_text(json.dumps({"commit": "0123456789", "processor": "Abacus", "command": job.command}))
 
 
 @pytest.mark.usefixtures("tiny")
@@ -172,10 +172,10 @@ def test_the_receipt_and_the_page_say_what_was_measured(tmp_path, monkeypatch, c
         "botformer train photos_half --data DIR --model.name botnet_nano --images.size 32 --run.batch-size 20 "
         "--run.seed 0"
     )
-    assert (effect["difference"], effect["verdict"], effect["paper"]) == (42.5, "holds in small", "0.1 top-1")
+    assert (effect["difference"], effect["verdict"]) == (42.5, "holds in small")
     page = (tmp_path / "results" / "EVIDENCE.md").read_text()
     assert (
-        f"| BoT - R | top-1 | +42.5 ({effect['low']:+.1f} to {effect['high']:+.1f}) | 3 | 40 | holds in small | 0.1"
+        f"| BoT - R | top-1 | +42.5 ({effect['low']:+.1f} to {effect['high']:+.1f}) | 3 | 40 | holds in small | 0.1 |"
         in page
     )
     assert "| botnet | 0, 1, 2 | 92.5 ± 2.5 | 10 to 12 |" in page
@@ -253,7 +253,13 @@ def test_what_is_kept_is_not_trained_again_and_all_rows_hear_of_a_repetition(tmp
     call(monkeypatch, capsys, tmp_path)
     shutil.rmtree(tmp_path / "out")
     monkeypatch.setattr(evidence, "train_all", lambda jobs, *_: [f"{job.run.name} is to be trained" for job in jobs])
-    assert call(monkeypatch, capsys, tmp_path)[-1] == "6 of 6 trainings are done"
+    kept = tmp_path / "results" / "evidence"
+    assert call(monkeypatch, capsys, tmp_path)[-1] == (
+        f"6 of 6 trainings are done, 6 of them kept in {kept} (--results FOLDER trains them anew)"
+    )
+    with pytest.raises(SystemExit) as anew:
+        call(monkeypatch, capsys, tmp_path, "--results", str(tmp_path / "other"))
+    assert len(str(anew.value).splitlines()) == 6
     (tmp_path / "results" / "evidence" / "botnet_1.npz").unlink()
     with pytest.raises(SystemExit, match="^botnet_1 is to be trained$"):
         call(monkeypatch, capsys, tmp_path)
@@ -273,23 +279,94 @@ def test_two_seeds_are_no_evidence(tmp_path, monkeypatch, capsys):
     assert "Not measured." in (tmp_path / "results" / "EVIDENCE.md").read_text()
 
 
-def test_a_data_set_that_is_missing_is_said_and_left_out(tmp_path, monkeypatch, capsys):
-    trained = []
-    monkeypatch.setattr(evidence_trainings, "train", lambda job, deadline: trained.append(job.name))
-    with pytest.raises(SystemExit, match="has none of the archives"):
-        evidence_trainings.train_all([Job("photos R50", 0, tmp_path / "out")], tmp_path, time.monotonic() + 60, 1)
-    assert capsys.readouterr().err == f"{tmp_path / 'photos.zip'} is missing: its trainings are left out\n"
-    assert not (tmp_path / "out").exists()
-    (tmp_path / "out" / "data" / "dsb2018").mkdir(parents=True)
-    both = [Job(name, 0, tmp_path / "out") for name in ("photos R50", "nuclei R50")]
-    assert evidence_trainings.train_all(both, tmp_path, time.monotonic() + 60, 1) == []
-    assert trained == ["nuclei R50"]
+@pytest.mark.usefixtures("tiny")
+def test_a_training_with_other_options_is_not_taken_for_the_arms(tmp_path, monkeypatch, capsys):
+    pretend(tmp_path, {(arm, seed): 30 for arm in TINY for seed in range(3)})
+    call(monkeypatch, capsys, tmp_path, "--minutes", "0")
+    longer = {name: replace(arm, changes={**arm.changes, "schedule.epochs": 9}) for name, arm in TINY.items()}
+    for module in (evidence_rows, evidence_trainings, evidence_page):
+        monkeypatch.setattr(module, "ARMS", longer)
+    job = Job("botnet", 0, tmp_path / "out")
+    assert not job.is_done
+    assert evidence.of_kept_trainings(ROW, tmp_path / "results") == ([], [])
+    shutil.copy(job.measured, job.began)
+    why_not = evidence_trainings.train(job, End(time.monotonic() + 60))
+    assert why_not.startswith(f"{job.run} was begun with other options (botformer train photos_half --data DIR ")
+
+
+def archive(folder, *names):
+    """photos.zip with empty files."""
+    with zipfile.ZipFile(folder / "photos.zip", "w") as content:
+        for name in names:
+            content.writestr(name, "")
+
+
+@pytest.fixture
+def trained(monkeypatch):
+    """The names of what would be trained."""
+    names = []
+    monkeypatch.setattr(evidence_trainings, "train", lambda job, end: names.append(job.name))
+    return names
+
+
+def test_a_data_set_that_is_missing_is_said_and_left_out(tmp_path, trained):
+    both = [Job(name, 0, tmp_path / "out") for name in ("nuclei R50", "photos R50")]
+    archive(tmp_path, "train/a/1.jpg", "validation/a/1.jpg")
+    failures = evidence_trainings.train_all(both, tmp_path, End(time.monotonic() + 60), 1, others_too=True)
+    assert failures == [f"{tmp_path / 'dsb2018.zip'} is missing. Its trainings are left out"]
+    assert trained == ["photos R50"]
+
+
+def test_the_receipts_here_are_of_their_archives_alone(tmp_path, trained):
+    job, end = Job("photos R50", 0, tmp_path / "out"), End(time.monotonic() + 60)
+    archive(tmp_path, "train/a/1.jpg", "validation/a/1.jpg")
+    (failure,) = evidence_trainings.train_all([job], tmp_path, end, 1)
+    assert "photos.zip is another archive than that of the receipts here (sha256 " in failure
+    assert "not ba792af38868...); --results FOLDER takes it, for receipts of your own" in failure
+    archive(tmp_path, "photos/train/a/1.jpg", "photos/validation/a/1.jpg")
+    (failure,) = evidence_trainings.train_all([job], tmp_path, end, 1, others_too=True)
+    assert failure.endswith("photos.zip has no train and no validation. Its trainings are left out")
+    assert trained == []
+    archive(tmp_path, "train/a/1.jpg", "validation/a/1.jpg")  # packed anew
+    assert evidence_trainings.train_all([job], tmp_path, end, 1, others_too=True) == []
+    assert trained == ["photos R50"]
+
+
+def test_weights_that_are_not_there_are_no_evidence(tmp_path, monkeypatch):
+    monkeypatch.setattr(evidence_trainings, "find_imagenet_weights", lambda name: None)
+    job = Job("photos R50", 0, tmp_path / "out")
+    assert evidence_trainings.train(job, End(time.monotonic() + 60)).startswith("those of resnet50_half come in a ")
+    assert not job.began.exists()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_a_signal_stops_what_is_trained_and_nothing_else_begins(tmp_path, monkeypatch, number):
+    """As a person does: to the process that was started."""
+    monkeypatch.setattr(evidence_trainings, "_unpack", lambda *_: "")
+    monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT}")
+    script = tmp_path / "sleeps.py"
+    script.write_text("import time\ntime.sleep(60)\n")
+    begun = []
+
+    def sleeping(command, **options):
+        begun.append(real([sys.executable, str(script)], **options))
+        return begun[-1]
+
+    real = evidence_trainings.subprocess.Popen
+    monkeypatch.setattr(evidence_trainings.subprocess, "Popen", sleeping)
+    end = End(time.monotonic() + 60)
+    timer = threading.Timer(0.5, os.kill, (os.getpid(), number))
+    timer.start()
+    with evidence.signals_end(end):
+        jobs = [Job("CIFAR R", seed, tmp_path / "out") for seed in (0, 1)]
+        assert evidence_trainings.train_all(jobs, tmp_path, end, 1) == []
+    assert [process.returncode for process in begun] == [-signal.SIGTERM]
 
 
 def test_a_training_that_fails_says_where_its_log_is_and_the_next_one_is_tried(tmp_path, monkeypatch):
     monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT}")
-    (tmp_path / "out" / "data" / "photos").mkdir(parents=True)
+    archive(tmp_path, "train/a/1.jpg", "validation/a/1.jpg")
     both = [Job("photos R50", seed, tmp_path / "out") for seed in (0, 1)]
-    failures = evidence_trainings.train_all(both, tmp_path, time.monotonic() + 600, 1)
+    failures = evidence_trainings.train_all(both, tmp_path, End(time.monotonic() + 600), 1, others_too=True)
     assert failures == [f"photos R50, seed {job.seed}: exit status 2; see {job.log}" for job in both]
     assert not any(job.is_done for job in both)

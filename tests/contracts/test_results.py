@@ -40,7 +40,7 @@ def test_receipts_of_evidence_say_what_the_kept_trainings_say(monkeypatch):
     evidence, rows = import_module("evidence"), import_module("evidence_rows").ROWS
     checked = []
     for row in rows.values():
-        lines, effects = evidence.of_kept_trainings(row)
+        lines, effects = evidence.of_kept_trainings(row, ROOT / "results")
         receipt = ROOT / "results" / f"evidence_{row.name}.json"
         figures = json.loads(receipt.read_text(encoding="utf-8"))["figures"] if receipt.is_file() else []
         trained = {(line["arm"], line["seed"]) for line in figures if "commit" in line}
