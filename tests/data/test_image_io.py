@@ -1,5 +1,6 @@
 import io
 import pickle
+import re
 import struct
 import subprocess
 import sys
@@ -229,6 +230,30 @@ def test_random_damage_gives_an_image_or_bad_image_and_nothing_else(format: str)
 def test_what_is_no_image_is_named_so(content: bytes) -> None:
     with pytest.raises(BadImage, match=r"notes\.jpg: not an image that can be read \(JPEG, PNG"):
         decode(io.BytesIO(content), "notes.jpg")
+
+
+@pytest.mark.parametrize(
+    ("start", "what"),
+    [
+        (b"", "the file is empty"),
+        (b"version https://git-lfs.github.com/spec/v1\noid sha256:4d7a", "a pointer of Git LFS; `git lfs pull`"),
+        (
+            b"\0\0\0\x18ftypheic\0\0\0\0mif1heic",
+            "it is HEIC, as phones take them, whatever it is called; convert it to JPEG",
+        ),
+        (b"\0\0\0\x1cftypavif\0\0\0\0avifmif1", "it is AVIF"),
+        (b"\xff\x0a", "it is JPEG XL"),
+        (b"\0\0\0\x0cjP  \r\n\x87\n", "it is JPEG 2000"),
+        (b"\n <!DOCTYPE HTML><html>", "it is a web page, as a download that failed leaves one"),
+        (b'<?xml version="1.0"?><svg>', "it is XML, such as SVG"),
+        (b"%PDF-1.7", "it is PDF"),
+        (b"PK\x03\x04", "it is a zip archive; unpack it"),
+        (b"BM and no more", "it begins as BMP, but is damaged, or of a rare kind"),
+    ],
+)
+def test_what_is_called_an_image_and_is_something_else_is_named(start: bytes, what: str) -> None:
+    with pytest.raises(BadImage, match=rf"1\.jpg: not an image that can be read \(JPEG.*PPM\): .*{re.escape(what)}"):
+        decode(io.BytesIO(start), "1.jpg")
 
 
 def test_a_missing_file_is_bad(tmp_path: Path) -> None:

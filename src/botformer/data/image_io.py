@@ -52,6 +52,20 @@ _PLUGINS: dict[str, tuple[Callable[[bytes], bool], type[ImageFile]]] = {
 FORMATS = tuple(_PLUGINS)
 """What is opened, whatever a file is called. Not more: Pillow would hand a PostScript file to Ghostscript."""
 
+_OTHERS = (
+    (rb"\Z", "the file is empty; copy or download it again"),
+    (rb"version https://git-lfs", "it is a pointer of Git LFS; `git lfs pull` brings the image"),
+    (rb".{4}ftyp(hei|hev|mif1|msf1)", "it is HEIC, as phones take them, whatever it is called; convert it to JPEG"),
+    (rb".{4}ftypavi", "it is AVIF, whatever it is called; convert it to JPEG or PNG"),
+    (rb"(\0\0\0\x0cJXL |\xff\x0a)", "it is JPEG XL, whatever it is called; convert it to JPEG or PNG"),
+    (rb"(\0\0\0\x0cjP  |\xff\x4f\xff\x51)", "it is JPEG 2000; convert it to JPEG or PNG"),
+    (rb"\s*(<!doctype html|<html)", "it is a web page, as a download that failed leaves one; download it again"),
+    (rb"\s*(<svg|<\?xml)", "it is XML, such as SVG; draw it as PNG"),
+    (rb"%PDF", "it is PDF; save its pages as PNG"),
+    (rb"PK\x03\x04", "it is a zip archive; unpack it"),
+)
+"""How files start that are called images, and what to do."""
+
 _UPRIGHT = {
     2: Image.Transpose.FLIP_LEFT_RIGHT,
     3: Image.Transpose.ROTATE_180,
@@ -261,8 +275,9 @@ def failures_named(name: str) -> Iterator[None]:
         yield
     except BadImage:
         raise
-    except UnidentifiedImageError:
-        raise BadImage(name, f"not an image that can be read ({', '.join(FORMATS)})") from None
+    except UnidentifiedImageError as error:
+        known = f": {error}" if str(error) else ""
+        raise BadImage(name, f"not an image that can be read ({', '.join(FORMATS)}){known}") from None
     except OSError as error:
         raise BadImage(name, error.strerror or str(error)) from error
     except Image.DecompressionBombError as error:
@@ -274,15 +289,16 @@ def failures_named(name: str) -> Iterator[None]:
 def _open(stream: BinaryIO) -> ImageFile:
     """As `Image.open(stream, formats=FORMATS)`, without the limit that is the whole process's."""
     stream.seek(0)
-    start = stream.read(16)
-    for starts_like, plugin in _PLUGINS.values():
-        if starts_like(start):
+    start = stream.read(64)
+    for name, (starts_like, plugin) in _PLUGINS.items():
+        if starts_like(start[:16]):
             stream.seek(0)
             try:
                 return plugin(stream)
             except (SyntaxError, IndexError, TypeError, struct.error):  # what `Image.open` takes for another format
-                break
-    raise UnidentifiedImageError
+                raise UnidentifiedImageError(f"it begins as {name}, but is damaged, or of a rare kind") from None
+    found = next((what for pattern, what in _OTHERS if re.match(pattern, start, re.DOTALL | re.IGNORECASE)), "")
+    raise UnidentifiedImageError(found)
 
 
 def _small_enough(image: ImageFile, name: str, max_megapixels: float) -> ImageFile:

@@ -1,6 +1,7 @@
 import logging
 import os
 import pickle
+import re
 import shutil
 import tarfile
 from collections import Counter
@@ -458,6 +459,39 @@ def test_class_folder_without_images(split_folder: Path) -> None:
 def test_one_class(tmp_path: Path) -> None:
     write_folder(tmp_path, {"cat": 5})
     with pytest.raises(InputError, match=r"all 5 images of .* are of one class, 'cat'"):
+        open_classification_datasets(str(tmp_path))
+
+
+def test_a_part_of_the_classes_is_enough_to_measure_on(tmp_path: Path) -> None:
+    write_folder(tmp_path / "train", {"cat": 5, "dog": 5})
+    write_folder(tmp_path / "val", {"dog": 2})
+    _, validation = open_classification_datasets(str(tmp_path))
+    assert (validation.class_names, validation.labels.tolist()) == (("cat", "dog"), [1, 1])
+    assert len(open_classification_dataset(str(tmp_path / "val"))) == 2
+
+
+def test_a_table_beside_the_images_is_said_not_to_be_read(tmp_path: Path) -> None:
+    write_folder(tmp_path, {"images": 5})
+    (tmp_path / "labels.csv").write_text("file,class\n")
+    with pytest.raises(
+        InputError, match=r"'other'\. labels\.csv is a table, which is not read: sort the images into a f"
+    ):
+        open_classification_datasets(str(tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("name", "advice"),
+    [
+        ("1.txt", "YOLO's label files need the names of the classes: write them into classes.txt"),
+        ("1.xml", "The .json or .xml files there are not of COCO, LabelMe, Pascal VOC, VIA or Label Studio"),
+        ("1.png", "Masks as images are not read"),
+    ],
+)
+def test_images_beside_labels_of_objects_are_not_classes(tmp_path: Path, name: str, advice: str) -> None:
+    write_folder(tmp_path, {"images": 3})
+    (tmp_path / "labels").mkdir()
+    Image.new("L", (2, 2)).save(tmp_path / "labels" / name, format="PNG")
+    with pytest.raises(InputError, match=rf"look like images beside their masks or annotations.*{re.escape(advice)}"):
         open_classification_datasets(str(tmp_path))
 
 

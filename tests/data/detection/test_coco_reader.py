@@ -430,3 +430,41 @@ def test_real_files_are_read_without_a_problem(real_data, tmp_path, archive, fil
         for again in coco_annotations(record, source.categories):
             assert again == {key: original[again["id"]][key] for key in again}
     assert np.diff(source.starts).min() > 0
+
+
+def opened(root: Path, images: list[dict], annotations: list[dict]) -> DetectionDataset:
+    return open_coco(write(root, content(images, annotations)), root / "train")
+
+
+def test_an_image_under_several_ids_has_the_objects_of_all(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    images = [image(1, "a.png"), image(2, "b.png"), image(3, "a.png"), image(1, "a.png")]
+    source = opened(tmp_path, images, [annotation(n, n, [n, 2, 3, 4]) for n in (1, 2, 3)])
+    assert [source.name(index) for index in range(len(source))] == ["a.png", "b.png"]
+    assert [[found.box_xywh[0] for found in source.image(index).annotations] for index in (0, 1)] == [[1, 3], [2]]
+    assert "2 images stand there more than once; each is taken once, with the annotations of all" in caplog.text
+
+
+SHAPE = [[10, 8, 20, 8, 20, 18, 10, 18]]
+
+
+def test_boxes_that_are_corners_are_refused_where_their_shapes_show_it(tmp_path: Path) -> None:
+    with pytest.raises(
+        InputError, match=r"its boxes are corners .*1 of 1 end where their shapes do; COCO's are x, y, w"
+    ):
+        opened(tmp_path, [image(1)], [annotation(1, 1, [10, 8, 20, 18], segmentation=SHAPE)])
+    assert opened(tmp_path, [image(1)], [annotation(1, 1, [10, 8, 10, 10], segmentation=SHAPE)]).objects == 1
+
+
+def test_boxes_that_are_corners_are_refused_where_their_images_show_it(tmp_path: Path) -> None:
+    corners = [annotation(n, 1, [20 + n, 16, 30 + n, 26]) for n in range(4)]
+    with pytest.raises(InputError, match=r"as x, y, width, height 4 of 4 would reach beyond their image"):
+        opened(tmp_path, [image(1)], corners)
+    assert opened(tmp_path, [image(1)], [annotation(n, 1, [20 + n, 16, 10, 10]) for n in range(4)]).objects == 4
+    beyond = [annotation(n, 1, [30, 16, 20, 40]) for n in range(4)]  # no corners: 30 lies right of 20
+    assert opened(tmp_path, [image(1)], beyond).objects == 4
+
+
+def test_boxes_that_are_fractions_are_refused(tmp_path: Path) -> None:
+    with pytest.raises(InputError, match=r"its boxes are fractions of the image, such as \[0\.1, 0\.1, 0\.5, 0\.5\]"):
+        opened(tmp_path, [image(1)], [annotation(1, 1, [0.1, 0.1, 0.5, 0.5])])
+    assert opened(tmp_path, [image(1)], [annotation(1, 1, [0, 0, 1, 1])]).objects == 1  # a pixel

@@ -185,3 +185,11 @@ def test_two_files_are_two_splits(tmp_path):
     train, validation = open_detection_datasets(str(tmp_path))
     assert (train.name(0), validation.name(0)) == ("images/1.jpg", "images/2.jpg")
     assert format_of(str(tmp_path)) == "Label Studio"
+
+
+def test_a_region_without_a_label_is_left_out_and_said(tmp_path):
+    bare = region()
+    bare["value"].pop("rectanglelabels")
+    dataset = opened(tmp_path, task("1.jpg", region(), bare), max_bad_records=1)
+    (problem,) = dataset.problems
+    assert (dataset.objects, problem.objects, problem.reason) == (1, 1, "a rectangle without a label")

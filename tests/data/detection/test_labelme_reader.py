@@ -122,9 +122,21 @@ def test_sub_folders_and_what_has_no_partner(tmp_path: Path, caplog: pytest.LogC
     assert "package.json is not of LabelMe" in caplog.text
 
 
-def test_an_image_of_another_size_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    open_labelme(write(tmp_path, imageWidth=128), tmp_path)
-    assert "1 files say another size than their image has" in caplog.text
+def test_objects_of_a_resized_image_are_scaled_with_it(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, labelme_shape(), imageWidth=2 * SIZE[0], imageHeight=2 * SIZE[1])
+    found = only(open_labelme(tmp_path, tmp_path))
+    assert found.box_xyxy == pytest.approx([side / 2 for side in BOX_XYXY])
+    assert found.segmentation == [pytest.approx([side / 2 for side in POLYGON])]
+    assert "1 images were resized after they were annotated: their objects are scaled with them" in caplog.text
+
+
+def test_of_an_image_that_was_stretched_since_nothing_is_read(tmp_path: Path) -> None:
+    write(tmp_path, labelme_shape(), labelme_shape(), imageWidth=128)
+    write(tmp_path, labelme_shape(), image="2.jpg")
+    source = open_labelme(tmp_path, tmp_path)
+    (problem,) = source.problems
+    assert "of an image of 128x48 pixels, this one has 64x48: it was turned, cut or stretched since" in problem.reason
+    assert (len(source), source.objects_left_out) == (1, 2)
 
 
 @pytest.mark.parametrize(

@@ -342,3 +342,35 @@ def pipe_at(file: Path) -> Path:
     file.unlink()
     os.mkfifo(file)
     return file
+
+
+@pytest.mark.parametrize("beside", ["README.md", "set.zip", "notes.txt", "labels.csv", ".DS_Store"])
+def test_a_file_that_tells_nothing_beside_the_only_folder_does_no_harm(tmp_path: Path, beside: str) -> None:
+    cats(tmp_path / "set", 12)
+    (tmp_path / beside).write_text("")
+    assert is_annotated(str(tmp_path))
+    assert sum(map(len, open_detection_datasets(str(tmp_path)))) == 12
+
+
+@pytest.mark.parametrize("name", ["data.tar", "data.zip", "data.parquet", "table.csv"])
+def test_files_of_classifiers_and_others_are_not_annotated(tmp_path: Path, name: str) -> None:
+    (tmp_path / name).write_bytes(b"")
+    assert not is_annotated(str(tmp_path / name))
+
+
+@pytest.mark.parametrize("text", ["", "// comment\n{}", "{'a': 1}"])
+def test_json_of_something_else_that_cannot_be_read_makes_no_annotations(tmp_path: Path, text: str) -> None:
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (4, 4)).save(tmp_path / name / "1.png")
+    (tmp_path / "metadata.json").write_text(text)
+    assert not is_annotated(str(tmp_path))
+    (tmp_path / "metadata.json").write_text('{"images": [], "annotations": [')
+    assert is_annotated(str(tmp_path))
+
+
+def test_why_nothing_is_left_is_said(tmp_path: Path) -> None:
+    (tmp_path / "pics").mkdir()
+    (tmp_path / "1.json").write_text(labelme("1.jpg", labelme_shape()))
+    with pytest.raises(InputError, match=r"has no images \(1 records left out\); expected at least one\n.*1\.json"):
+        open_detection_dataset(str(tmp_path), "")

@@ -91,11 +91,62 @@ def test_what_has_no_partner_is_said(tmp_path: Path, caplog: pytest.LogCaptureFi
     assert "1 XML files have no image and are left out, such as lost.xml" in caplog.text
 
 
-def test_another_size_and_a_box_from_0_are_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
-    write(tmp_path, {"a": voc("a.jpg", (0, 0, 10, 10)), "b": voc("b.jpg").replace("<width>64", "<width>128")})
+def test_a_box_from_0_is_said(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, {"a": voc("a.jpg", (0, 0, 10, 10))})
     assert read(tmp_path).image(0).annotations[0].box_xyxy == (0, 0, 10, 10)
     assert "1 boxes begin at 0, where VOC counts from 1" in caplog.text
-    assert "1 files say another size than their image has (was it resized, or turned?), such as b.jpg" in caplog.text
+
+
+POLYGON = "<polygon><x1>3</x1><y1>3</y1><x2>12</x2><y2>3</y2><x3>12</x3><y3>20</y3></polygon>"
+
+
+@pytest.mark.parametrize("factor", [2, 0.5, 0.3])
+def test_objects_of_a_resized_image_are_scaled_with_it(tmp_path: Path, caplog, factor: float) -> None:
+    """Of an image that was annotated at 64x48."""
+    write(tmp_path, {"a": voc("a.jpg", (3, 3, 12, 20), more=POLYGON)})
+    size = round(SIZE[0] * factor), round(SIZE[1] * factor)
+    Image.new("RGB", size).save(tmp_path / "JPEGImages/a.jpg")
+    source = read(tmp_path)
+    fx, fy = size[0] / SIZE[0], size[1] / SIZE[1]
+    (found,) = source.image(0).annotations
+    assert found.box_xyxy == pytest.approx((2 * fx, 2 * fy, 12 * fx, 20 * fy))
+    assert found.segmentation == [pytest.approx([2 * fx, 2 * fy, 11 * fx, 2 * fy, 11 * fx, 19 * fy])]
+    assert (source.image(0).width, source.image(0).height) == size
+    assert "1 images were resized after they were annotated: their objects are scaled with them, such as" in caplog.text
+
+
+@pytest.mark.parametrize("orientation", [1, 3, 5, 6, 7, 8])
+def test_of_an_image_that_was_turned_since_nothing_is_read(tmp_path: Path, orientation: int) -> None:
+    """EXIF turns it; the file has the size of the image as it lies in memory."""
+    write(tmp_path, {"a": voc("a.jpg"), "b": voc("b.jpg")})
+    exif = Image.Exif()
+    exif[ExifTags.Base.Orientation] = orientation
+    Image.new("RGB", SIZE).save(tmp_path / "JPEGImages/b.jpg", exif=exif)
+    source = read(tmp_path)
+    if orientation < 5:  # the size is the same
+        assert len(source) == 2
+    else:
+        (problem,) = source.problems
+        assert problem.reason == (
+            "its annotations are of an image of 64x48 pixels, this one has 48x64: it was turned, cut or stretched since"
+        )
+        assert (len(source), source.objects, source.objects_left_out) == (1, 1, 1)
+
+
+def test_an_image_that_was_cut_since_is_left_out_and_exchanged_sides_are_understood(tmp_path: Path) -> None:
+    write(tmp_path, {name: voc(f"{name}.jpg") for name in "abc"})
+    Image.new("RGB", (64, 40)).save(tmp_path / "JPEGImages/b.jpg")
+    text = voc("c.jpg").replace("<width>64", "<width>48").replace("<height>48", "<height>64")
+    (tmp_path / "Annotations/c.xml").write_text(text)
+    source = read(tmp_path)
+    assert [source.name(index) for index in range(len(source))] == ["a.jpg", "c.jpg"]
+    assert source.image(0).annotations[0].box_xyxy == source.image(1).annotations[0].box_xyxy
+
+
+def test_a_polygon_in_which_a_coordinate_is_missing_is_a_bad_record(tmp_path: Path) -> None:
+    write(tmp_path, {"a": voc("a.jpg", more=POLYGON.replace("<y3>20</y3>", "")), "b": voc("b.jpg")})
+    (problem,) = read(tmp_path).problems
+    assert problem.reason == "a polygon in which an x has no y"
 
 
 def test_the_size_is_that_of_the_image_as_it_is_seen(tmp_path: Path) -> None:

@@ -430,3 +430,24 @@ def test_test_for_validation_is_said(tmp_path: Path, caplog: pytest.LogCaptureFi
     caplog.set_level(logging.INFO)
     open_yolo(yaml(tmp_path, "val:\ntest: images"), "validation")
     assert "nothing to validate on but 'test', which is taken" in caplog.text
+
+
+def test_a_number_behind_a_box_that_is_no_confidence_is_refused(tmp_path: Path) -> None:
+    source = open_yolo(folder(tmp_path, {"a": "0 .5 .5 .4 .1 .9\n0 .5 .5 .4 .1 45.0\n"}), "train")
+    (problem,) = source.problems
+    assert (len(boxes(source, 0)), problem.annotation_id) == (1, 2)
+    assert problem.reason == "45.0 behind a box is no confidence (0 to 1); turned boxes are exported as four corners"
+
+
+def test_words_that_lead_to_the_training_images_by_chance_are_refused(tmp_path: Path, caplog) -> None:
+    """Of ../fold1/images and ../fold2/images neither is there, but images is."""
+    yaml = "train: ../fold1/images\nval: ../fold2/images\nnames: {0: cat}\n"
+    data = folder(tmp_path / "set", {"a": "0 0.5 0.5 1 1"}, yaml)
+    assert len(open_yolo(data, "train")) == 1
+    with pytest.raises(
+        InputError, match=r"'train' is '../fold1/images' and 'val' is '../fold2/images'; neither is there"
+    ):
+        open_yolo(data, "validation")
+    data.write_text("train: images/train\nval: images/train\nnames: {0: cat}\n")
+    assert len(open_yolo(data, "validation")) == 1
+    assert "'train' and 'val' are both images/train: what is measured there was seen in training" in caplog.text

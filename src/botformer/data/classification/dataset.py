@@ -12,7 +12,7 @@ import numpy as np
 
 from botformer.data.classification.class_names import match_classes, natural_order
 from botformer.data.classification.hub import HubRows, is_hub, list_hub
-from botformer.data.classification.listing import Listing, Store, label
+from botformer.data.classification.listing import Listing, Store, label, unread_table
 from botformer.data.classification.shard_addresses import are_addresses
 from botformer.data.classification.shard_splits import open_addresses
 from botformer.data.classification.split_folders import open_folder
@@ -70,7 +70,8 @@ def open_classification_datasets(data: str) -> tuple[ClassificationDataset, Clas
     """The images to train on and those to validate on, with the same classes. `LAYOUTS` says what `data` may be.
 
     Without a train split a tenth of every class, chosen by a hash of the names, is held out. Raises InputError where
-    the layout is none of these, where a class has no images, or where there are classes only to validate on.
+    the layout is none of these, where a class has no images, where there is but one, or where there are classes only to
+    validate on.
     """
     if is_hub(data):
         train, names = _hub_dataset(data, "train")
@@ -82,7 +83,7 @@ def open_classification_datasets(data: str) -> tuple[ClassificationDataset, Clas
     root = _open_splits(data)
     train_name = root.train()
     if train_name is None:
-        return _tenth_held_out(_dataset(root.whole()))
+        return _tenth_held_out(_to_learn(root.whole()))
     validation_name = root.to_measure_on()
     if validation_name is None:
         raise InputError(
@@ -91,7 +92,7 @@ def open_classification_datasets(data: str) -> tuple[ClassificationDataset, Clas
             f"{os.path.join(root.at, train_name)} itself: a tenth of it is then held out"
         )
     _warn_of_test(root.at, validation_name)
-    train, validation = _dataset(root.listing(train_name)), _dataset(root.listing(validation_name))
+    train, validation = _to_learn(root.listing(train_name)), _dataset(root.listing(validation_name))
     return train, validation.relabelled(train.class_names, train.where)
 
 
@@ -150,15 +151,22 @@ def _open_splits(data: str) -> Splits:
 # One split
 
 
+def _to_learn(listing: Listing) -> ClassificationDataset:
+    """Of two classes or more."""
+    dataset = _dataset(listing)
+    if len(dataset.class_names) == 1:
+        raise InputError(
+            f"all {len(dataset)} images of {listing.where} are of one class, {dataset.class_names[0]!r}; a classifier "
+            f"needs at least two: put images of something else into a second folder, such as 'other'"
+            f"{unread_table(listing)}; {LAYOUTS}"
+        )
+    return dataset
+
+
 def _dataset(listing: Listing) -> ClassificationDataset:
     labelled = label(listing, LAYOUTS)
     by_name = sorted(range(len(labelled.rows)), key=lambda place: listing.store.name(labelled.rows[place]))
     class_names = natural_order(set(labelled.classes))
-    if len(class_names) == 1:
-        raise InputError(
-            f"all {len(labelled.rows)} images of {listing.where} are of one class, {class_names[0]!r}; a classifier "
-            f"needs at least two: put images of something else into a second folder, such as 'other'; {LAYOUTS}"
-        )
     index = {name: number for number, name in enumerate(class_names)}
     dataset = ClassificationDataset(
         where=listing.where,

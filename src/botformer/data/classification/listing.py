@@ -21,6 +21,8 @@ LABEL_FILES = (".cls", ".json")
 CLASS_NAME_FILES = ("classnames.txt", "class_names.txt", "classes.txt")
 """One name per line for the classes 0, 1, ... of the shards beside it or in a folder beside it."""
 
+_TABLES = (".csv", ".tsv", ".xlsx")
+
 _LISTED = 10
 
 
@@ -201,6 +203,17 @@ def _from_folders(listing: Listing, images: list[int], layouts: str) -> Labelled
     return Labelled(rows, [printable(name) for name in classes])
 
 
+def unread_table(listing: Listing) -> str:
+    """A sentence where a table lies beside the images, which somebody expects to be read; else empty."""
+    tables = [path for path in listing.paths if ending(path) in _TABLES]
+    if not tables:
+        return ""
+    return (
+        f". {printable(tables[0])} is a table, which is not read: sort the images into a folder per class, or export "
+        "objects as COCO or YOLO"
+    )
+
+
 def _check_no_splits(listing: Listing, at: str, tops: list[str]) -> None:
     """Splits would pass for classes, and be learnt very well."""
     kinds = {top: name.kind for top in tops if (name := read_split(top))}
@@ -209,16 +222,29 @@ def _check_no_splits(listing: Listing, at: str, tops: list[str]) -> None:
             f"{listing.where}: {and_more([at + top for top in kinds], _LISTED)} look like splits of the data, not like "
             "classes; expected are SPLIT/CLASS/*.jpg with a train split, such as train/cat/1.jpg and "
             "validation/cat/2.jpg. Give one split alone by its folder or with --split, or rename what are classes"
+            f"{unread_table(listing)}"
         )
 
 
 def _check_no_masks(listing: Listing, at: str, tops: list[str]) -> None:
     """Images beside their masks would pass for two classes."""
     if len(tops) > 1 and all(_OF_OBJECTS.fullmatch(top) for top in tops):
+        others = endings(path for path in listing.paths if path.startswith(at) and not is_image(path))
+        if others[".txt"]:
+            advice = (
+                "YOLO's label files need the names of the classes: write them into classes.txt beside the folders, "
+            )
+            advice += "a line each"
+        elif others[".json"] or others[".xml"]:
+            advice = (
+                "The .json or .xml files there are not of COCO, LabelMe, Pascal VOC, VIA or Label Studio, which are "
+            )
+            advice += "read: export one of these"
+        else:
+            advice = "Masks as images are not read: convert them to COCO's run lengths (pycocotools.mask.encode)"
         raise InputError(
             f"{listing.where}: {and_more([printable(at + top) for top in tops], _LISTED)} look like images beside "
-            "their masks or annotations, not like classes. Masks as images are not read: convert them to COCO's run "
-            "lengths (pycocotools.mask.encode). If these are the classes, rename one of the folders"
+            f"their masks or annotations, not like classes. {advice}. If these are the classes, rename one of them"
         )
 
 

@@ -13,6 +13,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+from botformer.data.detection.coco_boxes import demand_coco_boxes
 from botformer.data.detection.coco_shapes import BadRecord, NothingThere, as_id, id_text, integer, read_shape
 from botformer.data.detection.dataset import Annotation, Category, DetectionDataset, ImageRecord, Problem, make_dataset
 from botformer.data.detection.image_paths import find_images
@@ -36,20 +37,23 @@ def open_coco(annotations: Path, folder: Path, max_bad_records: int = 20, keypoi
     leaves a box without a mask, and the box of a shape replaces a bad one. Objects of no area or outside their image
     are dropped, however many; records that make no sense (ids that lead nowhere, neither box nor shape, images whose
     size nobody knows) are skipped up to `max_bad_records`. `problems` lists all of it, and the log the first of each.
-    Images are found by `image_paths.find_images`; where the file does not say how large one is, it is looked up. With
+    Images are found by `image_paths.find_images`; where the file does not say how large one is, it is looked up. One
+    that stands there under several ids, as files joined from several have them, has the objects of all. With
     `keypoints` these are read too; where they make no sense, the object stays without them.
 
     Raises:
-        InputError: not JSON, cut short, not in COCO's layout, no folder, too many bad records, a file name that may
-            mean several files, or categories with different key points, if these are to be read.
+        InputError: not JSON, cut short, not in COCO's layout, no folder, too many bad records, boxes of another kind
+            than COCO's, a file name that may mean several files, or categories with different key points, if these are
+            to be read.
     """
     if not folder.is_dir():
         raise InputError(f"{folder}, the folder of the images of {annotations}, does not exist")
-    data = read_coco(annotations)
+    data, where = read_coco(annotations), str(annotations)
+    images, records = _joined(find_images(data["images"], folder, where), data["annotations"], where)
+    demand_coco_boxes(records, images, where)
     return coco_dataset(
-        data | {"images": find_images(data["images"], folder, str(annotations))},
-        str(annotations), folder, max_bad_records, keypoints=keypoints,
-    )  # fmt: skip
+        data | {"images": images, "annotations": records}, where, folder, max_bad_records, keypoints=keypoints
+    )
 
 
 def read_coco(annotations: Path) -> dict[str, Any]:
@@ -130,6 +134,30 @@ def coco_annotations(image: ImageRecord, categories: Sequence[Category]) -> list
             record["num_keypoints"] = annotation.num_keypoints
         records.append(record)
     return records
+
+
+def _joined(images: list[dict[str, Any]], annotations: list[Any], where: str) -> tuple[list[Any], list[Any]]:
+    """One record per file, the first, with the annotations of all."""
+    first: dict[str, dict[str, Any]] = {}
+    ids: dict[str, Any] = {}
+    for image in images:
+        kept = first.setdefault(image["file_name"], image)
+        if kept is not image:
+            ids[id_text(image["id"])] = kept["id"]
+    ids = {key: kept for key, kept in ids.items() if key != id_text(kept)}
+    if len(first) == len(images):
+        return images, annotations
+    log.warning(
+        "%s: %d images stand there more than once; each is taken once, with the annotations of all its records",
+        where, len(images) - len(first),
+    )  # fmt: skip
+    moved = [
+        record | {"image_id": ids[key]}
+        if isinstance(record, dict) and (key := id_text(record.get("image_id"))) in ids
+        else record
+        for record in annotations
+    ]
+    return list(first.values()), moved
 
 
 # The file

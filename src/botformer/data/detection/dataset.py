@@ -23,6 +23,10 @@ class Category(NamedTuple):
     name: str
 
 
+_FIRST = 5
+"""Problems that a message has room for."""
+
+
 @dataclass(frozen=True)
 class Annotation:
     """One object, or one crowd of them."""
@@ -135,7 +139,12 @@ class DetectionDataset:
                 "so), set their iscrowd to 0, or export them as polygons"
             )
         left_out = f"{len(self)} images, {len(self.problems)} annotations left out"
-        return f"{left_out}; annotate some, or look at what was left out"
+        return f"{left_out}; annotate some, or look at what was left out{self.first_problems}"
+
+    @property
+    def first_problems(self) -> str:
+        """For messages: a line each; empty where there are none."""
+        return "".join(f"\n{problem}" for problem in self.problems[:_FIRST])
 
     def __len__(self) -> int:
         return len(self.starts) - 1

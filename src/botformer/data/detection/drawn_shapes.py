@@ -9,7 +9,8 @@ import numpy as np
 
 from botformer import rle
 from botformer.data.detection.coco_shapes import number
-from botformer.data.image_io import BadImage, upright_size
+from botformer.data.image_io import BadImage, read_header, upright_size
+from botformer.read_file import open_file
 
 _CORNERS = 64
 """Of the polygon that stands for an ellipse: its area is smaller by 0.2 %."""
@@ -60,6 +61,43 @@ def image_record(image_id: int, folder: Path, name: str) -> dict[str, Any]:
     except BadImage:
         return {"id": image_id, "file_name": name}
     return {"id": image_id, "file_name": name, "width": width, "height": height}
+
+
+def scale_to_image(said: tuple[int, int] | None, record: dict[str, Any], folder: Path) -> tuple[float, float]:
+    """What x and y of a file of annotations are to be multiplied with, where it says (width, height) of its image and
+    `record` (`image_record`) has those of the image itself: 1 but where that was resized since.
+
+    Raises ValueError where it was turned, cut or stretched.
+    """
+    if said is None or "width" not in record or said == (real := (record["width"], record["height"])):
+        return 1.0, 1.0
+    (width, height), (real_width, real_height) = said, real
+    rounded = 1  # pixel, of the side that follows from the other
+    if min(abs(width * real_height / height - real_width), abs(height * real_width / width - real_height)) <= rounded:
+        return real_width / width, real_height / height
+    if said == (real_height, real_width):
+        with open_file(folder / record["file_name"]) as file:
+            orientation = read_header(file, record["file_name"], math.inf).orientation
+        if orientation < 5:  # the image was not turned: the sides are written the wrong way round
+            return 1.0, 1.0
+    raise ValueError(
+        f"its annotations are of an image of {width}x{height} pixels, this one has {real_width}x{real_height}: it was "
+        "turned, cut or stretched since"
+    )
+
+
+def scaled(annotation: dict[str, Any], factors: tuple[float, float]) -> dict[str, Any]:
+    """Its box and polygons."""
+    if factors == (1.0, 1.0):
+        return annotation
+    polygons = {"segmentation": [_multiplied(each, factors) for each in annotation.get("segmentation", ())]}
+    box = {"bbox": _multiplied(annotation["bbox"], factors)}
+    return annotation | box | (polygons if "segmentation" in annotation else {})
+
+
+def _multiplied(sides: Sequence[float], factors: tuple[float, float]) -> list[float]:
+    """Of x, y, x, y, ..., or of x, y, width, height."""
+    return [side * factors[place % 2] for place, side in enumerate(sides)]
 
 
 def categories_by_name(names: Iterable[str]) -> dict[str, int]:

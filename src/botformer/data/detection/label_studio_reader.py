@@ -43,7 +43,7 @@ def open_label_studio(content: list[Any], file: Path, root: Path, max_bad_record
             f"{file}: none of its {len(tasks)} images, such as {tasks[0].image}, is in {root}; copy the images there"
         )
     objects = {place: _objects(task) for place, task in enumerate(tasks)}
-    ids = categories_by_name(each["label"] for found in objects.values() for each in found)
+    ids = categories_by_name(each["label"] for found in objects.values() for each in found if each["label"])
     if not ids:
         raise InputError(
             f"{file}: none of its {len(tasks)} annotated images has a labelled rectangle, polygon, ellipse or brush "
@@ -68,6 +68,8 @@ def open_label_studio(content: list[Any], file: Path, root: Path, max_bad_record
         ignored.update(_kinds_left_out(task))
         for number, each in enumerate(objects[place], 1):
             try:
+                if not each["label"]:
+                    raise ValueError(f"a {each['kind']} without a label")
                 found = _annotation(each, size)
             except (KeyError, TypeError, ValueError) as error:
                 bad.append(Problem(image_id, name, number, _words(error, each)))
@@ -87,7 +89,7 @@ _OF_IMAGE = ("original_width", "original_height", "image_rotation")
 
 
 def _objects(task: Task) -> list[dict[str, Any]]:
-    """Labelled geometry. A region is one result, or several with one id: its geometry, and its label."""
+    """Geometry with its label, or "". A region is one result, or several with one id: its geometry, and its label."""
     merged: dict[Any, dict[str, Any]] = {}
     for place, region in enumerate(task.regions):
         value = region.get("value")
@@ -101,9 +103,8 @@ def _objects(task: Task) -> list[dict[str, Any]]:
         }
     found = []
     for region in merged.values():
-        kind, label = _kind(region["value"]), _label(region["value"])
-        if kind and label:
-            found.append(region | {"kind": kind, "label": label})
+        if kind := _kind(region["value"]):
+            found.append(region | {"kind": kind, "label": _label(region["value"])})
     return found
 
 

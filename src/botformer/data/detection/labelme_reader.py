@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from botformer.data.detection.coco_reader import coco_dataset
+from botformer.data.detection.coco_shapes import integer
 from botformer.data.detection.dataset import NO_IMAGE, DetectionDataset, Problem
 from botformer.data.detection.drawn_shapes import (
     as_categories,
@@ -25,6 +26,8 @@ from botformer.data.detection.drawn_shapes import (
     image_record,
     mask_annotation,
     rectangle,
+    scale_to_image,
+    scaled,
 )
 from botformer.data.detection.exported_text import log_left_out, read_text
 from botformer.data.image_files import find_files, is_image
@@ -50,8 +53,9 @@ def open_labelme(folder: Path, root: Path, max_bad_records: int = 20) -> Detecti
     """All LabelMe files below `folder`. Their images lie beside them, or in a folder of images in `root`.
 
     Polygons, circles and masks are shapes; a rectangle is a box without one. Shapes of one label and `group_id` are the
-    parts of one object. Points and lines are no objects; they are counted. `imageData` is not read, and images without
-    a file, which nobody has annotated, are left out. Categories are the labels, ids from 1 in their order.
+    parts of one object. Objects of an image that was resized since are scaled with it. Points and lines are no objects;
+    they are counted. `imageData` is not read, and images without a file, which nobody has annotated, are left out.
+    Categories are the labels, ids from 1 in their order.
 
     Raises InputError as `coco_reader.open_coco`, and where there is no object at all.
     """
@@ -74,14 +78,21 @@ def open_labelme(folder: Path, root: Path, max_bad_records: int = 20) -> Detecti
             continue
         used.add(image)
         record = image_record(image_id, root, image)
+        try:
+            factors = scale_to_image(_size(content), record, root)
+        except ValueError as error:
+            bad.append(Problem(image_id, image, None, str(error), len(_objects(content))))
+            continue
         records["images"].append(record)
         size = record.get("height", 1), record.get("width", 1)
-        if "width" in record and (content.get("imageHeight") or size[0], content.get("imageWidth") or size[1]) != size:
+        if factors != (1.0, 1.0):
             resized.append(name)
         ignored.update(str(shape.get("shape_type")) for shape in _shapes(content) if not _is_object(shape))
         for number, shapes in enumerate(_objects(content), 1):
             try:
-                found = _annotation(shapes, size)
+                if factors != (1.0, 1.0) and any(shape["shape_type"] == "mask" for shape in shapes):
+                    raise ValueError("a mask drawn on an image of another size")
+                found = scaled(_annotation(shapes, size), factors)
             except ValueError as error:
                 bad.append(Problem(image_id, image, number, str(error)))
             else:
@@ -91,7 +102,7 @@ def open_labelme(folder: Path, root: Path, max_bad_records: int = 20) -> Detecti
         counts = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common())
         log.warning("%s: shapes left out that are no objects: %s", where, counts)
     log_left_out(where, [each.file for each in missing], "LabelMe files have no image of their own and are left out")
-    log_left_out(where, resized, "files say another size than their image has (was it resized, or turned?)")
+    log_left_out(where, resized, "images were resized after they were annotated: their objects are scaled with them")
     images = set(map(os.path.dirname, used))
     beside = [
         name
@@ -137,6 +148,12 @@ def _image_of(name: str, content: dict[str, Any], folder: Path, root: Path) -> s
             if image.suffix.lower() != ".json":
                 return image.relative_to(root).as_posix()
     return None
+
+
+def _size(content: dict[str, Any]) -> tuple[int, int] | None:
+    """(width, height) as the file says; None where it does not."""
+    width, height = integer(content.get("imageWidth")), integer(content.get("imageHeight"))
+    return (width, height) if width and height and min(width, height) > 0 else None
 
 
 # Shapes

@@ -67,7 +67,10 @@ _OTHER_KINDS = ("panoptic", "captions", "stuff", "image")
 _DESCRIPTIONS = (".yaml", ".yml", ".data")
 """Endings of what describes a YOLO data set."""
 
-_CLASSES = ("classes.txt", "obj.names")
+_OF_ANNOTATIONS = (".json", *_DESCRIPTIONS)
+_OF_SYSTEMS = ("__MACOSX",)
+
+_CLASSES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
 """Lists of the classes of a YOLO data set that nothing else describes."""
 
 _Open = Callable[[int], DetectionDataset]
@@ -128,7 +131,7 @@ def open_detection_dataset(
 def is_annotated(data: str) -> bool:
     """Whether `data` is a folder with annotations of objects, rather than images in class folders."""
     root = _unwrapped(at_home(data))
-    if not root.exists():
+    if not root.exists() or _is_another_file(root):
         return False
     try:
         return any(_find(root, split, False) for split in _NAMES) or _whole(root, False) is not None
@@ -174,14 +177,19 @@ def _existing(data: str) -> Path:
     root = at_home(data)
     if not root.exists():
         raise InputError(f"data folder {root} does not exist; {LAYOUTS}")
-    if root.is_file() and root.suffix.lower() not in (".json", *_DESCRIPTIONS):
+    if _is_another_file(root):
         raise InputError(f"{root} is a file, not the folder of a data set; {LAYOUTS}")
     return _unwrapped(root)
 
 
+def _is_another_file(root: Path) -> bool:
+    return root.is_file() and root.suffix.lower() not in _OF_ANNOTATIONS
+
+
 def _unwrapped(root: Path) -> Path:
-    """The folder in it, where there is nothing but one, as unpacked archives leave it; unless that is a split."""
-    inside = [each for each in root.iterdir() if not is_hidden(each.name)] if root.is_dir() else []
+    """The folder in it, where nothing else tells of images, as unpacked archives leave it, with a README or the archive
+    beside it; unless that is a split."""
+    inside = [each for each in root.iterdir() if _tells(each)] if root.is_dir() else []
     if (
         len(inside) != 1
         or inside[0].is_symlink()
@@ -192,10 +200,19 @@ def _unwrapped(root: Path) -> Path:
     return _unwrapped(inside[0])
 
 
+def _tells(entry: Path) -> bool:
+    """A folder, an image, or a file that may be of annotations."""
+    if is_hidden(entry.name) or entry.name in _OF_SYSTEMS:
+        return False
+    by_name = entry.suffix.lower() in (*_OF_ANNOTATIONS, ".xml") or entry.name in _CLASSES
+    return by_name or is_image(entry.name) or entry.is_dir()
+
+
 def _checked(dataset: DetectionDataset) -> DetectionDataset:
     if not len(dataset):
         raise InputError(
             f"{dataset.where} has no images ({len(dataset.problems)} records left out); expected at least one"
+            f"{dataset.first_problems}"
         )
     _demand_images(dataset)
     return dataset
@@ -315,7 +332,7 @@ def _of_json(files: list[Path], root: Path, keypoints: bool) -> tuple[Path | Non
             kinds[file] = partial(open_label_studio, content, file, root)
         elif images:
             kinds[file] = partial(open_via, images, file, list(dict.fromkeys(_image_folders(file, root))))
-        elif content is None or _is_coco(content):
+        elif _is_coco(content) or (content is None and _claims_to_be_coco(file)):
             kinds[file] = partial(_open_coco, file, root, keypoints)
         if len(kinds) > 1:
             raise InputError(
@@ -361,6 +378,14 @@ def _begins_as_list(file: Path) -> bool:
 
 def _is_coco(content: Any) -> bool:
     return isinstance(content, dict) and {"images", "annotations"} <= content.keys()
+
+
+def _claims_to_be_coco(file: Path) -> bool:
+    """Of a file that cannot be read as JSON: its reader will say why, where it is not a file of something else."""
+    if _NAMED_BY_COCO.match(file.name) or {"annotation", "annotations", "coco", *SPLITS} & set(_words(file)):
+        return True
+    with _opened(file) as opened:
+        return b'"annotations"' in opened.read()
 
 
 def _content(file: Path) -> Any:

@@ -49,8 +49,8 @@ def category_places(
         raise InputError(
             f"{owner} knows {len(known)} categories ({_listed(known, there)}), {where} has {len(there)} "
             f"({_listed(there, known)}); each of the latter must be one of the former, by its name where that is "
-            "unique, else by id and name: change the 'categories' of the annotations (and the category_id of what "
-            "belongs to them), or use a detector trained on them"
+            "unique, else by id and name: rename it in the annotations (in COCO's, 'categories' and the category_id of "
+            "what belongs to them), or use a detector trained on them"
         )
     by_name = [
         f"{category.name} ({category.id}) is {known[place][1]} ({known[place][0]})"

@@ -12,7 +12,13 @@ from typing import Any, NamedTuple
 
 from botformer.data.detection.coco_reader import coco_dataset
 from botformer.data.detection.dataset import NO_IMAGE, DetectionDataset, Problem
-from botformer.data.detection.drawn_shapes import as_categories, categories_by_name, image_record
+from botformer.data.detection.drawn_shapes import (
+    as_categories,
+    categories_by_name,
+    image_record,
+    scale_to_image,
+    scaled,
+)
 from botformer.data.detection.exported_text import log_left_out, read_lines, read_text
 from botformer.data.detection.supervision_formats import supervision_format
 from botformer.data.image_files import find_files, folder_of, is_image
@@ -93,7 +99,8 @@ def open_voc(folders: VocFolders, listed: Path | None = None, max_bad_records: i
 
     Objects marked `difficult` are crowds, as COCO calls them: VOC counts them neither for nor against a detector.
     Categories are the names in all files, of other splits too, so that every split has the same; ids from 1 in their
-    order. Polygons are read where an object has them. Sizes are the images'. An image without a file has no objects.
+    order. Polygons are read where an object has them. Sizes are the images', objects of resized ones are scaled with
+    them. An image without a file has no objects.
 
     Raises InputError as `coco_reader.open_coco`, and where `supervision` is not installed or no object has a name.
     """
@@ -117,15 +124,22 @@ def open_voc(folders: VocFolders, listed: Path | None = None, max_bad_records: i
             bad.append(Problem(image_id, image, None, f"{stem}.xml is not XML, or not of VOC"))
             continue
         record = image_record(image_id, folders.images, image)
-        records["images"].append(record)
         if tree is None:
+            records["images"].append(record)
             without.append(image)
             continue
-        if "width" in record and _size(tree) not in (None, (record["width"], record["height"])):
+        elements = tree.findall("object")
+        try:
+            factors = scale_to_image(_size(tree), record, folders.images)
+        except ValueError as error:
+            bad.append(Problem(image_id, image, None, str(error), len(elements)))
+            continue
+        records["images"].append(record)
+        if factors != (1.0, 1.0):
             resized.append(image)
-        for number, element in enumerate(tree.findall("object"), 1):
+        for number, element in enumerate(elements, 1):
             try:
-                found = _annotation(voc, element, ids)
+                found = scaled(_annotation(voc, element, ids), factors)
             except ValueError as error:
                 bad.append(Problem(image_id, image, number, str(error)))
                 continue
@@ -134,7 +148,7 @@ def open_voc(folders: VocFolders, listed: Path | None = None, max_bad_records: i
             if min(found["bbox"][:2]) < 0:
                 from_zero.append(image)
     log_left_out(where, without, "images have no XML file and count as images without objects")
-    log_left_out(where, resized, "files say another size than their image has (was it resized, or turned?)")
+    log_left_out(where, resized, "images were resized after they were annotated: their objects are scaled with them")
     log_left_out(
         where, from_zero, "boxes begin at 0, where VOC counts from 1: they lie up to a pixel too far up and left"
     )
@@ -246,7 +260,10 @@ def _size(tree: Any) -> tuple[int, int] | None:
 
 def _annotation(voc: Any, element: Any, ids: dict[str, int]) -> dict[str, Any]:
     """Raises ValueError where the object makes no sense."""
-    polygons = [voc.parse_polygon_points(polygon) - 1 for polygon in element.findall("polygon")]
+    try:
+        polygons = [voc.parse_polygon_points(polygon) - 1 for polygon in element.findall("polygon")]
+    except (IndexError, TypeError):
+        raise ValueError("a polygon in which an x has no y") from None
     for polygon in element.findall("polygon"):
         element.remove(polygon)  # a mask of the whole image would be drawn of each
     name = _name(element)
