@@ -25,12 +25,13 @@ def make_norm(channels: int, options: NormOptions, gamma: float = 1.0) -> nn.Mod
     """BatchNorm over (B, channels, H, W) in the chosen mode, its scale starting at `gamma`.
 
     "batch": statistics of the batch in training; "sync": of the batches of all processes together; "frozen": fixed
-    statistics and affine, whose momentum has no meaning. Epsilon and momentum that are None are PyTorch's.
+    statistics and affine, whose momentum has no meaning, and whose scale starts at 1: at a `gamma` of 0 that nothing
+    trains, what comes before it would never learn. Epsilon and momentum that are None are PyTorch's.
     """
     epsilon = EPSILON if options.norm_epsilon is None else options.norm_epsilon
     momentum = MOMENTUM if options.norm_momentum is None else options.norm_momentum
     if options.normalization == "frozen":
-        norm = FrozenBatchNorm2d(channels, eps=epsilon)
+        norm, gamma = FrozenBatchNorm2d(channels, eps=epsilon), 1.0
     else:
         kind = nn.SyncBatchNorm if options.normalization == "sync" else nn.BatchNorm2d
         norm = kind(channels, eps=epsilon, momentum=momentum)

@@ -11,6 +11,7 @@ from botformer.backbone.attention_maps import (
 )
 from botformer.backbone.blocks import NonLocal
 from botformer.create import create_backbone, create_model
+from botformer.errors import InputError
 
 
 def network(**options):
@@ -76,3 +77,10 @@ def test_non_local_blocks_are_layers_too():
     assert isinstance(layer.module, NonLocal)
     assert layer.stride_px == 16
     assert attention_maps(backbone, torch.rand(1, 3, 64, 64), (0.5, 0.5)) == []
+
+
+@pytest.mark.parametrize("query", [(-0.3, 0.5), (0.5, 1.1)])
+def test_a_query_outside_the_image_is_refused(query):
+    model = create_backbone("botnet_nano", image_size=64).eval()
+    with pytest.raises(InputError, match="query must be two fractions of the image between 0 and 1"):
+        attention_maps(model, torch.zeros(1, 3, 64, 64), query)

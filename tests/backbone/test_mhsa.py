@@ -180,3 +180,32 @@ def test_it_is_the_operation_on_its_projections():
     q, k, v = layer.qkv(x).reshape(2, 3, 2, 4, 3, 4).permute(1, 0, 2, 4, 5, 3)
     out = relative_attention_2d(q, k, v, layer.rel_height, layer.rel_width, backend="definition")
     torch.testing.assert_close(layer(x), out.permute(0, 1, 4, 2, 3).reshape(2, 8, 3, 4))
+
+
+@pytest.mark.parametrize("position", KINDS)
+@pytest.mark.parametrize(
+    "mask", [torch.zeros(2, 4, 5), torch.zeros(2, 4, 5, dtype=torch.uint8), torch.zeros(1, 4, 5, dtype=torch.bool)]
+)
+def test_a_mask_that_would_be_added_or_broadcast_is_refused(position, mask):
+    layer = MHSA2d(16, size=(4, 5), position=position)
+    with pytest.raises(InputError, match=r"padding_mask must be bool of shape \(2, 4, 5\) with True for padding, got"):
+        layer(torch.randn(2, 16, 4, 5), mask)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"size": size} for size in [(14,), (14, 14, 14), (2.5, 3), "14", None, (0, 3)]),
+        *({"channels": channels} for channels in [0, -64, 64.0, "64"]),
+        *({"heads": heads} for heads in [0, True, 4.0, "4"]),
+        {"backend": None}, {"backend": "tritn"}, {"position": None}, {"tables": 3},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_cannot_be_built_is_said(options):
+    with pytest.raises(InputError):
+        MHSA2d(**{"channels": 64, **options})
+
+
+def test_a_size_may_be_one_number():
+    assert MHSA2d(16, size=7).size == (7, 7)

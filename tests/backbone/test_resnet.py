@@ -349,3 +349,36 @@ def test_a_compiled_stage_takes_a_mask():
     expected = backbone(images, mask)["c5"]
     backbone.layer4 = torch.compile(backbone.layer4, backend="eager")
     torch.testing.assert_close(backbone(images, mask)["c5"], expected)
+
+
+@pytest.mark.parametrize("name", ["resnet_nano", "botnet_nano", "resnet50_nl"])
+@pytest.mark.parametrize("zero_gamma", [True, False])
+def test_every_parameter_learns_where_batchnorm_is_frozen(name, zero_gamma):
+    """A branch whose last BatchNorm is frozen at gamma 0 would never do anything."""
+    torch.manual_seed(0)
+    model = create_model(name, 3, 64, normalization="frozen", zero_gamma=zero_gamma).train()
+    model(torch.randn(2, 3, 64, 64)).square().sum().backward()
+    still = [name for name, parameter in model.named_parameters() if not parameter.grad.abs().sum()]
+    assert still == []
+
+
+@pytest.mark.parametrize("images", [torch.zeros(1, 3, 48, 48, dtype=torch.uint8), np.zeros((1, 3, 48, 48)), [1]])
+def test_what_is_no_tensor_of_floats_is_said(images):
+    with pytest.raises(InputError, match=r"images are .*; the network takes a tensor of floats: model\(model\.prepr"):
+        create_model("botnet_nano", 10, 48)(images)
+
+
+@pytest.mark.parametrize("checkpointing", [True, False])
+@pytest.mark.parametrize("exchanged", ["block", "stage"])
+def test_what_somebody_has_put_in_place_of_a_block_takes_a_map_alone(checkpointing, exchanged):
+    model = create_backbone("botnet_nano", image_size=48, gradient_checkpointing=checkpointing).train()
+    other = nn.Conv2d(model.channels["c2"], model.channels["c3"], 1, model.strides["c3"] // model.strides["c2"])
+    if exchanged == "block":
+        model.layer2[0] = nn.Sequential(other)
+    else:
+        model.layer2 = other
+    mask = torch.zeros(2, 48, 48, dtype=torch.bool)
+    for given in ((), (mask,)):
+        maps = model(torch.randn(2, 3, 48, 48), *given)
+        maps["c5"].sum().backward()
+        assert maps["c3"].shape == (2, model.channels["c3"], *(2 * [48 // model.strides["c3"]]))

@@ -343,6 +343,7 @@ def test_weights_that_are_not_there_are_no_evidence(tmp_path, monkeypatch):
 def test_a_signal_stops_what_is_trained_and_nothing_else_begins(tmp_path, monkeypatch, number):
     """As a person does: to the process that was started."""
     monkeypatch.setattr(evidence_trainings, "_unpack", lambda *_: "")
+    monkeypatch.setattr(evidence_trainings, "_origin", lambda job: {"command": job.command})
     monkeypatch.setenv("PYTHONPATH", f"{ROOT / 'src'}:{ROOT}")
     script = tmp_path / "sleeps.py"
     script.write_text("import time\ntime.sleep(60)\n")

@@ -167,3 +167,19 @@ def test_names_that_are_not_utf_8_become_addresses(predicted):
     assert cli.main(["convert", str(predicted), "--to", "label_studio"]) == 0
     tasks = json.loads((predicted / "label_studio.json").read_text())
     assert any(task["data"]["image"].endswith("gr%F6%DFe.png") for task in tasks)
+
+
+@pytest.mark.parametrize("there", ["photos/a b.png", "tasks.json", "tasks.xml", "predictions/images.json"])
+def test_a_file_that_is_there_is_not_replaced(predicted, there, capsys):
+    file = predicted.parent / there
+    if not file.exists():
+        file.write_text("mine")
+    before, out = file.read_bytes(), file.with_suffix(".json") if file.suffix == ".xml" else file
+    assert cli.main(["convert", str(predicted), "--to", "label_studio", "--out", str(out)]) == 2
+    assert f"{file} exists, and would be replaced" in capsys.readouterr().err.replace("\n", " ")
+    assert file.read_bytes() == before
+
+
+def test_a_folder_is_no_file(predicted, capsys):
+    assert cli.main(["convert", str(predicted), "--to", "coco", "--out", str(predicted.parent)]) == 2
+    assert "is a folder; name the file in it" in capsys.readouterr().err.replace("\n", " ")

@@ -285,3 +285,9 @@ def test_results_go_beside_a_run_and_into_runs_for_a_file_or_a_name(network, tmp
     (tmp_path / "run").mkdir()
     assert Arguments(tmp_path / "run", "data").folder == tmp_path / "run" / "evaluation"
     assert str(Arguments(network, "data").folder) == "runs/evaluation/random"
+
+
+def test_predictions_are_not_replaced(network, data, tmp_path, capsys):
+    (tmp_path / "images.json").write_text("{}")
+    assert evaluate(network, data, tmp_path) == 2
+    assert "holds what predict wrote, which would be lost" in capsys.readouterr().err

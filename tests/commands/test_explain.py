@@ -53,7 +53,14 @@ def test_the_page_lies_in_the_run_by_default(image, tmp_path):
 def test_of_a_file_the_page_lies_in_runs(image, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     main([str(image), "--checkpoint", str(FIXTURES / "keypoint_rcnn.safetensors"), "--pixel", "0", "0"])
-    assert (tmp_path / "runs/explain/bild ü.html").is_file()
+    assert (tmp_path / "runs/explain/keypoint_rcnn/bild ü.html").is_file()
+
+
+def test_a_page_with_other_options_is_not_replaced(image, tmp_path):
+    run = shutil.copytree(FIXTURES / "classifier_run", tmp_path / "run", symlinks=True)
+    for options in ([], ["--pixel", "25", "30"], []):
+        main([str(image), "--checkpoint", str(run), *options])
+    assert sorted(page.name for page in (run / "explain").iterdir()) == ["bild ü-2.html", "bild ü.html"]
 
 
 @pytest.mark.parametrize(

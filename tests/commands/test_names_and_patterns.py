@@ -1,5 +1,6 @@
 """What people type after `botformer predict`, and names of files and classes that are anything but plain."""
 
+import hashlib
 import io
 import json
 import os
@@ -129,6 +130,8 @@ def test_a_file_whose_name_is_a_pattern_is_that_file(network, images):
     [
         ("scans/*.gif", "no image fits scans/*.gif in"),
         ("scans/deep/*.heic", "what fits is 1 .heic"),
+        ("https://example.com/cat.jpg", "is an address, and nothing is downloaded"),
+        ("s3://images/*.jpg", "is an address, and nothing is downloaded"),
         ("scans/4.png", "scans/4.png does not exist; expected an image, a folder of images, or a pattern"),
     ],
 )
@@ -142,15 +145,21 @@ def piped(monkeypatch, content: bytes) -> None:
 
 
 def test_an_image_s_bytes_on_standard_input(network, images, monkeypatch):
-    piped(monkeypatch, Path("scans/3.jpg").read_bytes())
-    assert predicted(network, "-") == ["out/stdin.jpeg"]
-    assert Path("out/stdin.jpeg").read_bytes() == Path("scans/3.jpg").read_bytes()
+    content = Path("scans/3.jpg").read_bytes()
+    name = f"out/stdin-{hashlib.sha256(content).hexdigest()[:12]}.jpeg"  # another image does not replace it
+    piped(monkeypatch, content)
+    assert predicted(network, "-") == [name]
+    assert Path(name).read_bytes() == content
 
 
 def test_paths_on_standard_input(network, images, monkeypatch):
     paths = [Path("scans/1.png"), Path("scans/3.jpg")]
     for content in (b"scans/1.png\nscans/3.jpg\n", b"scans/1.png\0scans/3.jpg\0"):
         assert from_standard_input(content, Path("out")) == paths
+    for content in ("utf-16", "utf-16-be"):  # PowerShell
+        mark = b"\xfe\xff" if content == "utf-16-be" else b""
+        assert from_standard_input(mark + "scans/1.png\r\nscans/3.jpg\r\n".encode(content), Path("out")) == paths
+    assert from_standard_input(b" a\nb.png\0c.png\0", Path("out")) == [Path(" a\nb.png"), Path("c.png")]
     piped(monkeypatch, b"\xef\xbb\xbfscans/1.png\r\nscans/3.jpg")
     assert predicted(network, "scans/deep/2.PNG", "-") == ["scans/deep/2.PNG", "scans/1.png", "scans/3.jpg"]
 

@@ -1,6 +1,7 @@
 """What a name, a folder, a pointer stand for; and that a run knows its data."""
 
 import shutil
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -8,6 +9,7 @@ import torch
 
 import botformer
 from botformer import cli
+from botformer.commands.results_folder import results_folder
 from botformer.errors import InputError
 from botformer.weights import SHIPPED
 
@@ -74,3 +76,20 @@ def test_the_shipped_network_finds_nuclei_in_the_embedded_micrograph():
 def test_an_unknown_name_is_an_error():
     with pytest.raises(InputError, match="does not exist; expected the --out folder"):
         botformer.load("nowhere")
+
+
+@pytest.mark.parametrize("name", ["last", "best"])
+def test_a_checkpoint_in_which_a_bit_flipped_is_not_loaded(run, tmp_path, name):
+    copy = shutil.copytree(run, tmp_path / "run", symlinks=True)
+    for file in copy.glob("checkpoints/*/model.safetensors"):
+        content = bytearray(file.read_bytes())
+        content[-5] ^= 1
+        file.write_bytes(content)
+    with pytest.raises(InputError, match=r"model\.safetensors is damaged: it has another checksum"):
+        botformer.load(copy / name)
+
+
+def test_results_of_a_shipped_network_do_not_lie_in_a_folder_of_images_with_its_name(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "nuclei").mkdir()
+    assert results_folder(Path("nuclei"), "predictions") == Path("runs/predictions/nuclei")

@@ -180,3 +180,13 @@ def test_a_saved_file_may_be_read_by_whom_any_new_file_may(umask, mode, tmp_path
     finally:
         os.umask(before)
     assert stat.S_IMODE(file.stat().st_mode) == mode
+
+
+def test_a_config_of_an_exchanged_head_or_of_names_that_are_none_is_refused():
+    model = botformer.create_model("botnet_nano", 3)
+    for names, words in (("abc", "a list, a name per class"), (["a", "a", "b"], "names must differ")):
+        with pytest.raises(InputError, match=words):
+            botformer.model_config(model, names)
+    model.fc = nn.Sequential(nn.Dropout(0.1), nn.Linear(model.fc.in_features, 3))
+    with pytest.raises(InputError, match="fc is a Sequential now"):
+        botformer.model_config(model, ["a", "b", "c"])

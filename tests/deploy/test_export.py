@@ -320,3 +320,18 @@ def test_a_config_of_another_shape_is_named(folders, tmp_path, change):
     (copy / "config.json").write_text(json.dumps(config | change), encoding="utf-8")
     with pytest.raises(InputError, match=r"config\.json (holds something else|does not list)"):
         open_exported(copy)
+
+
+@pytest.mark.parametrize(
+    "options",
+    [
+        *({"batch": batch} for batch in [0, -1, "2", 1.5]),
+        *({"size": size} for size in [(64,), (0, 0), (-64, -64), "64", (64.0, 64.0)]),
+        {"images": [np.zeros((3, 8, 8), dtype=np.float32)]}, {"images": [torch.zeros(3, 8, 8, dtype=torch.uint8)]},
+    ],
+    ids=str,
+)  # fmt: skip
+def test_what_cannot_be_exported_is_said_first(options, network, tmp_path):
+    with pytest.raises(InputError, match=r"must be (whole|at least 1 pixel|tensors)"):
+        export("torch", network, tmp_path / "out", **options)
+    assert not (tmp_path / "out").exists()

@@ -151,3 +151,15 @@ def test_a_network_without_attention_is_not_called_one_with_it(tmp_path):
     assert "without attention" in text
     assert "bottleneck" not in text.lower()
     assert "Bottleneck Transformer" in card(CLASSIFIER, tmp_path)
+
+
+def test_the_use_of_a_network_of_one_channel_and_what_a_non_local_block_is(tmp_path):
+    for name, channels, words in (
+        ("botnet_nano", 1, "logits = model(model.preprocess(images))    # (B, 1, height, width)"),
+        ("resnet50_nl", 3, "with a Non-Local block, which attends to the whole image"),
+    ):
+        model = botformer.create_model(name, 2, 64, in_chans=channels)
+        botformer.save(model, botformer.model_config(model, ["a", "b"]), tmp_path / "a.safetensors")
+        text = card(tmp_path / "a.safetensors", tmp_path)
+        assert words in text
+        assert ("botformer predict image.jpg" in text) == (channels == 3)

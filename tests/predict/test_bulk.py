@@ -389,3 +389,16 @@ def test_what_an_unreadable_note_says_is_another_run(predictor, files, tmp_path,
     (tmp_path / UNFINISHED).write_text(content)
     with pytest.raises(InputError, match="began with another"):
         predict_files(predictor, files, tmp_path, NO_DRAWINGS)
+
+
+@pytest.mark.parametrize("name", ["predictions.jsonl", "predictions.json", "images.json"])
+def test_what_a_person_or_an_evaluation_wrote_is_not_replaced(name, predictor, files, tmp_path):
+    out = tmp_path / "own"
+    out.mkdir()
+    (out / name).write_text('{"mine": 1}\n')
+    with pytest.raises(
+        InputError, match=rf"own/{name} was not written by predict, which would replace it; name another"
+    ):
+        predict_files(predictor, files[:2], out, NO_DRAWINGS)
+    assert (out / name).read_text() == '{"mine": 1}\n'
+    assert free_folder(out, files[:2]) == tmp_path / "own-2"

@@ -323,3 +323,10 @@ def test_the_page_is_there_for_those_who_read_only_the_first_lines(tmp_path):
         done = subprocess.run(command, cwd=tmp_path, stdout=gone, stderr=subprocess.PIPE, check=False)
     assert (done.returncode, done.stderr.strip()) == (141, b"")
     assert (tmp_path / "page.html").is_file()
+
+
+def test_the_page_does_not_replace_another_kind_of_file(colours, tmp_path, capsys):
+    (tmp_path / "keep.json").write_text("{}")
+    assert cli.main(["data", str(colours), "--fast", "--out", str(tmp_path / "keep.json")]) == 2
+    assert "--out is the page, an .html file" in capsys.readouterr().err
+    assert (tmp_path / "keep.json").read_text() == "{}"

@@ -101,11 +101,28 @@ def test_what_is_wrong_with_a_request(server, photo):
 def test_what_is_wrong_with_a_form(server, photo):
     two = [("a", "a.png", photo), ("b", "b.png", photo)]
     for parts, words in (
-        ([("text", None, b"hello")], "0 files"), ([("a", "a.png", b"")], "empty"), (two, "Too many files"),
+        ([("text", None, b"hello")], "0 files"), ([("a", "a.png", b"")], "empty"), (two, "has 2 files"),
+        ([*two, ("c", "c.png", photo)], "Too many files"),
     ):  # fmt: skip
         reply = server.post_form("/predict?network=photos", parts)
         assert reply.status == 400
         assert words in reply.detail
+    reply = server.post_form("/predict?network=photos", [("a", "a.png", photo), ("threshold", None, b"0.9")])
+    assert (reply.status, reply.detail) == (
+        422, "the form has 'threshold' beside the file; parameters stand in the address: ?threshold=",
+    )  # fmt: skip
     body, _ = form(two)
     reply = server.post("/predict?network=photos", body, {"Content-Type": "multipart/form-data"})
     assert (reply.status, "boundary" in reply.detail) == (400, True)
+
+
+def test_what_would_be_ignored_is_refused(server, photo):
+    answer = server.post("/predict?network=photos&treshold=0.9", photo)
+    assert (answer.status, answer.detail) == (
+        422,
+        "there is no parameter 'treshold'; there are network, format, outlines, threshold, name, image_id",
+    )
+
+
+def test_health_and_the_page_answer_probes(server):
+    assert [server.ask("HEAD", path).status for path in ("/", "/health")] == [200, 200]

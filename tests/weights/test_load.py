@@ -174,3 +174,20 @@ def test_a_foreign_file_is_refused(tmp_path):
     save_file({"encoder.weight": torch.zeros(2)}, tmp_path / "a.safetensors")
     with pytest.raises(InputError, match="nothing in .* fits this model"):
         load_weights(create_model("botnet_mini"), tmp_path / "a.safetensors")
+
+
+def test_slips_of_loading_are_said(tmp_path):
+    model = create_backbone("botnet_nano")
+    with pytest.raises(InputError, match="takes a file, got a OrderedDict; tensors that are in memory are loaded by"):
+        load_weights(model, model.state_dict())
+    detector = create_detector("faster_rcnn", "botnet_nano", 1, 64)
+    save_file({name: value.contiguous() for name, value in model.state_dict().items()}, tmp_path / "a.safetensors")
+    with pytest.raises(InputError, match="unknown part of the model 'backbon'; did you mean backbone"):
+        load_weights(detector, tmp_path / "a.safetensors", part="backbon")
+    state = {name: value.contiguous().clone() for name, value in model.state_dict().items()}
+    state["conv1.weight"][0, 0, 0, 0] = float("nan")
+    save_file(state, tmp_path / "nan.safetensors")
+    before = model.conv1.weight.clone()
+    with pytest.raises(InputError, match=r"nan\.safetensors has weights that are not finite .* conv1\.weight"):
+        load_weights(model, tmp_path / "nan.safetensors")
+    assert torch.equal(model.conv1.weight, before)

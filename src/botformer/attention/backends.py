@@ -193,6 +193,8 @@ def _measured(index: int, dtype: torch.dtype, head: int, backward: bool) -> tupl
 
 def check_name(name: str) -> None:
     """Raise `InputError` unless `choose` knows `name`."""
+    if not isinstance(name, str):
+        raise unknown("attention backend", name, BACKENDS)
     if name not in BACKENDS:
         _parse(name, "attention backend")
 

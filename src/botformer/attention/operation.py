@@ -82,8 +82,13 @@ def _check(q: Tensor, k: Tensor, v: Tensor, rel_height: Tensor, rel_width: Tenso
             raise InputError(
                 f"{name} is {tensor.dtype} on {tensor.device}, q is {q.dtype} on {q.device}; cast or move one of them"
             )
-    if padding_mask is not None and (tuple(padding_mask.shape) != (B, H, W) or padding_mask.dtype != torch.bool):
+    check_padding_mask(padding_mask, (B, H, W))
+
+
+def check_padding_mask(padding_mask: Tensor | None, shape: tuple[int, int, int]) -> None:
+    """Raises `InputError` unless it is None or bool of `shape`, (B, H, W): others would be added, or broadcast."""
+    if padding_mask is not None and (tuple(padding_mask.shape) != shape or padding_mask.dtype != torch.bool):
         raise InputError(
-            f"padding_mask must be bool of shape {(B, H, W)} with True for padding, "
+            f"padding_mask must be bool of shape {tuple(shape)} with True for padding, "
             f"got {padding_mask.dtype} of shape {tuple(padding_mask.shape)}"
         )

@@ -10,6 +10,7 @@ from torch import Tensor, nn
 
 from botformer.backbone.blocks import Bottleneck, NonLocal
 from botformer.backbone.mhsa import MHSA2d
+from botformer.errors import InputError
 
 _LOGITS_AT_ONCE = 2**23
 """Of a part of the attention matrix that is in memory at a time: 32 MiB in float32."""
@@ -24,7 +25,12 @@ def attention_maps(
     Args:
         model: a module with such layers, called with `images`: (B, 3, h, w), or a detector's list.
         query: (y, x) of the query position as fractions of the image, padding included: (0.5, 0.5) is the centre.
+
+    Raises:
+        InputError: a query outside the image.
     """
+    if not all(0 <= fraction <= 1 for fraction in query):
+        raise InputError(f"query must be two fractions of the image between 0 and 1 (y, x), got {query}")
     maps = []
     for layer in attention_layers(model, lambda: model(images), (MHSA2d,)):
         assert isinstance(layer.module, MHSA2d)

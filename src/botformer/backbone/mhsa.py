@@ -21,7 +21,9 @@ from botformer.attention import (
     resize_table,
 )
 from botformer.attention.backends import check_name, forbids
+from botformer.attention.operation import check_padding_mask
 from botformer.errors import InputError, unknown
+from botformer.recipes.check import as_whole, height_and_width
 from botformer.recipes.model_options import Position
 
 logger = logging.getLogger(__name__)
@@ -30,7 +32,14 @@ LogitTerm = tuple[tuple[Tensor, ...], tuple[Tensor, ...]]
 """Query parts and key parts, (B, N, H, W, any) each: the logits are the sum of the dot products, pair by pair."""
 
 # One node each in a graph of `torch.fx`, which cannot follow what depends on the size of a map.
-for _function in ("relative_attention_2d", "dot_attention", "average_cells", "resize_table", "resize_absolute_table"):
+for _function in (
+    "relative_attention_2d",
+    "dot_attention",
+    "average_cells",
+    "resize_table",
+    "resize_absolute_table",
+    "check_padding_mask",
+):
     torch.fx.wrap(_function)
 
 
@@ -85,11 +94,12 @@ class MHSA2d(nn.Module):
         check_name(backend)
         if position not in ("relative", "position_only") and forbids(backend, "sdpa"):
             raise InputError(f"backend {backend!r} computes relative positions; position {position!r} runs as 'sdpa'")
-        if heads < 1 or channels % heads:
+        if (as_whole(channels) or 0) < 1 or (as_whole(heads) or 0) < 1:
+            raise InputError(f"channels and heads must be whole and at least 1, got {channels!r} and {heads!r}")
+        if channels % heads:
             raise InputError(f"{channels} channels do not divide into {heads} heads; choose a divisor of {channels}")
-        if min(size) < 1:
-            raise InputError(f"the map size must be at least 1x1, got {size[0]}x{size[1]}")
-        self.heads, self.size, self.backend, self.pool = heads, tuple(size), backend, pool
+        size = height_and_width("size", size, "cell")
+        self.heads, self.size, self.backend, self.pool = heads, size, backend, pool
         self.position: Position = position
         self.tables: TablePolicy = tables
         self.by_offset = tables == "offset"
@@ -135,6 +145,7 @@ class MHSA2d(nn.Module):
                 q, k, v, height, width, padding_mask=padding_mask, pool=self.pool, backend=self.backend
             )
         else:
+            check_padding_mask(padding_mask, (x.shape[0], x.shape[2], x.shape[3]))
             out = dot_attention(*self._dot_products(q, k), v, padding_mask)
             out = average_cells(out) if self.pool else out
         return out.permute(0, 2, 3, 1, 4).flatten(3).permute(0, 3, 1, 2)  # a view of a channels_last map

@@ -82,8 +82,9 @@ class Stages(nn.Module):
     def stage(self, blocks: nn.Sequential, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """The blocks of one stage, with gradient checkpointing where it is asked for."""
         recompute = self.options.gradient_checkpointing and self.training and torch.is_grad_enabled()
-        if padding_mask is None and not recompute:
-            return blocks(x)  # also what somebody has put in its place
+        others = not isinstance(getattr(blocks, "_orig_mod", blocks), Stage)  # what somebody has put in its place
+        if others or (padding_mask is None and not recompute):
+            return blocks(x)
         return blocks(x, padding_mask, recompute)
 
     def preprocess(self, images: Tensor | Sequence[Tensor]) -> Tensor:
@@ -288,8 +289,13 @@ def _max_pool(row: Row) -> nn.Module:
 
 @torch.fx.wrap
 def _accepted(images: Tensor, padding_mask: Tensor | None, in_chans: int, weight: Tensor | None) -> Tensor:
-    """The images in the dtype of the weights. Raises `InputError` for shapes that `Stages.stages` does not take."""
+    """The images in the dtype of the weights. Raises `InputError` for what `Stages.stages` does not take."""
     if not torch.jit.is_tracing():  # pyright: ignore[reportPrivateImportUsage]  (sizes are tensors there)
+        if not isinstance(images, Tensor) or not (images.is_floating_point() or images.is_quantized):
+            found = images.dtype if isinstance(images, Tensor) else type(images).__name__
+            raise InputError(
+                f"images are {found}; the network takes a tensor of floats: model(model.preprocess(images))"
+            )
         if images.ndim != 4 or images.shape[1] != in_chans:
             raise InputError(f"images must be (batch, {in_chans}, height, width), got shape {tuple(images.shape)}")
         if padding_mask is not None and (
@@ -318,11 +324,14 @@ class Stage(nn.Sequential):
 
     def _run(self, x: Tensor, padding_mask: Tensor | None, recompute: bool) -> Tensor:
         for block in self:
-            if recompute:
-                x = _recomputed(block, x, padding_mask)
-            else:
-                x = block(x) if padding_mask is None else block(x, padding_mask)
+            x = _recomputed(block, x, padding_mask) if recompute else block(*_arguments(block, x, padding_mask))
         return x
+
+
+def _arguments(block: nn.Module, x: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, ...]:
+    """A block that somebody has put there takes a map alone."""
+    ours = isinstance(getattr(block, "_orig_mod", block), Bottleneck | NonLocal)
+    return (x, padding_mask) if ours and padding_mask is not None else (x,)
 
 
 def _recomputed(block: nn.Module, x: Tensor, padding_mask: Tensor | None) -> Tensor:
@@ -335,7 +344,7 @@ def _recomputed(block: nn.Module, x: Tensor, padding_mask: Tensor | None) -> Ten
 
     def run(x: Tensor, padding_mask: Tensor | None, *before: Tensor) -> tuple[Tensor, ...]:
         after = {name: buffer.clone() for name, buffer in zip(buffers, before, strict=True)}
-        return functional_call(block, after, (x, padding_mask)), *after.values()
+        return functional_call(block, after, _arguments(block, x, padding_mask)), *after.values()
 
     copies = [buffer.clone() for buffer in buffers.values()]
     result, *after = checkpoint(run, x, padding_mask, *copies, use_reentrant=False)

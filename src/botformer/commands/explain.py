@@ -1,6 +1,8 @@
 """Show what a trained network looks at on an image, on one page: botformer explain IMAGE [--checkpoint RUN]."""
 
 from dataclasses import dataclass
+from html import escape
+from itertools import chain, count
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -35,8 +37,9 @@ class Arguments:
     detection: int | None = None
     """Detectors: explain this detection, by rank; 0, the best, by default."""
     out: Path | None = None
-    """The page, ending in .html, or a folder for it; by default explain/NAME.html in the run
-    (explain/step-.../NAME.html of one checkpoint), or in runs."""
+    """The page, ending in .html, or a folder for it; by default explain/IMAGE.html in the run
+    (explain/step-.../IMAGE.html of one checkpoint), or runs/explain/NAME/IMAGE.html. There a page of another image, or
+    with other options, is not replaced: the new one gets a number."""
     device: Device = "auto"
 
 
@@ -54,15 +57,16 @@ def explain_image(given: Arguments) -> None:
     from botformer.report.explanation_page import command_line, write_explanation_page
     from botformer.training.distributed import open_accelerator
 
-    out = _out(given)
+    image, checkpoint = printable(str(given.image)), printable(str(given.checkpoint))
+    command = command_line(image, checkpoint, _options(given))
+    out = _out(given, command)
     loaded = load_for_rgb(given.checkpoint)
     loaded.model.to(open_accelerator(Run(device=given.device, precision="float32")).device)
     options = ExplainOptions(given.pixel, given.class_name, given.detection)
-    image, checkpoint = printable(str(given.image)), printable(str(given.checkpoint))
     with progress_bar("explaining") as bar:
         explanation = explain(loaded, given.image, options, bar.show)
         bar.show(0.8)
-        write_explanation_page(explanation, image, checkpoint, command_line(image, checkpoint, _options(given)), out)
+        write_explanation_page(explanation, image, checkpoint, command, out)
     _print(explanation)
     screen().print(f"the page: {out}")
 
@@ -74,11 +78,14 @@ def _check(given: Arguments) -> None:
         raise InputError("--detection says what is explained; leave --pixel and --class out")
 
 
-def _out(given: Arguments) -> Path:
+def _out(given: Arguments, command: str) -> Path:
     name = f"{given.image.stem}.html"
     if given.out is None:
-        folder = results_folder(given.checkpoint, "explain") if given.checkpoint.is_dir() else Path("runs/explain")
-        return folder / name
+        page = results_folder(given.checkpoint, "explain") / name
+        pages = chain([page], (page.with_stem(f"{page.stem}-{number}") for number in count(2)))
+        return next(
+            each for each in pages if not each.exists() or escape(command) in each.read_text("utf-8", "replace")
+        )
     if given.out.resolve() == given.image.resolve():
         raise InputError(f"--out {given.out} is the image itself; name a page, such as {name}")
     return given.out if given.out.suffix.lower() in (".html", ".htm") else given.out / name

@@ -240,11 +240,11 @@ def _refuse(given: Arguments, options: Sequence[str], model_config: Mapping[str,
 
 def _description(checkpoint: str, model_config: dict[str, Any]) -> str:
     """The network in a few words."""
-    from botformer.weights import SHIPPED
+    from botformer.create.from_checkpoint import is_shipped
 
     kind = [model_config["detector"]] if "detector" in model_config else []
     names = model_config.get("class_names") or [name for _, name in model_config["categories"]]
-    origin = ", which comes with botformer" if checkpoint in SHIPPED and not Path(checkpoint).exists() else ""
+    origin = ", which comes with botformer" if is_shipped(checkpoint) else ""
     return f"{checkpoint}{origin} ({' '.join([*kind, model_config['model']])}; {and_more(names, _LISTED)})"
 
 

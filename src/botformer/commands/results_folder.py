@@ -8,11 +8,14 @@ _IN_EVERY_RUN = ("last", "best", "model", "ema")
 
 
 def results_folder(checkpoint: Path, kind: str) -> Path:
-    """The folder `kind`, such as "predictions", in the run; or runs/KIND/NAME for what is no folder.
+    """The folder `kind`, such as "predictions", in the run; or runs/KIND/NAME for what is no folder, such as a network
+    of the package (a folder of images may have its name).
 
     Of one checkpoint it is KIND/step-... in its run, which removes old checkpoints with whatever is in their folders.
     """
-    if checkpoint.is_dir():
+    from botformer.create.from_checkpoint import is_shipped  # heavy, and --help should not wait for it
+
+    if checkpoint.is_dir() and not is_shipped(checkpoint):
         folder = Path(os.path.abspath(checkpoint))
         if folder.name.startswith("step-") and folder.parent.name == "checkpoints":
             return folder.parents[1] / kind / folder.name

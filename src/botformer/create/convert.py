@@ -1,10 +1,11 @@
 """Convert other people's networks: their attention exchanged for botformer's, in place."""
 
-from typing import Literal, TypeVar, cast
+from typing import Literal, TypeVar, cast, get_args
 
 from torch import nn
 
 from botformer.attention import TablePolicy
+from botformer.attention.backends import check_name
 from botformer.backbone.convert_listing import blog_to_relative, convert_listing
 from botformer.backbone.mhsa import MHSA2d
 from botformer.errors import InputError, unknown
@@ -41,6 +42,9 @@ def convert(
     """
     if position not in ("blog", "relative"):
         raise unknown("position kind", position, ["blog", "relative"])
+    if tables not in get_args(TablePolicy):
+        raise unknown("table policy", tables, get_args(TablePolicy))
+    check_name(backend)
     holder = nn.ModuleList([model])  # so that the model may be such a layer itself
     found = convert_timm(holder, tables, backend) + convert_listing(holder)
     if position == "relative":

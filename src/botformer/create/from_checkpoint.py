@@ -14,10 +14,10 @@ from botformer.create.model_config import check_model_config
 from botformer.create.networks import network_of
 from botformer.detection import Detector
 from botformer.errors import InputError
-from botformer.text import and_more
-from botformer.training.checkpoint import checkpoint_folder, read_state
+from botformer.training.checkpoint import check_file, checkpoint_folder, read_state
 from botformer.weights import SHIPPED, Match, load_state, read_model_config, read_state_dict
 from botformer.weights.hub_file import SAFETENSORS, hub_file, is_hub_address, read_address
+from botformer.weights.load import check_finite
 from botformer.weights.model_file import holds_model_config
 
 
@@ -75,7 +75,13 @@ def _load_file(file: Path) -> Loaded:
             f"{', '.join(SHIPPED)}"
         )
     state = file.with_name("state.json")
-    model_config = read_state(file.parent).model_config if state.is_file() else read_model_config(file)
+    if state.is_file():
+        checkpoint = read_state(file.parent)
+        if file.stem in checkpoint.sets:
+            check_file(file.parent, checkpoint, file.stem)
+        model_config = checkpoint.model_config
+    else:
+        model_config = read_model_config(file)
     return Loaded(_build(model_config, read_state_dict(file), file).eval(), model_config)
 
 
@@ -90,6 +96,11 @@ def load_for_rgb(checkpoint: str | Path) -> Loaded:
     return loaded
 
 
+def is_shipped(source: str | Path) -> bool:
+    """Whether this is the name of a network of the package, which a folder without a checkpoint does not hide."""
+    return str(source) in SHIPPED and not Path(source).is_file() and not _holds_checkpoint(Path(source))
+
+
 def weights_file(source: str | Path) -> str | Path:
     """The file with the weights of a run, a checkpoint, RUN/last, RUN/best, or a network that comes with the package.
 
@@ -102,7 +113,7 @@ def weights_file(source: str | Path) -> str | Path:
     path = Path(source)
     if path.name in ("last", "best") and path.is_file():
         path = checkpoint_folder(path.parent, path.name) or path
-    if str(source) in SHIPPED and not path.is_file() and not _holds_checkpoint(path):
+    if is_shipped(source):
         shipped = SHIPPED[str(source)]
         if not shipped.is_file():
             raise InputError(
@@ -121,7 +132,7 @@ def _build(model_config: dict[str, Any], state: dict[str, Tensor], file: Path) -
         with torch.device("meta"):  # takes no memory, whatever the file says
             planned = network_of(model_config)
         _check_fit(load_state(planned, state, assign=True), model_config, file)
-        _check_finite(state, file)
+        check_finite(state, file)
         model = network_of(model_config)
     except InputError as error:
         if str(file) in str(error):
@@ -142,17 +153,6 @@ def _check_fit(match: Match, model_config: dict[str, Any], file: Path) -> None:
     if match.missing or match.unused or match.other_shape:
         kinds = len(model_config["categories" if model_config["task"] == "detection" else "class_names"])
         raise InputError(f"{file} does not fit {model_config['model']} with {kinds} classes: {match}")
-
-
-def _check_finite(state: dict[str, Tensor], file: Path) -> None:
-    """A network with such weights finds nothing, or anything, without a word."""
-    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
-    if bad:
-        raise InputError(
-            f"{file} has weights that are not finite (NaN or infinite) in {len(bad)} of {len(state)} tensors: "
-            f"{and_more(sorted(bad), 5)}. The training diverged: use an earlier checkpoint, or train again with a "
-            "lower optimizer.learning_rate or run.precision float32"
-        )
 
 
 def _holds_checkpoint(path: Path) -> bool:

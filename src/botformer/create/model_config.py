@@ -45,7 +45,15 @@ def model_config(model: Classifier | Detector, names: Sequence[Any]) -> dict[str
         InputError: another network, another number of names, or a network whose layers were exchanged, so that it would
             not be built again: keep the state dict of such a one.
     """
+    if isinstance(names, str):
+        raise InputError(f"names must be a list, a name per class, got the text {names!r}")
     if isinstance(model, Classifier):
+        if not isinstance(model.fc, torch.nn.Linear):
+            raise InputError(
+                f"fc is a {type(model.fc).__name__} now, which would not be built again; keep its state dict"
+            )
+        if len(set(names)) < len(names):
+            raise InputError(f"names must differ, got {list(names)}")
         stages, task = model, "classification"
         config = {
             "class_names": [str(name) for name in names],

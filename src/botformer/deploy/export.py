@@ -20,6 +20,7 @@ from botformer.deploy.to_torch import write_torch
 from botformer.environment import versions
 from botformer.errors import InputError
 from botformer.exportable import Exportable, ExportsItself
+from botformer.recipes.check import as_whole, height_and_width
 
 OnProgress = Callable[[float], object]
 RUN_SCRIPT = "run.py"
@@ -143,6 +144,12 @@ def export(
 ) -> Path:
     """As `export_torch`, in the format "torch", "onnx", "openvino" or "executorch"."""
     folder = Path(folder)
+    if batch is not None and (as_whole(batch) or 0) < 1:
+        raise InputError(f"batch must be whole and at least 1, or None for any, got {batch!r}")
+    size = None if size is None else height_and_width("size", size)
+    for image in images:
+        if not isinstance(image, Tensor) or image.ndim != 3 or not image.is_floating_point():
+            raise InputError("images must be tensors (C, h, w) of floats in 0..1")
     row = find_format(format_name)
     check_free(folder)
     check_installed(format_name, row.to_write + row.to_run)

@@ -40,6 +40,8 @@ def optimize(model: nn.Module, compile: bool = False, dtype: torch.dtype | None 
             f"optimize takes a classifier, a backbone or a detector of botformer, got {type(model).__name__}; of a "
             "wrapper give what it wraps"
         )
+    if dtype is not None and not (isinstance(dtype, torch.dtype) and dtype.is_floating_point):
+        raise InputError(f"dtype must be a floating-point type such as torch.bfloat16, got {dtype!r}")
     optimized = copy.deepcopy(model).eval().requires_grad_(False)
     assert isinstance(optimized, Foldable)
     optimized.fold()

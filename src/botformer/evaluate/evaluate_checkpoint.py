@@ -15,6 +15,9 @@ from botformer.read_file import at_home
 from botformer.recipes.schema import Device, Run
 from botformer.training.distributed import open_accelerator
 
+_OF_PREDICTIONS = ("predictions.jsonl", "images.json")
+"""What `botformer predict` writes, and an evaluation does not."""
+
 
 def evaluate_checkpoint(options: EvaluateOptions, device: Device = "auto") -> dict[str, Any] | None:
     """Evaluate, write metrics.json, predictions.json and drawings to `options.out`, and return what metrics.json holds.
@@ -30,6 +33,7 @@ def evaluate_checkpoint(options: EvaluateOptions, device: Device = "auto") -> di
     loaded = load_for_rgb(options.checkpoint)
     if accelerator.is_main_process:  # a mistake is said before hours of measuring, not after
         _demand_writable(options.out)
+        _demand_no_predictions(options.out)
     _check_data(loaded.model_config["task"], options)
     evaluate = evaluate_detector if loaded.model_config["task"] == "detection" else evaluate_classifier
     return evaluate(options, loaded, accelerator)
@@ -41,6 +45,12 @@ def _demand_writable(out: Path) -> None:
         raise InputError(f"{there} is a file; the results need a folder")
     if not os.access(there, os.W_OK | os.X_OK):
         raise InputError(f"nothing can be written into {there}; name another --out")
+
+
+def _demand_no_predictions(out: Path) -> None:
+    """Both write a predictions.json, and neither should lose the other's."""
+    if any((out / name).is_file() for name in _OF_PREDICTIONS):
+        raise InputError(f"{out} holds what predict wrote, which would be lost; name another --out")
 
 
 def _check_data(task: str, options: EvaluateOptions) -> None:

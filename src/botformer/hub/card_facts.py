@@ -4,12 +4,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from botformer.create.from_checkpoint import weights_file
+from botformer.create.from_checkpoint import is_shipped, weights_file
 from botformer.data.http_ranges import public_name
 from botformer.report.run_folder import RunFolder
 from botformer.training.checkpoint import State, read_state
 from botformer.weights.imagenet import about_imagenet_weights
-from botformer.weights.model_file import SHIPPED
 
 _KINDS = ("box", "mask", "keypoints")
 _FIGURES = {
@@ -54,7 +53,7 @@ class CardFacts:
 
     def __init__(self, source: str | Path) -> None:
         self.file = Path(weights_file(source))
-        self.shipped = str(source) if str(source) in SHIPPED and not Path(source).exists() else ""
+        self.shipped = str(source) if is_shipped(source) else ""
         beside = self.file.with_name("state.json").is_file()
         self.state: State | None = read_state(self.file.parent) if beside else None
         out = self.file.parent.parent.parent

@@ -95,9 +95,22 @@ class _Card:
     def _kind(self) -> str:
         if self._attends():
             return "A Bottleneck Transformer ([BoTNet](https://arxiv.org/abs/2101.11605))"
+        if any(kind == "non_local" for _, kind in ROWS[self.config["model"]].inserted):
+            return "A residual network of convolutions with a Non-Local block, which attends to the whole image"
         return "A residual network of convolutions, without attention"
 
     def _use(self) -> str:
+        if (channels := self.config.get("in_chans", 3)) != 3:
+            return f"""## Use
+
+```python
+import botformer
+
+model, model_config = botformer.load("{self.address}")
+logits = model(model.preprocess(images))    # (B, {channels}, height, width), uint8 or 0..1
+```
+
+The weights are safetensors: loading them runs no code of this repository."""
         return f"""## Use
 
 ```python

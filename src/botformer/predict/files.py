@@ -1,11 +1,13 @@
 """Which images `botformer predict` means: files, folders, patterns, lists, tars; and what their drawings are called."""
 
+import codecs
 import glob
 import logging
 import os
 import re
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from fnmatch import fnmatch
+from hashlib import sha256
 from itertools import chain, count, takewhile
 from pathlib import Path, PurePath
 
@@ -33,6 +35,8 @@ _STANDARD_INPUT = Path("-")
 _LONGEST_NAME = 255
 """Bytes of a file's name on nearly every file system."""
 _LISTED = 8
+_ADDRESS = re.compile(r"(https?|ftp|s3|gs|file):/", re.IGNORECASE)
+"""With one slash: a path loses the second."""
 _DRAWING = re.compile(r"\.(prediction|attention)(-\d+)?\.png$")
 """As `DrawingNames` makes them."""
 
@@ -57,6 +61,10 @@ def list_images(paths: Sequence[Path], out: Path, standard_input: Callable[[], b
 def _images_of(path: Path, out: Path, standard_input: Callable[[], bytes] | None) -> list[Path]:
     if path == _STANDARD_INPUT and standard_input is not None:
         return _images_listed(from_standard_input(standard_input(), out), out)
+    if _ADDRESS.match(str(path)):
+        raise InputError(
+            f"{path} is an address, and nothing is downloaded: give the file, or pipe it (curl ... | ... -)"
+        )
     if path.is_dir():
         return _images_in(path, out)
     if path.is_file():
@@ -162,23 +170,27 @@ def _fits(parts: Sequence[str], patterns: Sequence[str]) -> bool:
 
 
 def from_standard_input(data: bytes, out: Path) -> list[Path]:
-    """The images that `data` gives: one image's bytes, which are kept in `out` under the name stdin, or a list of
-    paths, one per line or ended by NUL characters (find -print0).
+    """The images that `data` gives: one image's bytes, which are kept in `out` under the name stdin-HASH, or a list of
+    paths, one per line or each ended by a NUL character (find -print0), whatever is in them.
 
     Raises:
         InputError: neither.
     """
     if ending := image_ending(data):
         out.mkdir(parents=True, exist_ok=True)
-        with atomic_file(out / f"stdin{ending}") as unfinished:
+        image = out / f"stdin-{sha256(data).hexdigest()[:12]}{ending}"  # another image does not replace it
+        with atomic_file(image) as unfinished:
             unfinished.write_bytes(data)
-        return [out / f"stdin{ending}"]
+        return [image]
     return _lines(data, "standard input")
 
 
 def _lines(data: bytes, where: str) -> list[Path]:
-    lines = data.removeprefix(b"\xef\xbb\xbf").replace(b"\0", b"\n").splitlines()
-    paths = [os.fsdecode(line.strip()) for line in lines if line.strip()]
+    if data.startswith((codecs.BOM_UTF16_LE, codecs.BOM_UTF16_BE)):  # as PowerShell writes lists
+        data = os.fsencode(data.decode("utf-16", errors="replace"))
+    data = data.removeprefix(codecs.BOM_UTF8)
+    lines = data.split(b"\0") if b"\0" in data else map(bytes.strip, data.splitlines())
+    paths = [os.fsdecode(line) for line in lines if line]
     if not paths:
         raise InputError(f"{where} is empty; expected the bytes of one image, or paths of images, one per line")
     if data.startswith(b"\0") or any(byte < 9 or 13 < byte < 32 for byte in data[:512] if byte):

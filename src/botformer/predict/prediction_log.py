@@ -166,7 +166,12 @@ def check_unfinished(folder: Path, began_with: Mapping[str, Any]) -> bool:
 
 def check_replaced(folder: Path, files: Sequence[Path]) -> None:
     """Raises `InputError` where the run in `folder` is finished, and has predictions of an image that is not of `files`
-    (in which tars may be): they would be lost."""
+    (in which tars may be), or where files there that a run writes are of somebody else: they would be lost."""
+    foreign = _not_ours(folder)
+    if foreign is not None:
+        raise InputError(
+            f"{folder / foreign} was not written by predict, which would replace it; name another --out, or move it"
+        )
     other = _not_made_anew(folder, files)
     if other is not None:
         raise InputError(
@@ -176,8 +181,12 @@ def check_replaced(folder: Path, files: Sequence[Path]) -> None:
 
 
 def free_folder(folder: Path, files: Sequence[Path]) -> Path:
-    """`folder`, or the first of FOLDER-2, FOLDER-3, ... that has no finished predictions of other images."""
-    return next(name for name in chain([folder], _numbered(folder)) if _not_made_anew(name, files) is None)
+    """`folder`, or the first of FOLDER-2, FOLDER-3, ... in which nothing would be lost (`check_replaced`)."""
+    return next(
+        name
+        for name in chain([folder], _numbered(folder))
+        if _not_ours(name) is None and _not_made_anew(name, files) is None
+    )
 
 
 def without_numbered(files: Sequence[Path], folder: Path) -> list[Path]:
@@ -188,6 +197,19 @@ def without_numbered(files: Sequence[Path], folder: Path) -> list[Path]:
 
 def _numbered(folder: Path) -> Iterator[Path]:
     return (folder.with_name(f"{folder.name}-{number}") for number in count(2))
+
+
+def _not_ours(folder: Path) -> str | None:
+    """What has the name of a file that a run writes, and is none: of an evaluation, of a person."""
+    if (folder / UNFINISHED).is_file():
+        return None
+    if (folder / LINES).is_file() and (folder / LINES).stat().st_size:
+        with open_file(folder / LINES) as lines:
+            try:
+                return None if _is_record(json.loads(lines.readline())) else LINES
+            except (ValueError, RecursionError):
+                return LINES
+    return next((name for name in (IMAGES, PREDICTIONS) if (folder / name).is_file()), None)
 
 
 def _not_made_anew(folder: Path, files: Sequence[Path]) -> str | None:

@@ -32,7 +32,7 @@ from botformer.serve.limits import Places
 from botformer.serve.page_files import add_page_files
 from botformer.serve.prediction_answer import at_least, prediction_answer
 from botformer.serve.refusal import Refusal
-from botformer.serve.request_body import corrections_form, limited, read_image
+from botformer.serve.request_body import corrections_form, demand_known, limited, read_image
 from botformer.serve.served_network import Prepared, ServedNetwork
 from botformer.serve.server_metrics import MeasuredRequests
 from botformer.serve.serving import Serving
@@ -100,6 +100,7 @@ def _routes(serving: Serving, access: Access) -> FastAPI:
     async def docs_style() -> Response:
         return Response(STYLE.read_bytes(), media_type="text/css")
 
+    @app.head("/health", include_in_schema=False)
     @app.get("/health", responses=words.answers(words.HEALTH, 503))
     async def health() -> Response:
         """Whether the server takes requests. It needs no token."""
@@ -148,6 +149,7 @@ def _routes(serving: Serving, access: Access) -> FastAPI:
         where it gives these. A classifier gives "top5", a list of {"label", "probability"}, and "probabilities" of all
         classes in their order.
         """
+        demand_known(request, "network", "format", "outlines", "threshold", "name", "image_id")
         served = _working(serving).network(network)
         async with _in_time(serving.limits.seconds):
             with served.queue.places.one(), serving.bodies.part() as take:

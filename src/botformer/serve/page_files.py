@@ -24,6 +24,7 @@ def add_page_files(app: FastAPI) -> None:
             raise Refusal(404, f"the page has no file {name[:80]!r}")
         return Response(path.read_bytes(), media_type=_TYPES[path.suffix], headers={"Cache-Control": "no-cache"})
 
+    @app.head("/", include_in_schema=False)
     @app.get("/", include_in_schema=False)
     async def index() -> Response:
         return page_file("index.html")

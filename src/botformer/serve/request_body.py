@@ -85,7 +85,7 @@ async def read_image(request: Request, most_bytes: int, take: Callable[[int], No
     """The image of a request: its body, or the one file of a form.
 
     Raises:
-        Refusal: 413 too many bytes, 400 no body, or a form that is none or has no file or several.
+        Refusal: 413 too many bytes, 400 no body, or a form that is none or has no file or several, 422 other parts.
     """
     what = f"an image file may have {most_bytes / 1e6:g} MB"
     if not is_form(request):
@@ -94,11 +94,16 @@ async def read_image(request: Request, most_bytes: int, take: Callable[[int], No
             raise Refusal(400, "the request has no body; send the bytes of an image file, or a form with a file")
         return UploadedImage("", data)
     pieces = limited(request, most_bytes + _FORM_BYTES, what, take)
-    form = await parse_form(request, pieces, most_files=1, in_memory=most_bytes + _FORM_BYTES)
+    form = await parse_form(request, pieces, most_files=2, in_memory=most_bytes + _FORM_BYTES)
     try:
         files = [part for _, part in form.multi_items() if isinstance(part, UploadFile)]
         if len(files) != 1:
             raise Refusal(400, f"the form has {len(files)} files; expected one, the image")
+        if words := [name for name, part in form.multi_items() if isinstance(part, str)]:
+            raise Refusal(
+                422,
+                f"the form has {words[0][:80]!r} beside the file; parameters stand in the address: ?{words[0][:80]}=",
+            )
         data = await files[0].read()
         if len(data) > most_bytes:
             raise _too_long(most_bytes, what)
@@ -136,6 +141,13 @@ async def corrections_form(request: Request, image_bytes: int) -> AsyncIterator[
         )
     finally:
         await form.close()
+
+
+def demand_known(request: Request, *names: str) -> None:
+    """Raises Refusal, 422, for a parameter of the address that there is not: it would be ignored."""
+    for name in request.query_params:
+        if name not in names:
+            raise Refusal(422, f"there is no parameter {name[:80]!r}; there are {', '.join(names)}")
 
 
 def is_form(request: Request) -> bool:

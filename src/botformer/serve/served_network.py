@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import Any, cast
 
 from botformer.backbone.attention_maps import AttentionLayer, attention_layers, attention_modules
+from botformer.create.from_checkpoint import is_shipped
 from botformer.data.image_inputs import NamedBytes, input_image
 from botformer.explain.forward_pass import layers_of
 from botformer.explain.seen_image import SeenImage, see, seen_as
@@ -20,7 +21,6 @@ from botformer.predict.results import Result, Unreadable
 from botformer.read_file import at_home
 from botformer.serve.image_queue import ImageQueue
 from botformer.serve.limits import Limits
-from botformer.weights import SHIPPED
 from botformer.weights.hub_file import HUB
 
 Prepared = PreparedForClasses | PreparedForObjects
@@ -154,6 +154,6 @@ def _only(layer: AttentionLayer, place: int) -> AttentionLayer:
 
 def _public_source(source: str) -> str:
     """Without the folders of this machine."""
-    if source in SHIPPED and not Path(source).exists():
+    if is_shipped(source):
         return "comes with botformer"
     return source if source.startswith(HUB) else Path(source).name

@@ -41,7 +41,7 @@ class Serving:
         if name is None and len(self.networks) == 1:
             return next(iter(self.networks.values()))
         if name is None:
-            raise Refusal(422, f"which network? give network=NAME, one of: {', '.join(self.networks)}")
+            raise Refusal(422, f"which network? give ?network=NAME in the address, one of: {', '.join(self.networks)}")
         if name not in self.networks:
             raise Refusal(404, f"there is no network {name[:80]!r}; there are: {', '.join(self.networks)}")
         return self.networks[name]

@@ -69,11 +69,7 @@ class TimmNetwork(Stages):
         device: torch.device | str | None = None,
         dtype: torch.dtype | None = None,
     ) -> None:
-        if num_classes and not global_pool:
-            raise InputError(
-                f"without global pooling a map of c5 would go into the linear layer of {num_classes} classes; leave it "
-                "out, too, with num_classes=0"
-            )
+        _check_head(num_classes, global_pool)
         if (as_whole(in_chans) or 0) < 1:
             raise InputError(f"in_chans must be at least 1 and whole, got {in_chans!r}")
         made = make_options(
@@ -101,8 +97,7 @@ class TimmNetwork(Stages):
         self._set_head(num_classes, global_pool)
 
     def _set_head(self, num_classes: int, global_pool: str) -> None:
-        if as_whole(num_classes) is None or num_classes < 0:
-            raise InputError(f"num_classes must be at least 0 and whole, got {num_classes!r}")
+        _check_head(num_classes, global_pool)
         self.num_classes = num_classes
         self.global_pool = SelectAdaptivePool2d(pool_type=global_pool, flatten=bool(global_pool))
         self.head_hidden_size = self.num_features * self.global_pool.feat_mult()
@@ -203,3 +198,13 @@ class TimmNetwork(Stages):
             for stage, kind in ((int(name[1:]) - 1, kind) for name, kind in self.row.inserted)
         ]
         return {"stem": r"^(?:conv1|bn1)\.", "blocks": [(r"^layer(\d+)\.(\d+)\.", None), *inserted]}
+
+
+def _check_head(num_classes: int, global_pool: str) -> None:
+    if as_whole(num_classes) is None or num_classes < 0:
+        raise InputError(f"num_classes must be at least 0 and whole, got {num_classes!r}")
+    if num_classes and not global_pool:
+        raise InputError(
+            f"without global pooling a map of c5 would go into the linear layer of {num_classes} classes; leave it "
+            "out, too, with num_classes=0"
+        )

@@ -220,20 +220,25 @@ def read_tensors(folder: Path, state: State) -> TensorSets:
 def check_files(folder: Path, state: State) -> None:
     """Raises `InputError` naming the tensor file of a checkpoint that is missing or not as it was written."""
     for name in state.sets:
-        path = folder / f"{name}.safetensors"
-        try:
-            if state.sha256:
-                intact = _sha256(path) == state.sha256.get(name)
-            else:  # of an older version: safetensors at least checks the length
-                demand_file(path)
-                with safe_open(path, framework="pt"):
-                    intact = True
-        except FileNotFoundError:
-            raise InputError(f"{path} is missing") from None
-        except (SafetensorError, OSError) as error:
-            raise InputError(f"{path} is truncated or not a safetensors file ({error})") from error
-        if not intact:
-            raise InputError(f"{path} is damaged: it has another checksum (SHA-256) than {folder / STATE} says")
+        check_file(folder, state, name)
+
+
+def check_file(folder: Path, state: State, name: str) -> None:
+    """As `check_files`, of one set of tensors."""
+    path = folder / f"{name}.safetensors"
+    try:
+        if state.sha256:
+            intact = _sha256(path) == state.sha256.get(name)
+        else:  # of an older version: safetensors at least checks the length
+            demand_file(path)
+            with safe_open(path, framework="pt"):
+                intact = True
+    except FileNotFoundError:
+        raise InputError(f"{path} is missing") from None
+    except (SafetensorError, OSError) as error:
+        raise InputError(f"{path} is truncated or not a safetensors file ({error})") from error
+    if not intact:
+        raise InputError(f"{path} is damaged: it has another checksum (SHA-256) than {folder / STATE} says")
 
 
 def is_intact(folder: Path) -> bool:

@@ -8,7 +8,7 @@ from typing import NamedTuple
 
 from torch import Tensor, nn
 
-from botformer.errors import InputError
+from botformer.errors import InputError, unknown
 from botformer.text import and_more
 from botformer.weights.read_state_dict import plain_names, read_state_dict
 
@@ -56,8 +56,14 @@ def load_weights(model: nn.Module, source: str | Path, part: str = "") -> Match:
             alone: a classifier's file into a detector's backbone, a detector's file into the whole detector.
 
     Raises:
-        InputError: the file cannot be read, nothing in it fits the model, or it holds several networks that do.
+        InputError: the file cannot be read, nothing in it fits the model, it holds several networks that do, or its
+            weights are not finite.
     """
+    if not isinstance(source, str | Path):
+        raise InputError(
+            f"load_weights takes a file, got a {type(source).__name__}; tensors that are in memory are loaded by "
+            "botformer.weights.load_state(model, tensors)"
+        )
     return load_tensors(model, read_state_dict(source), source, part)
 
 
@@ -66,6 +72,8 @@ def load_tensors(model: nn.Module, state: dict[str, Tensor], source: str | Path,
     part_of_model, where = model, ""
     found = _found(state, model, source)
     if part:
+        if part not in dict(model.named_modules()):
+            raise unknown("part of the model", part, [name for name, _ in model.named_children()])
         inner = _found(state, model.get_submodule(part), source)
         if inner.names > found.names:
             found, part_of_model, where = inner, model.get_submodule(part), f" into the {part}"
@@ -75,6 +83,8 @@ def load_tensors(model: nn.Module, state: dict[str, Tensor], source: str | Path,
         state = {name: tensor for name, tensor in state.items() if name.startswith(found.prefix)}
         state = {name.removeprefix(found.prefix): tensor for name, tensor in state.items()}
         logger.info("%s: the names of the network stand under %r; what else is there is left", source, found.prefix)
+    wanted = part_of_model.state_dict().keys()
+    check_finite({name: tensor for name, tensor in state.items() if name in wanted}, source)
     match = replace(load_state(part_of_model, _with_channels_of(part_of_model, state)), part=part)
     logger.info("weights from %s%s: %s", source, where, match)
     if not match.loaded:
@@ -158,3 +168,14 @@ def load_state(model: nn.Module, state: dict[str, Tensor], assign: bool = False)
 def _fits(name: str, loaded: Tensor, own: Tensor) -> bool:
     is_table = name.rpartition(".")[2] in ("rel_height", "rel_width", "abs_height", "abs_width")
     return loaded.shape == own.shape or (is_table and loaded.shape[1:] == own.shape[1:])
+
+
+def check_finite(state: dict[str, Tensor], file: str | Path) -> None:
+    """Raises `InputError` for NaN and infinity: such a network finds nothing, or anything, without a word."""
+    bad = [name for name, tensor in state.items() if tensor.is_floating_point() and not tensor.isfinite().all()]
+    if bad:
+        raise InputError(
+            f"{file} has weights that are not finite (NaN or infinite) in {len(bad)} of {len(state)} tensors: "
+            f"{and_more(sorted(bad), 5)}. The training diverged: use an earlier checkpoint, or train again with a "
+            "lower optimizer.learning_rate or run.precision float32"
+        )

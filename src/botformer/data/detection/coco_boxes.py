@@ -30,12 +30,13 @@ def demand_coco_boxes(annotations: Sequence[Any], images: Sequence[Mapping[str, 
     if len(as_corners) > len(as_coco):
         raise _are_corners(where, f"{len(as_corners)} of {len(shaped)} end where their shapes do", as_corners[0])
     placed = [
-        (box, size)
+        (box, width, height)
         for box, record in boxes
-        if None not in (size := sizes.get(id_text(record.get("image_id")), (None, None)))
+        for width, height in [sizes.get(id_text(record.get("image_id")), (None, None))]
+        if width is not None and height is not None
     ]
-    beyond = [box for box, (width, height) in placed if box[0] + box[2] > width + 1 or box[1] + box[3] > height + 1]
-    corners = all(x1 < x2 <= width + 1 and y1 < y2 <= height + 1 for (x1, y1, x2, y2), (width, height) in placed)
+    beyond = [box for box, width, height in placed if box[0] + box[2] > width + 1 or box[1] + box[3] > height + 1]
+    corners = all(x1 < x2 <= width + 1 and y1 < y2 <= height + 1 for (x1, y1, x2, y2), width, height in placed)
     if not as_coco and corners and len(placed) >= _FEWEST and 2 * len(beyond) >= len(placed):
         what = f"as x, y, width, height {len(beyond)} of {len(placed)} would reach beyond their image"
         raise _are_corners(where, what, beyond[0])
