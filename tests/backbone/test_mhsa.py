@@ -162,8 +162,8 @@ def test_the_blog_listing_is_not_the_papers_layer():
     ("arguments", "words"),
     [
         (dict(channels=10, heads=4), "10 channels do not divide into 4 heads"),
-        (dict(channels=8, heads=0), "8 channels do not divide into 0 heads"),
-        (dict(channels=8, size=(0, 3)), "at least 1x1"),
+        (dict(channels=8, heads=0), "channels and heads must be whole and at least 1, got 8 and 0"),
+        (dict(channels=8, size=(0, 3)), "size must be at least 1 cell"),
         (dict(channels=8, position="relativ"), "did you mean relative"),
         (dict(channels=8, tables="resize"), "known: interpolate, offset"),
     ],

@@ -251,7 +251,7 @@ def test_other_categories_than_the_checkpoint_s_are_named(network, copy, tmp_pat
         assert f"{record['id']} {record['name']}" in printed
     for number, name in KNOWN:
         assert f"{number} {name}" in printed
-    assert "change the 'categories'" in printed
+    assert "rename it in the annotations (in COCO's, 'categories'" in printed
     assert not (tmp_path / "out").exists()
 
 

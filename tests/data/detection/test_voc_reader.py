@@ -150,7 +150,8 @@ def test_a_polygon_in_which_a_coordinate_is_missing_is_a_bad_record(tmp_path: Pa
 
 
 def test_the_size_is_that_of_the_image_as_it_is_seen(tmp_path: Path) -> None:
-    write(tmp_path, {"a": voc("a.jpg")})
+    upright = voc("a.jpg").replace("<width>64", "<width>48").replace("<height>48", "<height>64")
+    write(tmp_path, {"a": upright})
     exif = Image.Exif()
     exif[ExifTags.Base.Orientation] = 6
     Image.new("RGB", SIZE).save(tmp_path / "JPEGImages/a.jpg", exif=exif)
