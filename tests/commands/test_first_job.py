@@ -273,7 +273,7 @@ def broken(run, tmp_path, damage):
 @pytest.mark.parametrize(
     ("damage", "words"),
     [
-        (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]), "truncated"),
+        (lambda f: (f / "model.safetensors").write_bytes((f / "model.safetensors").read_bytes()[:-9]), "is damaged"),
         (lambda f: (f / "model.safetensors").unlink(), "does not exist"),
         (lambda f: (f / "state.json").write_text("{"), "cannot be read"),
         (lambda f: (f / "state.json").write_text('{"epoch": 3}'), "is not a checkpoint's state"),

@@ -209,7 +209,14 @@ def _not_ours(folder: Path) -> str | None:
                 return None if _is_record(json.loads(lines.readline())) else LINES
             except (ValueError, RecursionError):
                 return LINES
-    return next((name for name in (IMAGES, PREDICTIONS) if (folder / name).is_file()), None)
+    if not (folder / IMAGES).is_file():
+        return PREDICTIONS if (folder / PREDICTIONS).is_file() else None
+    try:
+        content = read_json(folder / IMAGES)
+    except (OSError, ValueError):
+        return IMAGES
+    made = isinstance(content, dict) and {"images", "categories"} <= content.keys() and "annotations" not in content
+    return None if made else IMAGES  # of a run whose lines somebody has removed, because nobody needs them
 
 
 def _not_made_anew(folder: Path, files: Sequence[Path]) -> str | None:
