@@ -1,5 +1,6 @@
 """The page of a run, whatever is there of it; flipped labels at the top of what a trained network contradicts."""
 
+import hashlib
 import json
 import shlex
 import shutil
@@ -21,6 +22,7 @@ from botformer.report.opened_data import open_data
 from botformer.report.run_images import attend
 from botformer.report.run_report import write_run_report
 from botformer.report.training_command import training_command
+from botformer.training.checkpoint import read_state, write_state
 from botformer.training.resume import as_json
 
 from .pages import Page
@@ -56,6 +58,9 @@ def with_logits(run, out, factor):
     for file in (copy / "checkpoints").glob("*/model.safetensors"):
         tensors = load_file(file)
         save_file({name: each * (factor if name.startswith("fc.") else 1) for name, each in tensors.items()}, file)
+        sums = {"model": hashlib.sha256(file.read_bytes()).hexdigest()}  # as if it had been trained so
+        state = read_state(file.parent)
+        write_state(file.parent, replace(state, sha256=state.sha256 | sums))
     return copy
 
 

@@ -129,7 +129,7 @@ def test_of_two_networks_the_average_is_loaded_and_otherwise_both_are_named(tmp_
 )
 def test_a_wrapped_model_loads_and_is_saved_under_plain_names(wrap, tmp_path):
     peer = create_model("botnet_nano", 4)
-    save(wrap(peer), model_config(peer, "abcd"), tmp_path / "peer.safetensors")
+    save(wrap(peer), model_config(peer, list("abcd")), tmp_path / "peer.safetensors")
     assert load_file(tmp_path / "peer.safetensors").keys() == peer.state_dict().keys()
     model = wrap(create_model("botnet_nano", 4))
     match = load_weights(model, tmp_path / "peer.safetensors")

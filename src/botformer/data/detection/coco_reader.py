@@ -14,7 +14,15 @@ from pathlib import Path
 from typing import Any
 
 from botformer.data.detection.coco_boxes import demand_coco_boxes
-from botformer.data.detection.coco_shapes import BadRecord, NothingThere, as_id, id_text, integer, read_shape
+from botformer.data.detection.coco_shapes import (
+    LONGEST_SIDE_PX,
+    BadRecord,
+    NothingThere,
+    as_id,
+    id_text,
+    integer,
+    read_shape,
+)
 from botformer.data.detection.dataset import Annotation, Category, DetectionDataset, ImageRecord, Problem, make_dataset
 from botformer.data.detection.image_paths import find_images
 from botformer.data.detection.keypoints import NO_KEYPOINTS, KeypointLayout, keypoint_layout, read_keypoints
@@ -224,9 +232,6 @@ def _categories(records: list[Any], where: str) -> list[Category]:
 
 _OF_IMAGES = ("id", "file_name", "width", "height")
 
-_LONGEST_SIDE_PX = 1_000_000
-"""Of an image: beyond it a size is taken for a mistake."""
-
 
 def _images(
     records: list[Any], where: str, folder: Path
@@ -242,7 +247,7 @@ def _images(
         image = ImageRecord(as_id(record["id"]), record["file_name"], 0, 0, (), more)
         said = {key: record.get(key) for key in ("width", "height")}
         width, height = map(integer, said.values())
-        if width is None or height is None or not 1 <= min(width, height) <= max(width, height) <= _LONGEST_SIDE_PX:
+        if width is None or height is None or not 1 <= min(width, height) <= max(width, height) <= LONGEST_SIDE_PX:
             why = f"width and height are {said['width']!s:.40} and {said['height']!s:.40}"
             try:
                 width, height = upright_size(folder / image.file)

@@ -12,6 +12,8 @@ import numpy as np
 from botformer import rle
 from botformer.data.detection.mask_targets import Box, Segmentation, area_px, shape_box
 
+LONGEST_SIDE_PX = 1_000_000
+"""Of an image: beyond it a size is taken for a mistake."""
 _DEEPEST = 5
 """Lists in lists; COCO's own polygons have two."""
 

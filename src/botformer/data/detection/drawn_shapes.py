@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from botformer import rle
-from botformer.data.detection.coco_shapes import number
+from botformer.data.detection.coco_shapes import LONGEST_SIDE_PX, number
 from botformer.data.image_io import BadImage, read_header, upright_size
 from botformer.read_file import open_file
 
@@ -70,6 +70,8 @@ def scale_to_image(said: tuple[int, int] | None, record: dict[str, Any], folder:
     Raises ValueError where it was turned, cut or stretched.
     """
     if said is None or "width" not in record or said == (real := (record["width"], record["height"])):
+        return 1.0, 1.0
+    if max(said) > LONGEST_SIDE_PX:  # it says nothing
         return 1.0, 1.0
     (width, height), (real_width, real_height) = said, real
     rounded = 1  # pixel, of the side that follows from the other
