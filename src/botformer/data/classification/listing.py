@@ -232,14 +232,14 @@ def _check_no_masks(listing: Listing, at: str, tops: list[str]) -> None:
         others = endings(path for path in listing.paths if path.startswith(at) and not is_image(path))
         if others[".txt"]:
             advice = (
-                "YOLO's label files need the names of the classes: write them into classes.txt beside the folders, "
+                "YOLO's label files need the names of the classes: write them into classes.txt beside the folders, a "
+                "line each"
             )
-            advice += "a line each"
         elif others[".json"] or others[".xml"]:
             advice = (
                 "The .json or .xml files there are not of COCO, LabelMe, Pascal VOC, VIA or Label Studio, which are "
+                "read: export one of these"
             )
-            advice += "read: export one of these"
         else:
             advice = "Masks as images are not read: convert them to COCO's run lengths (pycocotools.mask.encode)"
         raise InputError(

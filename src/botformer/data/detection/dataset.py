@@ -16,15 +16,15 @@ ImageId = int | str
 """As the file has it: COCO's images may have numbers of any size and sign, or names."""
 
 
+_FIRST = 5
+"""Problems that a message has room for."""
+
+
 class Category(NamedTuple):
     """A kind of object as the data set calls it. Ids may have gaps and start anywhere."""
 
     id: int
     name: str
-
-
-_FIRST = 5
-"""Problems that a message has room for."""
 
 
 @dataclass(frozen=True)

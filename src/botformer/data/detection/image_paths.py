@@ -22,7 +22,7 @@ from botformer.text import and_more
 log = logging.getLogger("botformer.data")
 
 _LISTED = 5
-_OF_SYSTEMS = ("@eaDir", "__MACOSX")
+OF_SYSTEMS = ("@eaDir", "__MACOSX")
 """Folders with thumbnails and the like beside the images, under the same names."""
 
 
@@ -111,7 +111,7 @@ def _files_below(folder: Path) -> list[str]:
     """Sorted, with slashes. Links to folders are not followed, hidden folders not entered."""
     files = []
     for path, folders, names in os.walk(folder):
-        folders[:] = [each for each in folders if not each.startswith(".") and each not in _OF_SYSTEMS]
+        folders[:] = [each for each in folders if not each.startswith(".") and each not in OF_SYSTEMS]
         below = Path(path).relative_to(folder)
         files += [(below / name).as_posix() for name in names]
     return sorted(files)

@@ -16,7 +16,7 @@ from botformer.data.detection.coco_reader import open_coco
 from botformer.data.detection.dataset import DetectionDataset
 from botformer.data.detection.exported_text import SPLITS, find_exported, read_text
 from botformer.data.detection.hold_out import hold_out_a_tenth
-from botformer.data.detection.image_paths import find_files
+from botformer.data.detection.image_paths import OF_SYSTEMS, find_files
 from botformer.data.detection.label_studio_export import is_label_studio
 from botformer.data.detection.label_studio_reader import open_label_studio
 from botformer.data.detection.labelme_reader import is_labelme, open_labelme
@@ -68,7 +68,7 @@ _DESCRIPTIONS = (".yaml", ".yml", ".data")
 """Endings of what describes a YOLO data set."""
 
 _OF_ANNOTATIONS = (".json", *_DESCRIPTIONS)
-_OF_SYSTEMS = ("__MACOSX",)
+"""Endings of files that `--data` may be."""
 
 _CLASSES = ("classes.txt", "obj.names", "_darknet.labels", "labels.txt")
 """Lists of the classes of a YOLO data set that nothing else describes."""
@@ -202,7 +202,7 @@ def _unwrapped(root: Path) -> Path:
 
 def _tells(entry: Path) -> bool:
     """A folder, an image, or a file that may be of annotations."""
-    if is_hidden(entry.name) or entry.name in _OF_SYSTEMS:
+    if is_hidden(entry.name) or entry.name in OF_SYSTEMS:
         return False
     by_name = entry.suffix.lower() in (*_OF_ANNOTATIONS, ".xml") or entry.name in _CLASSES
     return by_name or is_image(entry.name) or entry.is_dir()
