@@ -149,7 +149,7 @@ def _routes(serving: Serving, access: Access) -> FastAPI:
         where it gives these. A classifier gives "top5", a list of {"label", "probability"}, and "probabilities" of all
         classes in their order.
         """
-        demand_known(request, "network", "format", "outlines", "threshold", "name", "image_id")
+        demand_known(request)
         served = _working(serving).network(network)
         async with _in_time(serving.limits.seconds):
             with served.queue.places.one(), serving.bodies.part() as take:

@@ -143,8 +143,9 @@ async def corrections_form(request: Request, image_bytes: int) -> AsyncIterator[
         await form.close()
 
 
-def demand_known(request: Request, *names: str) -> None:
-    """Raises Refusal, 422, for a parameter of the address that there is not: it would be ignored."""
+def demand_known(request: Request) -> None:
+    """Raises Refusal, 422, for a parameter of the address that its route does not have: it would be ignored."""
+    names = [parameter.alias for parameter in request.scope["route"].dependant.query_params]
     for name in request.query_params:
         if name not in names:
             raise Refusal(422, f"there is no parameter {name[:80]!r}; there are {', '.join(names)}")
