@@ -122,6 +122,8 @@ def test_what_would_be_ignored_is_refused(server, photo):
         422,
         "there is no parameter 'treshold'; there are network, format, outlines, threshold, name, image_id",
     )
+    answer = server.post_form("/corrections?fromat=folders", [("annotations", None, b"{}")])
+    assert (answer.status, answer.detail) == (422, "there is no parameter 'fromat'; there are format")
 
 
 def test_health_and_the_page_answer_probes(server):

@@ -219,6 +219,7 @@ def _routes(serving: Serving, access: Access) -> FastAPI:
         or a box_xyxy, and key points [x, y, v] if their category names some; images of a classification have a label.
         What reaches beyond an image is cut.
         """
+        demand_known(request)
         _working(serving)
         async with (
             _in_time(serving.limits.seconds),
