@@ -85,6 +85,13 @@ def test_heads_come_and_go():
     assert model.get_classifier(name_only=True) == "fc"
     model.reset_classifier(0, "")
     assert torch.equal(model(x), model.forward_features(x))
+    with pytest.raises(InputError, match="without global pooling a map of c5 would go into the linear layer of 3"):
+        model.reset_classifier(3, "")
+    assert torch.equal(model(x), model.forward_features(x))
+    model.reset_classifier(0)
+    assert torch.equal(model(x), model.forward_features(x)), "nothing that asks for no pooling brings it back"
+    model.reset_classifier(3)
+    assert torch.equal(model(x), model.fc(model.forward_features(x).mean((2, 3))))
 
 
 def test_stages_stay_frozen_and_are_recomputed_also_in_timm_s_list_of_maps():

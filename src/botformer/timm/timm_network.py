@@ -179,8 +179,10 @@ class TimmNetwork(Stages):
         return "fc" if name_only else self.fc
 
     def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Another linear layer, with random weights; None keeps the pooling."""
-        self._set_head(num_classes, self.global_pool.pool_type if global_pool is None else global_pool)
+        """Another linear layer, with random weights; None keeps the pooling, and averages where classes need one."""
+        if global_pool is None:
+            global_pool = self.global_pool.pool_type or ("avg" if num_classes else "")
+        self._set_head(num_classes, global_pool)
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         self.options = replace(self.options, gradient_checkpointing=enable)
