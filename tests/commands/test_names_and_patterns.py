@@ -54,6 +54,20 @@ def predicted(network: Path, *arguments: str, status: int = 0) -> list[str]:
     return [record["file_name"] for record in json.loads(Path("out/predictions.json").read_text())]
 
 
+def test_brackets_of_folders_that_exist_are_their_names(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    files = [Path(name) for name in ("s [24]/x [1]/a.png", "s [24]/x 1/b.png", "s 2/x [1]/a.png", "t4/c.png")]
+    for file in files:
+        file.parent.mkdir(parents=True, exist_ok=True)
+        Image.new("RGB", (8, 8)).save(file)
+    out = Path("out")
+    assert list_images([Path("s [24]/*/*.png")], out) == [files[1], files[0]]
+    assert list_images([tmp_path / "s [24]/x [1]/*.png"], out) == [tmp_path / files[0]]
+    assert list_images([Path("s [24]/**/a.png")], out) == [files[0]]
+    assert list_images([Path("s [2]/**/*.png")], out) == [files[2]], "there is no folder of that name"
+    assert list_images([Path("t[24]/*.png"), Path("t[24]")], out) == [files[3]]
+
+
 @pytest.mark.parametrize(
     ("pattern", "expected"),
     [

@@ -115,7 +115,7 @@ def _images_in(folder: Path, out: Path) -> list[Path]:
 
 def _images_like(pattern: str, out: Path) -> list[Path]:
     """Images that fit a pattern of the shell, which Windows and quotation marks leave to the program."""
-    fitting = sorted(set(_fitting(pattern)))
+    fitting = sorted(set(_fitting(_with_names_as_they_are(pattern))))
     asked = Path(pattern).parts  # a hidden folder that is named is meant
     found = [
         path for path in fitting if path.is_file() and not any(is_hidden(p) and p not in asked for p in path.parts)
@@ -145,6 +145,13 @@ def _without_drawings(files: Sequence[Path], top: Path, out: Path) -> list[Path]
     if drawn:
         log.info("%s has %d drawings of an earlier prediction, which are left out", out, len(drawn))
     return [file for file in files if file not in drawn]
+
+
+def _with_names_as_they_are(pattern: str) -> str:
+    """The pattern, in which `scan [2024]` means the folder of that name where there is one."""
+    parts = Path(pattern).parts
+    there = sum(1 for _ in takewhile(lambda end: Path(*parts[:end]).exists(), range(1, len(parts))))
+    return str(Path(*(glob.escape(part) for part in parts[:there]), *parts[there:]))
 
 
 def _fitting(pattern: str) -> Iterator[Path]:
