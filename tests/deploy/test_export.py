@@ -92,6 +92,8 @@ def test_the_folder_says_what_it_is(name, folders):
     home = str(botformer.__file__).removesuffix("__init__.py").encode()
     for file in config["files"]:  # stack traces would tell where this machine keeps its programs
         assert home not in (folders[name] / file).read_bytes(), file
+    with pytest.raises(InputError, match="is an exported network, which its run.py runs without botformer; here, give"):
+        botformer.load(folders[name])
 
 
 def test_wrong_inputs_are_named(folders):

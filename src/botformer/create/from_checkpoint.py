@@ -20,6 +20,9 @@ from botformer.weights.hub_file import SAFETENSORS, hub_file, is_hub_address, re
 from botformer.weights.load import check_finite
 from botformer.weights.model_file import holds_model_config
 
+_EXPORTED = ("config.json", "run.py")
+"""What `botformer export` writes beside a network, in any format."""
+
 
 class Loaded(NamedTuple):
     """A trained network."""
@@ -163,6 +166,11 @@ def _checkpoint(path: Path) -> Path:
     if (path / "state.json").is_file():
         return path
     folder = checkpoint_folder(path, "best") or checkpoint_folder(path, "last")
+    if folder is None and all((path / name).is_file() for name in _EXPORTED):
+        raise InputError(
+            f"{path} is an exported network, which its {_EXPORTED[1]} runs without botformer; here, give the run, the "
+            "checkpoint or the .safetensors file from which it was exported"
+        )
     if folder is None:
         raise InputError(
             f"{path} has no checkpoint yet; expected the --out folder of a training run, or one of its checkpoints"

@@ -186,6 +186,14 @@ def test_pixels_are_no_fractions(tmp_path: Path) -> None:
     assert boxes(source, 0) == [(35, 10, 50, 30)]  # over the border, cut to the image
 
 
+def test_a_track_s_number_is_no_corner(tmp_path: Path) -> None:
+    source = open_yolo(folder(tmp_path, {"a": "0 .5 .5 .2 .4 .87 12\n0 .1 .1 .2 .4 .8 .9\n"}), "train")
+    (problem,) = source.problems
+    assert problem.reason.startswith("12 is no fraction of the image")
+    assert problem.reason.endswith("no number of a track")
+    assert len(source.image(0).annotations) == 1  # a triangle
+
+
 # Key points
 
 POSE = "path: .\ntrain: images/train\nnames: [cat]\nkpt_shape: "

@@ -353,6 +353,11 @@ def _annotation(yolo: Any, line: str, width: int, height: int, pose: PoseLayout 
         )
     corners = numbers[: len(numbers) // 2 * 2]  # a last odd one is a confidence
     furthest = next((value for value in corners if not -_FURTHEST <= value <= 1 + _FURTHEST), None)
+    if furthest is not None and len(values) == 7 and furthest == corners[-1] == int(furthest):
+        raise ValueError(
+            f"{values[6]} is no fraction of the image (0 to 1); behind a box may stand a confidence, but no number "
+            "of a track"
+        )
     if furthest is not None:
         raise ValueError(
             f"{furthest:g} is no fraction of the image (0 to 1); pixels must be divided by its width and height, and "
