@@ -26,7 +26,8 @@ def make_norm(channels: int, options: NormOptions, gamma: float = 1.0) -> nn.Mod
 
     "batch": statistics of the batch in training; "sync": of the batches of all processes together; "frozen": fixed
     statistics and affine, whose momentum has no meaning, and whose scale starts at 1: at a `gamma` of 0 that nothing
-    trains, what comes before it would never learn. Epsilon and momentum that are None are PyTorch's.
+    trains, what comes before it would never learn (`init_convolutions` lets that start at 0). Epsilon and momentum that
+    are None are PyTorch's.
     """
     epsilon = EPSILON if options.norm_epsilon is None else options.norm_epsilon
     momentum = MOMENTUM if options.norm_momentum is None else options.norm_momentum

@@ -1,3 +1,4 @@
+import re
 from dataclasses import replace
 
 import numpy as np
@@ -5,11 +6,12 @@ import pytest
 import torch
 import torchvision
 from torch import nn
+from torch.distributed.algorithms._checkpoint.checkpoint_wrapper import checkpoint_wrapper
 
 from botformer import create_backbone, create_model, list_models
 from botformer.backbone.blocks import Bottleneck
 from botformer.backbone.mhsa import MHSA2d
-from botformer.backbone.resnet import Backbone, Classifier
+from botformer.backbone.resnet import Backbone, Classifier, Stage
 from botformer.backbone.variants import ROWS, Row
 from botformer.errors import InputError
 from botformer.recipes.model_options import make_options
@@ -354,12 +356,58 @@ def test_a_compiled_stage_takes_a_mask():
 @pytest.mark.parametrize("name", ["resnet_nano", "botnet_nano", "resnet50_nl"])
 @pytest.mark.parametrize("zero_gamma", [True, False])
 def test_every_parameter_learns_where_batchnorm_is_frozen(name, zero_gamma):
-    """A branch whose last BatchNorm is frozen at gamma 0 would never do anything."""
+    """A branch whose last BatchNorm is frozen at gamma 0 would never do anything. The layer before it is 0 at first."""
     torch.manual_seed(0)
     model = create_model(name, 3, 64, normalization="frozen", zero_gamma=zero_gamma).train()
-    model(torch.randn(2, 3, 64, 64)).square().sum().backward()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-4)
+    images = torch.randn(2, 3, 64, 64)
+    for _ in range(2):
+        optimizer.zero_grad()
+        model(images).square().sum().backward()
+        optimizer.step()
     still = [name for name, parameter in model.named_parameters() if not parameter.grad.abs().sum()]
     assert still == []
+
+
+@pytest.mark.parametrize("name", ["botnet50", "resnet50_nl", "resnet50_bot_c4"])
+def test_random_blocks_start_as_the_identity_where_batchnorm_is_frozen_too(name):
+    """No BatchNorm is left that would bring a sum of many random branches to a size."""
+    torch.manual_seed(0)
+    images = torch.randn(2, 3, 64, 64)
+    with torch.no_grad():
+        assert create_model(name, 10, 64, normalization="frozen")(images).std() < 2
+        frozen, trained = (create_backbone(name, 64, normalization=kind).eval() for kind in ("frozen", "batch"))
+        last = re.compile(r"\.(conv3|bn3|out|bn)\.")  # of a branch
+        state = {name: tensor for name, tensor in trained.state_dict().items() if not last.search(name)}
+        frozen.load_state_dict(state, strict=False)
+        torch.testing.assert_close(frozen(images), trained(images))
+
+
+class Untouched(nn.Module):
+    """As people put modules around a block."""
+
+    def __init__(self, inside: nn.Module) -> None:
+        super().__init__()
+        self.inside = inside
+
+    def forward(self, x: torch.Tensor, padding_mask: torch.Tensor | None = None) -> torch.Tensor:
+        return self.inside(x, padding_mask)
+
+
+@pytest.mark.parametrize("wrap", [checkpoint_wrapper, Untouched, torch.jit.script])
+@pytest.mark.parametrize("of", ["block", "stage"])
+def test_wrapped_blocks_and_stages_get_the_mask(wrap, of):
+    torch.manual_seed(0)
+    model = create_backbone("botnet_nano", image_size=64, zero_gamma=False).eval()
+    images, mask = torch.rand(2, 3, 64, 64), torch.zeros(2, 64, 64, dtype=torch.bool)
+    mask[1, 32:] = True
+    expected = model(images, mask)["c5"]
+    assert not torch.allclose(expected, model(images)["c5"], atol=1e-3)
+    if of == "stage":
+        model.layer4 = wrap(model.layer4)
+    else:
+        model.layer4 = Stage(*map(wrap, model.layer4))
+    torch.testing.assert_close(model(images, mask)["c5"], expected)
 
 
 @pytest.mark.parametrize("images", [torch.zeros(1, 3, 48, 48, dtype=torch.uint8), np.zeros((1, 3, 48, 48)), [1]])

@@ -169,6 +169,12 @@ def test_names_that_are_not_utf_8_become_addresses(predicted):
     assert any(task["data"]["image"].endswith("gr%F6%DFe.png") for task in tasks)
 
 
+def test_a_file_that_is_not_written_may_be_there(predicted):
+    (predicted.parent / "objects.xml").write_text("mine")
+    assert cli.main(["convert", str(predicted), "--to", "coco", "--out", str(predicted.parent / "objects.json")]) == 0
+    assert (predicted.parent / "objects.xml").read_text() == "mine"
+
+
 @pytest.mark.parametrize("there", ["photos/a b.png", "tasks.json", "tasks.xml", "predictions/images.json"])
 def test_a_file_that_is_there_is_not_replaced(predicted, there, capsys):
     file = predicted.parent / there

@@ -58,7 +58,7 @@ def test_of_a_file_the_page_lies_in_runs(image, tmp_path, monkeypatch):
 
 def test_a_page_with_other_options_is_not_replaced(image, tmp_path):
     run = shutil.copytree(FIXTURES / "classifier_run", tmp_path / "run", symlinks=True)
-    for options in ([], ["--pixel", "25", "30"], []):
+    for options in (["--pixel", "25", "30"], [], ["--pixel", "25", "30"], []):
         main([str(image), "--checkpoint", str(run), *options])
     assert sorted(page.name for page in (run / "explain").iterdir()) == ["bild ü-2.html", "bild ü.html"]
 

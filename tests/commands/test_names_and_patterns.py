@@ -66,6 +66,9 @@ def test_brackets_of_folders_that_exist_are_their_names(tmp_path, monkeypatch):
     assert list_images([Path("s [24]/**/a.png")], out) == [files[0]]
     assert list_images([Path("s [2]/**/*.png")], out) == [files[2]], "there is no folder of that name"
     assert list_images([Path("t[24]/*.png"), Path("t[24]")], out) == [files[3]]
+    drawing = Path("s [24]/x [1]/a.prediction.png")
+    Image.new("RGB", (8, 8)).save(drawing)
+    assert list_images([Path("s [24]/x [1]/*.png")], drawing.parent) == [files[0]]
 
 
 @pytest.mark.parametrize(

@@ -176,6 +176,26 @@ def test_a_foreign_file_is_refused(tmp_path):
         load_weights(create_model("botnet_mini"), tmp_path / "a.safetensors")
 
 
+def test_only_weights_that_are_loaded_need_be_finite(tmp_path):
+    model = create_model("botnet_nano", 3)
+    state = create_model("botnet_nano", 7).state_dict()
+    save_file(state | {"fc.weight": state["fc.weight"] * float("nan")}, tmp_path / "head.safetensors")
+    assert load_weights(model, tmp_path / "head.safetensors").other_shape == ["fc.bias", "fc.weight"]
+    save_file(state | {"conv1.weight": state["conv1.weight"] * float("nan")}, tmp_path / "conv1.safetensors")
+    grey = create_model("botnet_nano", 3, in_chans=1)
+    for kind in (model, grey, torch.compile(model), torch.nn.DataParallel(model)):
+        with pytest.raises(InputError, match=r"not finite .* conv1\.weight"):
+            load_weights(kind, tmp_path / "conv1.safetensors")
+
+
+def test_a_part_of_a_compiled_network_may_be_named(tmp_path):
+    save_file(create_model("botnet_nano", 7).state_dict(), tmp_path / "a.safetensors")
+    detector = create_detector("faster_rcnn", "botnet_nano", 2, 64)
+    expected = load_weights(detector, tmp_path / "a.safetensors", part="backbone")
+    match = load_weights(torch.compile(detector), tmp_path / "a.safetensors", part="backbone")
+    assert (match.part, match.loaded) == ("backbone", expected.loaded)
+
+
 def test_slips_of_loading_are_said(tmp_path):
     model = create_backbone("botnet_nano")
     with pytest.raises(InputError, match="takes a file, got a OrderedDict; tensors that are in memory are loaded by"):

@@ -5,7 +5,7 @@ from typing import Final
 
 import torch
 from torch import Tensor, nn
-from torchvision.ops import StochasticDepth
+from torchvision.ops import FrozenBatchNorm2d, StochasticDepth
 
 from botformer.attention import dot_attention
 from botformer.backbone.mhsa import LogitTerm, MHSA2d
@@ -61,7 +61,7 @@ class Bottleneck(nn.Module):
     ) -> None:
         super().__init__()
         stride = strides[0] * strides[1]
-        self.key_stride, self.attends = key_stride, attention is not None
+        self.key_stride, self.attends, self.zero_gamma = key_stride, attention is not None, options.zero_gamma
         self.conv1 = nn.Conv2d(inputs, mid, 1, strides[0], bias=False)
         self.bn1 = make_norm(mid, options)
         self.conv2 = attention or nn.Conv2d(mid, mid, 3, strides[1], dilation, dilation, bias=False)
@@ -103,13 +103,19 @@ class Bottleneck(nn.Module):
 
 
 def init_convolutions(network: nn.Module) -> None:
-    """He normal, fan-in, for convolutions; attention and BatchNorm have their own."""
+    """He normal, fan-in, for convolutions; attention and BatchNorm have their own. Before a frozen BatchNorm whose
+    scale would start at 0: 0."""
     attention_projections = {module.qkv for module in network.modules() if isinstance(module, MHSA2d)}
     for module in network.modules():
         if isinstance(module, nn.Conv2d) and module not in attention_projections:
             nn.init.kaiming_normal_(module.weight, mode="fan_in", nonlinearity="relu")
             if module.bias is not None:
                 nn.init.zeros_(module.bias)
+    for block in network.modules():  # where a scale of 0 would stay one, the layer before it starts at 0
+        if isinstance(block, Bottleneck) and block.zero_gamma and isinstance(block.bn3, FrozenBatchNorm2d):
+            nn.init.zeros_(block.conv3.weight)
+        elif isinstance(block, NonLocal) and isinstance(block.bn, FrozenBatchNorm2d):
+            nn.init.zeros_(block.out.weight)
 
 
 class NonLocal(nn.Module):

@@ -33,8 +33,8 @@ class BoTBlock(Bottleneck):
         tables: interpolate (an entry stands for a fraction of the map) or offset (for a distance in cells).
         backend: of the attention, see `relative_attention_2d`.
         activation: relu or silu.
-        zero_gamma: start as the shortcut alone, with gamma 0 in the last BatchNorm (the authors' code: yes),
-            unless it is frozen.
+        zero_gamma: start as the shortcut alone, with gamma 0 in the last BatchNorm (the authors' code: yes);
+            where that is frozen, with the last convolution 0.
         drop_path: the probability of leaving out all but the shortcut of an image, in training.
         normalization: of BatchNorm: batch, frozen or sync.
 

@@ -1,8 +1,11 @@
 """Networks built from a row of `variants`. State-dict names are torchvision's, so ResNet weights load as they are."""
 
+import inspect
 import math
 from collections import OrderedDict
 from collections.abc import Sequence
+from functools import cache
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -82,10 +85,11 @@ class Stages(nn.Module):
     def stage(self, blocks: nn.Sequential, x: Tensor, padding_mask: Tensor | None = None) -> Tensor:
         """The blocks of one stage, with gradient checkpointing where it is asked for."""
         recompute = self.options.gradient_checkpointing and self.training and torch.is_grad_enabled()
-        others = not isinstance(getattr(blocks, "_orig_mod", blocks), Stage)  # what somebody has put in its place
-        if others or (padding_mask is None and not recompute):
+        if padding_mask is None and not recompute:
             return blocks(x)
-        return blocks(x, padding_mask, recompute)
+        if isinstance(getattr(blocks, "_orig_mod", blocks), Stage) or _parameters(type(blocks)).hands_on:
+            return blocks(x, padding_mask, recompute)
+        return blocks(*_arguments(blocks, x, padding_mask))
 
     def preprocess(self, images: Tensor | Sequence[Tensor]) -> Tensor:
         """Images -> what the network takes: normalised by `mean` and `std`, (B, C, h, w), on the device of the images.
@@ -328,10 +332,32 @@ class Stage(nn.Sequential):
         return x
 
 
+class _Parameters(NamedTuple):
+    """Of the forward of what may stand in the place of a block or a stage."""
+
+    padding_mask: bool
+    """It has one of that name."""
+    hands_on: bool
+    """It takes whatever it gets, as wrappers do (of gradient checkpointing, of FSDP), or nobody knows."""
+
+
+@cache
+def _parameters(kind: type[nn.Module]) -> _Parameters:
+    try:
+        parameters = inspect.signature(kind.forward).parameters
+    except (AttributeError, TypeError, ValueError):  # of compiled code, such as TorchScript's
+        return _Parameters(False, True)
+    any_number = any(parameter.kind is parameter.VAR_POSITIONAL for parameter in parameters.values())
+    return _Parameters("padding_mask" in parameters, any_number)
+
+
 def _arguments(block: nn.Module, x: Tensor, padding_mask: Tensor | None) -> tuple[Tensor, ...]:
-    """A block that somebody has put there takes a map alone."""
-    ours = isinstance(getattr(block, "_orig_mod", block), Bottleneck | NonLocal)
-    return (x, padding_mask) if ours and padding_mask is not None else (x,)
+    """A block that somebody has put there may take a map alone."""
+    if padding_mask is None:
+        return (x,)
+    if isinstance(getattr(block, "_orig_mod", block), Bottleneck | NonLocal) or any(_parameters(type(block))):
+        return x, padding_mask
+    return (x,)
 
 
 def _recomputed(block: nn.Module, x: Tensor, padding_mask: Tensor | None) -> Tensor:

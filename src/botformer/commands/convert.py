@@ -63,17 +63,18 @@ def _check(given: Arguments) -> None:
         if given.to not in formats and getattr(given, name) != getattr(Arguments, name):
             raise InputError(f"--{name} is for --to {' and '.join(formats)}; leave it out")
     if given.out is not None and given.to != "classes":
-        _demand_free(given.out)
+        _demand_free(given.out, given.to)
     if given.to == "label_studio" and given.out is not None and given.out.suffix.lower() == ".xml":
         raise InputError(f"--out is the file of the tasks, such as {given.out.with_suffix('.json')}; the .xml with the "
                          "labeling interface comes beside it")  # fmt: skip
 
 
-def _demand_free(out: Path) -> None:
+def _demand_free(out: Path, to: str) -> None:
     """A file that was named by mistake, such as an image or somebody's annotations, would be lost."""
     if out.is_dir():
         raise InputError(f"--out {out} is a folder; name the file in it, such as {out / 'annotations.json'}")
-    there = next((file for file in (out, out.with_suffix(".xml")) if file.exists()), None)
+    written = (out, out.with_suffix(".xml")) if to == "label_studio" else (out,)
+    there = next((file for file in written if file.exists()), None)
     if there is not None:
         raise InputError(f"{there} exists, and would be replaced; remove it, or name another --out")
 

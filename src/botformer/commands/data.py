@@ -55,7 +55,8 @@ def look(given: Arguments) -> bool:
     if out.is_dir():
         raise InputError(f"--out is the page, and {out} is a folder; name a file in it, such as {out / 'data.html'}")
     if out.suffix.lower() not in (".html", ".htm"):
-        raise InputError(f"--out is the page, an .html file, and {out} would be replaced; such as {out}.html")
+        lost = f", and {out} would be replaced" if out.exists() else ""
+        raise InputError(f"--out is the page, an .html file{lost}; such as {out}.html")
     out.parent.mkdir(parents=True, exist_ok=True)
     found = inspect_data(given.data, given.checkpoint, given.fast, progress_bar, given.device)
     write_data_page(found, out)  # first: whoever reads the lines may stop early

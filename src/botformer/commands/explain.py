@@ -83,9 +83,8 @@ def _out(given: Arguments, command: str) -> Path:
     if given.out is None:
         page = results_folder(given.checkpoint, "explain") / name
         pages = chain([page], (page.with_stem(f"{page.stem}-{number}") for number in count(2)))
-        return next(
-            each for each in pages if not each.exists() or escape(command) in each.read_text("utf-8", "replace")
-        )
+        own = f">{escape(command)}</"  # all of the block that says how the page is made again
+        return next(each for each in pages if not each.exists() or own in each.read_text("utf-8", "replace"))
     if given.out.resolve() == given.image.resolve():
         raise InputError(f"--out {given.out} is the image itself; name a page, such as {name}")
     return given.out if given.out.suffix.lower() in (".html", ".htm") else given.out / name

@@ -52,8 +52,6 @@ def model_config(model: Classifier | Detector, names: Sequence[Any]) -> dict[str
             raise InputError(
                 f"fc is a {type(model.fc).__name__} now, which would not be built again; keep its state dict"
             )
-        if len(set(names)) < len(names):
-            raise InputError(f"names must differ, got {list(names)}")
         stages, task = model, "classification"
         config = {
             "class_names": [str(name) for name in names],

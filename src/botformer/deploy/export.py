@@ -147,6 +147,7 @@ def export(
     if batch is not None and (as_whole(batch) or 0) < 1:
         raise InputError(f"batch must be whole and at least 1, or None for any, got {batch!r}")
     size = None if size is None else height_and_width("size", size)
+    images = list(images)  # they are looked at more than once
     for image in images:
         if not isinstance(image, Tensor) or image.ndim != 3 or not image.is_floating_point():
             raise InputError("images must be tensors (C, h, w) of floats in 0..1")

@@ -115,13 +115,16 @@ def _images_in(folder: Path, out: Path) -> list[Path]:
 
 def _images_like(pattern: str, out: Path) -> list[Path]:
     """Images that fit a pattern of the shell, which Windows and quotation marks leave to the program."""
-    fitting = sorted(set(_fitting(_with_names_as_they_are(pattern))))
     asked = Path(pattern).parts  # a hidden folder that is named is meant
+    named = Path(*takewhile(lambda part: not glob.has_magic(part), asked))
+    while len(named.parts) < len(asked) - 1 and (there := named / asked[len(named.parts)]).exists():
+        named = there  # scan [2024] is that folder where there is one
+    fitting = sorted(set(_fitting(named, asked[len(named.parts) :])))
     found = [
         path for path in fitting if path.is_file() and not any(is_hidden(p) and p not in asked for p in path.parts)
     ]
     images = [path for path in found if is_image(path.name) or is_tar(path.name)]
-    images = _without_drawings(images, Path(*takewhile(lambda part: not glob.has_magic(part), asked)), out)
+    images = _without_drawings(images, named, out)
     if not images:  # folders count where their images do not fit by themselves, as in day*
         images = [file for path in fitting if path.is_dir() for file in _images_in(path, out)]
     else:
@@ -147,21 +150,14 @@ def _without_drawings(files: Sequence[Path], top: Path, out: Path) -> list[Path]
     return [file for file in files if file not in drawn]
 
 
-def _with_names_as_they_are(pattern: str) -> str:
-    """The pattern, in which `scan [2024]` means the folder of that name where there is one."""
-    parts = Path(pattern).parts
-    there = sum(1 for _ in takewhile(lambda end: Path(*parts[:end]).exists(), range(1, len(parts))))
-    return str(Path(*(glob.escape(part) for part in parts[:there]), *parts[there:]))
-
-
-def _fitting(pattern: str) -> Iterator[Path]:
-    """Files and folders. `glob` would follow a link to a parent folder 40 times, and two of them for ever."""
-    parts = Path(pattern).parts
-    if "**" not in parts:
-        yield from map(Path, glob.glob(pattern))
+def _fitting(folder: Path, parts: Sequence[str]) -> Iterator[Path]:
+    """Files and folders below. `glob` would follow a link to a parent folder 40 times, and two of them for ever."""
+    at = parts.index("**") if "**" in parts else len(parts)
+    tops = map(Path, glob.glob(os.path.join(glob.escape(str(folder)), *parts[:at]))) if at else [folder]
+    if at == len(parts):
+        yield from tops
         return
-    at = parts.index("**")
-    for top in map(Path, glob.glob(os.path.join(*parts[:at])) if at else [""]):
+    for top in tops:
         found = find_files(top) if top.is_dir() else FoundFiles()
         report_links(top, found)
         yield from (top / name for name in (*found.files, *found.folders) if _fits(name.split("/"), parts[at:]))

@@ -27,7 +27,8 @@ class ModelOptions:
     shortcut_activation: bool = False
     """Activation on the projection shortcut, as in the authors' reference code (a standard ResNet has none)."""
     zero_gamma: bool = True
-    """Start every block as the identity: gamma 0 in its last BatchNorm (the authors' code: yes) that is not frozen."""
+    """Start every block as the identity: gamma 0 in its last BatchNorm (the authors' code: yes); where that is frozen,
+    its last convolution 0."""
     drop_path: float = 0.0
     """Stochastic depth at the last block, growing linearly from 0 at the first."""
     dropout: float = 0.0

@@ -1,6 +1,7 @@
 """Load weights into a model that may differ from the one they were saved from."""
 
 import logging
+import os
 from collections import Counter
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -42,7 +43,7 @@ class Match:
         return "; ".join(parts)
 
 
-def load_weights(model: nn.Module, source: str | Path, part: str = "") -> Match:
+def load_weights(model: nn.Module, source: str | os.PathLike[str], part: str = "") -> Match:
     """Load what fits from a file into `model`, log what did and what did not, and return it.
 
     A ResNet's file fits any BoT row of the same depth, except for c5's `conv2`. Position tables of another map size are
@@ -59,12 +60,12 @@ def load_weights(model: nn.Module, source: str | Path, part: str = "") -> Match:
         InputError: the file cannot be read, nothing in it fits the model, it holds several networks that do, or its
             weights are not finite.
     """
-    if not isinstance(source, str | Path):
+    if not isinstance(source, str | os.PathLike):
         raise InputError(
             f"load_weights takes a file, got a {type(source).__name__}; tensors that are in memory are loaded by "
             "botformer.weights.load_state(model, tensors)"
         )
-    return load_tensors(model, read_state_dict(source), source, part)
+    return load_tensors(model, read_state_dict(os.fspath(source)), os.fspath(source), part)
 
 
 def load_tensors(model: nn.Module, state: dict[str, Tensor], source: str | Path, part: str = "") -> Match:
@@ -72,20 +73,24 @@ def load_tensors(model: nn.Module, state: dict[str, Tensor], source: str | Path,
     part_of_model, where = model, ""
     found = _found(state, model, source)
     if part:
-        if part not in dict(model.named_modules()):
-            raise unknown("part of the model", part, [name for name, _ in model.named_children()])
-        inner = _found(state, model.get_submodule(part), source)
+        try:
+            submodule = model.get_submodule(part)  # also of a compiled model, which lists none of these names
+        except AttributeError:
+            raise unknown("part of the model", part, [name for name, _ in model.named_children()]) from None
+        inner = _found(state, submodule, source)
         if inner.names > found.names:
-            found, part_of_model, where = inner, model.get_submodule(part), f" into the {part}"
+            found, part_of_model, where = inner, submodule, f" into the {part}"
         else:
             part = ""
     if found.prefix:
         state = {name: tensor for name, tensor in state.items() if name.startswith(found.prefix)}
         state = {name.removeprefix(found.prefix): tensor for name, tensor in state.items()}
         logger.info("%s: the names of the network stand under %r; what else is there is left", source, found.prefix)
-    wanted = part_of_model.state_dict().keys()
-    check_finite({name: tensor for name, tensor in state.items() if name in wanted}, source)
-    match = replace(load_state(part_of_model, _with_channels_of(part_of_model, state)), part=part)
+    state = _with_channels_of(part_of_model, state)
+    own = part_of_model.state_dict()
+    names = plain_names(own) | {name: name for name in own}
+    check_finite({n: t for n, t in state.items() if n in names and _fits(n, t, own[names[n]])}, source)
+    match = replace(load_state(part_of_model, state), part=part)
     logger.info("weights from %s%s: %s", source, where, match)
     if not match.loaded:
         raise InputError(f"nothing in {source} fits this model ({match}); is it a ResNet or BoTNet of the same depth?")

@@ -482,7 +482,8 @@ def test_a_table_beside_the_images_is_said_not_to_be_read(tmp_path: Path) -> Non
 @pytest.mark.parametrize(
     ("name", "advice"),
     [
-        ("1.txt", "YOLO's label files need the names of the classes: write them into classes.txt"),
+        ("00.txt", "YOLO's label files need the names of the classes: write them into classes.txt"),
+        ("README.txt", "Masks as images are not read"),
         ("1.xml", "The .json or .xml files there are not of COCO, LabelMe, Pascal VOC, VIA or Label Studio"),
         ("1.png", "Masks as images are not read"),
     ],

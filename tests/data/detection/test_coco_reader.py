@@ -432,6 +432,20 @@ def test_real_files_are_read_without_a_problem(real_data, tmp_path, archive, fil
     assert np.diff(source.starts).min() > 0
 
 
+def test_of_joined_files_with_the_same_ids_nobody_knows_whose_annotations_are_whose(tmp_path: Path) -> None:
+    images = [image(1, "a.png"), image(2, "b.png"), image(3, "c.png"), image(1, "b.png"), image(2, "c.png")]
+    with pytest.raises(InputError, match=r"image id 1 stands there 2 times"):
+        opened(tmp_path, images, [annotation(n, n, [n, 2, 3, 4]) for n in (1, 2, 3)])
+
+
+def test_of_a_file_that_was_joined_with_itself_each_object_is_one(tmp_path: Path) -> None:
+    images = [image(1, "a.png"), image(2, "b.png"), image(7, "a.png"), image(1, "a.png")]
+    twice = [annotation(1, 1, [1, 2, 3, 4]), annotation(2, 7, [1, 2, 3, 4]), annotation(3, 7, [1, 2, 3, 5])]
+    alone = [annotation(n, 2, [1, 2, 3, 4]) for n in (4, 5)]
+    source = opened(tmp_path, images, twice + alone)
+    assert [[found.box_xywh[3] for found in source.image(index).annotations] for index in (0, 1)] == [[4, 5], [4, 4]]
+
+
 def opened(root: Path, images: list[dict], annotations: list[dict]) -> DetectionDataset:
     return open_coco(write(root, content(images, annotations)), root / "train")
 
@@ -456,15 +470,17 @@ def test_boxes_that_are_corners_are_refused_where_their_shapes_show_it(tmp_path:
 
 
 def test_boxes_that_are_corners_are_refused_where_their_images_show_it(tmp_path: Path) -> None:
-    corners = [annotation(n, 1, [20 + n, 16, 30 + n, 26]) for n in range(4)]
-    with pytest.raises(InputError, match=r"as x, y, width, height 4 of 4 would reach beyond their image"):
+    corners = [annotation(n, 1, [20 + n, 16, 30 + n, 26]) for n in range(10)]
+    with pytest.raises(InputError, match=r"as x, y, width, height 10 of 10 would reach beyond their image"):
         opened(tmp_path, [image(1)], corners)
-    assert opened(tmp_path, [image(1)], [annotation(n, 1, [20 + n, 16, 10, 10]) for n in range(4)]).objects == 4
-    beyond = [annotation(n, 1, [30, 16, 20, 40]) for n in range(4)]  # no corners: 30 lies right of 20
-    assert opened(tmp_path, [image(1)], beyond).objects == 4
+    assert opened(tmp_path, [image(1)], corners[:3]).objects == 3  # close-ups may reach beyond their image
+    assert opened(tmp_path, [image(1)], [annotation(n, 1, [20 + n, 16, 10, 10]) for n in range(10)]).objects == 10
+    beyond = [annotation(n, 1, [30, 16, 20, 40]) for n in range(10)]  # no corners: 30 lies right of 20
+    assert opened(tmp_path, [image(1)], beyond).objects == 10
 
 
 def test_boxes_that_are_fractions_are_refused(tmp_path: Path) -> None:
     with pytest.raises(InputError, match=r"its boxes are fractions of the image, such as \[0\.1, 0\.1, 0\.5, 0\.5\]"):
         opened(tmp_path, [image(1)], [annotation(1, 1, [0.1, 0.1, 0.5, 0.5])])
     assert opened(tmp_path, [image(1)], [annotation(1, 1, [0, 0, 1, 1])]).objects == 1  # a pixel
+    assert opened(tmp_path, [image(1)], [annotation(1, 1, [0, 0, 0, 0], segmentation=SHAPE)]).objects == 1  # no box

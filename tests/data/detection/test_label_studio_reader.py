@@ -187,9 +187,9 @@ def test_two_files_are_two_splits(tmp_path):
     assert format_of(str(tmp_path)) == "Label Studio"
 
 
-def test_a_region_without_a_label_is_left_out_and_said(tmp_path):
+def test_a_region_without_a_label_is_left_out_and_said(tmp_path, caplog):
     bare = region()
     bare["value"].pop("rectanglelabels")
-    dataset = opened(tmp_path, task("1.jpg", region(), bare), max_bad_records=1)
-    (problem,) = dataset.problems
-    assert (dataset.objects, problem.objects, problem.reason) == (1, 1, "a rectangle without a label")
+    dataset = opened(tmp_path, task("1.jpg", region(), bare, bare), max_bad_records=0)
+    assert (dataset.objects, dataset.problems) == (1, ())
+    assert "regions left out that are no objects: 2 rectangle without a label" in caplog.text

@@ -130,6 +130,15 @@ def test_objects_of_a_resized_image_are_scaled_with_it(tmp_path: Path, caplog: p
     assert "1 images were resized after they were annotated: their objects are scaled with them" in caplog.text
 
 
+def test_sizes_that_their_objects_disprove_are_not_believed(tmp_path: Path, caplog: pytest.LogCaptureFixture) -> None:
+    write(tmp_path, labelme_shape(), imageWidth=30, imageHeight=30)
+    write(tmp_path, labelme_shape(points=[[1, 2], [3, 2], [3, 4]]), image="2.jpg", imageWidth=30, imageHeight=30)
+    source = open_labelme(tmp_path, tmp_path)
+    assert source.image(0).annotations[0].box_xyxy == pytest.approx(BOX_XYXY)
+    assert source.image(1).annotations[0].box_xyxy == pytest.approx((1, 2, 3, 4))
+    assert "1 files have objects far beyond the size that they say: no size there is believed" in caplog.text
+
+
 def test_of_an_image_that_was_stretched_since_nothing_is_read(tmp_path: Path) -> None:
     write(tmp_path, labelme_shape(), labelme_shape(), imageWidth=128)
     write(tmp_path, labelme_shape(), image="2.jpg")

@@ -314,6 +314,25 @@ def test_a_folder_around_everything_is_looked_into(tmp_path: Path) -> None:
         open_detection_datasets(str(tmp_path / "split"))
 
 
+@pytest.mark.parametrize("name", ["my.json", "labels.json"])
+@pytest.mark.parametrize(("kept", "words"), [(0, "is empty"), (30, "ends in the middle")])
+def test_a_file_that_was_cut_says_so_where_it_is_named(tmp_path: Path, name: str, kept: int, words: str) -> None:
+    file = write(tmp_path, ONE, name, "images")
+    file.write_text(file.read_text()[:kept])
+    with pytest.raises(InputError, match=f"{name} {words}.*; copy or download it again"):
+        open_detection_datasets(str(file))
+
+
+def test_masks_in_a_folder_of_labels_are_not_yolo(tmp_path: Path) -> None:
+    for name in ("images/1.jpg", "labels/1.png"):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        Image.new("L", SIZE).save(tmp_path / name)
+    (tmp_path / "labels.txt").write_text("cat\n")
+    assert not is_annotated(str(tmp_path))
+    (tmp_path / "labels/1.txt").write_text("0 .5 .5 .2 .2\n")
+    assert is_annotated(str(tmp_path))
+
+
 @pytest.mark.timeout(60)  # reading a pipe waits for ever
 @pytest.mark.parametrize("what", ["pipe", "folder", "circle"])
 @pytest.mark.parametrize("name", ["instances_train.json", "notes.json"])

@@ -115,6 +115,20 @@ def test_objects_of_a_resized_image_are_scaled_with_it(tmp_path: Path, caplog, f
     assert "1 images were resized after they were annotated: their objects are scaled with them, such as" in caplog.text
 
 
+@pytest.mark.parametrize("said", [(32, 24), (30, 30), (1, 1)])
+def test_sizes_that_their_objects_disprove_are_not_believed(tmp_path: Path, caplog, said: tuple[int, int]) -> None:
+    """As a program wrote them that knew the boxes, and not the images."""
+    write(tmp_path, {"a": voc("a.jpg", (3, 3, 12, 20)), "b": voc("b.jpg", (40, 30, 60, 40))})
+    for file in (tmp_path / "Annotations").iterdir():
+        text = file.read_text().replace("<width>64", f"<width>{said[0]}").replace("<height>48", f"<height>{said[1]}")
+        file.write_text(text)
+    source = read(tmp_path)
+    boxes = [source.image(index).annotations[0].box_xyxy for index in (0, 1)]
+    assert (boxes, source.problems) == ([(2, 2, 12, 20), (39, 29, 60, 40)], ())
+    assert "objects far beyond the size that they say: no size there is believed" in caplog.text
+    assert "resized" not in caplog.text
+
+
 @pytest.mark.parametrize("orientation", [1, 3, 5, 6, 7, 8])
 def test_of_an_image_that_was_turned_since_nothing_is_read(tmp_path: Path, orientation: int) -> None:
     """EXIF turns it; the file has the size of the image as it lies in memory."""

@@ -186,12 +186,37 @@ def test_pixels_are_no_fractions(tmp_path: Path) -> None:
     assert boxes(source, 0) == [(35, 10, 50, 30)]  # over the border, cut to the image
 
 
-def test_a_track_s_number_is_no_corner(tmp_path: Path) -> None:
-    source = open_yolo(folder(tmp_path, {"a": "0 .5 .5 .2 .4 .87 12\n0 .1 .1 .2 .4 .8 .9\n"}), "train")
-    (problem,) = source.problems
-    assert problem.reason.startswith("12 is no fraction of the image")
-    assert problem.reason.endswith("no number of a track")
-    assert len(source.image(0).annotations) == 1  # a triangle
+@pytest.mark.parametrize("confidence", ["", " .87"])
+def test_numbers_of_tracks_are_said_and_not_used(tmp_path: Path, caplog, confidence: str) -> None:
+    labels = {name: "".join(f"0 .5 .5 .2 .4{confidence} {n}\n" for n in (1, 2, 12)) for name in "ab"}
+    source = open_yolo(folder(tmp_path, labels), "train")
+    assert (source.problems, source.objects) == ((), 6)
+    assert boxes(source, 0) == boxes(source, 1) == [pytest.approx((20, 12, 30, 28))] * 3
+    assert all(found.segmentation is None for found in source.image(0).annotations)
+    assert "lines end with the number of a track, which is not used" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("lines", "words"),
+    [
+        ("0 .5 .5 .2 .4 30\n0 .5 .5 .2 .4 30\n", "30 behind a box is no confidence (0 to 1); turned boxes"),  # angles
+        ("0 .5 .5 .2 .4 .9\n0 .5 .5 .2 .4 30\n", "30 behind a box is no confidence (0 to 1); turned boxes"),
+        ("0 .1 .1 .2 .4 .8 .9\n0 .1 .1 .2 .4 .8 3\n", "3 is no fraction of the image"),  # of a triangle
+        ("0 10 10 20 10 10 20\n", "10 is no fraction of the image (0 to 1); pixels must be divided"),
+    ],
+)
+def test_other_numbers_are_no_tracks(tmp_path: Path, lines: str, words: str) -> None:
+    source = open_yolo(folder(tmp_path, {"a": lines}), "train", max_bad_records=2)
+    assert all(problem.reason.startswith(words) for problem in source.problems)
+    assert len(source.problems) >= 1
+
+
+@pytest.mark.parametrize("spelling", ["images/all/", "./images/all", "images//all"])
+def test_the_same_folder_spelled_otherwise_is_said(tmp_path: Path, caplog, spelling: str) -> None:
+    pair(tmp_path, "images/all/a.png", "labels/all/a.txt")
+    data = yaml(tmp_path, f"train: images/all\nval: {spelling}")
+    assert len(open_yolo(data, "validation")) == 1
+    assert "what is measured there was seen in training" in caplog.text
 
 
 # Key points

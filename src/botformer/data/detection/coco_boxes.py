@@ -9,7 +9,7 @@ from botformer.errors import InputError
 _LOOKED_AT = 1000
 """Annotations, spread over the file: what is written otherwise is so everywhere."""
 _NEAR_PX = 2.0
-_FEWEST = 3
+_FEWEST = 10
 """Boxes without shapes that tell anything."""
 
 
@@ -18,7 +18,11 @@ def demand_coco_boxes(annotations: Sequence[Any], images: Sequence[Mapping[str, 
     of the image: read as COCO's, they would be other boxes."""
     sizes = {id_text(image.get("id")): (number(image.get("width")), number(image.get("height"))) for image in images}
     some = annotations[:: -(-len(annotations) // _LOOKED_AT) or 1]
-    boxes = [(box, record) for record in some if isinstance(record, dict) and (box := _four(record.get("bbox")))]
+    boxes = [
+        (box, record)
+        for record in some
+        if isinstance(record, dict) and (box := _four(record.get("bbox"))) and min(box[2:]) > 0
+    ]
     if boxes and all(0 <= side <= 1 for box, _ in boxes for side in box) and any(max(box) < 1 for box, _ in boxes):
         raise InputError(
             f"{where}: its boxes are fractions of the image, such as {boxes[0][0]}; COCO's are x, y, width, height in "

@@ -145,27 +145,30 @@ def coco_annotations(image: ImageRecord, categories: Sequence[Category]) -> list
 
 
 def _joined(images: list[dict[str, Any]], annotations: list[Any], where: str) -> tuple[list[Any], list[Any]]:
-    """One record per file, the first, with the annotations of all."""
+    """One record per file, the first, with the annotations of all, each once. As they are where an id is that of
+    several files: whose annotations are whose is not known then."""
     first: dict[str, dict[str, Any]] = {}
-    ids: dict[str, Any] = {}
+    names: dict[str, str] = {}
+    times = Counter(image["file_name"] for image in images)
     for image in images:
-        kept = first.setdefault(image["file_name"], image)
-        if kept is not image:
-            ids[id_text(image["id"])] = kept["id"]
-    ids = {key: kept for key, kept in ids.items() if key != id_text(kept)}
+        first.setdefault(image["file_name"], image)
+        if names.setdefault(id_text(image["id"]), image["file_name"]) != image["file_name"]:
+            return images, annotations
     if len(first) == len(images):
         return images, annotations
     log.warning(
         "%s: %d images stand there more than once; each is taken once, with the annotations of all its records",
         where, len(images) - len(first),
     )  # fmt: skip
-    moved = [
-        record | {"image_id": ids[key]}
-        if isinstance(record, dict) and (key := id_text(record.get("image_id"))) in ids
-        else record
-        for record in annotations
-    ]
-    return list(first.values()), moved
+    joined: dict[Any, Any] = {}
+    for place, record in enumerate(annotations):
+        name = names.get(id_text(record.get("image_id"))) if isinstance(record, dict) else None
+        if name is None or times[name] == 1:
+            joined[place] = record
+            continue
+        moved = record | {"image_id": first[name]["id"]}
+        joined.setdefault(json.dumps(moved | {"id": None}, sort_keys=True), moved)
+    return list(first.values()), list(joined.values())
 
 
 # The file

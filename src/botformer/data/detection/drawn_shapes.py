@@ -3,15 +3,19 @@
 import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import numpy as np
 
 from botformer import rle
 from botformer.data.detection.coco_shapes import LONGEST_SIDE_PX, number
+from botformer.data.detection.dataset import Problem
+from botformer.data.detection.exported_text import log_left_out
 from botformer.data.image_io import BadImage, read_header, upright_size
 from botformer.read_file import open_file
 
+_BEYOND = 1.1
+"""Times the side of an image: people draw a little over its border, but not so far."""
 _CORNERS = 64
 """Of the polygon that stands for an ellipse: its area is smaller by 0.2 %."""
 
@@ -63,9 +67,57 @@ def image_record(image_id: int, folder: Path, name: str) -> dict[str, Any]:
     return {"id": image_id, "file_name": name, "width": width, "height": height}
 
 
-def scale_to_image(said: tuple[int, int] | None, record: dict[str, Any], folder: Path) -> tuple[float, float]:
-    """What x and y of a file of annotations are to be multiplied with, where it says (width, height) of its image and
-    `record` (`image_record`) has those of the image itself: 1 but where that was resized since.
+class Drawn(NamedTuple):
+    """The objects of one image, as they were drawn."""
+
+    image: dict[str, Any]
+    """`image_record`."""
+    size: tuple[int, int] | None
+    """(width, height) of what was drawn on, as the file says; None: it does not."""
+    annotations: list[dict[str, Any]]
+    """Of a COCO file, in pixels of that size."""
+
+
+def place_on_images(
+    drawn: Sequence[Drawn], folder: Path, where: str
+) -> tuple[list[dict[str, Any]], list[dict[str, Any]], list[Problem]]:
+    """Images and annotations of a COCO file, objects of images that were resized since scaled with them; and what is
+    left out, as nobody knows where it lies. Sizes that an object far beyond them disproves are of no meaning, anywhere.
+    """
+    images, annotations, bad, resized = [], [], [], []
+    disproved = [each.image["file_name"] for each in drawn if _is_disproved(each)]
+    log_left_out(where, disproved, "files have objects far beyond the size that they say: no size there is believed")
+    for image, size, objects in drawn:
+        try:
+            factors = (1.0, 1.0) if disproved else _scale_to_image(size, image, folder)
+        except ValueError as error:
+            bad.append(Problem(image["id"], image["file_name"], None, str(error), len(objects)))
+            continue
+        images.append(image)
+        if factors != (1.0, 1.0):
+            resized.append(image["file_name"])
+        for annotation in objects:
+            try:
+                annotations.append(_scaled(annotation, factors))
+            except ValueError as error:
+                bad.append(Problem(image["id"], image["file_name"], annotation["id"], str(error)))
+    log_left_out(where, resized, "images were resized after they were annotated: their objects are scaled with them")
+    return images, annotations, bad
+
+
+def _is_disproved(drawn: Drawn) -> bool:
+    """Whether its size is not that of what was drawn on, which the image as it is would hold."""
+    if drawn.size is None or "width" not in drawn.image:
+        return False
+    return any(
+        said * _BEYOND < annotation["bbox"][axis] + annotation["bbox"][axis + 2] <= drawn.image[side] + 1
+        for annotation in drawn.annotations
+        for axis, (side, said) in enumerate(zip(("width", "height"), drawn.size, strict=True))
+    )
+
+
+def _scale_to_image(said: tuple[int, int] | None, record: dict[str, Any], folder: Path) -> tuple[float, float]:
+    """What x and y are to be multiplied with: 1 but where the image was resized since.
 
     Raises ValueError where it was turned, cut or stretched.
     """
@@ -88,11 +140,14 @@ def scale_to_image(said: tuple[int, int] | None, record: dict[str, Any], folder:
     )
 
 
-def scaled(annotation: dict[str, Any], factors: tuple[float, float]) -> dict[str, Any]:
+def _scaled(annotation: dict[str, Any], factors: tuple[float, float]) -> dict[str, Any]:
     """Its box and polygons."""
     if factors == (1.0, 1.0):
         return annotation
-    polygons = {"segmentation": [_multiplied(each, factors) for each in annotation.get("segmentation", ())]}
+    shape = annotation.get("segmentation", [])
+    if isinstance(shape, dict):
+        raise ValueError("a mask drawn on an image of another size")
+    polygons = {"segmentation": [_multiplied(each, factors) for each in shape]}
     box = {"bbox": _multiplied(annotation["bbox"], factors)}
     return annotation | box | (polygons if "segmentation" in annotation else {})
 

@@ -67,9 +67,10 @@ def open_label_studio(content: list[Any], file: Path, root: Path, max_bad_record
         size = record.get("height", 1), record.get("width", 1)
         ignored.update(_kinds_left_out(task))
         for number, each in enumerate(objects[place], 1):
+            if not each["label"]:
+                ignored[f"{each['kind']} without a label"] += 1
+                continue
             try:
-                if not each["label"]:
-                    raise ValueError(f"a {each['kind']} without a label")
                 found = _annotation(each, size)
             except (KeyError, TypeError, ValueError) as error:
                 bad.append(Problem(image_id, name, number, _words(error, each)))

@@ -18,6 +18,7 @@ from botformer.data.detection.coco_reader import coco_dataset
 from botformer.data.detection.coco_shapes import integer
 from botformer.data.detection.dataset import NO_IMAGE, DetectionDataset, Problem
 from botformer.data.detection.drawn_shapes import (
+    Drawn,
     as_categories,
     box_around,
     categories_by_name,
@@ -25,9 +26,8 @@ from botformer.data.detection.drawn_shapes import (
     ellipse,
     image_record,
     mask_annotation,
+    place_on_images,
     rectangle,
-    scale_to_image,
-    scaled,
 )
 from botformer.data.detection.exported_text import log_left_out, read_text
 from botformer.data.image_files import find_files, is_image
@@ -66,9 +66,9 @@ def open_labelme(folder: Path, root: Path, max_bad_records: int = 20) -> Detecti
     )
     if not ids:
         raise InputError(f"{folder}: no LabelMe file there has a labelled {', '.join(_SHAPES)}")
-    records: dict[str, Any] = {"categories": as_categories(ids), "images": [], "annotations": []}
+    drawn: list[Drawn] = []
     ignored: Counter[str] = Counter()
-    missing, resized = [], []
+    missing = []
     used: set[str] = set()
     for image_id, (name, content) in enumerate(contents.items(), 1):
         image = _image_of(name, content, folder, root)
@@ -78,31 +78,22 @@ def open_labelme(folder: Path, root: Path, max_bad_records: int = 20) -> Detecti
             continue
         used.add(image)
         record = image_record(image_id, root, image)
-        try:
-            factors = scale_to_image(_size(content), record, root)
-        except ValueError as error:
-            bad.append(Problem(image_id, image, None, str(error), len(_objects(content))))
-            continue
-        records["images"].append(record)
         size = record.get("height", 1), record.get("width", 1)
-        if factors != (1.0, 1.0):
-            resized.append(name)
+        annotations = []
         ignored.update(str(shape.get("shape_type")) for shape in _shapes(content) if not _is_object(shape))
         for number, shapes in enumerate(_objects(content), 1):
             try:
-                if factors != (1.0, 1.0) and any(shape["shape_type"] == "mask" for shape in shapes):
-                    raise ValueError("a mask drawn on an image of another size")
-                found = scaled(_annotation(shapes, size), factors)
+                found = _annotation(shapes, size)
             except ValueError as error:
                 bad.append(Problem(image_id, image, number, str(error)))
             else:
                 category = ids[shapes[0]["label"]]
-                records["annotations"].append({"id": number, "image_id": image_id, "category_id": category} | found)
+                annotations.append({"id": number, "image_id": image_id, "category_id": category} | found)
+        drawn.append(Drawn(record, _size(content), annotations))
     if ignored:
         counts = ", ".join(f"{count} {kind}" for kind, count in ignored.most_common())
         log.warning("%s: shapes left out that are no objects: %s", where, counts)
     log_left_out(where, [each.file for each in missing], "LabelMe files have no image of their own and are left out")
-    log_left_out(where, resized, "images were resized after they were annotated: their objects are scaled with them")
     images = set(map(os.path.dirname, used))
     beside = [
         name
@@ -110,7 +101,9 @@ def open_labelme(folder: Path, root: Path, max_bad_records: int = 20) -> Detecti
         if os.path.dirname(name) in images and name not in used
     ]
     log_left_out(where, beside, "images have no LabelMe file and are left out")
-    return coco_dataset(records, where, root, max_bad_records, bad, missing)
+    placed, annotations, astray = place_on_images(drawn, root, where)
+    records = {"categories": as_categories(ids), "images": placed, "annotations": annotations}
+    return coco_dataset(records, where, root, max_bad_records, [*bad, *astray], missing)
 
 
 def _read_all(folder: Path) -> tuple[dict[str, dict[str, Any]], list[Problem]]:

@@ -288,7 +288,7 @@ def _whole(folder: Path, keypoints: bool) -> _Open | None:
     """How to open all that is annotated there; None where nothing is."""
     if folder.is_file():
         beside = folder.parent.parent if folder.parent.name.lower() == "annotations" else folder.parent
-        return None if folder.suffix.lower() in _DESCRIPTIONS else _of_json([folder], beside, keypoints)[1]
+        return None if folder.suffix.lower() in _DESCRIPTIONS else _of_json([folder], beside, keypoints, only=True)[1]
     for place in (folder, *(folder / name for name in ("annotations", "Annotations", "labels", "json"))):
         files = sorted(place.glob("*.json")) if place.is_dir() else []
         named = [file for name in _ONE_OF_ITS_KIND for file in files if file.name.lower() == name]
@@ -316,9 +316,9 @@ def _of_one_kind(files: list[Path], keypoints: bool) -> list[Path]:
     return [file for file in files if file.name.lower().startswith(_KEYPOINTS) == keypoints] or files
 
 
-def _of_json(files: list[Path], root: Path, keypoints: bool) -> tuple[Path | None, _Open | None]:
+def _of_json(files: list[Path], root: Path, keypoints: bool, only: bool = False) -> tuple[Path | None, _Open | None]:
     """The only file of COCO or VIA and how to open it; of LabelMe's many how to open them. None where there are none of
-    these.
+    these. `only`: the file was named itself, so that its reader says why it cannot be read.
 
     Raises InputError where there are several, and nobody can know which is meant.
     """
@@ -332,7 +332,7 @@ def _of_json(files: list[Path], root: Path, keypoints: bool) -> tuple[Path | Non
             kinds[file] = partial(open_label_studio, content, file, root)
         elif images:
             kinds[file] = partial(open_via, images, file, list(dict.fromkeys(_image_folders(file, root))))
-        elif _is_coco(content) or (content is None and _claims_to_be_coco(file)):
+        elif _is_coco(content) or (content is None and (only or _claims_to_be_coco(file))):
             kinds[file] = partial(_open_coco, file, root, keypoints)
         if len(kinds) > 1:
             raise InputError(
@@ -382,10 +382,12 @@ def _is_coco(content: Any) -> bool:
 
 def _claims_to_be_coco(file: Path) -> bool:
     """Of a file that cannot be read as JSON: its reader will say why, where it is not a file of something else."""
-    if _NAMED_BY_COCO.match(file.name) or {"annotation", "annotations", "coco", *SPLITS} & set(_words(file)):
+    named = file.name.lower() in _ONE_OF_ITS_KIND or _NAMED_BY_COCO.match(file.name)
+    if named or {"annotation", "annotations", "coco", *SPLITS} & set(_words(file)):
         return True
     with _opened(file) as opened:
-        return b'"annotations"' in opened.read()
+        text = opened.read()
+    return any(key in text for key in (b'"annotations"', b'"categories"', b'"file_name"'))
 
 
 def _content(file: Path) -> Any:
@@ -527,7 +529,9 @@ def _undescribed_yolo(root: Path, places: Iterable[tuple[Path, Path]], split: st
 def _has_labels(images: Path, labels: Path) -> bool:
     """Text files in a folder of their own, or beside the images and called as these."""
     if images != labels:
-        return labels.is_dir()
+        files = [file.name for file in labels.rglob("*")] if labels.is_dir() else []
+        texts = any(name.lower().endswith(".txt") and name not in _CLASSES for name in files)
+        return labels.is_dir() and (texts or not any(map(is_image, files)))  # images there are masks
     stems = {file.stem for file in labels.iterdir() if file.suffix.lower() == ".txt"}
     return any(is_image(file.name) and file.stem in stems for file in images.iterdir())
 

@@ -13,11 +13,11 @@ from typing import Any, NamedTuple
 from botformer.data.detection.coco_reader import coco_dataset
 from botformer.data.detection.dataset import NO_IMAGE, DetectionDataset, Problem
 from botformer.data.detection.drawn_shapes import (
+    Drawn,
     as_categories,
     categories_by_name,
     image_record,
-    scale_to_image,
-    scaled,
+    place_on_images,
 )
 from botformer.data.detection.exported_text import log_left_out, read_lines, read_text
 from botformer.data.detection.supervision_formats import supervision_format
@@ -115,9 +115,9 @@ def open_voc(folders: VocFolders, listed: Path | None = None, max_bad_records: i
         raise InputError(f"{folders.annotations}: none of the {len(files)} XML files has an <object> with a <name>")
     images = _Images(filter(is_image, find_files(folders.images).files))
     chosen, missing = _listed(listed, trees, images) if listed else _all(trees, images, where)
-    records: dict[str, Any] = {"categories": as_categories(ids), "images": [], "annotations": []}
+    drawn: list[Drawn] = []
     bad: list[Problem] = []
-    without, resized, from_zero, difficult = [], [], [], 0
+    without, from_zero, difficult = [], [], 0
     for image_id, (stem, image) in enumerate(chosen.items(), 1):
         tree = trees.get(stem)
         if stem in trees and tree is None:
@@ -125,30 +125,22 @@ def open_voc(folders: VocFolders, listed: Path | None = None, max_bad_records: i
             continue
         record = image_record(image_id, folders.images, image)
         if tree is None:
-            records["images"].append(record)
+            drawn.append(Drawn(record, None, []))
             without.append(image)
             continue
-        elements = tree.findall("object")
-        try:
-            factors = scale_to_image(_size(tree), record, folders.images)
-        except ValueError as error:
-            bad.append(Problem(image_id, image, None, str(error), len(elements)))
-            continue
-        records["images"].append(record)
-        if factors != (1.0, 1.0):
-            resized.append(image)
-        for number, element in enumerate(elements, 1):
+        annotations = []
+        for number, element in enumerate(tree.findall("object"), 1):
             try:
-                found = scaled(_annotation(voc, element, ids), factors)
+                found = _annotation(voc, element, ids)
             except ValueError as error:
                 bad.append(Problem(image_id, image, number, str(error)))
                 continue
-            records["annotations"].append({"id": number, "image_id": image_id} | found)
+            annotations.append({"id": number, "image_id": image_id} | found)
             difficult += found["iscrowd"]
             if min(found["bbox"][:2]) < 0:
                 from_zero.append(image)
+        drawn.append(Drawn(record, _size(tree), annotations))
     log_left_out(where, without, "images have no XML file and count as images without objects")
-    log_left_out(where, resized, "images were resized after they were annotated: their objects are scaled with them")
     log_left_out(
         where, from_zero, "boxes begin at 0, where VOC counts from 1: they lie up to a pixel too far up and left"
     )
@@ -156,7 +148,9 @@ def open_voc(folders: VocFolders, listed: Path | None = None, max_bad_records: i
         log.info(
             "%s: %d objects marked difficult count as crowds: neither for nor against a detector", where, difficult
         )
-    return coco_dataset(records, where, folders.images, max_bad_records, bad, missing)
+    placed, annotations, astray = place_on_images(drawn, folders.images, where)
+    records = {"categories": as_categories(ids), "images": placed, "annotations": annotations}
+    return coco_dataset(records, where, folders.images, max_bad_records, [*bad, *astray], missing)
 
 
 class _Images:

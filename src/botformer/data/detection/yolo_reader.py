@@ -33,6 +33,9 @@ _NO_LABELS = {"classes.txt", "notes.txt", "labels.txt", "predefined_classes.txt"
 _BESIDE = ("", ".txt", ".cache", ".yaml", ".yml", ".json", ".xml", ".csv", ".md", ".npy")
 """Endings of files beside images that are none, and that nobody misses."""
 
+_TRACKED = (6, 7)
+"""Numbers of a line with a track's: of a box, and of a box with its confidence."""
+
 _FURTHEST = 0.5
 """How far over the border a coordinate may lie, as a fraction of the image; further off it is no fraction at all."""
 
@@ -66,8 +69,8 @@ def open_yolo(
     A split is a folder, a text file that lists images, or several of these. Images are searched in sub-folders. For an
     image `.../images/X.jpg` a text file lies at `.../labels/X.txt` or beside it; links are not resolved. A line is
     `class x y width height`, `class x y x y x y ...`, or with `kpt_shape` the box and then the key points, as fractions
-    of the image; one number more is a confidence. Class c gets category id c; annotation ids are line numbers. An image
-    without a file has no objects. What is left out is reported as in `coco_reader.open_coco`.
+    of the image; one number more is a confidence, or a track's. Class c gets category id c; annotation ids are line
+    numbers. An image without a file has no objects. What is left out is reported as in `coco_reader.open_coco`.
 
     Raises:
         InputError: `supervision` is not installed, data.yaml or a folder is missing or broken, too many bad lines.
@@ -97,10 +100,11 @@ def open_yolo(
         "annotations": [],
     }
     bad: list[Problem] = []
+    lines_of = {path: _lines(label) if label else [] for path, label in labels.items()}
+    tracked = _lengths_with_tracks(([line for _, line in lines] for lines in lines_of.values()), where)
     for image_id, path in enumerate(sorted(images), 1):
         name = path.relative_to(folder).as_posix()
-        label = labels[path]
-        lines = _lines(label) if label else []
+        lines = lines_of[path]
         try:
             width, height = upright_size(path)
         except BadImage as error:
@@ -109,7 +113,7 @@ def open_yolo(
         records["images"].append({"id": image_id, "file_name": name, "width": width, "height": height})
         for number, line in lines:
             try:
-                found = _annotation(yolo, line, width, height, pose)
+                found = _annotation(yolo, line, width, height, pose, tracked)
             except ValueError as error:
                 bad.append(Problem(image_id, name, number, str(error)))
             else:
@@ -219,16 +223,22 @@ def _demand_places_of_their_own(said: YoloDescription, key: str, bases: Sequence
     learnt = {str(text): find_exported(str(text), bases) for text in said.places(train)} if train else {}
     for text in map(str, said.places(key)):
         place = find_exported(text, bases)
-        if text in learnt:
-            log.warning(
-                "%s: %r and %r are both %s: what is measured there was seen in training", said.file, train, key, text
-            )
-        elif place in learnt.values():
-            other = next(each for each, found in learnt.items() if found == place)
+        other = next((each for each, found in learnt.items() if found == place), None)
+        if other is None:
+            continue
+        if text != other and not all(_stands_at(place, each, bases) for each in (text, other)):
             raise InputError(
                 f"{said.file}: {train!r} is {other!r} and {key!r} is {text!r}; neither is there, and without its first "
                 f"folders each could be {place}: write the paths below {bases[0]}"
             )
+        log.warning(
+            "%s: %r and %r are both %s: what is measured there was seen in training", said.file, train, key, text
+        )
+
+
+def _stands_at(place: Path | None, text: str, bases: Sequence[Path]) -> bool:
+    """Whether the text is the path of the place as it stands, and nothing had to be left out of it."""
+    return any(Path(os.path.normpath(base / text.replace("\\", "/"))) == place for base in bases)
 
 
 def _images_below(folder: Path) -> list[Path]:
@@ -332,9 +342,35 @@ def _plain(line: str) -> str:
     return " ".join(line.replace(",", "." if decimal else " ").replace(";", " ").split())
 
 
-def _annotation(yolo: Any, line: str, width: int, height: int, pose: PoseLayout | None) -> dict[str, Any]:
-    """Raises ValueError where the line is none."""
+def _lengths_with_tracks(labels: Iterable[Sequence[str]], where: str) -> frozenset[int]:
+    """How many numbers those lines have that end with the number of a track, as trackers write them behind a box, or
+    behind a box and its confidence: all of that length end with a whole number, no two of a file with the same one, and
+    not all with 0 or 1, which are a confidence, or a corner at the border. Angles repeat, or have a fraction."""
+    ends: dict[int, set[int]] = {length: set() for length in _TRACKED}
+    for lines in labels:
+        here: set[tuple[int, int]] = set()
+        for values in (line.split() for line in lines):
+            if len(values) not in ends:
+                continue
+            number = whole_number(values[-1])
+            if number is None or (len(values), number) in here:
+                del ends[len(values)]
+            else:
+                here.add((len(values), number))
+                ends[len(values)].add(number)
+    found = frozenset(length for length, numbers in ends.items() if max(numbers, default=0) > 1)
+    if found:
+        log.warning("%s: lines end with the number of a track, which is not used", where)
+    return found
+
+
+def _annotation(
+    yolo: Any, line: str, width: int, height: int, pose: PoseLayout | None, tracked: frozenset[int]
+) -> dict[str, Any]:
+    """Raises ValueError where the line is none. Lines of so many numbers as `tracked` has end with a track's number."""
     values = line.split()
+    if len(values) in tracked:
+        values.pop()
     if _is_number(values[0]) and not abs(float(values[0])) < LIMIT:  # written out, 1e999999999 fills the memory
         raise ValueError(f"{values[0]:.20} is no class's id")
     points: dict[str, Any] = {}
@@ -347,21 +383,16 @@ def _annotation(yolo: Any, line: str, width: int, height: int, pose: PoseLayout 
         values = values[:5]
     found = yolo.yolo_annotations_to_detections([" ".join(values)], (1, 1), with_masks=False)
     numbers = list(map(float, values[1:5] if len(values) == 6 else values[1:]))
-    if len(values) == 6 and not 0 <= float(values[5]) <= 1:
-        raise ValueError(
-            f"{values[5]} behind a box is no confidence (0 to 1); turned boxes are exported as four corners"
-        )
     corners = numbers[: len(numbers) // 2 * 2]  # a last odd one is a confidence
     furthest = next((value for value in corners if not -_FURTHEST <= value <= 1 + _FURTHEST), None)
-    if furthest is not None and len(values) == 7 and furthest == corners[-1] == int(furthest):
-        raise ValueError(
-            f"{values[6]} is no fraction of the image (0 to 1); behind a box may stand a confidence, but no number "
-            "of a track"
-        )
     if furthest is not None:
         raise ValueError(
             f"{furthest:g} is no fraction of the image (0 to 1); pixels must be divided by its width and height, and "
             "key points need kpt_shape in data.yaml"
+        )
+    if len(values) == 6 and not 0 <= float(values[5]) <= 1:
+        raise ValueError(
+            f"{values[5]} behind a box is no confidence (0 to 1); turned boxes are exported as four corners"
         )
     record: dict[str, Any] = {"category_id": int(found.class_id[0]), "iscrowd": 0} | points
     if len(numbers) == 4:
