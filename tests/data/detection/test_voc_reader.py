@@ -150,11 +150,11 @@ def test_of_an_image_that_was_turned_since_nothing_is_read(tmp_path: Path, orien
 def test_an_image_that_was_cut_since_is_left_out_and_exchanged_sides_are_understood(tmp_path: Path) -> None:
     write(tmp_path, {name: voc(f"{name}.jpg") for name in "abc"})
     Image.new("RGB", (64, 40)).save(tmp_path / "JPEGImages/b.jpg")
-    text = voc("c.jpg").replace("<width>64", "<width>48").replace("<height>48", "<height>64")
+    text = voc("c.jpg", (50, 3, 60, 20)).replace("<width>64", "<width>48").replace("<height>48", "<height>64")
     (tmp_path / "Annotations/c.xml").write_text(text)
     source = read(tmp_path)
     assert [source.name(index) for index in range(len(source))] == ["a.jpg", "c.jpg"]
-    assert source.image(0).annotations[0].box_xyxy == source.image(1).annotations[0].box_xyxy
+    assert source.image(1).annotations[0].box_xyxy == (49, 2, 60, 20)
 
 
 def test_a_polygon_in_which_a_coordinate_is_missing_is_a_bad_record(tmp_path: Path) -> None:

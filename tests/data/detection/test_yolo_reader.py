@@ -478,7 +478,7 @@ def test_words_that_lead_to_the_training_images_by_chance_are_refused(tmp_path: 
     data = folder(tmp_path / "set", {"a": "0 0.5 0.5 1 1"}, yaml)
     assert len(open_yolo(data, "train")) == 1
     with pytest.raises(
-        InputError, match=r"'train' is '../fold1/images' and 'val' is '../fold2/images'; neither is there"
+        InputError, match=r"'train' is '../fold1/images' and 'val' is '../fold2/images'; they are not both there"
     ):
         open_yolo(data, "validation")
     data.write_text("train: images/train\nval: images/train\nnames: {0: cat}\n")

@@ -106,8 +106,11 @@ def place_on_images(
 
 
 def _is_disproved(drawn: Drawn) -> bool:
-    """Whether its size is not that of what was drawn on, which the image as it is would hold."""
-    if drawn.size is None or "width" not in drawn.image:
+    """Whether its size is not that of what was drawn on, which the image as it is would hold. Sides that are exchanged
+    are another matter."""
+    if drawn.size is None or "width" not in drawn.image or drawn.size[::-1] == (
+        drawn.image["width"], drawn.image["height"],
+    ):  # fmt: skip
         return False
     return any(
         said * _BEYOND < annotation["bbox"][axis] + annotation["bbox"][axis + 2] <= drawn.image[side] + 1

@@ -228,8 +228,8 @@ def _demand_places_of_their_own(said: YoloDescription, key: str, bases: Sequence
             continue
         if text != other and not all(_stands_at(place, each, bases) for each in (text, other)):
             raise InputError(
-                f"{said.file}: {train!r} is {other!r} and {key!r} is {text!r}; neither is there, and without its first "
-                f"folders each could be {place}: write the paths below {bases[0]}"
+                f"{said.file}: {train!r} is {other!r} and {key!r} is {text!r}; they are not both there, and without "
+                f"their first folders both could be {place}: write the paths below {bases[0]}"
             )
         log.warning(
             "%s: %r and %r are both %s: what is measured there was seen in training", said.file, train, key, text
