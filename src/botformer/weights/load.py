@@ -43,7 +43,7 @@ class Match:
         return "; ".join(parts)
 
 
-def load_weights(model: nn.Module, source: str | os.PathLike[str], part: str = "") -> Match:
+def load_weights(model: nn.Module, source: str | Path, part: str = "") -> Match:
     """Load what fits from a file into `model`, log what did and what did not, and return it.
 
     A ResNet's file fits any BoT row of the same depth, except for c5's `conv2`. Position tables of another map size are

@@ -85,6 +85,7 @@ def place_on_images(
     left out, as nobody knows where it lies. Sizes that an object far beyond them disproves are of no meaning, anywhere.
     """
     images, annotations, bad, resized = [], [], [], []
+    drawn = [each._replace(size=None) if max(each.size or (0,)) > LONGEST_SIDE_PX else each for each in drawn]
     disproved = [each.image["file_name"] for each in drawn if _is_disproved(each)]
     log_left_out(where, disproved, "files have objects far beyond the size that they say: no size there is believed")
     for image, size, objects in drawn:
@@ -125,8 +126,6 @@ def _scale_to_image(said: tuple[int, int] | None, record: dict[str, Any], folder
     Raises ValueError where it was turned, cut or stretched.
     """
     if said is None or "width" not in record or said == (real := (record["width"], record["height"])):
-        return 1.0, 1.0
-    if max(said) > LONGEST_SIDE_PX:  # it says nothing
         return 1.0, 1.0
     (width, height), (real_width, real_height) = said, real
     rounded = 1  # pixel, of the side that follows from the other
