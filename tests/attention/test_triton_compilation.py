@@ -2,7 +2,6 @@
 
 import re
 import subprocess
-from itertools import product
 from pathlib import Path
 
 import pytest
@@ -83,14 +82,10 @@ def stack_bytes(compiled, folder):
 
 MAIN = ((1, 4, 64, 64, 128), torch.bfloat16)
 MORE = [
-    (*((1, 4, 32, 32, 128), torch.bfloat16), True, 80),
-    (*((1, 4, 32, 32, 128), torch.bfloat16), False, 90),
-    (*((1, 4, 64, 64, 64), torch.float16), False, 80),
-    (*((1, 4, 64, 64, 64), torch.float16), True, 90),
-    (*((1, 4, 64, 64, 128), torch.float32), True, 80),
-    (*((1, 4, 64, 64, 128), torch.float32), False, 90),
+    ((1, 4, 32, 32, 128), torch.bfloat16),
+    ((1, 4, 64, 64, 64), torch.float16),
+    ((1, 4, 64, 64, 128), torch.float32),
 ]
-"""Pooled on one kind of GPU, and not on the other: compiling takes half a minute."""
 
 
 @pytest.fixture(autouse=True)
@@ -101,13 +96,10 @@ def untuned(tmp_path, monkeypatch):
     monkeypatch.setattr(triton_blocks, "TUNING_FILE", table)
 
 
+@pytest.mark.parametrize("capability", [80, 90])
+@pytest.mark.parametrize("pool", [False, True])
 @pytest.mark.parametrize(
-    ("shape", "dtype", "pool", "capability"),
-    [
-        *((*MAIN, *case) for case in product((False, True), (80, 90))),
-        *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE),
-    ],
-    ids=str,
+    ("shape", "dtype"), [MAIN, *(pytest.param(*case, marks=pytest.mark.slow) for case in MORE)], ids=str
 )
 def test_no_register_spills_and_shared_memory_fits(shape, dtype, pool, capability, tmp_path, monkeypatch):
     monkeypatch.setenv("TRITON_CACHE_DIR", str(tmp_path / "cache"))

@@ -244,6 +244,10 @@ def test_an_export_replaces_an_export_and_nothing_else(tmp_path):
         (lambda out: export("onnx", nn.Linear(2, 2), out), "got Linear"),
         (lambda out: export("torch", sharp_network(), out, size=(40, 48)), "classifiers see squares"),
         (lambda out: export("torch", sharp_network(), out, images=[torch.rand(1, 8, 8)]), r"expected \(3, height"),
+        (
+            lambda out: export("torch", sharp_network(), out, images=iter([torch.rand(1, 8, 8)])),
+            r"expected \(3, height",
+        ),
     ],
 )
 def test_what_does_not_go_together_is_refused_with_the_reason(call, words, tmp_path):

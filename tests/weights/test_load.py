@@ -188,6 +188,16 @@ def test_only_weights_that_are_loaded_need_be_finite(tmp_path):
             load_weights(kind, tmp_path / "conv1.safetensors")
 
 
+def test_a_file_may_be_named_by_whatever_stands_for_a_path(tmp_path):
+    class Named:
+        def __fspath__(self):
+            return str(tmp_path / "a.safetensors")
+
+    model = create_model("botnet_nano", 7)
+    save_file(model.state_dict(), Named())
+    assert len(load_weights(model, Named()).loaded) == len(model.state_dict())
+
+
 def test_a_part_of_a_compiled_network_may_be_named(tmp_path):
     save_file(create_model("botnet_nano", 7).state_dict(), tmp_path / "a.safetensors")
     detector = create_detector("faster_rcnn", "botnet_nano", 2, 64)

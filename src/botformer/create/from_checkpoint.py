@@ -166,16 +166,16 @@ def _checkpoint(path: Path) -> Path:
     if (path / "state.json").is_file():
         return path
     folder = checkpoint_folder(path, "best") or checkpoint_folder(path, "last")
-    if folder is None and all((path / name).is_file() for name in _EXPORTED):
+    if folder is not None:
+        return folder
+    if all((path / name).is_file() for name in _EXPORTED):
         raise InputError(
             f"{path} is an exported network, which its {_EXPORTED[1]} runs without botformer; here, give the run, the "
             "checkpoint or the .safetensors file from which it was exported"
         )
-    if folder is None:
-        raise InputError(
-            f"{path} has no checkpoint yet; expected the --out folder of a training run, or one of its checkpoints"
-        )
-    return folder
+    raise InputError(
+        f"{path} has no checkpoint yet; expected the --out folder of a training run, or one of its checkpoints"
+    )
 
 
 def _weights_of(checkpoint: Path) -> Path:

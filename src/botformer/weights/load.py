@@ -65,7 +65,8 @@ def load_weights(model: nn.Module, source: str | Path, part: str = "") -> Match:
             f"load_weights takes a file, got a {type(source).__name__}; tensors that are in memory are loaded by "
             "botformer.weights.load_state(model, tensors)"
         )
-    return load_tensors(model, read_state_dict(os.fspath(source)), os.fspath(source), part)
+    file = os.fspath(source)
+    return load_tensors(model, read_state_dict(file), file, part)
 
 
 def load_tensors(model: nn.Module, state: dict[str, Tensor], source: str | Path, part: str = "") -> Match:
@@ -88,7 +89,7 @@ def load_tensors(model: nn.Module, state: dict[str, Tensor], source: str | Path,
         logger.info("%s: the names of the network stand under %r; what else is there is left", source, found.prefix)
     state = _with_channels_of(part_of_model, state)
     own = part_of_model.state_dict()
-    names = plain_names(own) | {name: name for name in own}
+    names = _own_names(own)
     check_finite({n: t for n, t in state.items() if n in names and _fits(n, t, own[names[n]])}, source)
     match = replace(load_state(part_of_model, state), part=part)
     logger.info("weights from %s%s: %s", source, where, match)
@@ -154,8 +155,8 @@ def load_state(model: nn.Module, state: dict[str, Tensor], assign: bool = False)
     The modules' own load hooks run first: they resize position tables and translate old names.
     """
     own = model.state_dict()
-    wrapped = {plain: name for plain, name in plain_names(own).items() if plain != name and plain not in own}
-    state = {wrapped.get(name, name): tensor for name, tensor in state.items()}
+    names = _own_names(own)
+    state = {names.get(name, name): tensor for name, tensor in state.items()}
     other_shape = {name for name, tensor in state.items() if name in own and not _fits(name, tensor, own[name])}
     result = model.load_state_dict(
         {n: t for n, t in state.items() if n not in other_shape}, strict=False, assign=assign
@@ -168,6 +169,11 @@ def load_state(model: nn.Module, state: dict[str, Tensor], assign: bool = False)
         unused=sorted(name for name in result.unexpected_keys if not name.endswith("num_batches_tracked")),
         other_shape=sorted(other_shape),
     )
+
+
+def _own_names(own: dict[str, Tensor]) -> dict[str, str]:
+    """What a file may call a tensor of the model, with or without what wrappers put around it -> the model's name."""
+    return plain_names(own) | {name: name for name in own}
 
 
 def _fits(name: str, loaded: Tensor, own: Tensor) -> bool:

@@ -226,17 +226,18 @@ def _check_no_splits(listing: Listing, at: str, tops: list[str]) -> None:
         )
 
 
-def _has_label_files(listing: Listing) -> bool:
+def _has_label_files(paths: Sequence[str]) -> bool:
     """Whether a text file is called like an image."""
-    images = {PurePosixPath(path).stem for path in listing.paths if is_image(path)}
-    return any(path.lower().endswith(".txt") and PurePosixPath(path).stem in images for path in listing.paths)
+    images = {PurePosixPath(path).stem for path in paths if is_image(path)}
+    return any(path.lower().endswith(".txt") and PurePosixPath(path).stem in images for path in paths)
 
 
 def _check_no_masks(listing: Listing, at: str, tops: list[str]) -> None:
     """Images beside their masks would pass for two classes."""
     if len(tops) > 1 and all(_OF_OBJECTS.fullmatch(top) for top in tops):
-        others = endings(path for path in listing.paths if path.startswith(at) and not is_image(path))
-        if _has_label_files(listing):
+        paths = [path for path in listing.paths if path.startswith(at)]
+        others = endings(path for path in paths if not is_image(path))
+        if _has_label_files(paths):
             advice = (
                 "YOLO's label files need the names of the classes: write them into classes.txt beside the folders, a "
                 "line each"

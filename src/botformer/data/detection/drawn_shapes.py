@@ -109,14 +109,13 @@ def place_on_images(
 def _is_disproved(drawn: Drawn) -> bool:
     """Whether its size is not that of what was drawn on, which the image as it is would hold. Sides that are exchanged
     are another matter."""
-    if drawn.size is None or "width" not in drawn.image or drawn.size[::-1] == (
-        drawn.image["width"], drawn.image["height"],
-    ):  # fmt: skip
+    if drawn.size is None or "width" not in drawn.image:
         return False
-    return any(
-        said * _BEYOND < annotation["bbox"][axis] + annotation["bbox"][axis + 2] <= drawn.image[side] + 1
+    real = drawn.image["width"], drawn.image["height"]
+    return drawn.size != real[::-1] and any(
+        drawn.size[axis] * _BEYOND < annotation["bbox"][axis] + annotation["bbox"][axis + 2] <= real[axis] + 1
         for annotation in drawn.annotations
-        for axis, (side, said) in enumerate(zip(("width", "height"), drawn.size, strict=True))
+        for axis in (0, 1)
     )
 
 
